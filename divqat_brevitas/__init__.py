@@ -1,0 +1,1 @@
+"""DivQAT quantizers, loss and model-extraction attacks for Brevitas users."""
