@@ -1,0 +1,64 @@
+"""Model extraction: a victim behind an oracle, thieves, and how well they do.
+
+Works on anything with ``predict(images) -> logits`` and on torch modules; NumPy at the border.
+
+Example:
+    >>> from torch import nn
+    >>> import numpy as np
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> pool = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), np.uint8)
+    >>> victim = Victim(model, oracle="soft", budget=50)
+    >>> result = KnockoffNets(surrogate="mlp", seed=0, epochs=2).run(victim, pool)
+    >>> result.queries_used, victim.remaining
+    (50, 0)
+    >>> 0 <= agreement(result.clone, model, pool) <= 1
+    True
+"""
+
+from divqat_brevitas.extraction.adaptive import AdaptiveSampling
+from divqat_brevitas.extraction.knockoff import KnockoffNets, Result
+from divqat_brevitas.extraction.metrics import (
+    accuracy,
+    agreement,
+    ece,
+    flips_from_reference,
+    l1_to_reference,
+    nll,
+)
+from divqat_brevitas.extraction.oracles import ORACLES, make_oracle, softmax
+from divqat_brevitas.extraction.predictor import Predictor, TorchPredictor, as_predictor
+from divqat_brevitas.extraction.results import AttackRow, SummaryRow, attack_row, summarize
+from divqat_brevitas.extraction.surrogates import SURROGATES, build_surrogate
+from divqat_brevitas.extraction.training import SurrogateTraining, train_surrogate
+from divqat_brevitas.extraction.treatments import TREATMENTS
+from divqat_brevitas.extraction.victim import BudgetExceededError, LedgerRow, Victim
+
+__all__ = [
+    "ORACLES",
+    "SURROGATES",
+    "TREATMENTS",
+    "AdaptiveSampling",
+    "AttackRow",
+    "BudgetExceededError",
+    "KnockoffNets",
+    "LedgerRow",
+    "Predictor",
+    "Result",
+    "SummaryRow",
+    "SurrogateTraining",
+    "TorchPredictor",
+    "Victim",
+    "accuracy",
+    "agreement",
+    "as_predictor",
+    "attack_row",
+    "build_surrogate",
+    "ece",
+    "flips_from_reference",
+    "l1_to_reference",
+    "make_oracle",
+    "nll",
+    "softmax",
+    "summarize",
+    "train_surrogate",
+]

@@ -1,0 +1,202 @@
+"""Adaptive choice of queries: ask the victim, learn where it pays to ask, ask again.
+
+The method is KnockoffNets' adaptive strategy (see :mod:`divqat_brevitas.extraction.bandit`), with
+two deviations. Queries go out in rounds instead of one by one, so that engines work on batches and
+the clone's batch normalisation has a batch to look at; the policy still learns image by image.
+And an image is asked at most once: a group without fresh images leaves the policy.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.extraction.arrays import Answers, Images, Labels, substream, to_float
+from divqat_brevitas.extraction.bandit import (
+    REWARDS,
+    Floats,
+    GradientBandit,
+    reward_certainty,
+    reward_diversity,
+    reward_loss,
+)
+from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.predictor import TorchPredictor
+from divqat_brevitas.extraction.surrogates import build_surrogate
+from divqat_brevitas.extraction.training import soft_cross_entropy
+from divqat_brevitas.extraction.treatments import as_probabilities, treat
+from divqat_brevitas.extraction.victim import Victim
+
+Round = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSampling:
+    """Settings of the adaptive strategy.
+
+    Attributes:
+        rewards: any of "certainty", "diversity" and "loss". With a "top1" oracle certainty is
+            always 1 and so teaches nothing.
+        round_size: queries between two looks at the answers, at least 2.
+        window: images over which rewards are rescaled and averaged.
+        groups: clusters of an unlabelled pool.
+        learning_rate: of the clone that is trained along the way, plain SGD.
+    """
+
+    rewards: tuple[str, ...] = REWARDS
+    round_size: int = 32
+    window: int = 256
+    groups: int = 32
+    learning_rate: float = 0.02
+
+    def __post_init__(self) -> None:
+        for reward in self.rewards:
+            if reward not in REWARDS:
+                raise unknown_name("reward", reward, REWARDS)
+        bounds = {
+            "rewards": len(self.rewards) > 0,
+            "round_size": self.round_size >= 2,
+            "window": self.window >= 2,
+            "groups": self.groups >= 1,
+            "learning_rate": self.learning_rate > 0,
+        }
+        for name, fine in bounds.items():
+            if not fine:
+                raise InputError(
+                    f"adaptive sampling: {name}={getattr(self, name)!r} is out of range; "
+                    "see AdaptiveSampling."
+                )
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """What the thief holds when its queries are spent.
+
+    Attributes:
+        indices: of the asked images in the pool, in the order asked, int64 (N,).
+        answers: on the scale of probabilities, float32 (N, classes).
+        rounds: for each round of an adaptive strategy: "queries" so far, the mean of each reward,
+            the mean "advantage" and the "policy" after it.
+    """
+
+    indices: Labels
+    answers: Answers
+    rounds: list[Round] = field(default_factory=list)
+
+
+def sample_adaptively(
+    victim: Victim,
+    pool: NDArray[Any],
+    labels: Labels,
+    count: int,
+    *,
+    surrogate: str,
+    treatment: str,
+    seed: int,
+    settings: AdaptiveSampling,
+) -> TransferSet:
+    """Ask ``count`` images of the pool, chosen by a gradient bandit over their labels.
+
+    Args:
+        victim: is asked exactly ``count`` queries.
+        pool: uint8 or float32 (N, C, H, W).
+        labels: int64 (N,), the action each image belongs to.
+        count: queries, at most N.
+        surrogate: network of the clone whose errors make the "loss" reward.
+        treatment: of the answers that this clone is trained on.
+        seed: of the choices and of this clone.
+        settings: see :class:`AdaptiveSampling`.
+    """
+    rng = substream(seed, "adaptive")
+    actions, labels = np.unique(labels, return_inverse=True)
+    stock = _Stock(labels, rng)
+    bandit = GradientBandit(len(actions), settings.window)
+    student: _Student | None = None
+    indices = np.zeros(0, dtype=np.int64)
+    answers: Answers | None = None
+    rounds: list[Round] = []
+    for start in range(0, count, settings.round_size):
+        size = min(settings.round_size, count - start)
+        chosen = np.array([stock.draw(bandit.policy(stock.available())) for _ in range(size)])
+        images = to_float(pool[chosen])
+        new = as_probabilities(victim.query(images), victim.oracle)
+        if student is None or answers is None:
+            student = _Student(surrogate, images, new.shape[1], seed, settings.learning_rate)
+            answers = new[:0]
+        rewards = {
+            "certainty": reward_certainty(new),
+            "diversity": reward_diversity(new, _average(answers[-settings.window :])),
+            "loss": reward_loss(new, student.probabilities(images)),
+        }
+        steps = np.stack([rewards[name] for name in settings.rewards], axis=1)
+        advantages = [bandit.update(int(labels[i]), r) for i, r in zip(chosen, steps, strict=True)]
+        indices, answers = np.concatenate([indices, chosen]), np.concatenate([answers, new])
+        rounds.append(
+            {
+                "queries": len(indices),
+                **{name: float(rewards[name].mean()) for name in settings.rewards},
+                "advantage": float(np.mean(advantages)),
+                "policy": bandit.policy().tolist(),
+            }
+        )
+        if len(indices) < count:
+            # The round again with as many remembered images, so that it does not wash them out.
+            replay = rng.integers(len(indices), size=size)
+            batch = np.concatenate([np.arange(start, start + size), replay])
+            student.learn(to_float(pool[indices[batch]]), treat(answers[batch], treatment))
+    if answers is None:
+        raise InputError("the adaptive strategy needs at least one query.")
+    return TransferSet(indices, answers, rounds)
+
+
+def _average(answers: Answers) -> Floats:
+    """Mean answer, float64 (classes,); uniform before the first."""
+    if len(answers) == 0:
+        return np.full(answers.shape[1], 1 / answers.shape[1])
+    mean: Floats = answers.mean(axis=0, dtype=np.float64)
+    return mean
+
+
+class _Stock:
+    """The images not yet asked, by action."""
+
+    def __init__(self, labels: Labels, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._fresh = [
+            rng.permutation(np.flatnonzero(labels == action)).tolist()
+            for action in range(int(labels.max()) + 1)
+        ]
+
+    def available(self) -> NDArray[np.bool_]:
+        return np.array([len(images) > 0 for images in self._fresh])
+
+    def draw(self, policy: Floats) -> int:
+        """A fresh image of an action drawn from ``policy``."""
+        image: int = self._fresh[self._rng.choice(len(policy), p=policy)].pop()
+        return image
+
+
+class _Student:
+    """The clone trained along the way; it only makes rewards and is thrown away."""
+
+    def __init__(
+        self, surrogate: str, images: Images, classes: int, seed: int, learning_rate: float
+    ) -> None:
+        _, channels, height, width = images.shape
+        self.model = build_surrogate(surrogate, (channels, height, width), classes, seed)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=learning_rate, momentum=0.9)
+
+    def probabilities(self, images: Images) -> Answers:
+        return softmax(TorchPredictor(self.model).predict(images))
+
+    def learn(self, images: Images, targets: Answers) -> None:
+        self.model.train()
+        loss = soft_cross_entropy(self.model(torch.from_numpy(images)), torch.from_numpy(targets))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()

@@ -1,0 +1,135 @@
+"""How good is a clone, and what did a defence cost: fractions of 1 unless said otherwise.
+
+``accuracy`` and ``agreement`` ask models; the others take logits, float32 (N, classes), so that
+one prediction of the test set serves them all. The evaluator's own predictions never count
+against a victim's query budget: pass the model, not the :class:`Victim`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.arrays import (
+    Answers,
+    Labels,
+    check_labels,
+    check_logits,
+    check_pool,
+    to_float,
+)
+from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.predictor import Predictor, as_predictor
+
+Model = Predictor | nn.Module
+
+
+def accuracy(model: Model, images: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Fraction of images whose largest logit is at their label.
+
+    Args:
+        model: a Predictor or torch module.
+        images: uint8, or float32 in [0, 1], NCHW.
+        labels: integers (N,).
+
+    Raises:
+        InputError: bad images or labels.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> 0 <= accuracy(model, np.zeros((4, 1, 8, 8), np.uint8), np.arange(4)) <= 1
+        True
+    """
+    predicted = _labels(model, images)
+    return float((predicted == check_labels(labels, len(predicted))).mean())
+
+
+def agreement(clone: Model, victim: Model, images: NDArray[Any]) -> float:
+    """Fraction of images that clone and victim give the same label: the clone's fidelity.
+
+    Jagielski et al., "High Accuracy and High Fidelity Extraction of Neural Networks", USENIX
+    Security 2020. Raises as :func:`accuracy`.
+    """
+    return float((_labels(clone, images) == _labels(victim, images)).mean())
+
+
+def ece(logits: Answers, labels: NDArray[Any], bins: int = 15) -> float:
+    """Expected calibration error: mean |accuracy - confidence| over equally wide bins.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3; bin m holds
+    confidences in ((m-1)/bins, m/bins], weighted by its share of the images.
+
+    Raises:
+        InputError: bad logits or labels, or no bin.
+    """
+    if bins < 1:
+        raise InputError(f"ece needs at least 1 bin, but got {bins}.")
+    logits, labels = _checked(logits, labels)
+    probabilities = softmax(logits)
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    gap = (probabilities.argmax(axis=1) == labels) - confidence
+    index = np.ceil(confidence * bins).astype(np.int64) - 1
+    return float(np.abs(np.bincount(index, gap, bins)).sum() / len(labels))
+
+
+def nll(logits: Answers, labels: NDArray[Any]) -> float:
+    """Mean negative log-likelihood of the labels, in nats.
+
+    Raises:
+        InputError: bad logits or labels.
+    """
+    logits, labels = _checked(logits, labels)
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
+
+
+def l1_to_reference(logits: Answers, reference: Answers) -> float:
+    """Mean ℓ1 distance between two models' probabilities, in [0, 2].
+
+    The utility cost of Orekondy et al., "Prediction Poisoning", ICLR 2020.
+
+    Raises:
+        InputError: logits of different shapes, or not finite.
+    """
+    logits, reference = _pair(logits, reference)
+    difference = softmax(logits).astype(np.float64) - softmax(reference)
+    return float(np.abs(difference).sum(axis=1).mean())
+
+
+def flips_from_reference(logits: Answers, reference: Answers) -> float:
+    """Fraction of images whose label differs from the reference model's. Raises as above."""
+    logits, reference = _pair(logits, reference)
+    return float((logits.argmax(axis=1) != reference.argmax(axis=1)).mean())
+
+
+def _labels(model: Model, images: NDArray[Any]) -> Labels:
+    batch = to_float(check_pool(images, "the images"))
+    predictor = as_predictor(model)
+    logits = check_logits(predictor.predict(batch), len(batch), f"the predictions of {predictor}")
+    labels: Labels = logits.argmax(axis=1)
+    return labels
+
+
+def _checked(logits: Answers, labels: NDArray[Any]) -> tuple[Answers, Labels]:
+    logits = check_logits(logits, None, "logits")
+    labels = check_labels(labels, len(logits))
+    if len(labels) == 0 or labels.max() >= logits.shape[1]:
+        raise InputError(
+            f"labels must lie in 0..{logits.shape[1] - 1}, one for each of at least one row of "
+            "logits. The model and the data set disagree about the classes."
+        )
+    return logits, labels
+
+
+def _pair(logits: Answers, reference: Answers) -> tuple[Answers, Answers]:
+    reference = check_logits(reference, None, "the reference's logits")
+    logits = check_logits(logits, len(reference), "logits")
+    if logits.shape != reference.shape or len(logits) == 0:
+        raise InputError(
+            f"logits of shape {logits.shape} cannot be compared with the reference's "
+            f"{reference.shape}; both must come from the same images and classes."
+        )
+    return logits, reference

@@ -1,0 +1,102 @@
+"""What a victim shows of its logits: pure functions, logits in, answers out.
+
+| oracle    | answer, float32 (N, classes)                                                  |
+|-----------|-------------------------------------------------------------------------------|
+| `logits`  | the logits                                                                    |
+| `soft`    | softmax probabilities                                                         |
+| `topk`    | the `k` largest probabilities, the others 0; not renormalised, as services do |
+| `rounded` | probabilities rounded to `decimals`, half to even; not renormalised           |
+| `top1`    | one-hot of the label                                                          |
+
+Equal logits: the lowest class index comes first, as in `np.argmax`.
+"""
+
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+
+from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.extraction.arrays import Answers
+
+Oracle = Callable[[Answers], Answers]
+
+
+def softmax(logits: Answers) -> Answers:
+    """Probabilities, float32 (N, classes), computed in float64 with the row maximum removed.
+
+    Example:
+        >>> softmax(np.array([[1000.0, 1000.0]], np.float32))
+        array([[0.5, 0.5]], dtype=float32)
+    """
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    probabilities: Answers = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities.astype(np.float32)
+
+
+def answer_logits(logits: Answers) -> Answers:
+    """The logits themselves, in memory of their own."""
+    return logits.copy()
+
+
+def answer_topk(logits: Answers, *, k: int = 3) -> Answers:
+    """The ``k`` largest probabilities of each row, zeros elsewhere; ``k >= classes`` is `soft`."""
+    probabilities = softmax(logits)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    answers = np.zeros_like(probabilities)
+    np.put_along_axis(answers, order, np.take_along_axis(probabilities, order, axis=1), axis=1)
+    return answers
+
+
+def answer_rounded(logits: Answers, *, decimals: int = 2) -> Answers:
+    """Probabilities rounded to ``decimals`` places, half to even."""
+    return softmax(logits).astype(np.float64).round(decimals).astype(np.float32)
+
+
+def answer_top1(logits: Answers) -> Answers:
+    """One-hot of the most probable class."""
+    answers = np.zeros_like(logits)
+    answers[np.arange(len(logits)), logits.argmax(axis=1)] = 1
+    return answers
+
+
+ORACLES: dict[str, Callable[..., Answers]] = {
+    "logits": answer_logits,
+    "soft": softmax,
+    "topk": answer_topk,
+    "rounded": answer_rounded,
+    "top1": answer_top1,
+}
+
+_RANGES = {"k": (1, 1_000_000), "decimals": (0, 9)}
+
+
+def make_oracle(name: str, **options: int) -> Oracle:
+    """The oracle called ``name``; ``topk`` takes ``k``, ``rounded`` takes ``decimals``.
+
+    Raises:
+        InputError: unknown oracle or option, or an option out of range.
+
+    Example:
+        >>> make_oracle("rounded", decimals=1)(np.log([[0.74, 0.26]]).astype(np.float32))
+        array([[0.7, 0.3]], dtype=float32)
+    """
+    if name not in ORACLES:
+        raise unknown_name("oracle", name, ORACLES)
+    function = ORACLES[name]
+    known = [
+        p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
+    ]
+    for option, value in options.items():
+        if option not in known:
+            takes = ", ".join(known) or "no options"
+            raise InputError(f"oracle {name!r} has no option {option!r}; it takes {takes}.")
+        low, high = _RANGES[option]
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise InputError(
+                f"option {option!r} of oracle {name!r} must be a whole number from {low} to "
+                f"{high}, but is {value!r}."
+            )
+    return lambda logits: function(logits, **options)

@@ -1,0 +1,102 @@
+"""What can be attacked: anything that turns images into logits."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import nn
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.arrays import Answers, Images, check_images
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A classifier behind a NumPy border: a network, an integer engine, an RTL simulation."""
+
+    def predict(self, images: Images) -> Answers:
+        """Logits, float32 (N, classes), of images, float32 NCHW in [0, 1]."""
+        ...
+
+
+class TorchPredictor:
+    """A torch module as a :class:`Predictor`.
+
+    Every prediction runs in eval mode and without gradients, on the device of the module's
+    parameters; afterwards each submodule has the training flag it had before. A Brevitas
+    ``QuantTensor`` answer is taken by its ``value``.
+
+    Args:
+        module: images (N, C, H, W) to logits (N, classes).
+        batch_size: images a forward pass.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> TorchPredictor(model).predict(np.zeros((3, 1, 8, 8), np.float32)).shape
+        (3, 10)
+    """
+
+    def __init__(self, module: nn.Module, batch_size: int = 256) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, but is {batch_size}.")
+        self.module = module
+        self.batch_size = batch_size
+
+    def __repr__(self) -> str:
+        return f"TorchPredictor({type(self.module).__name__}, batch_size={self.batch_size})"
+
+    def predict(self, images: Images) -> Answers:
+        """Logits, float32 (N, classes).
+
+        Raises:
+            InputError: bad images, or images of a shape the module does not take.
+        """
+        check_images(images)
+        flags = {m: m.training for m in self.module.modules()}
+        parameter = next(self.module.parameters(), None)
+        device = torch.device("cpu") if parameter is None else parameter.device
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                parts = [
+                    self._forward(images[i : i + self.batch_size], device)
+                    for i in range(0, len(images), self.batch_size)
+                ]
+        finally:
+            for module, training in flags.items():
+                module.training = training
+        return np.concatenate(parts)
+
+    def _forward(self, images: Images, device: torch.device) -> Answers:
+        # A copy: torch refuses to share memory with a read-only array without a warning.
+        batch = torch.tensor(images, device=device)
+        try:
+            output = self.module(batch)
+        except RuntimeError as e:
+            raise InputError(
+                f"{type(self.module).__name__} cannot predict images of shape {images.shape}: {e}"
+            ) from e
+        value = getattr(output, "value", output)
+        if not isinstance(value, torch.Tensor):
+            raise InputError(
+                f"{type(self.module).__name__} must answer with a tensor of logits, "
+                f"but answered with {type(output).__name__}. Wrap it so that it returns one."
+            )
+        logits: Answers = value.float().cpu().numpy()
+        return logits
+
+
+def as_predictor(model: Predictor | nn.Module) -> Predictor:
+    """A :class:`Predictor` as it is, a torch module wrapped in :class:`TorchPredictor`.
+
+    Raises:
+        InputError: neither of the two.
+    """
+    if isinstance(model, nn.Module):
+        return TorchPredictor(model)
+    if isinstance(model, Predictor):
+        return model
+    raise InputError(
+        f"a {type(model).__name__} cannot be attacked: give a torch module, or an object with "
+        "predict(images) -> logits."
+    )

@@ -1,0 +1,205 @@
+"""Training a surrogate on answered queries.
+
+Nothing but the thief's transfer set comes in: the best epoch is chosen on a part of it that is
+held out from the gradient steps, never on test data.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
+from divqat_brevitas.extraction.arrays import Answers, Images, substream
+from divqat_brevitas.extraction.predictor import TorchPredictor
+
+Epoch = dict[str, float]
+SCHEDULES = ("one-cycle", "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateTraining:
+    """How a thief trains: SGD with Nesterov momentum on soft-label cross-entropy.
+
+    Attributes:
+        batch_size: images a step.
+        learning_rate: its peak.
+        schedule: "one-cycle" (warm-up over the first 30 %, then down) or "cosine".
+        momentum: Nesterov momentum.
+        weight_decay: L2 penalty on all parameters.
+        clip_norm: gradients are clipped to this norm.
+        shift: augmentation: random shifts of up to so many pixels, zeros moving in; 0 is off.
+        holdout: part of the transfer set, in [0, 0.5], held out to choose the best epoch by
+            agreement with the answers; with fewer than 20 images in it nothing is held out and
+            the last epoch is kept.
+        patience: stop after so many epochs without a better one; None trains to the end.
+    """
+
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    schedule: str = "one-cycle"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip_norm: float = 5.0
+    shift: int = 0
+    holdout: float = 0.1
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("learning-rate schedule", self.schedule, SCHEDULES)
+        bounds = {
+            "batch_size": self.batch_size >= 2,
+            "learning_rate": self.learning_rate > 0,
+            "momentum": 0 < self.momentum < 1,
+            "weight_decay": self.weight_decay >= 0,
+            "clip_norm": self.clip_norm > 0,
+            "shift": self.shift >= 0,
+            "holdout": 0 <= self.holdout <= 0.5,
+            "patience": self.patience is None or self.patience >= 1,
+        }
+        for name, fine in bounds.items():
+            if not fine:
+                raise InputError(
+                    f"surrogate training: {name}={getattr(self, name)!r} is out of range; "
+                    "see SurrogateTraining."
+                )
+
+
+SMALLEST_HOLDOUT = 20
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over rows of -sum(targets * log_softmax(logits)); all-zero targets add nothing."""
+    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def train_surrogate(
+    model: nn.Module,
+    images: Images,
+    targets: Answers,
+    *,
+    epochs: int,
+    seed: int,
+    settings: SurrogateTraining | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train ``model`` in place on (images, targets); it ends with its best epoch, in eval mode.
+
+    The same seed, data and thread count give the same weights, bit for bit; the global random
+    state is neither read nor changed.
+
+    Args:
+        model: images to logits (N, classes).
+        images: float32 (N, C, H, W) in [0, 1], at least 2.
+        targets: float32 (N, classes), rows of probabilities, not necessarily summing to 1; images
+            whose row is all zero are left out.
+        epochs: passes over the part that is trained on, at least 1.
+        seed: of the held-out part, the order of images and the augmentation.
+        settings: see :class:`SurrogateTraining`.
+        on_epoch: called after each epoch with its history row.
+
+    Returns:
+        A row an epoch: "epoch" (from 1), "loss" (mean training loss), and "heldout_agreement"
+        (fraction of 1) where a part is held out.
+
+    Raises:
+        InputError: fewer than 2 images, no answer that says anything, or epochs below 1.
+        CheckFailedError: the loss is no longer finite.
+    """
+    settings = settings or SurrogateTraining()
+    if len(images) < 2 or len(images) != len(targets):
+        raise InputError(
+            f"a surrogate needs at least 2 answered queries to train on and one answer an image, "
+            f"but got {len(images)} images and {len(targets)} answers."
+        )
+    if epochs < 1:
+        raise InputError(f"epochs must be at least 1, but is {epochs}.")
+    told = np.flatnonzero(targets.any(axis=1))
+    if len(told) < 2:
+        raise InputError(
+            "the answers say nothing to train on: all their entries are zero. The oracle rounds "
+            "too coarsely for the number of classes."
+        )
+    order = substream(seed, "holdout").permutation(told)
+    held = int(len(told) * settings.holdout)
+    held = held if held >= SMALLEST_HOLDOUT else 0
+    heldout, kept = order[:held], order[held:]
+    x, y = torch.from_numpy(images[kept]), torch.from_numpy(targets[kept])
+
+    generator = torch.Generator().manual_seed(int(substream(seed, "steps").integers(2**62)))
+    steps = -(-len(kept) // settings.batch_size)
+    optimizer, schedule = _optimizer(model, settings, epochs * steps)
+    history: list[Epoch] = []
+    best, best_epoch, best_state = -1.0, 0, None
+    for epoch in range(1, epochs + 1):
+        model.train()
+        total = 0.0
+        # Parts of equal size: a last batch of one image would break batch normalisation.
+        for part in torch.randperm(len(kept), generator=generator).tensor_split(steps):
+            inputs = random_shift(x[part], settings.shift, generator)
+            loss = soft_cross_entropy(model(inputs), y[part])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(part)
+        row: Epoch = {"epoch": epoch, "loss": total / len(kept)}
+        if not np.isfinite(row["loss"]):
+            raise CheckFailedError(
+                f"the clone's training diverged in epoch {epoch} (loss {row['loss']}). "
+                f"Lower its learning rate, now {settings.learning_rate}."
+            )
+        if held:
+            predicted = TorchPredictor(model).predict(images[heldout]).argmax(axis=1)
+            agreement = float((predicted == targets[heldout].argmax(axis=1)).mean())
+            row["heldout_agreement"] = agreement
+            # On a tie the later epoch wins: it has seen the smaller learning rate.
+            if agreement >= best:
+                best, best_epoch, best_state = agreement, epoch, copy.deepcopy(model.state_dict())
+        history.append(row)
+        if on_epoch is not None:
+            on_epoch(row)
+        if held and settings.patience is not None and epoch - best_epoch >= settings.patience:
+            break
+    if best_state is not None:
+        model.load_state_dict(best_state)
+    model.eval()
+    return history
+
+
+def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by its own whole number of pixels in [-shift, shift], zeros moving in."""
+    if shift == 0:
+        return images
+    count, _, height, width = images.shape
+    padded = F.pad(images, (shift, shift, shift, shift)).permute(0, 2, 3, 1)
+    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    rows = (offsets[0] + torch.arange(height))[:, :, None]
+    columns = (offsets[1] + torch.arange(width))[:, None, :]
+    return padded[torch.arange(count)[:, None, None], rows, columns].permute(0, 3, 1, 2)
+
+
+def _optimizer(
+    model: nn.Module, settings: SurrogateTraining, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+    )
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if settings.schedule == "cosine":
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    else:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False
+        )
+    return optimizer, schedule

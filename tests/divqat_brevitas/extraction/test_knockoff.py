@@ -1,0 +1,270 @@
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction import (
+    AdaptiveSampling,
+    BudgetExceededError,
+    KnockoffNets,
+    SurrogateTraining,
+    Victim,
+    accuracy,
+    agreement,
+    build_surrogate,
+    softmax,
+)
+
+FAST = {"surrogate": "mlp", "epochs": 3}
+
+
+def asked(spy) -> np.ndarray:
+    return np.concatenate(spy.asked)
+
+
+def assert_same_clone(a, b) -> None:
+    first, second = a.clone.state_dict(), b.clone.state_dict()
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[k].numpy(), second[k].numpy()) for k in first)
+
+
+@pytest.fixture
+def pool() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (150, 1, 8, 8), np.uint8)
+
+
+@pytest.mark.parametrize("strategy", ["random", "adaptive"])
+def test_spends_the_budget_exactly_without_repetition(strategy: str, spy, pool) -> None:
+    victim = Victim(spy, budget=97)
+    result = KnockoffNets(strategy=strategy, **FAST).run(victim, pool)
+    assert result.queries_used == victim.queries_used == 97
+    assert victim.remaining == 0
+    assert len(np.unique(result.indices)) == 97
+    # What the victim saw is what the result says, in that order.
+    assert np.array_equal(asked(spy), pool[result.indices] / np.float32(255))
+
+
+@pytest.mark.parametrize("strategy", ["random", "adaptive"])
+def test_small_pool_is_asked_once_and_said_so(strategy: str, spy, pool) -> None:
+    victim = Victim(spy, budget=5000)
+    result = KnockoffNets(strategy=strategy, **FAST).run(victim, pool)
+    assert result.queries_used == 150
+    assert victim.remaining == 4850
+    assert np.array_equal(np.sort(result.indices), np.arange(150))
+    assert (result.settings["budget"], result.settings["pool_images"]) == (5000, 150)
+
+
+def test_budget_of_the_attack_within_the_victims(spy, pool) -> None:
+    victim = Victim(spy, budget=100)
+    attack = KnockoffNets(**FAST)
+    assert attack.run(victim, pool, budget=60).queries_used == 60
+    with pytest.raises(BudgetExceededError, match="60 queries, but the victim has 40 of 100"):
+        attack.run(victim, pool, budget=60)
+    assert victim.queries_used == 60
+    assert attack.run(victim, pool).queries_used == 40
+    with pytest.raises(BudgetExceededError):
+        attack.run(victim, pool)
+
+
+def test_smaller_budget_asks_the_first_of_the_larger(spy, pool) -> None:
+    attack = KnockoffNets(seed=3, **FAST)
+    small = attack.run(Victim(spy), pool, budget=30).indices
+    large = attack.run(Victim(spy), pool, budget=90).indices
+    assert np.array_equal(small, large[:30])
+    assert not np.array_equal(small, np.sort(small))
+
+
+@pytest.mark.parametrize("strategy", ["random", "adaptive"])
+def test_same_seed_same_clone_bit_for_bit(strategy: str, digits) -> None:
+    def run(seed: int, global_seed: int):
+        torch.manual_seed(global_seed)
+        np.random.seed(global_seed)
+        attack = KnockoffNets(strategy=strategy, seed=seed, surrogate="vgg-small", epochs=2)
+        return attack.run(Victim(digits.model, budget=200), digits.pool)
+
+    a, b, c = run(1, 10), run(1, 20), run(2, 10)
+    assert_same_clone(a, b)
+    assert np.array_equal(a.indices, b.indices)
+    assert a.history == b.history
+    assert a.rounds == b.rounds
+    assert accuracy(a.clone, digits.test, digits.test_labels) == accuracy(
+        b.clone, digits.test, digits.test_labels
+    )
+    assert not np.array_equal(a.indices, c.indices)
+
+
+@pytest.mark.parametrize("strategy", ["random", "adaptive"])
+@pytest.mark.parametrize("treatment", ["soft", "argmax"])
+def test_steals_an_undefended_victim(strategy: str, treatment: str, digits) -> None:
+    attack = KnockoffNets(strategy=strategy, treatment=treatment, surrogate="vgg-small", epochs=12)
+    result = attack.run(Victim(digits.model, budget=600), digits.pool)
+    untrained = build_surrogate("vgg-small", (1, 8, 8), 10, 0)
+    assert agreement(untrained, digits.model, digits.test) < 0.4
+    assert agreement(result.clone, digits.model, digits.test) > 0.9
+    assert accuracy(result.clone, digits.test, digits.test_labels) > 0.85
+
+
+def test_uint8_float32_and_pool_objects_are_the_same(spy, pool) -> None:
+    @dataclass(frozen=True)
+    class Pool:
+        name: str
+        images: np.ndarray
+
+    attack = KnockoffNets(surrogate="mlp", epochs=1)
+    runs = [
+        attack.run(Victim(spy, budget=80), images)
+        for images in (pool, pool / np.float32(255), Pool("p", pool))
+    ]
+    assert_same_clone(runs[0], runs[1])
+    assert_same_clone(runs[0], runs[2])
+
+
+def test_logits_oracle_is_trained_on_as_probabilities(digits) -> None:
+    attack = KnockoffNets(surrogate="mlp", epochs=2)
+    runs = [
+        attack.run(Victim(digits.model, oracle=oracle, budget=100), digits.pool)
+        for oracle in ("logits", "soft")
+    ]
+    assert_same_clone(*runs)
+
+
+def test_top1_oracle_makes_soft_and_argmax_the_same(digits) -> None:
+    runs = [
+        KnockoffNets(surrogate="mlp", epochs=2, treatment=treatment).run(
+            Victim(digits.model, oracle="top1", budget=100), digits.pool
+        )
+        for treatment in ("soft", "argmax")
+    ]
+    assert_same_clone(*runs)
+
+
+def test_treatment_changes_the_clone_but_not_the_queries(digits) -> None:
+    soft, hard = (
+        KnockoffNets(surrogate="mlp", epochs=2, treatment=treatment).run(
+            Victim(digits.model, budget=100), digits.pool
+        )
+        for treatment in ("soft", "smooth")
+    )
+    assert np.array_equal(soft.indices, hard.indices)
+    with pytest.raises(AssertionError):
+        assert_same_clone(soft, hard)
+
+
+def test_adaptive_bookkeeping(digits) -> None:
+    victim = Victim(digits.model, budget=100)
+    attack = KnockoffNets(strategy="adaptive", sampling=AdaptiveSampling(round_size=30), **FAST)
+    result = attack.run(victim, digits.pool, labels=digits.pool_labels)
+    assert [row.images for row in victim.ledger] == [30, 30, 30, 10]
+    assert [round_["queries"] for round_ in result.rounds] == [30, 60, 90, 100]
+    for round_ in result.rounds:
+        assert len(round_["policy"]) == 10
+        assert sum(round_["policy"]) == pytest.approx(1, abs=1e-12)  # ten float64 terms
+        assert 0 <= round_["certainty"] <= 1
+        assert 0 <= round_["diversity"] <= 1
+        assert round_["loss"] >= 0
+    # The rewards of the first round, from the outside: uniform average, answers of the oracle.
+    answers = softmax(
+        digits.model(torch.tensor(digits.pool[result.indices[:30]] / np.float32(255)))
+        .detach()
+        .numpy()
+    )
+    top = np.sort(answers, axis=1)
+    # float32 logits of another batch size
+    assert result.rounds[0]["certainty"] == pytest.approx(
+        (top[:, -1] - top[:, -2]).mean(), abs=1e-5
+    )
+    rise = np.maximum(0, answers - 0.1).sum(axis=1).mean()
+    assert result.rounds[0]["diversity"] == pytest.approx(rise, abs=1e-5)
+    assert result.settings["actions"] == "labels"
+
+
+def test_adaptive_asks_where_it_pays(spy) -> None:
+    # Group 1's images get confident answers, the others flat ones.
+    pool = np.random.default_rng(0).integers(0, 20, (900, 1, 8, 8), np.uint8)
+    labels = np.arange(900) % 3
+    pool[labels == 1, :, 0, 2] = 255
+    sampling = AdaptiveSampling(rewards=("certainty",))
+    attack = KnockoffNets(strategy="adaptive", sampling=sampling, surrogate="mlp", epochs=1)
+    result = attack.run(Victim(spy, budget=250), pool, labels=labels)
+    share = (labels[result.indices] == 1).mean()
+    assert share > 0.5  # a third would be chance
+
+
+def test_labels_need_not_be_dense(spy, pool) -> None:
+    labels = np.where(np.arange(150) % 2 == 0, 7, 1000)
+    attack = KnockoffNets(strategy="adaptive", **FAST)
+    result = attack.run(Victim(spy, budget=50), pool, labels=labels)
+    assert len(result.rounds[0]["policy"]) == 2
+
+
+def test_unlabelled_pool_is_grouped(spy, pool) -> None:
+    attack = KnockoffNets(strategy="adaptive", sampling=AdaptiveSampling(groups=6), **FAST)
+    result = attack.run(Victim(spy, budget=50), pool)
+    assert len(result.rounds[0]["policy"]) == 6
+    assert result.settings["actions"] == "k-means"
+
+
+def test_result_settings_are_json(digits) -> None:
+    attack = KnockoffNets(strategy="adaptive", seed=4, **FAST)
+    result = attack.run(Victim(digits.model, "topk", budget=64, k=2), digits.pool)
+    settings = json.loads(json.dumps(result.settings))
+    assert settings["oracle"] == "topk"
+    assert settings["oracle_options"] == {"k": 2}
+    assert settings["seed"] == 4
+    assert settings["training"]["batch_size"] == 64
+    json.dumps([result.history, result.rounds])
+
+
+def test_repr_shows_the_hyper_parameters() -> None:
+    attack = KnockoffNets(seed=9, training=SurrogateTraining(shift=2))
+    assert eval(repr(attack)) == attack
+    assert "seed=9" in repr(attack)
+    assert attack.name == "knockoff-random"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"surrogate": "vgg"}, "unknown surrogate"),
+        ({"strategy": "adaptiv"}, "did you mean 'adaptive'"),
+        ({"treatment": "hard"}, "unknown label treatment"),
+        ({"epochs": 0}, "at least 1 epoch"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_constructor_refuses(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        KnockoffNets(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rewards": ("certain",)}, "did you mean 'certainty'"),
+        ({"rewards": ()}, "rewards"),
+        ({"round_size": 1}, "round_size"),
+        ({"groups": 0}, "groups"),
+    ],
+)
+def test_sampling_refuses(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AdaptiveSampling(**settings)
+
+
+def test_bad_pools_and_labels_cost_no_query(spy, pool) -> None:
+    victim = Victim(spy)
+    attack = KnockoffNets(strategy="adaptive", **FAST)
+    with pytest.raises(InputError, match="must have shape"):
+        attack.run(victim, pool[0])
+    with pytest.raises(InputError, match="float64"):
+        attack.run(victim, pool / 255)
+    with pytest.raises(InputError, match="pool labels must be 150 integers"):
+        attack.run(victim, pool, labels=np.zeros(3, np.int64))
+    with pytest.raises(InputError, match="at least 2 answered queries"):
+        attack.run(victim, pool[:1])
+    with pytest.raises(InputError, match="at least 8"):
+        attack.run(victim, np.zeros((20, 1, 6, 6), np.uint8))
+    assert victim.queries_used == 0

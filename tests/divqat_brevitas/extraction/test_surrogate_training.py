@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from divqat_brevitas.errors import CheckFailedError, InputError
+from divqat_brevitas.extraction import SurrogateTraining, TorchPredictor, build_surrogate
+from divqat_brevitas.extraction.training import random_shift, soft_cross_entropy, train_surrogate
+
+
+def problem(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose brighter half names the class."""
+    rng = np.random.default_rng(0)
+    images = rng.random((count, 1, 8, 8), np.float32) * np.float32(0.5)
+    labels = rng.integers(0, 2, count)
+    images[labels == 0, :, :4] += np.float32(0.4)
+    images[labels == 1, :, 4:] += np.float32(0.4)
+    return images, np.eye(2, dtype=np.float32)[labels]
+
+
+def mlp(seed: int = 0) -> nn.Module:
+    return build_surrogate("mlp", (1, 8, 8), 2, seed)
+
+
+def test_loss_on_one_hot_targets_is_cross_entropy() -> None:
+    logits, labels = (
+        torch.randn(6, 4, generator=torch.Generator().manual_seed(0)),
+        [0, 1, 2, 3, 0, 1],
+    )
+    hard = soft_cross_entropy(logits, torch.eye(4)[labels])
+    # float32, the same sum in another order
+    torch.testing.assert_close(
+        hard, F.cross_entropy(logits, torch.tensor(labels)), rtol=1e-6, atol=0
+    )
+
+
+def test_loss_is_least_at_the_targets() -> None:
+    targets = torch.tensor([[0.5, 0.3, 0.2]])
+    at = soft_cross_entropy(targets.log(), targets)
+    assert at < soft_cross_entropy(torch.zeros(1, 3), targets)
+    entropy = -(targets * targets.log()).sum()
+    torch.testing.assert_close(at, entropy, rtol=1e-6, atol=0)  # float32 rounding
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_learns_and_reports(schedule: str) -> None:
+    images, targets = problem()
+    model, seen = mlp(), []
+    history = train_surrogate(
+        model,
+        images,
+        targets,
+        epochs=4,
+        seed=0,
+        settings=SurrogateTraining(schedule=schedule),
+        on_epoch=seen.append,
+    )
+    assert history == seen
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert not model.training
+    fresh, labels = problem(400)[0][300:], problem(400)[1][300:].argmax(axis=1)
+    assert (TorchPredictor(model).predict(fresh).argmax(axis=1) == labels).mean() > 0.95
+
+
+def test_same_seed_same_weights_and_global_state_untouched() -> None:
+    images, targets = problem()
+    states = []
+    for global_seed, seed in ((1, 7), (2, 7), (2, 8)):
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        model = mlp()
+        train_surrogate(
+            model, images, targets, epochs=2, seed=seed, settings=SurrogateTraining(shift=1)
+        )
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append({k: v.numpy() for k, v in model.state_dict().items()})
+    assert all(np.array_equal(states[0][k], states[1][k]) for k in states[0])
+    assert any(not np.array_equal(states[0][k], states[2][k]) for k in states[0])
+
+
+def test_keeps_its_best_heldout_epoch() -> None:
+    # Random answers cannot be learned: held-out agreement only jumps about.
+    rng = np.random.default_rng(3)
+    images = rng.random((400, 1, 8, 8), np.float32)
+    targets = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 400)]
+    model = build_surrogate("mlp", (1, 8, 8), 4, 0)
+    states: list[dict[str, torch.Tensor]] = []
+
+    def keep(_: dict[str, float]) -> None:
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+
+    history = train_surrogate(model, images, targets, epochs=8, seed=1, on_epoch=keep)
+    agreements = [row["heldout_agreement"] for row in history]
+    best = max(range(8), key=lambda i: (agreements[i], i))
+    assert best != 7  # else the test would not tell the best epoch from the last
+    assert all(torch.equal(v, states[best][k]) for k, v in model.state_dict().items())
+
+
+def test_patience_stops_early() -> None:
+    rng = np.random.default_rng(3)
+    images = rng.random((400, 1, 8, 8), np.float32)
+    targets = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 400)]
+    model = build_surrogate("mlp", (1, 8, 8), 4, 0)
+    settings = SurrogateTraining(patience=2)
+    history = train_surrogate(model, images, targets, epochs=50, seed=1, settings=settings)
+    assert len(history) < 50
+    agreements = [row["heldout_agreement"] for row in history]
+    assert max(agreements) > max(agreements[-2:])
+
+
+def test_few_answers_hold_nothing_out() -> None:
+    images, targets = problem(190)  # a tenth is 19
+    assert "heldout_agreement" not in train_surrogate(mlp(), images, targets, epochs=1, seed=0)[0]
+    images, targets = problem(200)
+    assert "heldout_agreement" in train_surrogate(mlp(), images, targets, epochs=1, seed=0)[0]
+
+
+def test_a_batch_of_one_left_over_does_not_break_batch_norm() -> None:
+    images, targets = problem(65)
+    settings = SurrogateTraining(batch_size=64, holdout=0)
+    history = train_surrogate(mlp(), images, targets, epochs=1, seed=0, settings=settings)
+    assert np.isfinite(history[0]["loss"])
+
+
+def test_answers_without_mass_are_left_out() -> None:
+    images, targets = problem(100)
+    marked = np.concatenate([images, np.ones_like(images)])
+    padded = np.concatenate([targets, np.zeros_like(targets)])
+    settings = SurrogateTraining(holdout=0)
+    a, b = mlp(), mlp()
+    train_surrogate(a, marked, padded, epochs=1, seed=0, settings=settings)
+    train_surrogate(b, images, targets, epochs=1, seed=0, settings=settings)
+    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    with pytest.raises(InputError, match="say nothing"):
+        train_surrogate(mlp(), images, np.zeros_like(targets), epochs=1, seed=0)
+
+
+def test_divergence_is_named() -> None:
+    images, targets = problem(100)
+
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)[:, :2] * self.weight * torch.nan
+
+    with pytest.raises(CheckFailedError, match="diverged in epoch 1"):
+        train_surrogate(Broken(), images, targets, epochs=1, seed=0)
+
+
+def test_shift_moves_each_image_by_whole_pixels() -> None:
+    images = torch.zeros(200, 2, 8, 8)
+    images[:, :, 4, 4] = 1
+    moved = random_shift(images, 2, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    assert torch.equal(moved[:, 0], moved[:, 1])  # channels move together
+    places = {tuple(place) for place in moved[:, 0].nonzero()[:, 1:].tolist()}
+    assert places == {(y, x) for y in range(2, 7) for x in range(2, 7)}
+    assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.full((200,), 2.0))
+    assert random_shift(images, 0, torch.Generator()) is images
+
+
+def test_shift_brings_in_zeros() -> None:
+    moved = random_shift(torch.ones(50, 1, 8, 8), 3, torch.Generator().manual_seed(0))
+    assert set(moved.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"batch_size": 1},
+        {"learning_rate": 0},
+        {"momentum": 1},
+        {"holdout": 0.6},
+        {"shift": -1},
+        {"patience": 0},
+        {"clip_norm": 0},
+        {"weight_decay": -1},
+        {"schedule": "cosin"},
+    ],
+)
+def test_settings_out_of_range(bad: dict) -> None:
+    with pytest.raises(InputError, match=r"out of range|did you mean"):
+        SurrogateTraining(**bad)
+
+
+def test_bad_calls() -> None:
+    images, targets = problem(10)
+    with pytest.raises(InputError, match="at least 2"):
+        train_surrogate(mlp(), images[:1], targets[:1], epochs=1, seed=0)
+    with pytest.raises(InputError, match="one answer an image"):
+        train_surrogate(mlp(), images, targets[:5], epochs=1, seed=0)
+    with pytest.raises(InputError, match="epochs"):
+        train_surrogate(mlp(), images, targets, epochs=0, seed=0)

@@ -1,0 +1,177 @@
+import gc
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction import BudgetExceededError, Victim, softmax
+
+
+def test_answers_through_the_oracle(spy, images) -> None:
+    logits = spy.predict(images)
+    assert np.array_equal(Victim(spy, oracle="soft").query(images), softmax(logits))
+    top2 = Victim(spy, oracle="topk", k=2).query(images)
+    assert np.array_equal((top2 > 0).sum(axis=1), np.full(10, 2))
+
+
+def test_one_image_is_one_query_asked_before_or_not(spy, images) -> None:
+    victim = Victim(spy, budget=30)
+    victim.query(images)
+    victim.query(images)
+    victim.query(np.repeat(images[:1], 3, axis=0))
+    assert (victim.queries_used, victim.remaining) == (23, 7)
+    assert sum(len(batch) for batch in spy.asked) == 23
+
+
+def test_budget_is_met_exactly_and_a_batch_too_large_is_refused_whole(spy, images) -> None:
+    victim = Victim(spy, budget=15)
+    victim.query(images)
+    with pytest.raises(BudgetExceededError, match="10 more queries do not fit: 10 of 15"):
+        victim.query(images)
+    assert len(spy.asked) == 1  # the model was not asked
+    assert victim.remaining == 5
+    victim.query(images[:5])
+    assert victim.remaining == 0
+    with pytest.raises(BudgetExceededError):
+        victim.query(images[:1])
+    assert BudgetExceededError.exit_code == 2
+
+
+def test_ledger(spy, images, tmp_path: Path) -> None:
+    victim = Victim(spy, budget=20)
+    victim.query(images[:4])
+    victim.query(images[::-1][:6])  # not contiguous: hashed in C order all the same
+    first, second = victim.ledger
+    assert (first.batch, first.images, first.cumulative) == (0, 4, 4)
+    assert (second.batch, second.images, second.cumulative) == (1, 6, 10)
+    assert first.sha256 == hashlib.sha256(images[:4].tobytes()).hexdigest()
+    assert second.sha256 == hashlib.sha256(images[::-1][:6].copy().tobytes()).hexdigest()
+
+    victim.write_ledger(tmp_path / "ledger.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert [row["cumulative"] for row in rows] == [4, 10]
+    assert rows[0] == {"batch": 0, "images": 4, "cumulative": 4, "sha256": first.sha256}
+
+
+@given(st.lists(st.integers(1, 12), max_size=12), st.integers(0, 40))
+def test_accounting_holds_for_any_batches(sizes: list[int], budget: int) -> None:
+    victim = Victim(Ones(), budget=budget)
+    used = 0
+    for size in sizes:
+        batch = np.zeros((size, 1, 8, 8), np.float32)
+        if used + size > budget:
+            with pytest.raises(BudgetExceededError):
+                victim.query(batch)
+        else:
+            victim.query(batch)
+            used += size
+        assert victim.queries_used == used
+        assert victim.queries_used + victim.remaining == budget
+    assert sum(row.images for row in victim.ledger) == used
+
+
+class Ones:
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        return np.ones((len(images), 2), np.float32)
+
+
+def test_threads_never_overdraw(images) -> None:
+    victim = Victim(Ones(), budget=103)
+    refused = []
+
+    def ask() -> None:
+        for _ in range(10):
+            try:
+                victim.query(images[:3])
+            except BudgetExceededError:
+                refused.append(3)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert victim.queries_used == 102  # the largest multiple of 3 within 103
+    assert sum(refused) + victim.queries_used == 8 * 10 * 3
+    assert [row.batch for row in victim.ledger] == list(range(34))
+    assert [row.cumulative for row in victim.ledger] == list(range(3, 103, 3))
+
+
+def test_a_failing_model_costs_nothing(make_spy, images) -> None:
+    for logits, message in (
+        (np.full((10, 3), np.nan, np.float32), "NaN"),
+        (np.zeros((9, 3), np.float32), r"shape \(9, 3\)"),
+        (np.zeros((10,), np.float32), r"shape \(10,\)"),
+        (np.zeros((10, 3), np.int64), "int64"),
+    ):
+        victim = Victim(make_spy(logits=logits))
+        with pytest.raises(InputError, match=message):
+            victim.query(images)
+        assert victim.queries_used == 0
+        assert victim.ledger == ()
+
+
+def test_bad_images_are_refused_before_the_model(spy, images) -> None:
+    holed = images.copy()
+    holed[3, 0, 2, 2] = np.nan
+    bad = [
+        (images.astype(np.float64), "float64"),
+        ((images * 255).astype(np.uint8), "uint8"),
+        (images.tolist(), "list"),
+        (images[0], r"shape \(1, 8, 8\)"),
+        (images[:0], "at least one image"),
+        (images + 1, r"must lie in \[0, 1\]"),
+        (images - 1, r"must lie in \[0, 1\]"),
+        (holed, "finite"),
+    ]
+    victim = Victim(spy)
+    for batch, message in bad:
+        with pytest.raises(InputError, match=message):
+            victim.query(batch)
+    assert spy.asked == []
+    assert victim.queries_used == 0
+
+
+def test_another_image_shape_is_refused(spy, images) -> None:
+    victim = Victim(spy)
+    victim.query(images)
+    with pytest.raises(InputError, match=r"\(1, 8, 8\)"):
+        victim.query(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_top1_victim_never_leaks_logits(make_spy, images) -> None:
+    logits = np.random.default_rng(1).normal(size=(10, 3)).astype(np.float32)
+    model = make_spy(logits=logits)
+    victim = Victim(model, oracle="top1")
+    answers = victim.query(images)
+    one_hot = np.eye(3, dtype=np.float32)[logits.argmax(axis=1)]
+    assert np.array_equal(answers, one_hot)
+    assert answers.base is None  # no larger array behind the answer
+    # Nothing the victim holds on to, apart from the model itself, refers to the logits.
+    holders = [h for h in gc.get_referrers(logits) if h is not model.__dict__]
+    assert victim.__dict__ not in holders
+    assert "[" not in repr(victim)
+
+
+def test_constructor_refuses(spy) -> None:
+    with pytest.raises(InputError, match="unknown oracle"):
+        Victim(spy, oracle="labels")
+    with pytest.raises(InputError, match="unknown defence"):
+        Victim(spy, defence="mad")
+    for budget in (-1, 1.5, True):
+        with pytest.raises(InputError, match="budget"):
+            Victim(spy, budget=budget)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot be attacked"):
+        Victim(object())  # type: ignore[arg-type]
+
+
+def test_repr_says_what_it_is(spy, images) -> None:
+    victim = Victim(spy, oracle="topk", budget=20, k=2)
+    victim.query(images)
+    assert repr(victim) == "Victim(oracle='topk', k=2, defence='none', queries=10/20)"
