@@ -1,0 +1,1 @@
+"""Quantization maths as plain modules: no injection, no Brevitas layer."""

@@ -1,0 +1,117 @@
+"""The integer quantizer whose scale learns at the pace of the weights (LSQ).
+
+Method: Esser et al., "Learned Step Size Quantization", ICLR 2020. Straight-through
+rounding and a clamp give the gradient of the step size (sec. 2.1); it is then scaled by
+``1/sqrt(N·Q)`` (sec. 2.2) so that its relative updates match those of the N values that
+share it, at any bit width. The forward pass is Brevitas' own, bit for bit.
+"""
+
+import math
+from typing import Any
+
+import torch
+from brevitas.core.function_wrapper import RoundSte, TensorClamp
+from brevitas.core.quant import IntQuant
+from brevitas.inject.enum import RestrictValueType
+from torch import Tensor
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """Identity whose backward pass multiplies the gradient by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (factor,) = ctx.saved_tensors
+        return gradients[0] * factor, None
+
+
+def scale_gradient(value: Tensor, factor: Tensor) -> Tensor:
+    """``value`` unchanged; its gradient is multiplied by ``factor`` (broadcastable).
+
+    Example:
+        >>> v = torch.tensor(2.0, requires_grad=True)
+        >>> scale_gradient(v, torch.tensor(0.5)).backward()
+        >>> v.grad
+        tensor(0.5000)
+    """
+    result: Tensor = _ScaleGradient.apply(value, factor)  # type: ignore[no-untyped-call]
+    return result
+
+
+def step_size_factor(scale: Tensor, count: int, max_int: Tensor, log_domain: bool) -> Tensor:
+    """The factor on the scale's gradient that makes its parameter follow LSQ.
+
+    LSQ's learned parameter is the scale s itself, with factor g = 1/sqrt(count·max_int).
+    Brevitas learns v with s = v/max_int (float scales) or s = 2**ceil(v)/2**k
+    (power-of-two scales), so the chain rule would shrink the update of s by (ds/dv)².
+    Dividing g by (ds/dv)² gives s the update that LSQ gives it.
+
+    Args:
+        scale: the scale(s) s, any shape.
+        count: how many values share one scale (N in the paper).
+        max_int: the largest integer magnitude of the grid (Q in the paper), a scalar.
+        log_domain: whether v is log2 of the range.
+    """
+    derivative = scale * math.log(2) if log_domain else 1 / max_int
+    return 1 / (torch.sqrt(count * max_int) * derivative**2)
+
+
+class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
+    """Brevitas' ``IntQuant`` with LSQ's gradient for the scale.
+
+    The output and the gradient of ``x`` are those of ``IntQuant``; only the gradient that
+    reaches the scale is rescaled.
+
+    Args:
+        restrict_scaling_type: how the scale is parametrized (float or power of two).
+        **int_quant: the arguments of Brevitas' ``IntQuant``.
+
+    Example:
+        >>> from brevitas.core.function_wrapper import Identity
+        >>> quant = LearnedScaleIntQuant(
+        ...     narrow_range=True, signed=True, input_view_impl=Identity(),
+        ...     restrict_scaling_type=RestrictValueType.FP)
+        >>> scale, zero, bits = torch.tensor(0.1), torch.tensor(0.0), torch.tensor(4.0)
+        >>> quant(scale, zero, bits, torch.tensor([0.04, -0.26, 9.0]))
+        tensor([ 0.0000, -0.3000,  0.7000])
+    """
+
+    def __init__(  # the injector matches these names, hence no **kwargs
+        self,
+        narrow_range: bool,
+        signed: bool,
+        input_view_impl: torch.nn.Module,
+        float_to_int_impl: torch.nn.Module | None = None,
+        tensor_clamp_impl: torch.nn.Module | None = None,
+        restrict_scaling_type: RestrictValueType = RestrictValueType.FP,
+        quant_delay_steps: int = 0,
+    ):
+        super().__init__(
+            narrow_range,
+            signed,
+            input_view_impl,
+            float_to_int_impl or RoundSte(),
+            tensor_clamp_impl or TensorClamp(),
+            quant_delay_steps,
+        )
+        self.log_domain = restrict_scaling_type in (
+            RestrictValueType.POWER_OF_TWO,
+            RestrictValueType.LOG_FP,
+        )
+
+    def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """Quantize and dequantize ``x``; see ``brevitas.core.quant.IntQuant``."""
+        if scale.requires_grad:
+            with torch.no_grad():
+                max_int = torch.maximum(self.max_int(bit_width), -self.min_int(bit_width))
+                factor = step_size_factor(
+                    scale, max(1, x.numel() // scale.numel()), max_int, self.log_domain
+                )
+            scale = scale_gradient(scale, factor)
+        result: Tensor = super().forward(scale, zero_point, bit_width, x)
+        return result

@@ -1,0 +1,53 @@
+"""The weight proxy of DivQAT layers, and the export handlers that know it.
+
+Brevitas 0.13 exports the float weight and says "round to nearest", whatever the quantizer
+did: any other rounding exports silently wrong integers. Our handler exports the values the
+layer really uses, as a constant in front of a plain ``Quant`` node, which is idempotent on
+them. Brevitas finds handlers by exact type, hence a proxy class of our own.
+"""
+
+from typing import Any
+
+from brevitas.export.onnx.qonnx.handler import BrevitasWeightQuantProxyHandler
+from brevitas.export.onnx.qonnx.manager import QONNXManager
+from brevitas.proxy import WeightQuantProxyFromInjector
+from torch import Tensor
+
+from divqat_brevitas.errors import InputError
+
+
+class DivQATWeightQuantProxy(WeightQuantProxyFromInjector):  # type: ignore[misc]
+    """Weight proxy of the DivQAT quantizers; behaves as Brevitas' own."""
+
+
+class DivQATWeightQuantHandler(BrevitasWeightQuantProxyHandler):  # type: ignore[misc]
+    """QONNX export of the quantized weight values themselves."""
+
+    handled_layer = DivQATWeightQuantProxy
+
+    def prepare_for_export(self, module: Any) -> None:
+        """Store the quantized values of the one layer that owns this quantizer.
+
+        Raises:
+            InputError: several layers share the quantizer, so no single constant is right.
+        """
+        if not module.is_quant_enabled:
+            return
+        if len(module.tracked_module_list) != 1:
+            raise InputError(
+                f"a weight quantizer is shared by {len(module.tracked_module_list)} layers, which "
+                "cannot be exported exactly. Give each layer its own: pass the quantizer class, "
+                "not another layer's weight_quant."
+            )
+        super().prepare_for_export(module)
+        self.values = module.tracked_module_list[0].quant_weight().value.detach()
+
+    def symbolic_execution(self, x: Tensor) -> Any:
+        """Emit ``Quant`` on the stored values; the float weight ``x`` is not exported."""
+        return super().symbolic_execution(self.values)
+
+
+def register_export_handlers() -> None:
+    """Make Brevitas' QONNX exporters (TorchScript and dynamo) know our proxy; idempotent."""
+    if DivQATWeightQuantHandler not in QONNXManager.handlers:
+        QONNXManager.handlers.append(DivQATWeightQuantHandler)

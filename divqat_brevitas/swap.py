@@ -1,0 +1,172 @@
+"""Swap a whole model's layers for DivQAT-quantized ones.
+
+Works on float models (``nn.Conv2d``, ``nn.Linear``, ``nn.ReLU``) and on Brevitas models.
+Weights, biases and batch norm are carried over; the model passed in is never changed.
+What cannot be swapped is refused by name, all of it at once.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from brevitas.nn.quant_layer import QuantNonLinearActLayer, QuantWeightBiasInputOutputLayer
+from torch import nn
+
+from divqat_brevitas.quant import (
+    Int4WeightPerChannelFloatDivQAT,
+    Uint4ActPerTensorFloatDivQAT,
+    Uint8ImageDivQAT,
+)
+from divqat_brevitas.swappable import (
+    ACTIVATIONS,
+    BREVITAS,
+    WEIGHTED,
+    is_weighted,
+    refuse_unswappable,
+    walk,
+)
+
+
+def swap_quantizers(
+    model: nn.Module,
+    weight: Any = Int4WeightPerChannelFloatDivQAT,
+    act: Any = Uint4ActPerTensorFloatDivQAT,
+    *,
+    input_act: Any = Uint8ImageDivQAT,
+    first_bit_width: int | None = None,
+    last_bit_width: int | None = None,
+    filter_fn: Callable[[str, nn.Module], bool] | None = None,
+) -> nn.Module:
+    """A quantized copy of ``model``.
+
+    Float convolutions, linear layers and ReLUs become their Brevitas counterparts, and the
+    first weighted layer also quantizes the image. In a Brevitas model the quantizers are
+    replaced where there are any; a signed activation quantizer stays signed, and what
+    quantizes the input (before the first weighted layer) stays as it is, since it describes
+    the data's format, not the network's.
+
+    Args:
+        model: a float or Brevitas network; deep-copied.
+        weight: weight quantizer class.
+        act: activation quantizer class, unsigned; used with ``signed=True`` where a Brevitas
+            model's own is signed.
+        input_act: quantizer of the image in a float model; None leaves the input float. The
+            default expects pixel/255 in [0, 1] (scale 1/255), not normalised images.
+        first_bit_width: weight bit width of the first weighted layer, in module order.
+        last_bit_width: weight bit width of the last one. None keeps the class's.
+        filter_fn: called with (qualified name, module); False leaves that module as it is.
+
+    Returns:
+        The swapped copy, in the same mode (train or eval), with weight scales initialised
+        from the weights carried over.
+
+    Raises:
+        InputError: layers that cannot be swapped, all named, with the remedy.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+        ...                     nn.Flatten(), nn.Linear(4 * 36, 10))
+        >>> swap_quantizers(net)(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+    result = copy.deepcopy(model)
+    modules = dict(walk(result))
+    chosen = {n: m for n, m in modules.items() if filter_fn is None or filter_fn(n, m)}
+    refuse_unswappable(result, chosen)
+    weighted = [name for name, module in chosen.items() if is_weighted(module)]
+    bit_widths = {weighted[0]: first_bit_width}
+    bit_widths[weighted[-1]] = last_bit_width or bit_widths.get(weighted[-1])
+    is_float = not any(isinstance(m, BREVITAS) for m in modules.values())
+    # Quantizers before the first weighted layer describe the input.
+    order = list(modules)
+    first = order.index(weighted[0])
+
+    replaced: dict[int, nn.Module] = {}  # a module used under two names is swapped once
+    for name, module in chosen.items():
+        if id(module) in replaced:
+            new = replaced[id(module)]
+        else:
+            bits = bit_widths.get(name)
+            new = _swap(
+                module,
+                weight=weight if bits is None else weight.let(bit_width=bits),
+                act=act,
+                input_act=input_act if is_float and name == weighted[0] else None,
+                describes_input=order.index(name) <= first,
+            )
+            replaced[id(module)] = new
+        if new is not module:
+            result = _put(result, name, new)
+    for module in result.modules():
+        if isinstance(module, QuantWeightBiasInputOutputLayer):
+            with torch.no_grad():  # a learned scale takes its value in the first forward pass
+                module.quant_weight()
+    return result
+
+
+def _swap(
+    module: nn.Module, weight: Any, act: Any, input_act: Any, describes_input: bool
+) -> nn.Module:
+    """The counterpart of one layer: a new one, or the layer itself with its quantizers changed."""
+    if type(module) in WEIGHTED:
+        return _quantized_layer(module, weight, input_act)
+    if type(module) in ACTIVATIONS:
+        return ACTIVATIONS[type(module)](act_quant=act).train(module.training)
+    if isinstance(module, QuantWeightBiasInputOutputLayer):
+        if module.weight_quant.is_quant_enabled:
+            module.weight_quant = weight.proxy_class(module, weight)
+        if not describes_input:
+            _replace_act_quantizer(module, "input_quant", act)
+        _replace_act_quantizer(module, "output_quant", act)
+    elif isinstance(module, QuantNonLinearActLayer) and not describes_input:
+        _replace_act_quantizer(module, "act_quant", act)
+    return module
+
+
+def _quantized_layer(module: Any, weight: Any, input_act: Any) -> nn.Module:
+    kind: Any = WEIGHTED[type(module)]
+    names = (
+        ("in_features", "out_features")
+        if isinstance(module, nn.Linear)
+        else (
+            "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation",
+            "groups", "padding_mode",
+        )
+    )  # fmt: skip
+    new = kind(
+        **{name: getattr(module, name) for name in names},
+        bias=module.bias is not None,
+        weight_quant=weight,
+        input_quant=input_act,
+        device=module.weight.device,
+        dtype=module.weight.dtype,
+    )
+    with torch.no_grad():
+        new.weight.copy_(module.weight)
+        if module.bias is not None:
+            new.bias.copy_(module.bias)
+    result: nn.Module = new.train(module.training)
+    return result
+
+
+def _replace_act_quantizer(module: Any, attribute: str, act: Any) -> None:
+    old = getattr(module, attribute)
+    if not old.is_quant_enabled:
+        return
+    function = type(old.fused_activation_quant_proxy.activation_impl)
+    quantizer = act.let(
+        act_impl=None if function.__name__ == "Identity" else function, passthrough_act=True
+    )
+    if old.is_signed:
+        quantizer = quantizer.let(signed=True)
+    setattr(module, attribute, quantizer.proxy_class(module, quantizer).train(module.training))
+
+
+def _put(root: nn.Module, name: str, new: nn.Module) -> nn.Module:
+    """Put ``new`` under ``name``; gives the root, which is ``new`` itself for the empty name."""
+    if not name:
+        return new
+    parent, _, child = name.rpartition(".")
+    setattr(root.get_submodule(parent), child, new)
+    return root

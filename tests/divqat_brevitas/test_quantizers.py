@@ -1,0 +1,240 @@
+"""The quantizers as a Brevitas user meets them."""
+
+import copy
+import itertools
+from typing import Any
+
+import brevitas.nn as qnn
+import pytest
+import torch
+from brevitas.quant import fixed_point, scaled_int
+from torch import Tensor, nn
+
+from divqat_brevitas import quant
+from divqat_brevitas.errors import InputError
+
+BITS = (2, 3, 4, 8)
+WEIGHTS = [
+    (f"Int{b}Weight{per}{scale}DivQAT", f"Int8Weight{per}{scale}", b)
+    for b, per, scale in itertools.product(
+        BITS, ("PerTensor", "PerChannel"), ("Float", "FixedPoint")
+    )
+]
+ACTS = [
+    (f"{sign}{b}ActPerTensor{scale}DivQAT", f"{sign}8ActPerTensor{scale}", b)
+    for b, sign, scale in itertools.product(BITS, ("Int", "Uint"), ("Float", "FixedPoint"))
+]
+
+
+def stock(name: str) -> Any:
+    return getattr(fixed_point if "FixedPoint" in name else scaled_int, name)
+
+
+def value(x: Any) -> Tensor:
+    return x.value if hasattr(x, "value") else x
+
+
+def conv(weight_quant: Any, **kwargs: Any) -> Any:
+    return qnn.QuantConv2d(3, 8, 3, bias=False, weight_quant=weight_quant, **kwargs)
+
+
+def bits_of(x: Tensor) -> Tensor:
+    """The raw bits, so that even the sign of zero counts."""
+    return x.contiguous().view(torch.int32)
+
+
+def test_every_promised_name_exists() -> None:
+    for name, _, _ in WEIGHTS + ACTS:
+        assert name in quant.__all__
+
+
+@pytest.mark.parametrize(("name", "stock_name", "bits"), WEIGHTS)
+def test_weights_start_bit_identical_to_stock(name: str, stock_name: str, bits: int) -> None:
+    ours = conv(getattr(quant, name))
+    theirs = conv(stock(stock_name), weight_bit_width=bits)
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight)
+    a, b = ours.quant_weight(), theirs.quant_weight()
+    assert torch.equal(bits_of(a.value), bits_of(b.value))
+    assert torch.equal(bits_of(a.scale), bits_of(b.scale))
+    assert int(a.bit_width) == bits
+
+
+@pytest.mark.parametrize(("name", "stock_name", "bits"), ACTS)
+def test_activations_start_bit_identical_to_stock(name: str, stock_name: str, bits: int) -> None:
+    ours = qnn.QuantIdentity(act_quant=getattr(quant, name))
+    theirs = qnn.QuantIdentity(act_quant=stock(stock_name), bit_width=bits)
+    for _ in range(3):  # statistics are collected in training
+        x = torch.randn(16, 5, 7)
+        assert torch.equal(bits_of(ours(x)), bits_of(theirs(x)))
+    ours.eval(), theirs.eval()
+    assert torch.equal(bits_of(ours(x)), bits_of(theirs(x)))
+
+
+@pytest.mark.parametrize(("name", "stock_name", "bits"), WEIGHTS)
+def test_weight_gradient_is_stocks_and_the_scale_learns(
+    name: str, stock_name: str, bits: int
+) -> None:
+    ours = conv(getattr(quant, name))
+    theirs = conv(
+        stock(stock_name), weight_bit_width=bits, weight_scaling_impl_type="parameter_from_stats"
+    )
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight)
+    x, pull = torch.randn(2, 3, 6, 6), torch.randn(2, 8, 4, 4)
+    for layer in (ours, theirs):
+        (layer(x) * pull).sum().backward()
+    assert torch.equal(ours.weight.grad, theirs.weight.grad)
+    (scale,) = [p for n, p in ours.named_parameters() if n.endswith("scaling_impl.value")]
+    assert scale.grad is not None
+    assert scale.grad.abs().min() > 0
+    before = ours.quant_weight().scale.clone()
+    with torch.no_grad():
+        scale -= 0.5 * scale.abs().clamp(min=2)  # a step large enough for a power of two
+    assert not torch.equal(ours.quant_weight().scale, before)
+
+
+def test_scale_gradient_is_lsq() -> None:
+    """Against the formula of Esser et al. 2020, sec. 2.1 and 2.2, written out."""
+    layer = conv(quant.Int3WeightPerTensorFloatDivQAT)
+    layer.quant_weight()
+    (v,) = [p for n, p in layer.named_parameters() if n.endswith("scaling_impl.value")]
+    with torch.no_grad():
+        v *= 0.4  # so that some weights clip
+    pull = torch.randn_like(layer.weight)
+    (layer.quant_weight().value * pull).sum().backward()
+    s, q_max = v.detach() / 3, 3
+    ratio = layer.weight.detach() / s
+    inside = ratio.round().abs() <= q_max
+    ds = torch.where(inside, ratio.round() - ratio, ratio.sign() * q_max)
+    lsq = (pull * ds).sum() / (layer.weight.numel() * q_max) ** 0.5
+    # v = q_max·s, so the same update of s needs q_max·lsq on v. Float32 sums differ in order.
+    torch.testing.assert_close(v.grad, q_max * lsq, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "wrong", "right"),
+    [
+        ({"weight_bitwidth": 4}, "bitwidth", "bit_width"),
+        ({"weight_scaling_impl_typ": "const"}, "scaling_impl_typ", "scaling_impl_type"),
+        ({"weight_narrow_rnge": True}, "narrow_rnge", "narrow_range"),
+    ],
+)
+def test_a_misspelt_setting_is_refused_with_the_right_name(
+    kwargs: dict[str, Any], wrong: str, right: str
+) -> None:
+    with pytest.raises(InputError, match=f"{wrong}.*{right}"):
+        conv(quant.Int4WeightPerChannelFloatDivQAT, **kwargs)
+
+
+def test_misspelt_settings_are_refused_everywhere() -> None:
+    class Misspelt(quant.Int4WeightPerChannelFloatDivQAT):  # type: ignore[misc]
+        bitwidth = 3
+
+    with pytest.raises(InputError, match="bit_width"):
+        conv(Misspelt)
+    with pytest.raises(InputError, match="bit_width"):
+        qnn.QuantReLU(act_quant=quant.Uint4ActPerTensorFloatDivQAT, bitwidth=3)
+    with pytest.raises(InputError, match="from 2 to 32"):
+        conv(quant.Int4WeightPerChannelFloatDivQAT, weight_bit_width=1)
+
+
+def test_brevitas_overrides_work() -> None:
+    layer = conv(
+        quant.Int4WeightPerChannelFloatDivQAT,
+        weight_bit_width=3,
+        weight_narrow_range=False,
+        weight_scaling_min_val=1e-3,
+    )
+    assert int(layer.quant_weight().bit_width) == 3
+    layer = conv(quant.Int4WeightPerChannelFloatDivQAT, weight_scaling_per_output_channel=False)
+    assert layer.quant_weight().scale.numel() == 1
+    relu = qnn.QuantReLU(act_quant=quant.Uint4ActPerTensorFloatDivQAT, bit_width=2)
+    assert len(relu(torch.rand(1000)).unique()) == 4
+
+    class Named(quant.Int8WeightPerTensorFloatDivQAT):  # type: ignore[misc]
+        bit_width = 5
+
+    assert int(conv(Named).quant_weight().bit_width) == 5
+
+
+def small_net() -> nn.Sequential:
+    return nn.Sequential(
+        qnn.QuantIdentity(act_quant=quant.Uint8ImageDivQAT),
+        conv(quant.Int4WeightPerChannelFloatDivQAT),
+        nn.BatchNorm2d(8),
+        qnn.QuantReLU(act_quant=quant.Uint4ActPerTensorFixedPointDivQAT),
+        nn.Flatten(),
+        qnn.QuantLinear(
+            8 * 16, 4, bias=True, weight_quant=quant.Int2WeightPerTensorFixedPointDivQAT
+        ),
+    )
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_state_dict_loads_strictly(trained: bool) -> None:
+    net, x = small_net(), torch.rand(4, 3, 6, 6)
+    if trained:
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(x).pow(2).sum().backward()
+            optimizer.step()
+    torch.manual_seed(1)
+    other = small_net()
+    if trained:
+        other(x)
+    other.load_state_dict(net.state_dict(), strict=True)
+    assert torch.equal(other.eval()(x), net.eval()(x))
+
+
+def test_survives_copies_modes_and_formats() -> None:
+    net, x = small_net(), torch.rand(4, 3, 6, 6)
+    net(x)
+    net.eval()
+    expected = net(x)
+    assert torch.equal(copy.deepcopy(net)(x), expected)
+    assert torch.equal(net.train().eval()(x), expected)
+    # Another memory layout sums in another order: float noise before the last layer's output.
+    layout = net.to(memory_format=torch.channels_last)(
+        x.contiguous(memory_format=torch.channels_last)
+    )
+    torch.testing.assert_close(layout, expected, rtol=1e-5, atol=1e-5)
+    assert copy.deepcopy(net).to(torch.float64)(x.double()).dtype == torch.float64
+    twin = copy.deepcopy(net)
+    twin(x).sum().backward()  # a copy trains on its own
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_bfloat16_autocast_matches_stock() -> None:
+    ours = conv(quant.Int4WeightPerChannelFloatDivQAT)
+    theirs = conv(scaled_int.Int8WeightPerChannelFloat, weight_bit_width=4)
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight)
+    x = torch.rand(2, 3, 6, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        a, b = ours(x), theirs(x)
+    assert a.dtype == torch.bfloat16
+    assert torch.equal(a, b)
+    a.float().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in ours.parameters())
+
+
+def test_image_quantizer_keeps_every_pixel() -> None:
+    pixels = torch.arange(256)
+    layer = qnn.QuantIdentity(act_quant=quant.Uint8ImageDivQAT, return_quant_tensor=True)
+    assert torch.equal(layer(pixels / 255).int(float_datatype=False), pixels.to(torch.uint8))
+
+
+def test_divergence_gradient_reaches_the_grid() -> None:
+    from divqat_brevitas import DivQATLoss, freeze_reference, swap_quantizers
+
+    float_net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    net = swap_quantizers(float_net)
+    x = torch.rand(8, 1, 8, 8)
+    net(x)
+    loss = DivQATLoss(freeze_reference(float_net), weight=1.0, ce_weight=0.0, warmup=0.0)
+    loss(net(x), torch.zeros(8, dtype=torch.long), inputs=x).backward()
+    scales = [p for n, p in net.named_parameters() if "weight_quant" in n]
+    assert len(scales) == 2
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in scales)

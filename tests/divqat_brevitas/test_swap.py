@@ -1,0 +1,140 @@
+import brevitas.nn as qnn
+import pytest
+import torch
+from torch import nn
+
+from divqat_brevitas import swap_quantizers
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.proxy import DivQATWeightQuantProxy
+from divqat_brevitas.quant import (
+    Int2WeightPerChannelFloatDivQAT,
+    Int8WeightPerChannelFloatDivQAT,
+    Uint2ActPerTensorFloatDivQAT,
+    Uint8ActPerTensorFloatDivQAT,
+)
+
+
+def float_net() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, groups=2), nn.BatchNorm2d(8), nn.ReLU()),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+
+
+def test_float_model_is_carried_over() -> None:
+    net = float_net()
+    net(torch.rand(8, 1, 8, 8))  # moves the batch-norm statistics
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    swapped = swap_quantizers(net.eval())
+    assert not swapped.training
+    state = swapped.state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(state[name], tensor), name
+        assert torch.equal(net.state_dict()[name], tensor), name
+    assert isinstance(swapped[4][0], qnn.QuantConv2d)
+    assert (swapped[4][0].stride, swapped[4][0].groups) == ((2, 2), 2)
+    assert isinstance(swapped[2], qnn.QuantReLU)
+    assert swapped[0].input_quant.is_quant_enabled
+    assert not swapped[6].input_quant.is_quant_enabled
+
+
+def test_eight_bits_stay_close_to_float() -> None:
+    net = float_net()
+    x = torch.rand(32, 1, 8, 8)
+    for _ in range(3):
+        net(x)
+    swapped = swap_quantizers(
+        net, Int8WeightPerChannelFloatDivQAT, Uint8ActPerTensorFloatDivQAT
+    )
+    for module in swapped.modules():
+        module.train("Batch" not in type(module).__name__)
+    swapped(x)  # collects the activations' ranges
+    error = (swapped.eval()(x) - net.eval()(x)).abs().max()
+    assert error < 0.05 * net(x).abs().max()  # 8 bits: three roundings of about 1/256 of the range
+
+
+def test_first_and_last_layers_and_filter() -> None:
+    swapped = swap_quantizers(
+        float_net(), Int2WeightPerChannelFloatDivQAT, first_bit_width=8, last_bit_width=4
+    )
+    widths = [
+        int(m.quant_weight().bit_width)
+        for m in swapped.modules()
+        if isinstance(m, qnn.QuantConv2d | qnn.QuantLinear)
+    ]
+    assert widths == [8, 2, 4]
+    kept = swap_quantizers(float_net(), filter_fn=lambda name, _: not name.startswith("4"))
+    assert type(kept[4][0]) is nn.Conv2d
+    assert isinstance(kept[6], qnn.QuantLinear)
+
+
+def test_trains_and_shared_modules_stay_shared() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(1, 1, 3, padding=1), nn.ReLU()
+            self.again = self.relu
+            self.head = nn.Linear(64, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.again(self.conv(self.relu(self.conv(x)))).flatten(1))
+
+    swapped = swap_quantizers(Shared())
+    assert swapped.relu is swapped.again
+    assert isinstance(swapped.relu, qnn.QuantReLU)
+    swapped(torch.rand(2, 1, 8, 8)).sum().backward()
+    assert all(p.grad is not None for n, p in swapped.named_parameters() if "weight" in n)
+
+
+@pytest.mark.parametrize("name", ["CNV_1W1A", "CNV_1W2A", "CNV_2W2A", "LFC_1W1A"])
+def test_brevitas_examples_are_swapped(name: str) -> None:
+    from brevitas_examples.bnn_pynq.models import model_with_cfg
+
+    net, _ = model_with_cfg(name, pretrained=False)
+    swapped = swap_quantizers(net, Int2WeightPerChannelFloatDivQAT, Uint2ActPerTensorFloatDivQAT)
+    layers = [m for m in swapped.modules() if isinstance(m, qnn.QuantConv2d | qnn.QuantLinear)]
+    assert all(type(m.weight_quant) is DivQATWeightQuantProxy for m in layers)
+    originals = [m for m in net.modules() if isinstance(m, qnn.QuantConv2d | qnn.QuantLinear)]
+    for new, old in zip(layers, originals, strict=True):
+        assert torch.equal(new.weight, old.weight)
+        assert type(old.weight_quant) is not DivQATWeightQuantProxy
+    x = torch.rand(4, *((3, 32, 32) if "CNV" in name else (1, 28, 28)))
+    assert swapped.train()(x).shape == (4, 10)
+    acts = [m for m in swapped.modules() if isinstance(m, qnn.QuantIdentity)]
+    inputs = [m for m in net.modules() if isinstance(m, qnn.QuantIdentity)]
+    assert int(acts[0].act_quant.bit_width()) == int(inputs[0].act_quant.bit_width())
+    assert all(int(a.act_quant.bit_width()) == 2 and a.act_quant.is_signed for a in acts[1:])
+
+
+def test_everything_unswappable_is_named_at_once() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gelu, self.norm = nn.Conv2d(1, 2, 3), nn.GELU(), nn.LayerNorm(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.norm(self.gelu(self.conv(x))))
+
+    with pytest.raises(InputError, match=r"gelu \(GELU\).*norm \(LayerNorm\).*relu\(\)"):
+        swap_quantizers(Odd())
+
+
+def test_other_refusals() -> None:
+    class MyConv(nn.Conv2d):
+        pass
+
+    with pytest.raises(InputError, match="subclass of Conv2d"):
+        swap_quantizers(nn.Sequential(MyConv(1, 1, 1)))
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(InputError, match="shares its weight"):
+        swap_quantizers(tied)
+    with pytest.raises(InputError, match="no layer to swap"):
+        swap_quantizers(nn.Sequential(nn.ReLU()))
+    with pytest.raises(InputError, match="Parametrized"):
+        swap_quantizers(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))))
