@@ -1,0 +1,328 @@
+"""The `divqat` command. Results go to stdout, everything else to stderr.
+
+Nothing heavy is imported before a command needs it: `divqat --help` stays quick.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from fpga_flow.config import Config
+    from fpga_flow.pipeline import Outcome
+
+STAGES = {
+    "train": "Train the victims: float, quantized, QAT, DivQAT.",
+    "export": "Write the victims as QONNX, behind the parity gate.",
+    "compile": "Map the victims to hardware with FINN.",
+    "simulate": "Compare the engines, integer by integer.",
+    "attack": "Steal the victims through an engine.",
+    "report": "Write report/results.json and the page.",
+}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Examples(click.Command):
+    """A command whose epilog is example command lines, printed as they are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        with formatter.section("Examples"):
+            for line in (self.epilog or "").splitlines():
+                formatter.write(f"  {line.strip()}\n")
+
+
+class _Commands(_Examples, click.Group):
+    """A group of such commands; Ctrl-C anywhere in one becomes an error of ours."""
+
+    command_class = _Examples
+    group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order declared, which is the pipeline's."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:
+            from fpga_flow.errors import InterruptedRunError
+
+            raise InterruptedRunError from e
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""divqat run --preset smoke --out runs/smoke      the whole path, small
+              divqat run my.toml --set train.float_epochs=3   your settings
+              divqat run --out runs/smoke                     continue
+              divqat doctor                                   what this machine can do""",
+)
+@click.version_option(package_name="divqat", message="divqat %(version)s")
+def cli() -> None:
+    """Train low-bit CNNs that are hard to steal, put them on an FPGA, and try to steal them.
+
+    Exit codes: 0 fine, 1 a check failed, 2 bad input or usage, 3 a tool is missing,
+    130 interrupted (the same command continues).
+    """
+
+
+def json_option(command: F) -> F:
+    """``--json``: one JSON document on stdout."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+    )(command)
+
+
+def set_option(command: F) -> F:
+    """``--set section.key=value``."""
+    return click.option(
+        "--set",
+        "overrides",
+        metavar="SECTION.KEY=VALUE",
+        multiple=True,
+        help="Change one setting; may be given several times.",
+    )(command)
+
+
+@cli.command(
+    "run",
+    epilog="""divqat run --preset smoke --out runs/smoke
+              divqat run my.toml --set attack.budgets=[1000,5000] --seeds 0,1,2
+              divqat run --out runs/smoke""",
+)
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--preset", metavar="NAME", help="Settings that come with divqat.")
+@click.option("--data", metavar="NAME", help="Data set: --set data.name=NAME.")
+@click.option("--bits", metavar="wXaY", help="Bit widths: --set model.bits=wXaY.")
+@click.option("--seeds", metavar="N,N", help="Training seeds: --set run.seeds=N,N.")
+@set_option
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/NAME].")
+@click.option("--until", type=click.Choice(list(STAGES)), help="Stop after this stage.")
+@json_option
+def run_command(
+    config: Path | None,
+    preset: str | None,
+    data: str | None,
+    bits: str | None,
+    seeds: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    until: str | None,
+    as_json: bool,
+) -> int:
+    """Run all stages, or continue a run.
+
+    What did not change is not run again. Settings come from the preset, then
+    CONFIG.toml, then --set; with none of the first two, from the run directory
+    itself, or for a new one from the preset demo.
+    """
+    from fpga_flow.config import resolve
+    from fpga_flow.rundir import RunDirectory
+
+    if config is None and preset is None:
+        if out is not None and RunDirectory(out).config_file.is_file():
+            config = RunDirectory(out).config_file
+        else:
+            preset = "demo"
+    flags = {"data.name": data, "model.bits": bits, "run.seeds": seeds}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    settings = resolve(config, preset, [*overrides, *given])
+    return _execute(out or Path("runs") / settings.run.name, settings, as_json, until=until)
+
+
+def _add_stage_command(stage: str, summary: str) -> None:
+    @set_option
+    @json_option
+    def command(directory: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+        from fpga_flow.config import resolve
+        from fpga_flow.rundir import RunDirectory
+
+        run = RunDirectory.existing(directory)
+        return _execute(directory, resolve(run.config_file, None, overrides), as_json, only=stage)
+
+    argument = click.argument("directory", type=click.Path(path_type=Path))
+    declare = cli.command(stage, help=summary, epilog=f"divqat {stage} runs/smoke")
+    declare(argument(command))
+
+
+for _stage, _summary in STAGES.items():
+    _add_stage_command(_stage, _summary)
+
+
+def _execute(
+    directory: Path,
+    settings: "Config",
+    as_json: bool,
+    only: str | None = None,
+    until: str | None = None,
+) -> int:
+    from fpga_flow import pipeline
+    from fpga_flow.console import Progress
+    from fpga_flow.rundir import RunDirectory
+    from fpga_flow.stages import order
+
+    # Whatever a library prints must not get between our results on stdout.
+    with redirect_stdout(sys.stderr):
+        outcomes = pipeline.execute(
+            RunDirectory(directory),
+            settings,
+            order.STAGES,
+            progress=Progress(),
+            only=only,
+            until=until,
+        )
+    missing = [outcome for outcome in outcomes if outcome.status == "missing-tool"]
+    code = 3 if missing else 0
+    if as_json:
+        _print_json(_run_document(directory, outcomes, code))
+    else:
+        _print_run(directory, outcomes)
+    if missing:
+        click.echo(f"error: {missing[0].stage} did not run: {missing[0].reason}", err=True)
+    return code
+
+
+def _run_document(directory: Path, outcomes: "Sequence[Outcome]", code: int) -> dict[str, Any]:
+    results = directory / "report" / "results.json"
+    return {
+        "run": str(directory),
+        "stages": [vars(outcome) for outcome in outcomes],
+        "results": str(results) if results.is_file() else None,
+        "exit_code": code,
+    }
+
+
+def _print_run(directory: Path, outcomes: "Sequence[Outcome]") -> None:
+    last = outcomes[-1]
+    if last.stage == "report" and last.status == "done":
+        from fpga_flow.stages.report import summary
+
+        click.echo(summary(directory))
+    else:
+        click.echo(f"{last.stage}: {last.status} ({directory / last.stage})")
+
+
+@cli.command(epilog="divqat check runs/smoke/export/qat.onnx")
+@click.argument("model", type=click.Path(path_type=Path))
+@json_option
+def check(model: Path, as_json: bool) -> int:
+    """Show a QONNX file's layers, and what FINN refuses.
+
+    Exit code 1 where FINN has no hardware for a node.
+    """
+    from dataclasses import asdict
+
+    from fpga_flow.compile import legality
+    from fpga_flow.console import columns
+    from fpga_flow.lowering import lower
+
+    rows = [asdict(row) for row in lower(model).describe()]
+    findings = legality(model)
+    if as_json:
+        refused = [asdict(finding) for finding in findings]
+        _print_json({"model": str(model), "layers": rows, "findings": refused})
+    else:
+        click.echo(columns([list(rows[0]), *(list(row.values()) for row in rows)]))
+        for finding in findings:
+            click.echo(f"FINN: {finding}")
+        if not findings:
+            click.echo("FINN: every node has hardware")
+    return 1 if findings else 0
+
+
+@cli.command(epilog="divqat doctor --json")
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show what this machine can do, and what lacks."""
+    from fpga_flow.doctor import examine, table
+
+    findings = examine()
+    if as_json:
+        _print_json([vars(finding) for finding in findings])
+    else:
+        click.echo(table(findings))
+
+
+@cli.group(
+    epilog="""divqat data list
+              divqat data fetch mnist"""
+)
+def data() -> None:
+    """List and fetch data sets."""
+
+
+@data.command("list", epilog="divqat data list --json")
+@json_option
+def data_list(as_json: bool) -> None:
+    """Show the data sets, and which of them are here."""
+    from fpga_flow.doctor import datasets, table
+
+    findings = datasets()
+    if as_json:
+        _print_json([vars(finding) for finding in findings])
+    else:
+        click.echo(table(findings))
+
+
+@data.command("fetch", epilog="divqat data fetch fashion-mnist")
+@click.argument("name")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder to keep it in [the cache].")
+@json_option
+def data_fetch(name: str, root: Path | None, as_json: bool) -> None:
+    """Download a data set by package name, checked."""
+    from divqat_brevitas.data import fetch
+
+    folder = fetch(name, root, progress=lambda line: click.echo(line, err=True))
+    if as_json:
+        _print_json({"name": name, "path": str(folder)})
+    else:
+        click.echo(f"{name} is in {folder}")
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run a command and leave with its exit code.
+
+    Args:
+        arguments: the command line without the program's name (default: the process').
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in arguments
+    try:
+        code = cli.main(args=arguments, prog_name="divqat", standalone_mode=False)
+    except click.ClickException as e:
+        code = e.exit_code
+        if as_json:
+            _print_error_json(type(e).__name__, e.format_message(), code)
+        e.show()
+    except BrokenPipeError:
+        # The reader of our output left (`divqat doctor | head`); nothing to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as e:
+        from fpga_flow.errors import explain, is_bug
+
+        message, code = explain(e)
+        if is_bug(e) and os.environ.get("DIVQAT_DEBUG") == "1":
+            traceback.print_exc()
+        if as_json:
+            _print_error_json(type(e).__name__, message, code)
+        click.echo(message if code == 130 else f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _print_error_json(kind: str, message: str, code: int) -> None:
+    _print_json({"error": {"type": kind, "message": message}, "exit_code": code})

@@ -1,0 +1,211 @@
+"""A run directory: its lock, and the manifest of what each stage made from what.
+
+``manifest.json`` holds one record a stage: the hashes of its inputs, its outputs
+with their SHA-256, and the versions that made them. A stage is fresh when both
+the inputs and the files still are what the record says. Files and folders whose
+names begin with a dot are temporary: what a killed process left is swept away
+when the next one takes the lock.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import read_json, sha256_file, write_json, write_text
+from fpga_flow.config import Config, resolve, to_toml
+from fpga_flow.errors import RunLockedError
+
+Status = Literal["running", "done", "failed", "missing-tool"]
+PACKAGES = ("divqat", "torch", "brevitas", "qonnx", "onnx", "onnxruntime", "numpy", "finn-plus")
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What the manifest says of one stage.
+
+    Attributes:
+        status: ``"running"`` stays when a process was killed.
+        inputs: name of an input (a settings section, an upstream stage) to its hash.
+        outputs: path relative to the run directory to SHA-256.
+        versions: package to version.
+        seconds: wall time of the last execution.
+        reason: why the stage failed or was skipped; empty when it is done.
+    """
+
+    status: Status
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str = ""
+
+
+_RECORDS = TypeAdapter(dict[str, StageRecord])
+
+
+class RunDirectory:
+    """One run's folder. Nothing is created before something is written.
+
+    Example:
+        >>> run = RunDirectory(Path("runs/demo"))
+        >>> run.record("train") is None
+        True
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """A run directory that must already hold settings.
+
+        Raises:
+            InputError: there is no ``config.toml`` in it.
+        """
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise InputError(
+                f"{path} is not a run directory: it has no config.toml. Start one with "
+                f"`divqat run --preset smoke --out {path}`."
+            )
+        return run
+
+    @property
+    def config_file(self) -> Path:
+        """Where the resolved settings are."""
+        return self.path / "config.toml"
+
+    @property
+    def manifest_file(self) -> Path:
+        """Where the stages' records are."""
+        return self.path / "manifest.json"
+
+    def config(self) -> Config:
+        """The settings saved in it."""
+        return resolve(self.config_file)
+
+    def save_config(self, config: Config) -> None:
+        """Save resolved settings, whole or not at all."""
+        write_text(self.config_file, to_toml(config))
+
+    def records(self) -> dict[str, StageRecord]:
+        """All stages' records, by name.
+
+        Raises:
+            InputError: the manifest is damaged.
+        """
+        if not self.manifest_file.exists():
+            return {}
+        manifest = read_json(self.manifest_file)
+        try:
+            return _RECORDS.validate_python(manifest["stages"])
+        except (ValidationError, KeyError, TypeError) as e:
+            raise InputError(
+                f"{self.manifest_file} is damaged. Delete it and run the same command again: "
+                "finished parts are recognised by their files."
+            ) from e
+
+    def record(self, stage: str) -> StageRecord | None:
+        """One stage's record, or None where the stage never ran."""
+        return self.records().get(stage)
+
+    def write_record(self, stage: str, record: StageRecord) -> None:
+        """Replace one stage's record."""
+        stages = self.records() | {stage: record}
+        write_json(
+            self.manifest_file,
+            {"schema": 1, "stages": {name: asdict(r) for name, r in stages.items()}},
+        )
+
+    def hashes(self, paths: set[str]) -> dict[str, str]:
+        """SHA-256 of files, by relative path; a folder stands for all files in it."""
+        files: set[Path] = set()
+        for relative in paths:
+            path = self.path / relative
+            files |= {p for p in path.rglob("*") if p.is_file()} if path.is_dir() else {path}
+        return {p.relative_to(self.path).as_posix(): sha256_file(p) for p in sorted(files)}
+
+    def damage(self, outputs: Mapping[str, str]) -> str:
+        """Which recorded output is not as it was made; empty when all are.
+
+        Example:
+            >>> RunDirectory(Path("runs/demo")).damage({})
+            ''
+        """
+        for relative, expected in outputs.items():
+            path = self.path / relative
+            if not path.is_file():
+                return f"{relative} is gone"
+            if sha256_file(path) != expected:
+                return f"{relative} was changed"
+        return ""
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Own the directory; the operating system ends the lock with the process.
+
+        Raises:
+            RunLockedError: another process owns it; its process id is named.
+            InputError: the directory cannot be written.
+        """
+        lock_file = self.path / ".lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as e:
+            raise InputError(
+                f"cannot write to the run directory {self.path}: {e.strerror}. Make it writable "
+                "or choose another with --out."
+            ) from e
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                owner = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+                raise RunLockedError(
+                    f"another divqat works in {self.path} (process {owner}). Wait for it, or "
+                    "choose another directory with --out."
+                ) from e
+            except OSError as e:
+                raise InputError(
+                    f"{self.path} is on a file system without locks ({e.strerror}). Choose a "
+                    "directory on a local disk with --out."
+                ) from e
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+            self._sweep()
+            yield
+        finally:
+            os.close(handle)
+
+    def _sweep(self) -> None:
+        """Remove temporary files that a killed process left (only the lock's owner may)."""
+        for entry in self.path.iterdir():
+            if entry.name.startswith((".manifest.json.", ".config.toml.")):
+                entry.unlink()
+            elif entry.is_dir() and not entry.is_symlink():
+                for leftover in list(entry.rglob(".*")):
+                    if leftover.is_dir():
+                        shutil.rmtree(leftover, ignore_errors=True)
+                    else:
+                        leftover.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed packages that results depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
