@@ -1,0 +1,103 @@
+"""File formats of the classic sets, from bytes to arrays. Any malformed byte is an InputError."""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from divqat_brevitas.data.arrays import Images, Labels, require
+from divqat_brevitas.errors import InputError
+
+
+def _damaged(where: str, what: str) -> InputError:
+    return InputError(
+        f"{where}: {what}. The file is truncated, damaged or something else; get it again."
+    )
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of ``path``, or of ``path.gz`` unpacked, whichever is there.
+
+    Raises:
+        InputError: missing, unreadable or a broken gzip file.
+    """
+    packed = path.with_name(path.name + ".gz")
+    try:
+        if path.exists() or not packed.exists():
+            return path.read_bytes()
+        path = packed
+        return gzip.decompress(packed.read_bytes())
+    except FileNotFoundError as e:
+        raise InputError(f"{path} does not exist (nor does {packed.name}).") from e
+    except (OSError, EOFError, zlib.error) as e:
+        raise _damaged(str(path), f"cannot be read ({e})") from e
+
+
+def parse_idx(data: bytes, where: str) -> Images:
+    """Parse IDX, MNIST's own format: uint8 array of 1 to 3 dimensions.
+
+    A 4-byte magic (0, 0, 8 for unsigned byte, number of dimensions), each dimension as a
+    big-endian 32-bit number, then the values.
+
+    Example:
+        >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), "labels")
+        array([7, 9], dtype=uint8)
+    """
+    if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 3:
+        raise _damaged(where, "does not begin like an IDX file of unsigned bytes")
+    start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise _damaged(where, "ends inside its header")
+    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
+    expected = start + int(np.prod(shape, dtype=object))
+    if len(data) != expected:
+        raise _damaged(where, f"holds {len(data)} bytes where its header promises {expected}")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def idx_pair(images: bytes, labels: bytes, where: str) -> tuple[Images, Labels]:
+    """Images (N, 1, 28, 28) and labels (N,) of an MNIST-like pair of IDX files."""
+    x, y = parse_idx(images, f"{where} images"), parse_idx(labels, f"{where} labels")
+    if x.ndim != 3 or x.shape[1:] != (28, 28) or y.ndim != 1:
+        raise _damaged(where, f"images {x.shape} and labels {y.shape} are not MNIST-like")
+    return x[:, None], y.astype(np.int64)
+
+
+def parse_cifar_binary(data: bytes, where: str, label_bytes: int = 1) -> tuple[Images, Labels]:
+    """Parse CIFAR's binary version: rows of label bytes, then 3072 bytes of one CHW image.
+
+    Args:
+        data: content of a ``.bin`` file.
+        where: name for messages.
+        label_bytes: 1 (CIFAR-10) or 2 (CIFAR-100: coarse, fine; the last one is taken).
+    """
+    row = label_bytes + 3072
+    if not data or len(data) % row:
+        raise _damaged(where, f"holds {len(data)} bytes, not a multiple of {row}")
+    rows = np.frombuffer(data, np.uint8).reshape(-1, row)
+    images = rows[:, label_bytes:].reshape(-1, 3, 32, 32)
+    return images, rows[:, label_bytes - 1].astype(np.int64)
+
+
+def parse_svhn(path: Path) -> tuple[Images, Labels]:
+    """Read SVHN's MATLAB file: X uint8 (32, 32, 3, N), y (N, 1) with 10 for the digit 0.
+
+    Raises:
+        InputError: not such a file.
+        ToolMissingError: SciPy is not installed.
+    """
+    require("scipy.io")
+    from scipy.io import loadmat
+
+    try:
+        content: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
+        images, labels = content["X"], content["y"]
+        ok = images.dtype == np.uint8 and images.shape[:3] == (32, 32, 3) and images.ndim == 4
+        labels = labels.reshape(-1).astype(np.int64) % 10
+    except Exception as e:  # loadmat raises many kinds on bytes that are no MATLAB file
+        raise _damaged(str(path), f"is not SVHN's MATLAB file ({type(e).__name__}: {e})") from e
+    if not ok:
+        raise _damaged(str(path), f"X is {images.dtype} {images.shape}, not uint8 (32, 32, 3, N)")
+    return np.ascontiguousarray(images.transpose(3, 2, 0, 1)), labels

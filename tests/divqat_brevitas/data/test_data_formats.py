@@ -1,0 +1,213 @@
+import gzip
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_sets import idx_bytes, random_set
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from divqat_brevitas.data.formats import (
+    idx_pair,
+    parse_cifar_binary,
+    parse_idx,
+    parse_svhn,
+    read_bytes,
+)
+from divqat_brevitas.data.pickled import parse_cifar_pickle
+from divqat_brevitas.errors import InputError
+
+
+def test_idx_round_trip() -> None:
+    images, labels = random_set(5, (1, 28, 28), 10)
+    x, y = idx_pair(idx_bytes(images[:, 0]), idx_bytes(labels), "here")
+    assert np.array_equal(x, images)
+    assert np.array_equal(y, labels)
+    assert (x.dtype, y.dtype) == (np.uint8, np.int64)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.binary(max_size=40) | st.binary(max_size=40).map(lambda b: b"\0\0\x08\x02" + b))
+def test_any_bytes_are_an_idx_array_or_an_input_error(data: bytes) -> None:
+    try:
+        array = parse_idx(data, "here")
+    except InputError:
+        return
+    assert idx_bytes(array) == data
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.data())
+def test_a_truncated_or_padded_idx_is_refused(data: st.DataObject) -> None:
+    whole = idx_bytes(np.arange(12).reshape(3, 4))
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    with pytest.raises(InputError, match="get it again"):
+        parse_idx(whole[:cut], "here")
+    with pytest.raises(InputError, match="promises"):
+        parse_idx(whole + b"\0", "here")
+
+
+def test_an_idx_header_that_promises_2_to_the_96_values_is_refused() -> None:
+    with pytest.raises(InputError, match="promises 79228162458924105385300197391"):
+        parse_idx(b"\0\0\x08\x03" + b"\xff" * 12, "here")
+
+
+def test_idx_of_another_shape_is_not_mnist_like() -> None:
+    with pytest.raises(InputError, match="not MNIST-like"):
+        idx_pair(idx_bytes(np.zeros((2, 27, 28))), idx_bytes(np.zeros(2)), "here")
+
+
+def test_gzipped_files_are_found_and_a_broken_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"abc"))
+    assert read_bytes(tmp_path / "a") == b"abc"
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"abc" * 99)[:20])
+    with pytest.raises(InputError, match=r"a\.gz: cannot be read"):
+        read_bytes(tmp_path / "a")
+    with pytest.raises(InputError, match="does not exist"):
+        read_bytes(tmp_path / "b")
+
+
+@pytest.mark.parametrize("label_bytes", [1, 2])
+def test_cifar_binary_round_trip(label_bytes: int) -> None:
+    images, labels = random_set(7, (3, 32, 32), 10)
+    before = [9] * (label_bytes - 1)  # CIFAR-100's coarse label
+    rows = [bytes([*before, y]) + x.tobytes() for x, y in zip(images, labels, strict=True)]
+    x, y = parse_cifar_binary(b"".join(rows), "here", label_bytes)
+    assert np.array_equal(x, images)
+    assert np.array_equal(y, labels)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.binary(max_size=3072))
+def test_a_truncated_cifar_binary_is_refused(data: bytes) -> None:
+    with pytest.raises(InputError, match="not a multiple of 3073"):
+        parse_cifar_binary(data, "here")
+
+
+def python2_batch(images: np.ndarray, labels: np.ndarray, raw: bytes | None = None) -> bytes:
+    """The opcodes that Python 2's cPickle and NumPy 1 wrote for a CIFAR batch (protocol 2)."""
+
+    def text(value: bytes) -> bytes:  # BINSTRING
+        return b"T" + struct.pack("<i", len(value)) + value
+
+    def integer(value: int) -> bytes:  # BININT
+        return b"J" + struct.pack("<i", value)
+
+    raw = images.tobytes() if raw is None else raw
+    reconstruct = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+        + integer(0)
+        + b"\x85"
+        + text(b"b")
+    ) + b"\x87R"
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + integer(0) + integer(1) + b"\x87R"
+    dtype += b"(" + integer(3) + text(b"|") + b"NNN" + integer(-1) * 2 + integer(0) + b"tb"
+    shape = integer(len(images)) + integer(3072) + b"\x86"
+    array = reconstruct + b"(" + integer(1) + shape + dtype + b"\x89" + text(raw) + b"tb"
+    numbers = b"](" + b"".join(map(integer, labels)) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + numbers + b"u."
+
+
+def test_a_batch_as_python_2_wrote_it() -> None:
+    images, labels = random_set(4, (3, 32, 32), 10)
+    data = python2_batch(images, labels)
+    # Our opcodes are right: NumPy itself reads the same.
+    trusted = pickle.loads(data, encoding="bytes")
+    assert np.array_equal(trusted[b"data"], images.reshape(4, 3072))
+    x, y = parse_cifar_pickle(data, "here", "labels")
+    assert np.array_equal(x, images)
+    assert np.array_equal(y, labels)
+
+
+def test_a_batch_as_python_3_writes_it() -> None:
+    images, labels = random_set(4, (3, 32, 32), 100)
+    batch = {"data": images.reshape(4, 3072), "fine_labels": labels.tolist(), "coarse_labels": []}
+    x, y = parse_cifar_pickle(pickle.dumps(batch, protocol=2), "here", "fine_labels")
+    assert np.array_equal(x, images)
+    assert np.array_equal(y, labels)
+
+
+class Hostile:
+    def __init__(self, function: object, *args: object) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call  # type: ignore[return-value]
+
+
+def test_a_pickle_that_calls_something_is_refused_and_the_call_never_made(tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        data = pickle.dumps({"data": Hostile(Path.touch, marker)}, protocol=protocol)
+        with pytest.raises(InputError, match="which CIFAR does not|later protocol"):
+            parse_cifar_pickle(data, "here", "labels")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "memo slot 2147483647"),
+        (b"}p99999999\n.", "memo slot 99999999"),
+        (b"\x80\x05\x96" + (1 << 36).to_bytes(8, "little") + b".", "expected 68719476736 bytes"),
+    ],
+    ids=["long_binput", "put", "bytearray8"],
+)
+def test_a_small_pickle_cannot_ask_for_much_memory(data: bytes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse_cifar_pickle(data, "here", "labels")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"short", bytes(3072 * 4 + 1)], ids=["empty", "short", "long"]
+)
+def test_a_pickled_array_of_the_wrong_size_is_refused(raw: bytes) -> None:
+    images, labels = random_set(4, (3, 32, 32), 10)
+    with pytest.raises(InputError, match="is not a batch"):
+        parse_cifar_pickle(python2_batch(images, labels, raw), "here", "labels")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], {}, {"data": 3, "labels": []}, {"data": np.zeros((2, 3072)), "labels": [0, 1]}],
+    ids=["list", "empty", "number", "float64"],
+)
+def test_a_pickle_of_something_else_is_refused(content: object) -> None:
+    with pytest.raises(InputError, match="is not a batch"):
+        parse_cifar_pickle(pickle.dumps(content, protocol=2), "here", "labels")
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.binary(max_size=60), st.integers(0, 12_000))
+def test_any_bytes_as_a_pickle_are_an_input_error(tail: bytes, keep: int) -> None:
+    whole = python2_batch(*random_set(4, (3, 32, 32), 10))
+    for data in (tail, b"\x80\x02" + tail, whole[:keep], whole[: keep // 200] + tail):
+        with pytest.raises(InputError):
+            parse_cifar_pickle(data, "here", "labels")
+
+
+def test_svhn_digit_0_is_stored_as_10(tmp_path: Path) -> None:
+    savemat = pytest.importorskip("scipy.io").savemat
+    images, labels = random_set(20, (3, 32, 32), 10)
+    path = tmp_path / "train_32x32.mat"
+    stored = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]
+    savemat(path, {"X": images.transpose(2, 3, 1, 0), "y": stored})
+    x, y = parse_svhn(path)
+    assert np.array_equal(x, images)
+    assert np.array_equal(y, labels)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match="SVHN's MATLAB file"):
+        parse_svhn(path)
+    savemat(path, {"X": images, "y": stored})
+    with pytest.raises(InputError, match="not uint8"):
+        parse_svhn(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage" * 40, bytes(200)], ids=["empty", "text", "zeros"])
+def test_a_mat_file_of_garbage_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.mat"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="MATLAB"):
+        parse_svhn(path)
