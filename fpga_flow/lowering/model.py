@@ -1,0 +1,142 @@
+"""QONNX files in: loaded, checked and cleaned on a copy.
+
+Cleaning is QONNX's own: shapes inferred, constants folded (weight quantizers stay),
+one name a node and a tensor. The names it gives (``Conv_0``, ``Conv_0_out0``) are the names
+of layers and tensors everywhere downstream; cleaning a cleaned model changes nothing.
+"""
+
+import ast
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, NodeProto
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.transformation.change_batchsize import ChangeBatchSize
+from qonnx.util.cleanup import cleanup_model
+
+from divqat_brevitas.errors import InputError
+
+QUANTIZERS = ("Quant", "BipolarQuant")
+_SOURCE = "divqat.source"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_EXPORT = "Export it with fpga_flow.export_qonnx (or brevitas.export.export_qonnx)"
+
+
+def load_model(path: Path | str) -> ModelWrapper:
+    """Read a QONNX file.
+
+    Args:
+        path: an ONNX file; tensors stored outside it must lie beside it.
+
+    Returns:
+        the model as it is in the file.
+
+    Raises:
+        InputError: missing, no ONNX, truncated, without its external data, or no QONNX.
+
+    Example:
+        >>> load_model("nowhere.onnx")
+        Traceback (most recent call last):
+        divqat_brevitas.errors.InputError: nowhere.onnx: cannot be read (No such file or ...
+    """
+    path = Path(path)
+    try:
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror or e}). Check the path.") from e
+    except DecodeError as e:
+        raise InputError(f"{path}: no ONNX file, or a truncated one. {_EXPORT} again.") from e
+    try:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as e:
+        raise InputError(
+            f"{path}: its weights lie in another file that is missing or damaged ({e}). "
+            f"Copy that file beside the model, or save the model as a single file."
+        ) from e
+    _check(proto, str(path))
+    return ModelWrapper(proto)
+
+
+def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
+    """A cleaned copy of a QONNX model, at batch 1; the caller's model is not changed.
+
+    Args:
+        model: a file or a model.
+
+    Returns:
+        a copy with inferred shapes, folded constants and unique names. Each node keeps the name
+        it had in the file (see ``source_of``).
+
+    Raises:
+        InputError: what ``load_model`` refuses, or a graph whose shapes cannot be inferred.
+
+    Example:
+        >>> [node.name for node in clean("model.onnx").graph.node]  # doctest: +SKIP
+        ['Quant_0', 'Quant_1', 'Conv_0', ...]
+    """
+    if isinstance(model, ModelWrapper):
+        _check(model.model, "the model")
+        name, copy = "the model", ModelWrapper(model.model, make_deepcopy=True)
+    else:
+        name, copy = str(model), load_model(model)
+    for node in copy.graph.node:
+        _remember_source(node)
+    # QONNX folds constants with the first listed operator set, which must be ONNX's own.
+    copy.model.opset_import.sort(key=lambda opset: opset.domain)
+    try:
+        if _batch(copy) != 1:
+            copy = copy.transform(ChangeBatchSize(1))
+        copy = cleanup_model(copy)
+        shapes = [copy.get_tensor_shape(out) for node in copy.graph.node for out in node.output]
+    # QONNX and ONNX Runtime raise bare Exceptions of many kinds on a malformed graph.
+    except Exception as e:
+        raise InputError(
+            f"{name}: its graph is inconsistent, shape inference failed ({e}). {_EXPORT} again."
+        ) from e
+    if any(shape is None for shape in shapes):
+        raise InputError(
+            f"{name}: some tensor shapes cannot be inferred. Export with a fixed image size."
+        )
+    return copy
+
+
+def source_of(node: NodeProto) -> str:
+    """The name ``node`` has in the exported file, which tells the PyTorch module."""
+    return _property(node, _SOURCE) or str(node.name)
+
+
+def _remember_source(node: NodeProto) -> None:
+    if _property(node, _SOURCE):
+        return
+    name = str(node.name)
+    if scopes := _property(node, _SCOPES):  # the dynamo exporter's own names say nothing
+        name = "/".join(ast.literal_eval(scopes))
+    node.metadata_props.add(key=_SOURCE, value=name)
+
+
+def _property(node: NodeProto, key: str) -> str | None:
+    return next((str(p.value) for p in node.metadata_props if p.key == key), None)
+
+
+def _batch(model: ModelWrapper) -> int:
+    return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
+
+
+def _check(proto: ModelProto, name: str) -> None:
+    graph = proto.graph
+    if not graph.node:
+        raise InputError(f"{name}: no ONNX graph in it. {_EXPORT}.")
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in constants]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise InputError(
+            f"{name}: {len(inputs)} inputs and {len(graph.output)} outputs, but one image input "
+            "and one logits output are expected. Export only the classifier."
+        )
+    if not inputs[0].type.tensor_type.shape.dim:
+        raise InputError(f"{name}: its input has no shape. Export with a fixed image size.")
+    ops = {node.op_type for node in graph.node}
+    if not ops & set(QUANTIZERS):
+        found = "QuantizeLinear (QCDQ) nodes" if "QuantizeLinear" in ops else "a float ONNX model"
+        raise InputError(f"{name}: no QONNX: no Quant node, {found}. {_EXPORT}.")

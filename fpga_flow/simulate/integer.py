@@ -1,0 +1,115 @@
+"""The integer engine: the network of ``fpga_flow.lowering`` in batches, exact and fast.
+
+How floating-point kernels stay exact is told in ``kernels``.
+"""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from qonnx.core.modelwrapper import ModelWrapper
+
+from fpga_flow.lowering import Layer, Network, check_images, lower
+from fpga_flow.lowering.ir import IntArray
+from fpga_flow.simulate.kernels import channels_last, compile_layer, exact_arithmetic
+
+FloatArray = npt.NDArray[np.float32]
+_MAX_BATCH = 256
+_BATCH_BYTES = 64 * 2**20
+_COPIES = 4  # float32 tensors of a layer's size alive at once: input, output, temporaries
+
+
+class IntegerEngine:
+    """Executes a classifier in integers.
+
+    ``predict`` needs the same memory for any number of images. PyTorch's thread count and
+    settings stay as they are.
+
+    Args:
+        model: a QONNX file or model, or a network already lowered.
+        batch: images executed at once; None chooses by the largest layer.
+
+    Raises:
+        InputError: no file, no ONNX, no QONNX.
+        LoweringError: a node that cannot become integers.
+
+    Example:
+        >>> engine = IntegerEngine("model.onnx")  # doctest: +SKIP
+        >>> engine.predict(images).shape  # doctest: +SKIP
+        (1000, 10)
+    """
+
+    name = "integer"
+
+    def __init__(
+        self, model: Path | str | ModelWrapper | Network, batch: int | None = None
+    ) -> None:
+        self.network = model if isinstance(model, Network) else lower(model)
+        self._batch = batch or _suitable_batch(self.network)
+        layers = self.network.layers
+        with exact_arithmetic():
+            self._kernels = [
+                compile_layer(one, [self.network.layer(name) for name in one.inputs], self._batch)
+                for one in layers
+            ]
+        self._last_use = {name: i for i, layer in enumerate(layers) for name in layer.inputs}
+
+    def predict(self, images: FloatArray) -> FloatArray:
+        """Logits, float32 (N, classes), of float32 images (N, *shape) in [0, 1].
+
+        Raises:
+            InputError: images of another kind.
+        """
+        output = self.network.output
+        parts = [np.empty((0, self.network.classes), dtype=np.float32)]
+        parts += [output.logits(part[output.tensor]) for part in self._run(images, [output.tensor])]
+        return np.concatenate(parts)
+
+    def accumulators(self, images: FloatArray) -> dict[str, IntArray]:
+        """Integers (N, ...) of every layer that adds, by layer name; all stay in memory."""
+        layers = self.network.accumulators
+        values = self.integers(images, [layer.output for layer in layers])
+        return {layer.name: values[layer.output] for layer in layers}
+
+    def integers(self, images: FloatArray, names: Collection[str]) -> dict[str, IntArray]:
+        """Integers (N, ...) of layers, by layer or tensor name: accumulators, codes, input codes.
+
+        Raises:
+            InputError: images of another kind, or no layer of that name.
+        """
+        layers = {name: self.network.layer(name) for name in names}
+        parts = {name: [_none(layer)] for name, layer in layers.items()}
+        for values in self._run(images, [layer.output for layer in layers.values()]):
+            for name, layer in layers.items():
+                parts[name].append(values[layer.output])
+        return {name: np.concatenate(part) for name, part in parts.items()}
+
+    def _run(self, images: FloatArray, keep: Collection[str]) -> Iterator[dict[str, IntArray]]:
+        check_images(images, self.network.input_shape)
+        for start in range(0, len(images), self._batch):
+            with exact_arithmetic():
+                values = self._execute(images[start : start + self._batch], keep)
+            yield {name: tensor.to(torch.int64).numpy() for name, tensor in values.items()}
+
+    def _execute(self, images: FloatArray, keep: Collection[str]) -> dict[str, torch.Tensor]:
+        codes = self.network.input.codes(images).astype(np.float32)
+        values = {self.network.input.output: channels_last(torch.from_numpy(codes))}
+        for index, (layer, kernel) in enumerate(
+            zip(self.network.layers, self._kernels, strict=True)
+        ):
+            values[layer.output] = kernel(*(values[name] for name in layer.inputs))
+            for name in layer.inputs:
+                if self._last_use[name] == index and name not in keep:
+                    values.pop(name, None)
+        return {name: values[name] for name in keep}
+
+
+def _suitable_batch(network: Network) -> int:
+    largest = max(int(np.prod(layer.shape)) for layer in (network.input, *network.layers))
+    return max(1, min(_MAX_BATCH, _BATCH_BYTES // (4 * _COPIES * largest)))
+
+
+def _none(layer: Layer) -> IntArray:
+    return np.empty((0, *layer.shape), dtype=np.int64)
