@@ -48,7 +48,7 @@ class Package:
     def command(self) -> list[str]:
         """The client's command line; it downloads into the current folder."""
         if self.client == "npm":
-            return ["npm", "pack", "--silent", f"{self.package}@{self.version}"]
+            return ["npm", "pack", "--loglevel=error", f"{self.package}@{self.version}"]
         return ["apt-get", "download", "--quiet", f"{self.package}={self.version}"]
 
 

