@@ -1,9 +1,11 @@
 """The adaptive thief's policy: a gradient bandit over groups of pool images.
 
-Orekondy, Schiele and Fritz, "Knockoff Nets", CVPR 2019, sec. 4.2.2: actions are the pool's
-classes, the policy is a softmax over preferences, updated by the gradient-bandit rule (Sutton and
-Barto, "Reinforcement Learning", sec. 2.8) with step 1/N(action); rewards favour confident,
-diverse answers on which the clone is still wrong.
+Orekondy, Schiele and Fritz, "Knockoff Nets", CVPR 2019, sec. 4: actions are the pool's classes,
+the policy is a softmax over preferences, updated by the gradient-bandit rule (Sutton and Barto,
+"Reinforcement Learning", sec. 2.8) with step 1/N(action); rewards favour confident, diverse
+answers on which the clone is still wrong. The Adversarial Robustness Toolbox has the same rule,
+but standardises rewards over the whole past instead of rescaling them over a window, and takes
+the clone's loss after it has trained on the image; here it is taken before.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
 """KnockoffNets: clone a victim by asking it about images the thief already has.
 
 Orekondy, Schiele and Fritz, "Knockoff Nets: Stealing Functionality of Black-Box Models",
-CVPR 2019: sec. 4.2.1 (random strategy), 4.2.2 (adaptive strategy), 4.3 (training).
+CVPR 2019, sec. 4.
 """
 
 from collections.abc import Callable
@@ -137,7 +137,8 @@ class KnockoffNets:
         images = check_pool(pool if isinstance(pool, np.ndarray) else pool.images)
         check_image_shape(images.shape[1:])
         actions = None if labels is None else check_labels(labels, len(images), "pool labels")
-        count = min(self._budget(victim, budget), len(images))
+        budget = self._budget(victim, budget)
+        count = min(budget, len(images))
         if count < 2:
             raise InputError(f"a clone needs at least 2 answered queries, but gets {count}.")
 
@@ -159,7 +160,7 @@ class KnockoffNets:
             "oracle": victim.oracle,
             "oracle_options": victim.options,
             "defence": victim.defence,
-            "budget": victim.budget if budget is None else budget,
+            "budget": budget,
             "pool_images": len(images),
             "actions": "k-means" if labels is None else "labels",
         }

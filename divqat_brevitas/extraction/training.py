@@ -1,7 +1,7 @@
 """Training a surrogate on answered queries.
 
-Nothing but the thief's transfer set comes in: the best epoch is chosen on a part of it that is
-held out from the gradient steps, never on test data.
+Nothing but the thief's transfer set comes in: where a best epoch is chosen, it is chosen on a part
+of that set held out from the gradient steps, never on test data.
 """
 
 import copy
@@ -19,6 +19,7 @@ from divqat_brevitas.extraction.predictor import TorchPredictor
 
 Epoch = dict[str, float]
 SCHEDULES = ("one-cycle", "cosine")
+SMALLEST_HOLDOUT = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,11 @@ class SurrogateTraining:
         clip_norm: gradients are clipped to this norm.
         shift: augmentation: random shifts of up to so many pixels, zeros moving in; 0 is off.
         holdout: part of the transfer set, in [0, 0.5], held out to choose the best epoch by
-            agreement with the answers; with fewer than 20 images in it nothing is held out and
-            the last epoch is kept.
-        patience: stop after so many epochs without a better one; None trains to the end.
+            agreement with the answers; with 0, or fewer than 20 images in it, nothing is held out
+            and the last epoch is kept. Off by default: with a learning rate that ends at zero a
+            thief gains more from training on every answer.
+        patience: stop after so many epochs without a better one on the held-out part; None trains
+            to the end.
     """
 
     batch_size: int = 64
@@ -46,7 +49,7 @@ class SurrogateTraining:
     weight_decay: float = 5e-4
     clip_norm: float = 5.0
     shift: int = 0
-    holdout: float = 0.1
+    holdout: float = 0.0
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -60,7 +63,7 @@ class SurrogateTraining:
             "clip_norm": self.clip_norm > 0,
             "shift": self.shift >= 0,
             "holdout": 0 <= self.holdout <= 0.5,
-            "patience": self.patience is None or self.patience >= 1,
+            "patience": self.patience is None or (self.patience >= 1 and self.holdout > 0),
         }
         for name, fine in bounds.items():
             if not fine:
@@ -68,9 +71,6 @@ class SurrogateTraining:
                     f"surrogate training: {name}={getattr(self, name)!r} is out of range; "
                     "see SurrogateTraining."
                 )
-
-
-SMALLEST_HOLDOUT = 20
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -88,10 +88,11 @@ def train_surrogate(
     settings: SurrogateTraining | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train ``model`` in place on (images, targets); it ends with its best epoch, in eval mode.
+    """Train ``model`` in place on (images, targets); it ends in eval mode.
 
-    The same seed, data and thread count give the same weights, bit for bit; the global random
-    state is neither read nor changed.
+    Its weights are those of the last epoch, or of the best one where a part is held out. The same
+    seed, data and thread count give the same weights, bit for bit; the global random state is
+    neither read nor changed.
 
     Args:
         model: images to logits (N, classes).

@@ -11,6 +11,7 @@ from divqat_brevitas.extraction import (
     flips_from_reference,
     l1_to_reference,
     nll,
+    softmax,
 )
 
 # Rows of probabilities .75/.25 and .9/.1, as logits.
@@ -51,6 +52,24 @@ def test_ece_by_hand() -> None:
     assert ece(LOGITS, labels) == pytest.approx(0.5 * 0.25 + 0.5 * 0.4, abs=CLOSE)
     # One bin: accuracy .5, mean confidence .825.
     assert ece(LOGITS, labels, bins=1) == pytest.approx(0.325, abs=CLOSE)
+
+
+def test_ece_bins_are_closed_above() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=2, size=(500, 4)).astype(np.float32)
+    labels = rng.integers(0, 4, 500)
+    probabilities = softmax(logits)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    expected = 0.0
+    for m in range(15):
+        inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert ece(logits, labels) == pytest.approx(expected, abs=CLOSE)
+    # Confidence exactly .5 belongs to the lower of two bins, with the .4 of the second row.
+    halves = np.log(np.array([[0.5, 0.5, 0.0001], [0.4, 0.3, 0.3]])).astype(np.float32)
+    halves[0, 2] = -1e4
+    assert ece(halves, np.array([0, 1]), bins=2) == pytest.approx(abs(1 - 0.9) / 2, abs=CLOSE)
 
 
 def test_ece_of_certain_answers() -> None:

@@ -181,6 +181,15 @@ def test_adaptive_bookkeeping(digits) -> None:
     assert result.settings["actions"] == "labels"
 
 
+def test_adaptive_clone_learns_along_the_way(digits) -> None:
+    attack = KnockoffNets(strategy="adaptive", **FAST)
+    result = attack.run(Victim(digits.model, budget=640), digits.pool)
+    losses = [round_["loss"] for round_ in result.rounds]
+    assert len(losses) == 20
+    # An untrained clone of ten classes starts near ln 10 = 2.3 nats.
+    assert np.mean(losses[-5:]) < 0.6 * losses[0]
+
+
 def test_adaptive_asks_where_it_pays(spy) -> None:
     # Group 1's images get confident answers, the others flat ones.
     pool = np.random.default_rng(0).integers(0, 20, (900, 1, 8, 8), np.uint8)

@@ -91,7 +91,10 @@ def test_keeps_its_best_heldout_epoch() -> None:
     def keep(_: dict[str, float]) -> None:
         states.append({k: v.clone() for k, v in model.state_dict().items()})
 
-    history = train_surrogate(model, images, targets, epochs=8, seed=1, on_epoch=keep)
+    settings = SurrogateTraining(holdout=0.1)
+    history = train_surrogate(
+        model, images, targets, epochs=8, seed=1, settings=settings, on_epoch=keep
+    )
     agreements = [row["heldout_agreement"] for row in history]
     best = max(range(8), key=lambda i: (agreements[i], i))
     assert best != 7  # else the test would not tell the best epoch from the last
@@ -103,7 +106,7 @@ def test_patience_stops_early() -> None:
     images = rng.random((400, 1, 8, 8), np.float32)
     targets = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 400)]
     model = build_surrogate("mlp", (1, 8, 8), 4, 0)
-    settings = SurrogateTraining(patience=2)
+    settings = SurrogateTraining(patience=2, holdout=0.1)
     history = train_surrogate(model, images, targets, epochs=50, seed=1, settings=settings)
     assert len(history) < 50
     agreements = [row["heldout_agreement"] for row in history]
@@ -111,15 +114,19 @@ def test_patience_stops_early() -> None:
 
 
 def test_few_answers_hold_nothing_out() -> None:
-    images, targets = problem(190)  # a tenth is 19
-    assert "heldout_agreement" not in train_surrogate(mlp(), images, targets, epochs=1, seed=0)[0]
-    images, targets = problem(200)
-    assert "heldout_agreement" in train_surrogate(mlp(), images, targets, epochs=1, seed=0)[0]
+    def fields(count: int, holdout: float) -> set[str]:
+        images, targets = problem(count)
+        settings = SurrogateTraining(holdout=holdout)
+        return set(train_surrogate(mlp(), images, targets, epochs=1, seed=0, settings=settings)[0])
+
+    assert fields(190, 0.1) == {"epoch", "loss"}  # a tenth is 19
+    assert fields(200, 0.1) == {"epoch", "loss", "heldout_agreement"}
+    assert fields(200, 0.0) == {"epoch", "loss"}
 
 
 def test_a_batch_of_one_left_over_does_not_break_batch_norm() -> None:
     images, targets = problem(65)
-    settings = SurrogateTraining(batch_size=64, holdout=0)
+    settings = SurrogateTraining(batch_size=64)
     history = train_surrogate(mlp(), images, targets, epochs=1, seed=0, settings=settings)
     assert np.isfinite(history[0]["loss"])
 
@@ -128,10 +135,9 @@ def test_answers_without_mass_are_left_out() -> None:
     images, targets = problem(100)
     marked = np.concatenate([images, np.ones_like(images)])
     padded = np.concatenate([targets, np.zeros_like(targets)])
-    settings = SurrogateTraining(holdout=0)
     a, b = mlp(), mlp()
-    train_surrogate(a, marked, padded, epochs=1, seed=0, settings=settings)
-    train_surrogate(b, images, targets, epochs=1, seed=0, settings=settings)
+    train_surrogate(a, marked, padded, epochs=1, seed=0)
+    train_surrogate(b, images, targets, epochs=1, seed=0)
     assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
     with pytest.raises(InputError, match="say nothing"):
         train_surrogate(mlp(), images, np.zeros_like(targets), epochs=1, seed=0)
@@ -177,7 +183,8 @@ def test_shift_brings_in_zeros() -> None:
         {"momentum": 1},
         {"holdout": 0.6},
         {"shift": -1},
-        {"patience": 0},
+        {"patience": 0, "holdout": 0.1},
+        {"patience": 3},
         {"clip_norm": 0},
         {"weight_decay": -1},
         {"schedule": "cosin"},
