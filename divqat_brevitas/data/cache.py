@@ -40,6 +40,8 @@ def staging(root: Path, name: str) -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as folder:
             yield Path(folder)
+    except BrokenPipeError:  # whoever read the progress lines went away: not the disk
+        raise
     except OSError as e:
         raise InputError(
             f"cannot write below {root}: {e.strerror or e}. Free space or choose another folder "

