@@ -1,0 +1,34 @@
+"""Results and page: what a run measured, as ``report/results.json`` and ``report/index.html``."""
+
+from pathlib import Path
+
+from fpga_flow.report.page import write_page
+from fpga_flow.report.results import Summarize, collect, read, validate, write
+from fpga_flow.report.schema import Results
+from fpga_flow.report.words import summary_text
+
+__all__ = ["Results", "build_report", "collect", "read", "summary_text", "validate", "write"]
+
+
+def build_report(run_dir: Path, summarize: Summarize | None = None) -> Results:
+    """Write ``report/results.json`` and ``report/index.html`` of a run directory.
+
+    The numbers are written first: they stay where the page cannot be drawn.
+
+    Args:
+        run_dir: a run directory in which at least ``train`` is done.
+        summarize: see :func:`fpga_flow.report.results.collect`.
+
+    Raises:
+        InputError: nothing to report yet, or a stage's file is damaged (named).
+        ToolMissingError: matplotlib is not installed.
+
+    Example:
+        >>> results = build_report(Path("runs/demo"))  # doctest: +SKIP
+        >>> print(summary_text(results, Path("runs/demo/report/index.html")))  # doctest: +SKIP
+    """
+    results = collect(run_dir, summarize)
+    folder = Path(run_dir) / "report"
+    write(results, folder / "results.json")
+    write_page(results, folder / "index.html")
+    return results

@@ -1,0 +1,42 @@
+"""Pieces that the page's sections share."""
+
+from collections.abc import Iterable
+
+from fpga_flow.report.figures import Chart
+from fpga_flow.report.markup import Markup, element, number, text
+from fpga_flow.report.text import percent
+
+
+def paragraph(sentence: str) -> Markup:
+    """One sentence or more, escaped."""
+    return element("p", sentence)
+
+
+def note(sentence: str) -> Markup:
+    """How to read what stands beside it, set smaller."""
+    return element("p", sentence, class_="note")
+
+
+def charts(found: Iterable[Chart | None]) -> Markup:
+    """Charts side by side where there is room; nothing where there is none."""
+    drawn = [
+        element("figure", element("figcaption", chart.title), Markup(chart.svg))
+        for chart in found
+        if chart is not None
+    ]
+    return element("div", *drawn, class_="charts") if drawn else text("")
+
+
+def folded(title: str, *content: Markup) -> Markup:
+    """Content behind a title, opened by a click or a key."""
+    return element("details", element("summary", title), *content)
+
+
+def fraction(value: float | None) -> Markup:
+    """A fraction of 1 in per cent, with its exact value."""
+    return number(value, None if value is None else percent(value))
+
+
+def decimal(value: float | None) -> Markup:
+    """A number with three decimals, with its exact value."""
+    return number(value, None if value is None else f"{value:.3f}")

@@ -1,0 +1,78 @@
+"""The report's page: one self-contained HTML file, a pure function of the results.
+
+No script, nothing loaded from elsewhere, everything escaped. A part that did not run says so, and
+why. Numbers carry their exact value in ``<data value>``.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from divqat_brevitas.files import write_text
+from fpga_flow.report import words
+from fpga_flow.report.attack_section import attacks
+from fpga_flow.report.markup import Markup, element, joined, text
+from fpga_flow.report.schema import Results
+from fpga_flow.report.sections import (
+    equivalence,
+    hardware,
+    layers,
+    limits,
+    reproduce,
+    training,
+    victims,
+)
+
+_SECTIONS = {
+    "victims": ("Victims", victims),
+    "equivalence": ("The same integers on every engine", equivalence),
+    "attacks": ("What thieves got", attacks),
+    "hardware": ("Hardware", hardware),
+    "layers": ("Layers and their cost", layers),
+    "training": ("Training", training),
+    "limits": ("What this does not show", limits),
+    "reproduce": ("Run it again", reproduce),
+}
+
+
+def page(results: Results) -> str:
+    """The whole HTML document.
+
+    Raises:
+        ToolMissingError: matplotlib, which draws the charts, is not installed.
+    """
+    sections = [
+        element(
+            "section",
+            element("h2", title, id=f"{name}-heading"),
+            *content(results),
+            id=name,
+            aria_labelledby=f"{name}-heading",
+        )
+        for name, (title, content) in _SECTIONS.items()
+    ]
+    contents = joined(
+        element("li", element("a", title, href=f"#{name}"))
+        for name, (title, _) in _SECTIONS.items()
+    )
+    here = files("fpga_flow.report")
+    headline = words.headline(results)
+    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
+        title=text(f"{headline} – divqat"),
+        style=Markup((here / "page.css").read_text(encoding="utf-8")),
+        run=text(results.run.name),
+        headline=text(headline),
+        lead=joined((element("p", sentence) for sentence in words.lead(results)), "\n"),
+        contents=contents,
+        sections=joined(sections, "\n"),
+    )
+
+
+def write_page(results: Results, path: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be written.
+        ToolMissingError: matplotlib is not installed.
+    """
+    write_text(path, page(results))

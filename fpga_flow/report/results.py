@@ -1,0 +1,251 @@
+"""Collect what the stages wrote into one ``results.json`` (schema 1).
+
+Only the dataset and the victims must be there. Whatever else is missing (no FINN on this machine,
+a stage still to run) leaves its list empty, and ``run.stages`` says why.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import read_json, write_json
+from fpga_flow.report.schema import (
+    SCHEMA,
+    AttackRow,
+    Dataset,
+    EquivalenceRow,
+    HardwareRow,
+    LayerEstimate,
+    LayerRow,
+    Results,
+    Run,
+    Stage,
+    SummaryRow,
+    VictimRow,
+    parse,
+    validate,
+)
+
+__all__ = ["Results", "collect", "read", "validate", "write"]
+
+Rows = list[dict[str, Any]]
+Summarize = Callable[[Rows, Rows], Rows]
+
+
+def collect(run_dir: Path, summarize: Summarize | None = None) -> Results:
+    """Read a run directory's stage files.
+
+    Args:
+        run_dir: a run directory (``runs/<name>``) in which at least ``train`` is done.
+        summarize: ``(attack rows, victim rows) -> summary rows``; without it,
+            :func:`divqat_brevitas.extraction.results.summarize`.
+
+    Raises:
+        InputError: no run directory, ``train`` has not run, or a file does not hold what schema 1
+            asks for (file and field named).
+
+    Example:
+        >>> results = collect(Path("runs/demo"))  # doctest: +SKIP
+        >>> [victim.accuracy for victim in results.victims]  # doctest: +SKIP
+        [0.981, 0.974]
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir} is no run directory. Name one that `divqat run` wrote.")
+    victims, dataset = run_dir / "train" / "victims.json", run_dir / "train" / "dataset.json"
+    for path in (victims, dataset):
+        if not path.is_file():
+            raise InputError(
+                f"{path} is missing, so there is nothing to report yet. "
+                f"Run `divqat train {run_dir}` first."
+            )
+    victim_rows = _with_engine_accuracy(_rows(victims), run_dir / "simulate" / "accuracy.json")
+    attack_rows = [
+        row
+        for path in sorted(run_dir.glob("attack/*.json"))
+        for row in _rows(path, one_row_allowed=True)
+    ]
+    # Checked before they are summarised: the summary may then rely on the fields.
+    _parsed(VictimRow, victim_rows, victims)
+    _parsed(AttackRow, attack_rows, run_dir / "attack")
+    summary = (summarize or _summarize)(attack_rows, victim_rows) if attack_rows else []
+    document = {
+        "schema": SCHEMA,
+        "dataset": parse(Dataset, _read(dataset), str(dataset)),
+        "victims": _parsed(VictimRow, victim_rows, victims),
+        "equivalence": _optional(EquivalenceRow, run_dir / "simulate" / "equivalence.json"),
+        "attacks": _parsed(AttackRow, attack_rows, run_dir / "attack"),
+        "summary": _parsed(SummaryRow, summary, run_dir / "attack"),
+        "hardware": [
+            row
+            for path in sorted(run_dir.glob("compile/*/hardware.json"))
+            for row in _optional(HardwareRow, path)
+        ],
+        "run": _run(run_dir),
+        "layers": {
+            path.stem.removeprefix("network_"): _optional(LayerRow, path)
+            for path in sorted(run_dir.glob("export/network_*.json"))
+        },
+        "estimates": {
+            path.parent.name: _estimates(path)
+            for path in sorted(run_dir.glob("compile/*/estimates.json"))
+        },
+        "training": _json_lines(run_dir / "train" / "metrics.jsonl"),
+    }
+    return parse(Results, document, str(run_dir))
+
+
+def write(results: Results, path: Path) -> None:
+    """Write ``results`` as JSON (schema 1), whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_json(path, results.model_dump(by_alias=True, mode="json"))
+
+
+def read(path: Path) -> Results:
+    """Read and check a ``results.json``.
+
+    Raises:
+        InputError: missing, not JSON, or not schema 1.
+    """
+    return validate(_read(path))
+
+
+def _summarize(attacks: Rows, victims: Rows) -> Rows:
+    from divqat_brevitas.extraction.results import summarize
+
+    # Its row type has the fields that were just checked here.
+    return [dict(row) for row in summarize(cast(Any, attacks), victims)]
+
+
+def _read(path: Path) -> Any:
+    return _finite(read_json(path))
+
+
+def _finite(value: Any) -> Any:
+    """Python's JSON reader lets NaN and infinity through; schema 1 writes them as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value
+
+
+def _rows(path: Path, one_row_allowed: bool = False) -> Rows:
+    value = _read(path)
+    if one_row_allowed and isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise InputError(f"{path} must hold a list of JSON objects. Run its stage again.")
+    return value
+
+
+def _parsed(model: Any, rows: Rows, path: Path) -> list[Any]:
+    return [parse(model, row, f"{path}, row {index}") for index, row in enumerate(rows)]
+
+
+def _optional(model: Any, path: Path) -> list[Any]:
+    return _parsed(model, _rows(path), path) if path.is_file() else []
+
+
+def _with_engine_accuracy(victims: Rows, path: Path) -> Rows:
+    """Put the accuracy on the engine beside torch's: it is measured two stages later."""
+    measured: Mapping[str, Any] = {}
+    if path.is_file():
+        measured = _read(path)
+        if not isinstance(measured, dict):
+            raise InputError(f"{path} must map variants to accuracies. Run `divqat simulate`.")
+    filled = []
+    for victim in victims:
+        row = {"accuracy_engine": None, "engine": None, **victim}
+        found = measured.get(str(row.get("variant")), {})
+        # A variant is exported at one seed: another seed's network was never on the engine.
+        if isinstance(found, dict) and found.get("seed", row.get("seed")) == row.get("seed"):
+            row |= {key: found[key] for key in ("accuracy_engine", "engine") if key in found}
+        filled.append(row)
+    return filled
+
+
+def _estimates(path: Path) -> list[Any]:
+    value = _read(path)
+    if isinstance(value, dict):  # {layer name: numbers} says the same as a list of rows
+        value = value.get("layers", value)
+    if isinstance(value, dict):
+        value = [{"name": name, **row} for name, row in value.items() if isinstance(row, dict)]
+    if not isinstance(value, list):
+        raise InputError(f"{path} must hold one row a layer. Run `divqat compile` again.")
+    return _parsed(LayerEstimate, value, path)
+
+
+def _json_lines(path: Path) -> Rows:
+    if not path.is_file():
+        return []
+    rows: Rows = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as e:
+            # A killed run leaves at most its last line cut short.
+            if number == len(lines):
+                break
+            raise InputError(f"{path}, line {number}: not JSON ({e}). Delete that line.") from e
+        if isinstance(row, dict):
+            rows.append(_finite(row))
+    return rows
+
+
+def _run(run_dir: Path) -> Run:
+    """Settings, versions and outcomes. No clock times: the same run gives the same file."""
+    config = run_dir / "config.toml"
+    text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
+    manifest = run_dir / "manifest.json"
+    recorded = _read(manifest) if manifest.is_file() else {}
+    stages = recorded.get("stages") if isinstance(recorded, dict) else None
+    # The report is being written now: it has nothing to say of itself.
+    records = {
+        name: record
+        for name, record in (stages if isinstance(stages, dict) else {}).items()
+        if name != "report" and isinstance(record, dict)
+    }
+    return Run(
+        name=_name(text) or run_dir.resolve().name,
+        config=text,
+        versions=_versions(records.values()),
+        stages={
+            name: parse(
+                Stage,
+                {"status": record.get("status"), "reason": record.get("reason") or None},
+                f"{manifest}, {name}",
+            )
+            for name, record in records.items()
+        },
+    )
+
+
+def _name(config: str | None) -> str | None:
+    try:
+        name = tomllib.loads(config or "").get("run", {}).get("name")
+    except (tomllib.TOMLDecodeError, AttributeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _versions(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Package → version; where stages ran with different ones, all of them."""
+    seen: dict[str, list[str]] = {}
+    for record in records:
+        versions = record.get("versions")
+        for package, version in versions.items() if isinstance(versions, dict) else ():
+            known = seen.setdefault(package, [])
+            if str(version) not in known:
+                known.append(str(version))
+    return {package: " and ".join(found) for package, found in sorted(seen.items())}

@@ -1,0 +1,220 @@
+"""Schema 1 of ``report/results.json``: what a run measured, as typed structures.
+
+Every field named here is required; a value that was not measured is ``null``. Fields beyond these
+are kept as they are, so a later writer may add to a file that an earlier reader understands.
+Accuracies, agreement, calibration error and decision flips are fractions of 1.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from divqat_brevitas.errors import InputError
+
+SCHEMA = 1
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+Oracle = Literal["logits", "soft", "topk", "rounded", "top1"]
+Status = Literal["done", "running", "failed", "missing-tool", "not-run"]
+
+
+class Row(BaseModel):
+    """Base of every structure: immutable, no coercion ("0.9" is no number), extra fields kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
+
+
+class Dataset(Row):
+    """The images: how many to train and test on, of which classes and shape (C, H, W)."""
+
+    name: str
+    train: Count
+    test: Count
+    classes: Count | list[str]
+    shape: list[Count]
+
+
+class VictimRow(Row):
+    """One trained victim: a variant at one seed."""
+
+    variant: str
+    bits: str
+    seed: int
+    preset: str | None
+    accuracy: Fraction
+    accuracy_engine: Fraction | None
+    engine: str | None
+    ece: Fraction | None
+    l1_to_reference: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None
+    flips_from_reference: Fraction | None
+
+
+class EquivalenceRow(Row):
+    """Two engines compared value by value on the same inputs; 0 mismatches means identical."""
+
+    variant: str
+    a: str
+    b: str
+    inputs: Count
+    mismatches: Count
+    unit: Literal["accumulators", "labels"]
+
+
+class AttackRow(Row):
+    """One clone: who was robbed, how, with how many queries, and how good the clone became."""
+
+    victim: str
+    victim_seed: int
+    engine: str
+    oracle: Oracle
+    defence: str | None
+    attack: str
+    treatment: str | None
+    pool: str | None
+    pool_kind: Literal["in", "out", "free"] | None
+    budget: Count
+    queries_used: Count
+    surrogate: str
+    seed: int
+    clone_accuracy: Fraction
+    agreement: Fraction | None
+
+
+class SummaryRow(Row):
+    """A victim behind one oracle at one budget: the thief's naive and best result."""
+
+    victim: str
+    oracle: Oracle
+    budget: Count
+    victim_accuracy: Fraction | None
+    worst_case_clone_accuracy: Fraction
+    worst_case_attack: str
+    naive_clone_accuracy: Fraction | None
+    seeds: Count
+
+
+class HardwareRow(Row):
+    """What one tool said about one victim on one device, at one stage of the flow."""
+
+    variant: str
+    device: str
+    stage: Literal["estimate", "synthesis", "place_and_route", "bitstream"]
+    lut: Amount | None
+    ff: Amount | None
+    bram: Amount | None
+    dsp: Amount | None
+    fmax_mhz: Amount | None
+    cycles_per_image: Amount | None
+    images_per_s: Amount | None
+    bitstream_bytes: Count | None
+    tool: str
+
+
+class LayerRow(Row):
+    """One layer of an exported network (beyond schema 1's fields)."""
+
+    name: str
+    op: str
+    weight_bits: Amount | None = None
+    activation_bits: Amount | None = None
+    parameters: Count | None = None
+    macs: Count | None = None
+    accumulator_bits: Amount | None = None
+
+
+class LayerEstimate(Row):
+    """FINN's estimate of one hardware layer: clock cycles an image, and resources."""
+
+    name: str
+    cycles: Amount | None = None
+    lut: Amount | None = None
+    bram: Amount | None = None
+    dsp: Amount | None = None
+    pe: Count | None = None
+    simd: Count | None = None
+
+
+class Stage(Row):
+    """How one stage of the run ended, and why it did not where it did not."""
+
+    status: Status
+    reason: str | None = None
+
+
+class Run(Row):
+    """How to make the run again: its settings (TOML text), versions and stages."""
+
+    name: str
+    config: str | None
+    versions: dict[str, str]
+    stages: dict[str, Stage]
+
+
+class Results(Row):
+    """Everything one run measured: the content of ``report/results.json``."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    dataset: Dataset
+    victims: list[VictimRow]
+    equivalence: list[EquivalenceRow]
+    attacks: list[AttackRow]
+    summary: list[SummaryRow]
+    hardware: list[HardwareRow]
+    # Beyond the fields of schema 1: what the page needs besides. Keys are variants.
+    run: Run = Run(name="run", config=None, versions={}, stages={})
+    layers: dict[str, list[LayerRow]] = {}
+    estimates: dict[str, list[LayerEstimate]] = {}
+    training: list[dict[str, Any]] = []
+
+
+M = TypeVar("M", bound=Row)
+
+
+def parse(model: type[M], value: Any, where: str) -> M:
+    """Check ``value`` (as read from JSON) against ``model``.
+
+    Raises:
+        InputError: a field is missing, of the wrong type or out of range; ``where`` and the field
+            are named.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as e:
+        first = e.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole value"
+        more = f" ({e.error_count() - 1} more like it)" if e.error_count() > 1 else ""
+        raise InputError(
+            f"{where}: {field}: {first['msg'].lower()}{more}. "
+            "Run the stage that wrote it again, or restore the file."
+        ) from e
+
+
+def validate(value: Any) -> Results:
+    """Check a document against schema 1.
+
+    Args:
+        value: what ``json.load`` gave for a ``results.json``.
+
+    Raises:
+        InputError: not a document of schema 1; the first wrong field is named.
+
+    Example:
+        >>> empty = {"victims": [], "equivalence": [], "attacks": [], "summary": [],
+        ...          "hardware": []}
+        >>> digits = {"name": "digits", "train": 8, "test": 2, "classes": 10, "shape": [1, 8, 8]}
+        >>> validate({"schema": 1, "dataset": digits, **empty}).dataset.name
+        'digits'
+    """
+    if not isinstance(value, Mapping):
+        raise InputError("results.json must be one JSON object (a mapping); this is not.")
+    version = value.get("schema")
+    if version != SCHEMA or isinstance(version, bool):
+        raise InputError(
+            f"results.json has schema {version!r}, and this version reads schema {SCHEMA}. Write "
+            "it again with `divqat report DIR`, or read it with the version that wrote it."
+        )
+    return parse(Results, dict(value), "results.json")

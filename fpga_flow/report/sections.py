@@ -1,0 +1,262 @@
+"""The sections of the page: results in, HTML out. Each stands for itself."""
+
+import shlex
+from collections.abc import Iterable
+
+from fpga_flow.report import figures
+from fpga_flow.report.analysis import in_order
+from fpga_flow.report.blocks import charts, decimal, folded, fraction, note, paragraph
+from fpga_flow.report.markup import Markup, amount, element, table
+from fpga_flow.report.schema import Results
+from fpga_flow.report.text import listed
+from fpga_flow.report.words import RECONSTRUCTION, equivalence_line, not_run
+
+
+def victims(results: Results) -> list[Markup]:
+    """Victims' table and bars."""
+    if not results.victims:
+        return [paragraph(f"Victims: {not_run(results, 'train')}.")]
+    rows = [
+        (
+            row.variant,
+            row.bits,
+            row.preset,
+            row.seed,
+            fraction(row.accuracy),
+            fraction(row.accuracy_engine),
+            row.engine,
+            decimal(row.ece),
+            decimal(row.l1_to_reference),
+            fraction(row.flips_from_reference),
+        )
+        for row in results.victims
+    ]
+    head = (
+        "Variant",
+        "Bits",
+        "Preset",
+        "Seed",
+        "Accuracy, torch",
+        "Accuracy, engine",
+        "Engine",
+        "ECE",
+        "ℓ1 to reference",
+        "Flips",
+    )
+    return [
+        table("Victims on the test set", head, rows, ("Bits", "Preset", "Engine")),
+        note(
+            "ECE: expected calibration error, 0 to 1. ℓ1: mean distance of the answered "
+            "probabilities from the frozen float reference's, 0 to 2. Flips: test images on which "
+            "the two decide differently."
+        ),
+        charts([figures.victim_accuracy(results)]),
+    ]
+
+
+def equivalence(results: Results) -> list[Markup]:
+    """The ladder of engines, rung by rung."""
+    if not results.equivalence:
+        return [paragraph(f"Equivalence of engines: {not_run(results, 'simulate')}.")]
+    rows = [
+        (
+            row.variant,
+            row.a,
+            row.b,
+            row.unit,
+            amount(row.inputs),
+            element(
+                "span",
+                "✓ " if row.mismatches == 0 else "✗ ",
+                amount(row.mismatches),
+                ", identical" if row.mismatches == 0 else ", differ",
+                class_="good" if row.mismatches == 0 else "bad",
+            ),
+        )
+        for row in results.equivalence
+    ]
+    return [
+        paragraph(
+            f"{equivalence_line(results)}. A mismatch is an input on which any compared integer "
+            "differs; equality is exact, without a tolerance."
+        ),
+        table(
+            "Engines compared",
+            ("Variant", "From", "To", "Compared", "Inputs", "Mismatches"),
+            rows,
+            ("From", "To", "Compared"),
+        ),
+    ]
+
+
+def hardware(results: Results) -> list[Markup]:
+    """What the tools said of the devices, and what was not run."""
+    stages = ("estimate", "synthesis", "place_and_route", "bitstream")
+    missing = [
+        stage.replace("_", " ")
+        for stage in stages
+        if stage not in {row.stage for row in results.hardware}
+    ]
+    tools = " ".join(row.tool.lower() for row in results.hardware)
+    boards = f"{'' if 'vivado' in tools else 'Vivado: not run. '}Execution on a board: not run."
+    if not results.hardware:
+        return [paragraph(f"Hardware: {not_run(results, 'compile')}."), paragraph(boards)]
+    rows = [
+        (
+            row.variant,
+            element("span", row.device, class_="nowrap"),
+            element("span", row.stage.replace("_", " "), class_="label"),
+            *(amount(value) for value in (row.lut, row.ff, row.bram, row.dsp, row.fmax_mhz)),
+            *(amount(value) for value in (row.cycles_per_image, row.images_per_s)),
+            amount(row.bitstream_bytes),
+            row.tool,
+        )
+        for row in results.hardware
+    ]
+    head = (
+        "Variant",
+        "Device",
+        "Stage",
+        "LUT",
+        "FF",
+        "BRAM",
+        "DSP",
+        "fmax, MHz",
+        "Cycles per image",
+        "Images per s",
+        "Bitstream, bytes",
+        "Tool",
+    )
+    said = f"{listed(missing).capitalize()}: not run. " if missing else ""
+    return [
+        table("Resources and speed", head, rows, ("Device", "Stage", "Tool")),
+        paragraph(f"An estimate is the tool's own model, not a measurement. {said}{boards}"),
+        *_compile_reason(results),
+    ]
+
+
+def layers(results: Results) -> list[Markup]:
+    """Bit widths and cost, layer by layer; networks that are alike are shown once."""
+    alike: dict[str, list[str]] = {}
+    for variant in in_order(results, results.layers):
+        rows = results.layers[variant]
+        alike.setdefault(repr(rows), []).append(variant)
+    if not alike:
+        return [paragraph(f"Layers: {not_run(results, 'export')}."), *_estimated(results)]
+    parts = []
+    head = ("Layer", "Operation", "Weight bits", "Activation bits", "Accumulator bits")
+    for index, names in enumerate(alike.values()):
+        rows = results.layers[names[0]]
+        title = listed(names)
+        parts += [
+            table(
+                f"Layers of {title}",
+                (*head, "Parameters", "MACs per image"),
+                [
+                    (
+                        row.name,
+                        row.op,
+                        *map(amount, (row.weight_bits, row.activation_bits, row.accumulator_bits)),
+                        *map(amount, (row.parameters, row.macs)),
+                    )
+                    for row in rows
+                ],
+                ("Operation",),
+            ),
+            charts(figures.layer_charts(title, index, rows)),
+        ]
+    return [*parts, *_estimated(results)]
+
+
+def training(results: Results) -> list[Markup]:
+    """Curves over epochs."""
+    found = figures.training_curves(results)
+    if not found:
+        return [paragraph(f"Training curves: {not_run(results, 'train')}.")]
+    return [
+        note("Mean over seeds; whiskers: lowest and highest seed, where there are several."),
+        charts(found),
+    ]
+
+
+def limits(results: Results) -> list[Markup]:
+    """What a reader must not conclude."""
+    sentences = (
+        RECONSTRUCTION,
+        "The threat is a thief who can only ask. Whoever can read the weights (from the device, an "
+        "unencrypted bitstream, memory or a side channel) needs no query, and nothing here stops "
+        "that.",
+        "A thief with images like the victim's own training data can train without asking much; "
+        "defences of this kind are not known to help there.",
+        "The thief tried what is listed above and no more. Published work breaks this family of "
+        "objectives with adapted students (“undistillable” teachers, 2021 and 2022) or by learning "
+        "to undo the perturbation; attacks that are not listed were not tried.",
+        "DivQAT is deterministic and changes answers without hiding them: an interface that gives "
+        "the label only is a defence too, and the one to beat.",
+        f"One data set ({results.dataset.name}), one family of networks, the budgets listed: "
+        "nothing follows for others.",
+        "Hardware figures labelled estimate come from a tool's model. Accuracy and attacks were "
+        "computed by the engine named, not by a board.",
+    )
+    return [element("ul", *(element("li", sentence) for sentence in sentences))]
+
+
+def reproduce(results: Results) -> list[Markup]:
+    """Command, settings, seeds, versions and how each stage ended."""
+    run = results.run
+    command = f"divqat run config.toml --out {shlex.quote(f'runs/{run.name}')}"
+    parts = [
+        paragraph("Save the settings below as config.toml and run, with the versions below:"),
+        element("pre", element("code", command), tabindex=0, aria_label="Command"),
+        folded("Settings", element("pre", run.config, tabindex=0, aria_label="Settings"))
+        if run.config
+        else paragraph("The run directory holds no config.toml."),
+        element(
+            "p",
+            f"Victim seeds: {_seeds(row.seed for row in results.victims)}. "
+            f"Clone seeds: {_seeds(row.seed for row in results.attacks)}.",
+        ),
+    ]
+    if run.versions:
+        parts.append(
+            table("Versions", ("Package", "Version"), list(run.versions.items()), ("Version",))
+        )
+    if run.stages:
+        parts.append(
+            table(
+                "Stages",
+                ("Stage", "Outcome", "Reason"),
+                [(name, stage.status, stage.reason) for name, stage in run.stages.items()],
+                ("Outcome", "Reason"),
+            )
+        )
+    return parts
+
+
+def _estimated(results: Results) -> list[Markup]:
+    """FINN's layers: other names and other cuts than the exported network's."""
+    parts = []
+    for index, variant in enumerate(in_order(results, results.estimates)):
+        rows = results.estimates[variant]
+        columns = ("pe", "simd", "cycles", "lut", "bram", "dsp")
+        content = (
+            table(
+                f"FINN's layers of {variant} (estimate)",
+                ("Layer", "PE", "SIMD", "Cycles per image", "LUT", "BRAM", "DSP"),
+                [(row.name, *(amount(getattr(row, column)) for column in columns)) for row in rows],
+            ),
+            charts(figures.hardware_charts(variant, index, rows)),
+        )
+        parts.append(folded(f"Hardware layers of {variant} (estimate)", *content))
+    return parts
+
+
+def _compile_reason(results: Results) -> list[Markup]:
+    stage = results.run.stages.get("compile")
+    if stage is None or stage.status in ("done", "running"):
+        return []
+    return [paragraph(f"The compile stage did not finish: {not_run(results, 'compile')}.")]
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    return listed([str(seed) for seed in sorted(set(seeds))]) or "none"

@@ -1,0 +1,31 @@
+"""Small pieces of text: numbers as people read them, and what may be printed at all."""
+
+import re
+
+_CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def printable(text: object) -> str:
+    """``text`` with what neither XML nor UTF-8 can carry (control codes, half pairs) as U+FFFD."""
+    return _CONTROL.sub("\ufffd", str(text))
+
+
+def percent(value: float) -> str:
+    """A fraction as per cent: ``0.9734`` -> ``97.3 %``."""
+    return f"{100 * value:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points, signed: ``-0.012`` -> ``−1.2 points``."""
+    return f"{100 * difference:+.1f} points".replace("-", "−")
+
+
+def listed(names: list[str]) -> str:
+    """``["a", "b", "c"]`` -> ``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: ``1 seed``, ``3 seeds``, ``2,000 queries``."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count:,} {noun if count == 1 else plural}"

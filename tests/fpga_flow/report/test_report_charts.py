@@ -1,0 +1,117 @@
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from divqat_brevitas.errors import ToolMissingError
+from fpga_flow.report import collect
+from fpga_flow.report.figures import (
+    Chart,
+    clone_curves,
+    hardware_charts,
+    layer_charts,
+    training_curves,
+    victim_accuracy,
+)
+from fpga_flow.report.schema import LayerRow
+
+Maker = Callable[..., Path]
+
+
+@pytest.fixture
+def charts(make_run: Maker) -> list[Chart]:
+    results = collect(make_run(seeds=3))
+    bars = victim_accuracy(results)
+    assert bars is not None
+    return [
+        bars,
+        *clone_curves(results),
+        *training_curves(results),
+        *layer_charts("qat", 0, results.layers["qat"]),
+        *hardware_charts("qat", 0, results.estimates["qat"]),
+    ]
+
+
+def test_there_is_a_chart_for_each_thing_measured(charts: list[Chart]) -> None:
+    assert [chart.name for chart in charts] == [
+        "victims",
+        *(f"clones-{index}" for index in range(4)),
+        "training-0",
+        "training-1",
+        "bits-0",
+        "cost-0",
+        "cycles-0",
+        "lut-0",
+    ]
+
+
+def test_charts_are_well_formed_labelled_and_self_contained(charts: list[Chart]) -> None:
+    for chart in charts:
+        root = ET.fromstring(chart.svg)
+        assert (root.tag, root.get("role")) == ("svg", "img")
+        title, description = root.findall("title") + root.findall("desc")
+        assert root.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+        assert title.text == chart.title
+        assert len(description.text or "") > 20
+        assert "http" not in chart.svg
+        assert "<style" not in chart.svg
+
+
+def test_ids_are_unique_and_every_reference_is_met(charts: list[Chart]) -> None:
+    together = "".join(chart.svg for chart in charts)
+    ids = re.findall(r'\bid="([^"]+)"', together)
+    assert len(ids) == len(set(ids))
+    used = re.findall(r"url\(#([^)]+)\)", together) + re.findall(r'href="#([^"]+)"', together)
+    assert used
+    assert set(used) <= set(ids)
+
+
+def test_colours_are_the_themes_variables(charts: list[Chart]) -> None:
+    for chart in charts:
+        # Black and white of matplotlib's own would vanish in one of the two themes.
+        assert not re.findall(r"#[0-9a-fA-F]{6}\b", chart.svg)
+        assert "var(--ink)" in chart.svg
+
+
+def test_series_differ_by_more_than_colour(make_run: Maker) -> None:
+    chart = clone_curves(collect(make_run()))[0]
+    dashes = set(re.findall(r"stroke-dasharray: ([^;\"]+)", chart.svg))
+    assert len(dashes) >= 3, "with the solid one, four line styles for four victims"
+
+
+def test_the_description_says_the_numbers(make_run: Maker) -> None:
+    results = collect(make_run())
+    (first, *_) = clone_curves(results)
+    best = max(
+        row.clone_accuracy
+        for row in results.attacks
+        if (row.victim, row.oracle, row.pool_kind, row.budget) == ("float", "soft", "in", 400)
+    )
+    assert f"float {100 * best:.1f} % at 400 queries" in first.svg
+
+
+def test_the_same_results_give_the_same_drawing(make_run: Maker) -> None:
+    results = collect(make_run())
+    assert clone_curves(results) == clone_curves(results)
+
+
+@pytest.mark.parametrize(
+    "name", ["$x^", "<script>", "_hidden", "\x00\x1b[31m", "é\ud800", "x" * 99]
+)
+def test_any_layer_name_can_be_drawn(name: str) -> None:
+    row = LayerRow(name=name, op="Conv", weight_bits=4, activation_bits=4, parameters=9, macs=9)
+    for chart in layer_charts(name, 0, [row, row]):
+        ET.fromstring(chart.svg)
+        chart.svg.encode("utf-8")
+        assert "<script>" not in chart.svg
+
+
+def test_without_matplotlib_the_extra_is_named(
+    make_run: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = collect(make_run())
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(ToolMissingError, match=re.escape("pip install '.[report]'")):
+        victim_accuracy(results)

@@ -1,0 +1,247 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_run import attack_row, put, victim_rows
+
+from divqat_brevitas.errors import ToolMissingError
+from fpga_flow.report import build_report, collect, summary_text
+from fpga_flow.report.words import equivalence_line
+
+Maker = Callable[..., Path]
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+HOSTILE = "<script>alert('x')</script>\"><img src=//evil>&amp; $x$ \x1b[31m"
+
+
+class Page(HTMLParser):
+    """What a page holds: tables as rows of text with exact values, ids, attributes."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.values: dict[str, list[list[float]]] = {}
+        self.text: list[str] = []
+        self.rows: list[list[str]] = []
+        self.numbers: list[list[float]] = []
+        self.caption = ""
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.rows, self.numbers, self.caption = [], [], ""
+        elif tag == "tr":
+            self.rows.append([])
+            self.numbers.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        elif tag == "data" and "table" in self.open:
+            self.numbers[-1].append(float(dict(attrs)["value"] or "nan"))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+        if tag == "table":
+            self.tables[self.caption] = self.rows
+            self.values[self.caption] = self.numbers
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+        if "caption" in self.open:
+            self.caption += data
+        elif "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+
+def page_of(run: Path) -> Page:
+    page = Page((run / "report" / "index.html").read_text(encoding="utf-8"))
+    assert page.open == [], "every element is closed"
+    return page
+
+
+def test_numbers_in_the_page_are_those_of_results_json(reported: Path) -> None:
+    raw: dict[str, Any] = json.loads((reported / "report" / "results.json").read_text())
+    page = page_of(reported)
+
+    victims = page.values["Victims on the test set"][1:]
+    fields = ("accuracy", "accuracy_engine", "ece", "l1_to_reference", "flips_from_reference")
+    assert victims == [
+        [row[name] for name in fields if row[name] is not None] for row in raw["victims"]
+    ]
+    equal = page.values["Engines compared"][1:]
+    assert equal == [[row["inputs"], row["mismatches"]] for row in raw["equivalence"]]
+    clones = page.values["Every clone"][1:]
+    fields = ("budget", "queries_used", "clone_accuracy", "agreement")
+    assert clones == [[row[name] for name in fields] for row in raw["attacks"]]
+    hardware = page.values["Resources and speed"][1:]
+    fields = ("lut", "bram", "dsp", "cycles_per_image", "images_per_s")
+    assert hardware == [[row[name] for name in fields] for row in raw["hardware"]]
+
+    largest = page.tables["Clones at 400 queries, the largest budget"][1:]
+    shown = page.values["Clones at 400 queries, the largest budget"][1:]
+    expected = {
+        (row["victim"], row["oracle"]): row for row in raw["summary"] if row["budget"] == 400
+    }
+    assert len(largest) == len(expected) == 8
+    for row, numbers in zip(largest, shown, strict=True):
+        summary = expected[row[0], row[1]]
+        assert numbers[:4] == [
+            summary[name]
+            for name in (
+                "budget",
+                "victim_accuracy",
+                "naive_clone_accuracy",
+                "worst_case_clone_accuracy",
+            )
+        ]
+        assert f"{100 * summary['worst_case_clone_accuracy']:.1f} %" in row[5]
+
+
+def test_what_was_protected_by_kind_of_queries_is_told(make_run: Maker) -> None:
+    run = make_run(seeds=3, divqat_drop=0.2)
+    build_report(run)
+    rows = {(row[0], row[1]): row for row in page_of(run).tables["The same by kind of queries"][1:]}
+    assert rows["divqat", "soft"][5].endswith("points" + "lower")
+    assert rows["qat", "soft"][5] == "is the baseline"
+
+
+def test_the_page_is_self_contained(reported: Path) -> None:
+    source = (reported / "report" / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]|url\((?!#)|@import", source)
+    page = page_of(reported)
+    assert not {"script", "link", "img", "iframe", "object", "embed"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        assert name != "src", tag
+        assert not name.startswith("on"), (tag, name)
+        if name == "href":
+            assert value.startswith("#"), value
+
+
+def test_links_lead_somewhere_and_ids_are_unique(reported: Path) -> None:
+    attributes = page_of(reported).attributes
+    ids = [value for _, name, value in attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {value[1:] for _, name, value in attributes if name == "href"} <= set(ids)
+    named = [v for _, name, value in attributes if name == "aria-labelledby" for v in value.split()]
+    assert set(named) <= set(ids)
+
+
+def test_tables_have_captions_and_scopes(reported: Path) -> None:
+    page = page_of(reported)
+    assert page.tags.count("table") == page.tags.count("caption") == len(page.tables)
+    scopes = [value for tag, name, value in page.attributes if (tag, name) == ("th", "scope")]
+    assert len(scopes) == page.tags.count("th")
+    assert set(scopes) == {"col", "row"}
+
+
+def test_equality_is_told_in_words_and_a_difference_too(make_run: Maker) -> None:
+    run = make_run()
+    rows = json.loads((run / "simulate" / "equivalence.json").read_text())
+    rows[1]["mismatches"] = 17
+    put(run / "simulate" / "equivalence.json", rows)
+    results = build_report(run)
+    told = [row[-1] for row in page_of(run).tables["Engines compared"][1:]]
+    assert told[:2] == ["✓ 0, identical", "✗ 17, differ"]
+    assert equivalence_line(results).startswith("17 mismatches in 9 comparisons")
+    assert "ptq qonnx → integer" in equivalence_line(results)
+
+
+def test_without_finn_the_page_says_why_and_shows_the_rest(make_run: Maker) -> None:
+    run = make_run(finn=False)
+    results = build_report(run)
+    page = page_of(run)
+    told = "".join(page.text)
+    assert "Hardware: not run: finn-plus is not installed" in told
+    assert "Resources and speed" not in page.tables
+    assert "Engines compared" in page.tables
+    assert "not run: finn-plus is not installed" in summary_text(results)
+
+
+def test_without_attacks_the_page_is_whole(make_run: Maker) -> None:
+    run = make_run(attacked=False)
+    results = build_report(run)
+    page = page_of(run)
+    assert "not attacked yet" in "".join(page.text)
+    assert "Every clone" not in page.tables
+    assert len(summary_text(results).splitlines()) == 5
+
+
+def test_estimates_are_labelled_and_boards_are_not_claimed(reported: Path) -> None:
+    page = page_of(reported)
+    assert {row[2] for row in page.tables["Resources and speed"][1:]} == {"estimate"}
+    told = "".join(page.text)
+    assert "Synthesis, place and route and bitstream: not run." in told
+    assert "Vivado: not run. Execution on a board: not run." in told
+
+
+def test_hostile_names_stay_text(make_run: Maker) -> None:
+    run = make_run()
+    victims = [row | {"variant": HOSTILE, "bits": HOSTILE} for row in victim_rows(1)[:1]]
+    put(run / "train" / "victims.json", victims)
+    for path in (run / "attack").iterdir():
+        path.unlink()
+    row = attack_row(HOSTILE, attack=HOSTILE, pool=HOSTILE, surrogate=HOSTILE)
+    put(run / "attack" / "0.json", row)
+    layer = {"name": HOSTILE, "op": HOSTILE, "weight_bits": 4, "parameters": 3, "macs": 4}
+    put(run / "export" / "network_qat.json", [layer])
+    put(run / "config.toml", f"[run]\nname = '''{HOSTILE.replace(chr(27), '')}'''\n")
+    dataset = json.loads((run / "train" / "dataset.json").read_text())
+    put(run / "train" / "dataset.json", dataset | {"name": HOSTILE})
+    results = build_report(run)
+    source = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<script" not in source
+    assert "<img" not in source
+    page = page_of(run)
+    assert page.tables["Victims on the test set"][1][0] == HOSTILE.replace("\x1b", "\ufffd")
+    text = summary_text(results)
+    assert "\x1b" not in text, "a terminal would obey it"
+    assert len(text.splitlines()) == 5
+
+
+def test_the_reproduction_command_and_settings_are_there(reported: Path) -> None:
+    told = "".join(page_of(reported).text)
+    assert "divqat run config.toml --out runs/demo" in told
+    assert (reported / "config.toml").read_text() in told
+    assert page_of(reported).tables["Versions"][1:] == [["divqat", "0.1.0"], ["torch", "2.13.0"]]
+
+
+def test_without_matplotlib_the_numbers_are_written_still(
+    make_run: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(ToolMissingError, match="report"):
+        build_report(run)
+    assert json.loads((run / "report" / "results.json").read_text())["schema"] == 1
+    assert not (run / "report" / "index.html").exists()
+
+
+def test_the_five_lines_say_what_was_found(make_run: Maker) -> None:
+    run = make_run()
+    results = collect(run)
+    lines = summary_text(results, Path("runs/demo/report/index.html")).splitlines()
+    starts = [line.split()[0] for line in lines]
+    assert starts == ["victims", "equivalence", "clones", "hardware", "page"]
+    assert "qat 97.3 %" in lines[0]
+    assert lines[1].split(maxsplit=1)[1] == "0 mismatches in 9 comparisons of 1,000 or more inputs"
+    (qat,) = [
+        row
+        for row in results.summary
+        if (row.victim, row.oracle, row.budget) == ("qat", "top1", 400)
+    ]
+    naive = qat.naive_clone_accuracy
+    assert naive is not None
+    pair = f"top1 {100 * naive:.1f} %/{100 * qat.worst_case_clone_accuracy:.1f} %"
+    assert pair in lines[2].split("; ")[2]
+    assert "qat estimate on xc7z020clg400-1: 8,123 LUT, 76,278 images/s" in lines[3]
+    assert lines[4].endswith(" runs/demo/report/index.html")
