@@ -7,12 +7,12 @@ is not "equal".
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from fpga_flow.report.schema import AttackRow, Results, VictimRow
+from fpga_flow.report.schema import AttackRow, Results, SummaryRow, VictimRow
 
 MIN_SEEDS = 3
 BASELINE = "qat"
@@ -68,16 +68,17 @@ def in_order(results: Results, names: Iterable[str]) -> list[str]:
 
 
 def victim_spread(
-    victims: Iterable[VictimRow], variant: str, engine: bool = False
+    results: Results, variant: str, accuracy: Callable[[VictimRow], float | None]
 ) -> Spread | None:
-    """Test accuracy of a variant over its seeds (torch, or the engine); None if not measured."""
-    found = (
-        victim.accuracy_engine if engine else victim.accuracy
-        for victim in victims
-        if victim.variant == variant
-    )
+    """A variant's test accuracy over its seeds, where it was measured; None if nowhere."""
+    found = (accuracy(victim) for victim in results.victims if victim.variant == variant)
     values = tuple(value for value in found if value is not None)
     return Spread(values) if values else None
+
+
+def deployed(victim: VictimRow) -> float:
+    """Accuracy on the engine, which a user and a thief meet; torch's where there is none."""
+    return victim.accuracy if victim.accuracy_engine is None else victim.accuracy_engine
 
 
 def cell(
@@ -96,6 +97,18 @@ def cell(
         and defence in (None, row.defence or "none")
         and pool_kind in (None, row.pool_kind)
     ]
+
+
+def defence_of(row: SummaryRow) -> str | None:
+    """The post-hoc defence: the summary names it beyond the fields of schema 1."""
+    defence = (row.model_extra or {}).get("defence")
+    return None if defence is None else str(defence)
+
+
+def named(row: SummaryRow) -> str:
+    """The victim with its defence, where it has one."""
+    defence = defence_of(row)
+    return row.victim if defence in (None, "none") else f"{row.victim} + {defence}"
 
 
 def worst_case(rows: Iterable[AttackRow]) -> Spread | None:

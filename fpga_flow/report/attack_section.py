@@ -10,7 +10,9 @@ from fpga_flow.report.analysis import (
     Comparison,
     cell,
     compare,
+    defence_of,
     in_order,
+    named,
     worst_case,
 )
 from fpga_flow.report.blocks import charts, folded, fraction, note, paragraph
@@ -87,7 +89,7 @@ def _worst_cases(results: Results, rows: Iterable[SummaryRow], caption: str) -> 
     )
     cells = [
         (
-            _victim(row),
+            named(row),
             row.oracle,
             amount(row.budget),
             fraction(row.victim_accuracy),
@@ -114,11 +116,11 @@ def _by_pool_kind(results: Results, rows: Iterable[SummaryRow]) -> Markup:
         shown: list[Markup] = []
         for kind in kinds:
             setting = (results, row.victim, row.oracle, row.budget)
-            best = worst_case(cell(*setting, _defence(row), kind))
-            found = compare(*setting, defence=_defence(row), pool_kind=kind)
+            best = worst_case(cell(*setting, defence_of(row), kind))
+            found = compare(*setting, defence=defence_of(row), pool_kind=kind)
             shown.append(fraction(None if best is None else best.mean))
             shown.append(_is_baseline() if row.victim == BASELINE else _difference(found))
-        cells.append((_victim(row), row.oracle, *shown))
+        cells.append((named(row), row.oracle, *shown))
     head = ["Victim", "Oracle"]
     for kind in kinds:
         head += [f"Best clone, {POOLS[kind]} queries", f"Against plain QAT, {POOLS[kind]}"]
@@ -126,7 +128,7 @@ def _by_pool_kind(results: Results, rows: Iterable[SummaryRow]) -> Markup:
 
 
 def _range(results: Results, row: SummaryRow) -> Markup:
-    best = worst_case(cell(results, row.victim, row.oracle, row.budget, _defence(row)))
+    best = worst_case(cell(results, row.victim, row.oracle, row.budget, defence_of(row)))
     if best is None or len(best.values) < 2:
         return text("")
     spread = f"{percent(best.low)} to {percent(best.high)}"
@@ -134,10 +136,12 @@ def _range(results: Results, row: SummaryRow) -> Markup:
 
 
 def _compared(results: Results, row: SummaryRow, oracle: str | None) -> Markup:
-    plain = oracle is None or (row.oracle == oracle and _defence(row) in (None, "none"))
+    plain = oracle is None or (row.oracle == oracle and defence_of(row) in (None, "none"))
     if row.victim == BASELINE and plain:
         return _is_baseline()
-    return _difference(compare(results, row.victim, row.oracle, row.budget, oracle, _defence(row)))
+    return _difference(
+        compare(results, row.victim, row.oracle, row.budget, oracle, defence_of(row))
+    )
 
 
 def _difference(found: Comparison | None) -> Markup:
@@ -149,17 +153,6 @@ def _difference(found: Comparison | None) -> Markup:
 
 def _is_baseline() -> Markup:
     return text("is the baseline")
-
-
-def _victim(row: SummaryRow) -> str:
-    defence = _defence(row)
-    return row.victim if defence in (None, "none") else f"{row.victim} + {defence}"
-
-
-def _defence(row: SummaryRow) -> str | None:
-    """The post-hoc defence: the summary names it beyond the fields of schema 1."""
-    defence = (row.model_extra or {}).get("defence")
-    return None if defence is None else str(defence)
 
 
 def _every_clone(rows: Iterable[AttackRow]) -> Markup:

@@ -10,7 +10,7 @@ from typing import Any
 
 from divqat_brevitas.errors import ToolMissingError
 from fpga_flow.report import svg
-from fpga_flow.report.analysis import Spread, variants, victim_spread, worst_case
+from fpga_flow.report.analysis import Spread, deployed, variants, victim_spread, worst_case
 from fpga_flow.report.schema import AttackRow, LayerEstimate, LayerRow, Results
 from fpga_flow.report.text import printable
 from fpga_flow.report.words import POOLS
@@ -45,8 +45,8 @@ def victim_accuracy(results: Results) -> Chart | None:
     names = variants(results)
     if not names:
         return None
-    torch = [victim_spread(results.victims, name) for name in names]
-    engine = [victim_spread(results.victims, name, engine=True) for name in names]
+    torch = [victim_spread(results, name, lambda row: row.accuracy) for name in names]
+    engine = [victim_spread(results, name, lambda row: row.accuracy_engine) for name in names]
     series: dict[str, list[Spread | None]] = {"torch": torch}
     if any(engine):
         series["engine"] = engine
@@ -235,13 +235,16 @@ def _bars(
             )
             if label_bars:
                 axes.bar_label(bars, fmt="{:.1f}", fontsize=9, padding=2)
-        slanted = len(groups) > 6 or any(len(group) > 12 for group in groups)
+        crowded = len(groups) > 6 or any(len(group) > 12 for group in groups)
+        angle = 0 if not crowded else 40 if len(groups) <= 12 else 90
         axes.set_xticks(
             range(len(groups)),
             groups,
-            rotation=40 if slanted else 0,
-            ha="right" if slanted else "center",
-            rotation_mode="anchor" if slanted else None,
+            rotation=angle,
+            ha="right" if angle else "center",
+            va="center" if angle == 90 else "top",
+            rotation_mode="anchor" if angle else None,
+            fontsize=min(10.5, 260 / max(len(groups), 1)),
         )
         axes.set_xlim(-0.6, len(groups) - 0.4)
         axes.set_ylabel(unit)
@@ -324,11 +327,7 @@ def _chart(name: str, title: str, description: str, draw: Callable[[Any], None])
 def _ceiling(results: Results, victims: Iterable[str]) -> Spread | None:
     """The attacked victims' own accuracies, %: what a perfect clone would reach."""
     names = set(victims)
-    values = tuple(
-        100 * (row.accuracy if row.accuracy_engine is None else row.accuracy_engine)
-        for row in results.victims
-        if row.variant in names
-    )
+    values = tuple(100 * deployed(row) for row in results.victims if row.variant in names)
     return Spread(values) if values else None
 
 
@@ -354,5 +353,7 @@ def _said(rows: Sequence[LayerRow | LayerEstimate], key: str) -> str:
 
 
 def _short(text: str, length: int) -> str:
+    """At most ``length`` characters; the end stays, where layers' names have their number."""
     text = printable(text)
-    return text if len(text) <= length else text[: length - 1] + "…"
+    head = (length - 1) // 2
+    return text if len(text) <= length else f"{text[:head]}…{text[-(length - 1 - head) :]}"

@@ -167,7 +167,7 @@ def _with_engine_accuracy(victims: Rows, path: Path) -> Rows:
     for victim in victims:
         row = {"accuracy_engine": None, "engine": None, **victim}
         found = measured.get(str(row.get("variant")), {})
-        # A variant is exported at one seed: another seed's network was never on the engine.
+        # Another seed's network may never have been on the engine.
         if isinstance(found, dict) and found.get("seed", row.get("seed")) == row.get("seed"):
             row |= {key: found[key] for key in ("accuracy_engine", "engine") if key in found}
         filled.append(row)

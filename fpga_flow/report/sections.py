@@ -8,7 +8,7 @@ from fpga_flow.report.analysis import in_order
 from fpga_flow.report.blocks import charts, decimal, folded, fraction, note, paragraph
 from fpga_flow.report.markup import Markup, amount, element, table
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import listed
+from fpga_flow.report.text import counted, listed
 from fpga_flow.report.words import RECONSTRUCTION, equivalence_line, not_run
 
 
@@ -51,6 +51,11 @@ def victims(results: Results) -> list[Markup]:
             "the two decide differently."
         ),
         charts([figures.victim_accuracy(results)]),
+        note(
+            "Bars: mean over seeds; whiskers: lowest and highest. On the engine: "
+            f"{sum(row.accuracy_engine is not None for row in results.victims)} of "
+            f"{counted(len(results.victims), 'victim row')}."
+        ),
     ]
 
 

@@ -7,8 +7,9 @@ from fpga_flow.report.analysis import (
     BASELINE,
     NO_DIFFERENCE,
     Comparison,
-    Spread,
     compare,
+    deployed,
+    named,
     variants,
     victim_spread,
 )
@@ -110,8 +111,8 @@ def lead(results: Results) -> list[str]:
 
 
 def _verdict(results: Results, victim: str) -> list[str]:
-    ours = _deployed(results, victim)
-    base = _deployed(results, BASELINE)
+    ours = victim_spread(results, victim, deployed)
+    base = victim_spread(results, BASELINE, deployed)
     sentences = []
     if ours and base:
         sentences.append(
@@ -143,12 +144,6 @@ def _told(found: list[Comparison]) -> str:
     return listed([f"{verdict} in {count}" for verdict, count in verdicts.items()])
 
 
-def _deployed(results: Results, variant: str) -> Spread | None:
-    """Accuracy on the engine, which a user and a thief meet; torch's where there is none."""
-    engine = victim_spread(results.victims, variant, engine=True)
-    return engine or victim_spread(results.victims, variant)
-
-
 def summary_text(results: Results, page: Path | None = None) -> str:
     """Five lines for a terminal: victims, equivalence, clones, hardware and the page.
 
@@ -174,7 +169,7 @@ def summary_text(results: Results, page: Path | None = None) -> str:
 
 
 def _victims_line(results: Results) -> str:
-    found = ((name, _deployed(results, name)) for name in variants(results))
+    found = ((name, victim_spread(results, name, deployed)) for name in variants(results))
     told = [f"{name} {percent(spread.mean)}" for name, spread in found if spread]
     return f"{', '.join(told)} (test accuracy)" if told else not_run(results, "train")
 
@@ -199,7 +194,7 @@ def _clones_line(results: Results) -> str:
     for row in results.summary:
         if row.budget == budget:
             naive = row.naive_clone_accuracy
-            told.setdefault(row.victim, []).append(
+            told.setdefault(named(row), []).append(
                 f"{row.oracle} {'–' if naive is None else percent(naive)}"
                 f"/{percent(row.worst_case_clone_accuracy)}"
             )

@@ -15,7 +15,7 @@ from fpga_flow.report.figures import (
     training_curves,
     victim_accuracy,
 )
-from fpga_flow.report.schema import LayerRow
+from fpga_flow.report.schema import LayerEstimate, LayerRow
 
 Maker = Callable[..., Path]
 
@@ -115,3 +115,14 @@ def test_without_matplotlib_the_extra_is_named(
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(ToolMissingError, match=re.escape("pip install '.[report]'")):
         victim_accuracy(results)
+
+
+def test_long_names_stay_apart() -> None:
+    rows = [
+        LayerEstimate(name=f"ConvolutionInputGenerator_rtl_{index}", cycles=100.0, lut=10.0)
+        for index in range(26)
+    ]
+    (cycles, _) = hardware_charts("qat", 0, rows)
+    texts = [e.text or "" for e in ET.fromstring(cycles.svg).iter("text")]
+    labels = [text for text in texts if text.startswith("Conv")]
+    assert len(labels) == len(set(labels)) == 26

@@ -245,3 +245,12 @@ def test_the_five_lines_say_what_was_found(make_run: Maker) -> None:
     assert pair in lines[2].split("; ")[2]
     assert "qat estimate on xc7z020clg400-1: 8,123 LUT, 76,278 images/s" in lines[3]
     assert lines[4].endswith(" runs/demo/report/index.html")
+
+
+def test_a_post_hoc_defence_is_named_beside_its_victim(make_run: Maker) -> None:
+    run = make_run()
+    put(run / "attack" / "rounded.json", attack_row("qat", 0.5, defence="reverse-sigmoid"))
+    results = build_report(run)
+    rows = page_of(run).tables["Clones at 400 queries, the largest budget"]
+    assert ["qat + reverse-sigmoid", "50.0 %"] in [[row[0], row[5]] for row in rows]
+    assert "; qat + reverse-sigmoid soft 50.0 %/50.0 %" in summary_text(results)
