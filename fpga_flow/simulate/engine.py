@@ -53,7 +53,7 @@ def load_engine(path: Path | str, engine: str = "integer") -> Engine:
 
             return IntegerEngine(path)
         case "qonnx":
-            from fpga_flow.simulate.qonnx import QonnxEngine
+            from fpga_flow.export.execution import QonnxEngine
 
             return QonnxEngine(path)
         case "finn":

@@ -81,7 +81,7 @@ class QonnxEngine:
                 raise unknown_name("tensor", name, known)
         parts: dict[str, list[FloatArray]] = {name: [self._empty(name)] for name in names}
         for context, count in self._execute(images):
-            for name in names:
+            for name in parts:
                 parts[name].append(context[name][:count])
         return {name: np.concatenate(part) for name, part in parts.items()}
 

@@ -1,0 +1,107 @@
+"""The networks: plain chains of convolution blocks and linear layers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from divqat_brevitas.errors import InputError, unknown_name
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A chain of convolution blocks, then linear layers.
+
+    Attributes:
+        blocks: (output channels, padding, max pooling after it), each a 3x3 convolution + batch
+            norm + ReLU.
+        hidden: widths of the hidden linear layers (+ batch norm + ReLU).
+        minimum: smallest image side that survives the pooling.
+        about: what it is for.
+    """
+
+    blocks: tuple[tuple[int, int, bool], ...]
+    hidden: tuple[int, ...]
+    minimum: int
+    about: str
+
+
+MODELS: dict[str, Architecture] = {
+    "mlp": Architecture((), (64, 64), 1, "dense only: the smallest FINN build"),
+    "digits-cnn": Architecture(
+        ((8, 1, False), (16, 1, True)), (), 2, "8x8 digits; fits any FPGA"
+    ),
+    "mnist-cnn": Architecture(
+        ((8, 1, True), (16, 1, True), (32, 1, True)), (), 8, "28x28 grey, about 9k weights"
+    ),
+    "lenet": Architecture(
+        ((8, 0, True), (16, 0, True)), (64,), 12, "LeNet-size, 28x28; fits an ECP5-85F"
+    ),
+    "vgg-tiny": Architecture(
+        ((32, 1, False), (32, 1, True), (64, 1, False), (64, 1, True), (128, 1, True)),
+        (), 8, "CIFAR-10, 140k convolution weights; fits an ECP5-85F",
+    ),
+    "vgg": Architecture(
+        (
+            (64, 1, False), (64, 1, True), (128, 1, False), (128, 1, True),
+            (256, 1, False), (256, 1, True),
+        ),
+        (256,), 8, "CIFAR-10, VGG-style",
+    ),
+    "cnv": Architecture(
+        (
+            (64, 0, False), (64, 0, True), (128, 0, False), (128, 0, True),
+            (256, 0, False), (256, 0, False),
+        ),
+        (512, 512), 30, "FINN's CNV shape (Umuroglu et al., FPGA 2017), 32x32, 1.54 M weights",
+    ),
+}  # fmt: skip
+
+
+def build_model(
+    name: str, shape: tuple[int, int, int], classes: int, seed: int = 0
+) -> nn.Sequential:
+    """A float network for (C, H, W) images.
+
+    The same seed gives the same weights; the global random state is not touched.
+
+    Args:
+        name: a key of ``MODELS``.
+        shape: channels, height, width of the images.
+        classes: number of outputs (logits).
+        seed: of the initial weights.
+
+    Raises:
+        InputError: unknown name; an image too small for the network's pooling.
+
+    Example:
+        >>> build_model("digits-cnn", (1, 8, 8), 10)(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    architecture = MODELS[name]
+    channels, height, width = shape
+    if min(height, width) < architecture.minimum:
+        raise InputError(
+            f"model {name!r} needs images of at least {architecture.minimum}x"
+            f"{architecture.minimum}, not {height}x{width}. Take another model or larger images."
+        )
+    layers: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for out, padding, pool in architecture.blocks:
+            layers += [nn.Conv2d(channels, out, 3, padding=padding, bias=False)]
+            layers += [nn.BatchNorm2d(out), nn.ReLU()]
+            height, width = height + 2 * padding - 2, width + 2 * padding - 2
+            if pool:
+                layers += [nn.MaxPool2d(2)]
+                height, width = height // 2, width // 2
+            channels = out
+        layers += [nn.Flatten()]
+        features = channels * height * width
+        for hidden in architecture.hidden:
+            layers += [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()]
+            features = hidden
+        layers += [nn.Linear(features, classes)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,26 @@
+"""Training of victims: float, calibrated (PTQ), plain QAT and DivQAT."""
+
+from divqat_brevitas.training.calibrate import calibrate
+from divqat_brevitas.training.checkpoint import load_weights, save_weights
+from divqat_brevitas.training.evaluate import accuracy, logits_of
+from divqat_brevitas.training.guard import AccuracyGuard, GuardError
+from divqat_brevitas.training.trainer import (
+    TrainingDivergedError,
+    TrainResult,
+    TrainSettings,
+    train,
+)
+
+__all__ = [
+    "AccuracyGuard",
+    "GuardError",
+    "TrainResult",
+    "TrainSettings",
+    "TrainingDivergedError",
+    "accuracy",
+    "calibrate",
+    "load_weights",
+    "logits_of",
+    "save_weights",
+    "train",
+]

@@ -1,0 +1,42 @@
+"""A network's answers to stored images."""
+
+import torch
+from torch import Tensor, nn
+
+
+def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Logits in evaluation mode; the model's mode is put back afterwards.
+
+    Args:
+        model: any network, float or Brevitas.
+        images: (N, C, H, W) uint8, given to the model as float32 pixel/255.
+        batch_size: images a forward pass.
+
+    Returns:
+        (N, classes) float32.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            parts = [model(to_input(batch)) for batch in torch.split(images, batch_size)]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return torch.cat([getattr(part, "value", part) for part in parts])
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Fraction of images whose largest logit is the label.
+
+    Args:
+        model: any network.
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64.
+    """
+    return float((logits_of(model, images).argmax(dim=1) == labels).double().mean())
+
+
+def to_input(images: Tensor) -> Tensor:
+    """uint8 pixels as the float32 in [0, 1] that networks take."""
+    return images.to(torch.float32) / 255

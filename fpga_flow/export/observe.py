@@ -1,0 +1,106 @@
+"""The integers inside a torch model: what its quantizers and weighted layers put out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
+from brevitas.proxy import ActQuantProxyFromInjector
+from torch import Tensor, nn
+
+from fpga_flow.lowering import Layer, Network
+from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Threshold
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def logits_of(model: nn.Module, images: FloatArray) -> FloatArray:
+    """Logits, float32 (N, classes), in evaluation mode; the model's modes are put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = _value(model(torch.tensor(images, device=device)))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    logits: FloatArray = output.float().cpu().numpy()
+    return logits.reshape(len(images), -1)
+
+
+def observe(
+    model: nn.Module, network: Network, images: FloatArray
+) -> tuple[FloatArray, dict[Layer, IntArray]]:
+    """Execute the model, and recover the integers of its layers.
+
+    Activation quantizers and weighted layers are matched with the network's, each kind in
+    order of execution. A kind whose numbers of layers differ (an output quantizer inside a
+    convolution, for one) is left out: the layers around it show the same difference.
+
+    Args:
+        model: the torch model.
+        network: the file exported from it, in integers.
+        images: float32 (N, C, H, W) in [0, 1].
+
+    Returns:
+        logits, and by layer in order of execution the integers (N, ...).
+    """
+    with _recording(model) as calls:
+        logits = logits_of(model, images)
+    layers: list[Layer] = [network.input, *network.layers]
+    integers: dict[Layer, IntArray] = {}
+    for weighted in (False, True):
+        found = [value for is_weighted, value in calls if is_weighted == weighted]
+        wanted = [layer for layer in layers if _is_weighted(layer) == weighted]
+        if len(found) == len(wanted):
+            integers |= {a: _rounded(a, b) for a, b in zip(wanted, found, strict=True)}
+    return logits, {layer: integers[layer] for layer in layers if layer in integers}
+
+
+def _is_weighted(layer: Layer) -> bool | None:
+    """True for Conv and MatMul, False for activation quantizers, None for the rest."""
+    if isinstance(layer, Conv | MatMul):
+        return True
+    return False if isinstance(layer, Threshold) or layer.op == "InputQuant" else None
+
+
+def _rounded(layer: Layer, values: FloatArray) -> IntArray:
+    return np.rint(values.astype(np.float64) / layer.scale).astype(np.int64)
+
+
+@contextmanager
+def _recording(model: nn.Module) -> Iterator[list[tuple[bool, FloatArray]]]:
+    """Collect (is a weighted layer, value without bias) of every call, in order."""
+    calls: list[tuple[bool, FloatArray]] = []
+
+    def hook(module: Any, _: Any, output: Any) -> None:
+        value = _value(output)
+        weighted = isinstance(module, QuantWeightBiasInputOutputLayer)
+        if weighted and module.bias is not None:
+            shape = (1, -1) + (1,) * (value.dim() - 2)
+            value = value.double() - module.bias.double().reshape(shape)
+        calls.append((weighted, value.detach().cpu().numpy()))
+
+    handles = [m.register_forward_hook(hook) for m in model.modules() if _is_observed(m)]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_observed(module: nn.Module) -> bool:
+    if isinstance(module, QuantWeightBiasInputOutputLayer):
+        return bool(
+            module.weight_quant.is_quant_enabled and not module.output_quant.is_quant_enabled
+        )
+    return isinstance(module, ActQuantProxyFromInjector) and bool(module.is_quant_enabled)
+
+
+def _value(output: Any) -> Tensor:
+    value: Tensor = getattr(output, "value", output)
+    return value

@@ -1,0 +1,186 @@
+"""From a Brevitas model to one QONNX file that has been shown to compute the same.
+
+Reads a model and example images; writes ``model.onnx``. The steps: export by Brevitas (either
+torch exporter), settle the thresholds, export the settled model, clean, compare (see
+``parity``), and only then give the file its name.
+"""
+
+import contextlib
+import copy
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from brevitas.export import export_qonnx as brevitas_export_qonnx
+from qonnx.core.modelwrapper import ModelWrapper
+from torch import nn
+
+import divqat_brevitas.quant  # noqa: F401  (registers the export handlers of our quantizers)
+from divqat_brevitas.errors import DivQATError, InputError, unknown_name
+from divqat_brevitas.files import replacing
+from fpga_flow.export.observe import logits_of
+from fpga_flow.export.parity import ParityError, ParityResult, compare, probes
+from fpga_flow.export.settled import apply_to_model
+from fpga_flow.lowering import Network, Settled, check_images, clean, lower, settle
+
+Exporter = Literal["torchscript", "dynamo"]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, and what the gate saw.
+
+    Attributes:
+        path: the QONNX file.
+        exporter: "torchscript" or "dynamo".
+        parity: the comparison of torch with QONNX execution; its mismatches are 0.
+        settled: one record an activation quantizer (see ``lowering.settle``); empty where the
+            model cannot be lowered to integers.
+        flips: how many of the parity images the model as passed in labels differently from
+            the settled one (thresholds move by up to half an accumulator step).
+        model: the settled copy, in evaluation mode: what the file computes.
+        network: the file in integers; None where it cannot be lowered.
+        not_lowered: why it cannot, or None.
+    """
+
+    path: Path
+    exporter: str
+    parity: ParityResult
+    settled: tuple[Settled, ...]
+    flips: int
+    model: nn.Module
+    network: Network | None
+    not_lowered: str | None
+
+
+def export_qonnx(
+    model: nn.Module,
+    path: Path | str,
+    example_images: FloatArray | torch.Tensor,
+    *,
+    exporter: Exporter = "torchscript",
+    settle_thresholds: bool = True,
+) -> ExportReport:
+    """Export a Brevitas model, prove the file computes the same, and write it.
+
+    Float engines are noisy in the last bits; where a threshold lies within that noise of an
+    integer accumulator no two engines need agree. Settling moves batch-norm biases by a
+    fraction of an accumulator step so that none does. It works on a copy: the model passed in is
+    not changed, and the copy that the file equals is ``report.model``.
+
+    Args:
+        model: Brevitas model for images; any mode, put back afterwards.
+        path: of the file to write; written only if the gate passes.
+        example_images: float32 (N, C, H, W) in [0, 1], for the parity gate. Images that sit on
+            rounding ties are added.
+        exporter: which torch exporter.
+        settle_thresholds: False exports the weights exactly as they are.
+
+    Raises:
+        ParityError: QONNX execution differs from torch; the first differing layer is named.
+        InputError: bad images, or a model that Brevitas cannot export.
+
+    Example:
+        >>> report = export_qonnx(model, "model.onnx", images)  # doctest: +SKIP
+        >>> report.parity.inputs, report.parity.mismatches  # doctest: +SKIP
+        (128, 0)
+    """
+    images = _as_images(example_images)
+    if exporter not in ("torchscript", "dynamo"):
+        raise unknown_name("exporter", exporter, ("torchscript", "dynamo"))
+    twin = copy.deepcopy(model).eval()
+    cleaned = _exported(twin, images, exporter)
+    records: list[Settled] = []
+    network, not_lowered = None, None
+    try:
+        network = lower(cleaned)
+        if settle_thresholds:
+            before = ModelWrapper(cleaned.model, make_deepcopy=True)
+            records = settle(cleaned)
+            apply_to_model(records, before, twin)
+            # Exported afresh, so that the file is what the settled torch model gives.
+            cleaned = _exported(twin, images, exporter)
+            network = lower(cleaned)
+    except InputError as e:  # exported all the same: other tools may take it
+        not_lowered = str(e)
+    inputs = probes(images, network)
+    with replacing(Path(path)) as temporary:
+        cleaned.save(str(temporary))
+        result = compare(twin, temporary, inputs, network)
+        if result.mismatches:
+            raise ParityError(result, Path(path), exporter)
+    return ExportReport(
+        path=Path(path),
+        exporter=exporter,
+        parity=result,
+        settled=tuple(records),
+        flips=_flips(model, twin, inputs),
+        model=twin,
+        network=network,
+        not_lowered=not_lowered,
+    )
+
+
+def _exported(model: nn.Module, images: FloatArray, exporter: Exporter) -> ModelWrapper:
+    """A cleaned QONNX model in memory, whatever files the exporter writes."""
+    # The dynamo exporter specialises on batch 1; so do both here, and engines change the batch.
+    example = torch.from_numpy(images[:1].copy())
+    with tempfile.TemporaryDirectory(prefix="divqat-export-") as folder:
+        file = Path(folder) / "model.onnx"
+        try:
+            with _quiet(), torch.no_grad():
+                brevitas_export_qonnx(
+                    copy.deepcopy(model),
+                    args=example,
+                    export_path=str(file),
+                    dynamo=exporter == "dynamo",
+                )
+        except DivQATError:  # our own handlers' refusals
+            raise
+        except Exception as e:  # exporters raise bare exceptions of many kinds
+            raise InputError(
+                f"{type(model).__name__} cannot be exported to QONNX by the {exporter} exporter "
+                f"({type(e).__name__}: {e}). Check that its forward takes one image batch of shape "
+                f"{tuple(images.shape[1:])}, or try the other exporter."
+            ) from e
+        return clean(ModelWrapper(onnx.load(file)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters warn about what the parity gate checks, and print their progress to stdout."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _as_images(images: FloatArray | torch.Tensor) -> FloatArray:
+    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
+    if not isinstance(array, np.ndarray) or array.ndim != 4 or not len(array):
+        raise InputError(
+            "example_images must be a float32 array (N, C, H, W) in [0, 1] with at least one image."
+        )
+    shape = tuple(int(n) for n in array.shape[1:])
+    check_images(array, shape)
+    return array
+
+
+def _flips(model: nn.Module, settled: nn.Module, images: FloatArray) -> int:
+    a, b = (logits_of(m, images).argmax(axis=1) for m in (model, settled))
+    return int((a != b).sum())

@@ -1,0 +1,216 @@
+"""Export: both exporters, one plain file, and a gate that fails when it must."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import brevitas.nn as qnn
+import numpy as np
+import onnx
+import pytest
+import torch
+from brevitas.inject.enum import FloatToIntImplType
+from brevitas.quant.scaled_int import Int8WeightPerChannelFloat
+from torch import nn
+
+from divqat_brevitas import quant, swap_quantizers
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.models import build_model, quantize
+from fpga_flow.export import ParityError, export_qonnx
+from fpga_flow.lowering import lower
+from fpga_flow.simulate.integer import IntegerEngine
+
+EXPORTERS = ("torchscript", "dynamo")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def images(shape: tuple[int, ...], count: int = 24) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def warmed(model: nn.Module, x: np.ndarray) -> nn.Module:
+    """With batch-norm statistics and activation ranges of its own."""
+    model.train()
+    for _ in range(3):
+        model(torch.from_numpy(x))
+    return model.eval()
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("bits", ["w4a4", "w2a2", "w8a8"])
+@pytest.mark.parametrize("power_of_two", [False, True])
+def test_our_models_pass_the_gate(
+    exporter: Any, bits: str, power_of_two: bool, tmp_path: Path
+) -> None:
+    x = images((1, 8, 8))
+    model = warmed(
+        quantize(build_model("digits-cnn", (1, 8, 8), 10), bits, power_of_two=power_of_two), x
+    )
+    report = export_qonnx(model, tmp_path / "m.onnx", x, exporter=exporter)
+    assert report.parity.mismatches == 0
+    assert report.parity.inputs > len(x)  # ties and extremes came along
+    assert len(report.parity.layers) == 7  # input, 2 convs, 2 activations, linear, output
+    assert report.network is not None
+    engine = IntegerEngine(tmp_path / "m.onnx")
+    with torch.no_grad():
+        logits = report.model(torch.from_numpy(x)).numpy()
+    assert np.array_equal(engine.predict(x).argmax(1), logits.argmax(1))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]  # one file
+    proto = onnx.load(tmp_path / "m.onnx")
+    assert {n.domain for n in proto.graph.node} <= {"", "qonnx.custom_op.general"}
+    assert {n.op_type for n in proto.graph.node if n.domain} == {"Quant"}
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_the_file_holds_the_layers_integers(exporter: Any, tmp_path: Path) -> None:
+    """Also for a quantizer that does not round to nearest, where stock Brevitas lies."""
+
+    class Floor(quant.Int4WeightPerChannelFloatDivQAT):  # type: ignore[misc]
+        float_to_int_impl_type = FloatToIntImplType.FLOOR
+
+    x = images((1, 8, 8))
+    model = warmed(swap_quantizers(build_model("digits-cnn", (1, 8, 8), 10), weight=Floor), x)
+    export_qonnx(model, tmp_path / "m.onnx", x, exporter=exporter)
+    layer = lower(tmp_path / "m.onnx").layer("Conv_0")
+    expected = model[0].quant_weight().int(float_datatype=False).numpy()
+    assert np.array_equal(layer.weight, expected)
+
+
+class _StockFloor(Int8WeightPerChannelFloat):  # type: ignore[misc]
+    bit_width = 4
+    float_to_int_impl_type = FloatToIntImplType.FLOOR
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_the_gate_catches_a_lying_export(exporter: Any, tmp_path: Path) -> None:
+    x = images((1, 8, 8))
+    model = swap_quantizers(build_model("digits-cnn", (1, 8, 8), 10))
+    model[3].weight_quant = _StockFloor.proxy_class(model[3], _StockFloor)
+    target = tmp_path / "m.onnx"
+    target.write_text("mine")
+    with pytest.raises(ParityError, match=r"first in layer .*3") as caught:
+        export_qonnx(warmed(model, x), target, x, exporter=exporter)
+    assert caught.value.exit_code == 1
+    assert caught.value.result.mismatches > 0
+    assert target.read_text() == "mine"  # nothing of the user's is lost
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_brevitas_own_export_function_is_right_too(tmp_path: Path) -> None:
+    from brevitas.export import export_qonnx as brevitas_export
+
+    x = images((1, 8, 8))
+    model = warmed(quantize(build_model("digits-cnn", (1, 8, 8), 10), "w3a3"), x)
+    brevitas_export(model, torch.from_numpy(x[:1]), str(tmp_path / "b.onnx"), dynamo=False)
+    expected = model[3].quant_weight().int(float_datatype=False).numpy()
+    assert np.array_equal(lower(tmp_path / "b.onnx").layer("Conv_1").weight, expected)
+
+
+def test_the_users_model_is_left_alone(tmp_path: Path) -> None:
+    x = images((1, 8, 8))
+    model = warmed(quantize(build_model("digits-cnn", (1, 8, 8), 10), "w4a4"), x)
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    report = export_qonnx(model, tmp_path / "m.onnx", x)
+    assert model.training
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert min(r.margin for r in report.settled) > 1 / 70  # 1/64, stored in float32
+    moved = [k for k, v in report.model.state_dict().items() if not torch.equal(v, before[k])]
+    assert all(k.endswith("bias") for k in moved)
+
+
+def test_without_settling_the_weights_are_exactly_the_models(tmp_path: Path) -> None:
+    x = images((1, 8, 8))
+    model = warmed(quantize(build_model("digits-cnn", (1, 8, 8), 10), "w4a4"), x)
+    report = export_qonnx(model, tmp_path / "m.onnx", x, settle_thresholds=False)
+    state = report.model.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert report.settled == ()
+    assert report.flips == 0
+
+
+def test_ties_inside_the_network_agree(tmp_path: Path) -> None:
+    """Power-of-two scales without batch norm: accumulators sit exactly on half steps."""
+    act = quant.Uint4ActPerTensorFixedPointDivQAT
+    model = nn.Sequential(
+        qnn.QuantIdentity(act_quant=act),
+        qnn.QuantConv2d(
+            1, 4, 3, bias=False, weight_quant=quant.Int4WeightPerTensorFixedPointDivQAT
+        ),
+        qnn.QuantReLU(act_quant=act),
+        nn.Flatten(),
+        qnn.QuantLinear(
+            4 * 36, 5, bias=False, weight_quant=quant.Int4WeightPerTensorFixedPointDivQAT
+        ),
+    )
+    x = images((1, 8, 8))
+    report = export_qonnx(warmed(model, x), tmp_path / "m.onnx", x)
+    assert report.network is not None
+    threshold = report.network.layer("Quant_3")
+    assert report.parity.mismatches == 0
+    accumulators = IntegerEngine(tmp_path / "m.onnx").accumulators(x)["Conv_0"]
+    ratio = report.network.layer("Conv_0").scale.max() / threshold.scale.max()
+    halves = np.abs(accumulators * ratio % 1 - 0.5) == 0
+    assert halves.sum() > 10  # the test is about something
+
+
+def test_shared_weight_quantizer_is_refused(tmp_path: Path) -> None:
+    first = qnn.QuantLinear(4, 4, False, weight_quant=quant.Int4WeightPerTensorFloatDivQAT)
+    second = qnn.QuantLinear(4, 4, False, weight_quant=first.weight_quant)
+    model = nn.Sequential(
+        nn.Flatten(), qnn.QuantIdentity(act_quant=quant.Uint8ImageDivQAT), first, second
+    )
+    with pytest.raises(InputError, match="shared by 2 layers"):
+        export_qonnx(model, tmp_path / "m.onnx", images((1, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((0, 1, 8, 8), np.float32), "at least one image"),
+        (np.zeros((1, 8, 8), np.float32), "N, C, H, W"),
+        (np.full((2, 1, 8, 8), np.nan, np.float32), "NaN|finite"),
+        (np.full((2, 1, 8, 8), 200, np.float32), r"\[0, 1\]"),
+        (np.zeros((2, 3, 8, 8), np.float32), "cannot be exported"),
+    ],
+)
+def test_bad_images_are_refused(bad: np.ndarray, message: str, tmp_path: Path) -> None:
+    model = quantize(build_model("digits-cnn", (1, 8, 8), 10), "w4a4")
+    with pytest.raises(InputError, match=message):
+        export_qonnx(model, tmp_path / "m.onnx", bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_exporter_is_refused(tmp_path: Path) -> None:
+    model = quantize(build_model("digits-cnn", (1, 8, 8), 10), "w4a4")
+    with pytest.raises(InputError, match="torchscript"):
+        export_qonnx(model, tmp_path / "m.onnx", images((1, 8, 8)), exporter="torchscrip")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("name", ["CNV_1W1A", "CNV_1W2A", "CNV_2W2A", "LFC_1W1A"])
+def test_brevitas_examples_run_in_the_integer_engine(
+    name: str, swapped: bool, tmp_path: Path
+) -> None:
+    from brevitas_examples.bnn_pynq.models import model_with_cfg
+
+    model, _ = model_with_cfg(name, pretrained=False)
+    if swapped:
+        model = swap_quantizers(
+            model, quant.Int2WeightPerChannelFloatDivQAT, quant.Uint2ActPerTensorFloatDivQAT
+        )
+    x = images((3, 32, 32) if "CNV" in name else (1, 28, 28), 16)
+    report = export_qonnx(warmed(model, x), tmp_path / "m.onnx", x)
+    assert report.parity.mismatches == 0
+    engine = IntegerEngine(tmp_path / "m.onnx")
+    with torch.no_grad():
+        logits = report.model(torch.from_numpy(x)).numpy()
+    assert np.array_equal(engine.predict(x).argmax(1), logits.argmax(1))
