@@ -1,0 +1,138 @@
+"""Build a network with FINN in a worker process; the result appears whole or not at all."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import sha256_file, write_json
+from fpga_flow.compile.build import RECORD, FinnBuild
+from fpga_flow.compile.folding import read_folding
+from fpga_flow.compile.legality import legality
+from fpga_flow.compile.process import Worker, require_finn
+from fpga_flow.compile.settings import CompileSettings
+
+LOG = "finn.log"
+
+
+def compile_finn(onnx_path: Path, out_dir: Path, settings: CompileSettings) -> FinnBuild:
+    """Build a network with FINN up to its RTL code and estimates, without Vivado.
+
+    FINN runs in a process of its own, with a home directory of its own. The build appears in
+    ``out_dir`` whole or not at all: it grows in a hidden sibling folder, which is then renamed.
+    A failing build leaves a former one as it was; its log is ``out_dir/finn.log`` either way.
+    One build a folder at a time.
+
+    Args:
+        onnx_path: a QONNX file (batch 1; logits as output).
+        out_dir: folder of the build; a former build in it is replaced.
+        settings: target and style.
+
+    Returns:
+        the finished build.
+
+    Raises:
+        ToolMissingError: finn-plus is not installed.
+        InputError: no QONNX file, a network FINN has no hardware for (node and remedy named),
+            an unknown board, or a folding that does not fit.
+        BuildError: a step of FINN failed, or the worker died or ran out of time.
+
+    Example:
+        >>> build = compile_finn(
+        ...     Path("model.onnx"), Path("build"), CompileSettings()
+        ... )  # doctest: +SKIP
+        >>> build.estimates.images_per_s  # doctest: +SKIP
+        1062.7
+    """
+    require_finn()
+    onnx_path, out_dir = Path(onnx_path).absolute(), Path(out_dir).absolute()
+    _refuse_illegal(onnx_path)
+    if settings.folding_json is not None:
+        read_folding(settings.folding_json)
+    _refuse_strange_folder(out_dir)
+    growing = out_dir.parent / f".{out_dir.name}.building"
+    shutil.rmtree(growing, ignore_errors=True)  # left by a killed build
+    try:
+        growing.mkdir(parents=True)
+        out_dir.mkdir(exist_ok=True)
+        _build(onnx_path, growing, out_dir / LOG, settings)
+        shutil.copy(out_dir / LOG, growing / LOG)
+        _replace(out_dir, growing)
+    except OSError as e:
+        raise InputError(
+            f"cannot write the FINN build {out_dir}: {e.strerror or e}. Free space or make the "
+            "folder writable, then run the same command again."
+        ) from e
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+    return FinnBuild.load(out_dir)
+
+
+def _build(onnx_path: Path, folder: Path, log: Path, settings: CompileSettings) -> None:
+    work = folder / "work"
+    work.mkdir()
+    asked = dataclasses.asdict(settings)
+    if settings.folding_json is not None:
+        asked["folding_json"] = str(settings.folding_json.absolute())
+    log.write_text("")
+    with Worker(work, log) as worker:
+        job = {
+            "kind": "build",
+            "onnx": str(onnx_path),
+            "folder": str(folder),
+            "settings": asked,
+        }
+        report = worker.run(job, settings.timeout_s)
+    shutil.rmtree(work)
+    write_json(folder / "estimates.json", report["estimates"])
+    write_json(folder / RECORD, _record(report, onnx_path, settings))
+
+
+def _record(report: dict[str, Any], onnx_path: Path, settings: CompileSettings) -> dict[str, Any]:
+    affine = json.loads(report["output_affine"])
+    kept = (
+        "seconds",
+        "versions",
+        "activations",
+        "input_shape",
+        "input_scale",
+        "input_bits",
+        "input_signed",
+        "output_layer",
+    )
+    return {
+        "device": settings.device,
+        "clock_ns": settings.clock_ns,
+        "onnx_sha256": sha256_file(onnx_path),
+        **{name: report[name] for name in kept},
+        "output_scale": affine["scale"],
+        "output_bias": affine["bias"],
+    }
+
+
+def _replace(out_dir: Path, grown: Path) -> None:
+    """Put ``grown`` in the place of ``out_dir``; killed in between, there is no build at all."""
+    former = out_dir.parent / f".{out_dir.name}.former"
+    shutil.rmtree(former, ignore_errors=True)
+    out_dir.rename(former)
+    grown.rename(out_dir)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _refuse_illegal(onnx_path: Path) -> None:
+    findings = legality(onnx_path)
+    if findings:
+        more = f" ({len(findings) - 1} more findings: `divqat check`.)" if findings[1:] else ""
+        raise InputError(f"{onnx_path.name}: FINN has no hardware for it. {findings[0]}{more}")
+
+
+def _refuse_strange_folder(out_dir: Path) -> None:
+    """A build replaces its folder: that must be ours, or empty."""
+    ours = (out_dir / RECORD).exists() or (out_dir / LOG).exists()
+    if out_dir.exists() and not ours and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise InputError(
+            f"{out_dir} holds something else than a FINN build, which would be replaced. "
+            "Name an empty or new folder."
+        )

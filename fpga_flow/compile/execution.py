@@ -1,0 +1,202 @@
+"""Execute FINN's step models in Python, inside the worker process.
+
+FINN and QONNX execute one image at a time, 3 to 10 ms each, nearly all of it overhead. Here a
+batch goes through the graph node by node: operators that are known to take a batch get it whole,
+every other one (QONNX's Im2Col mixes up images of a batch) is executed image by image by its own
+``execute_node``, unchanged.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.core.onnx_exec import execute_node
+from qonnx.custom_op.registry import getCustomOp
+from qonnx.util.basic import get_preferred_qonnx_opset, sanitize_quant_values
+
+from fpga_flow.compile.flow import PARENT, STEP_NAMES
+from fpga_flow.compile.steps import code_add
+
+Array = npt.NDArray[Any]
+CHUNK = 64
+_WHOLE_BATCH = {
+    "Quant",
+    "MultiThreshold",
+    "MaxPoolNHWC",
+    "FMPadding",
+    "MVAU",
+    "Thresholding",
+    "Pool",
+}
+_PARTITION = "StreamingDataflowPartition"
+_FIRST_CHILD = STEP_NAMES.index("step_create_dataflow_partition")
+
+
+def execute_step(job: dict[str, Any]) -> None:
+    """Run one step's model over all images and write the results.
+
+    Args:
+        job: ``models`` (folder), ``step``, ``images`` (.npz with ``x``: codes or floats, NCHW),
+            ``output`` (.npz to write: ``output`` float32 (N, classes), and ``codes_0``,
+            ``codes_1``, ... int64, NCHW or (N, features), one an activation in network order).
+    """
+    from finn.util.verification import despecialize_model
+
+    folder, step = Path(job["models"]), str(job["step"])
+    model = despecialize_model(ModelWrapper(str(folder / f"{step}.onnx")))
+    # From the partition on, the models hold the accelerator; what is left on the host (the
+    # transpose to NHWC, say) is in the parent.
+    parent = None
+    if STEP_NAMES.index(step) >= _FIRST_CHILD:
+        parent = ModelWrapper(str(folder / f"{PARENT}.onnx"))
+    with np.load(job["images"], allow_pickle=False) as file:
+        images = file["x"].astype(np.float32)
+    chunks = [
+        _run(model, parent, images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)
+    ]
+    joined = {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+    np.savez(job["output"], allow_pickle=False, **joined)
+
+
+def execute(
+    model: ModelWrapper, images: Array, child: ModelWrapper | None = None
+) -> dict[str, Array]:
+    """Execute a model over a batch.
+
+    Args:
+        model: at batch 1, executable in Python (despecialised).
+        images: float32 (N, ...), the graph's one input.
+        child: the model behind a StreamingDataflowPartition node, where there is one.
+
+    Returns:
+        every tensor by name, batch first; those of ``child`` too.
+    """
+    wide = _widen(model, len(images))
+    context: dict[str, Array] = wide.make_empty_exec_context()
+    context[model.graph.input[0].name] = images
+    inside: dict[str, Array] = {}
+    still = {tensor.name for tensor in model.graph.initializer}  # the same for every image
+    for single, node in zip(model.graph.node, wide.graph.node, strict=True):
+        if node.op_type == _PARTITION and child is not None:
+            inside = execute(child, context[node.input[0]])
+            context[node.output[0]] = inside[child.graph.output[0].name]
+            continue
+        context = sanitize_quant_values(wide, node.input, context)
+        moving = [name for name in node.input if name not in still]
+        if not moving or node.op_type in _WHOLE_BATCH or node.domain in ("", "ai.onnx"):
+            execute_node(node, context, wide.graph, _opset(wide, node))
+        else:
+            _image_by_image(model, single, context, set(moving))
+        if not moving:
+            still.update(node.output)
+        context = sanitize_quant_values(wide, node.output, context)
+    return {**inside, **context}
+
+
+def activation_codes(model: ModelWrapper, context: dict[str, Array]) -> list[Array]:
+    """The integers behind every activation quantizer, in network order.
+
+    Args:
+        model: the executed model.
+        context: its tensors, as ``execute`` returns them.
+
+    Returns:
+        int64 arrays, NCHW or (N, features); -1 and +1 for one-bit activations.
+    """
+    found = []
+    for node in model.graph.node:
+        values = _code_values(model, node, context)
+        if values is not None:
+            channels_last = node.op_type not in ("Quant", "BipolarQuant") and (
+                node.op_type != "MultiThreshold"
+                or getCustomOp(node).get_nodeattr("data_layout") == "NHWC"
+            )
+            if values.ndim == 4 and channels_last:
+                values = values.transpose(0, 3, 1, 2)
+            found.append(np.rint(values).astype(np.int64))
+    return found
+
+
+def _code_values(model: ModelWrapper, node: NodeProto, context: dict[str, Array]) -> Array | None:
+    output = node.output[0]
+    if node.op_type in ("Quant", "BipolarQuant"):
+        if model.get_initializer(node.input[0]) is not None:
+            return None  # a weight
+        scale = model.get_initializer(node.input[1]).astype(np.float64)
+        return np.asarray(context[output] / scale)
+    steps = _threshold_count(model, node)
+    if steps is None:
+        return None
+    if steps == 1:
+        return np.where(context[output] > 0, 1, -1)
+    add = code_add(model, node) if node.op_type == "MultiThreshold" else None
+    return context[output if add is None else add.output[0]]
+
+
+def _threshold_count(model: ModelWrapper, node: NodeProto) -> int | None:
+    if node.op_type in ("MultiThreshold", "Thresholding"):
+        return int(model.get_tensor_shape(node.input[1])[-1])
+    if node.op_type in ("MVAU", "VVAU") and not getCustomOp(node).get_nodeattr("noActivation"):
+        return int(model.get_tensor_shape(node.input[2])[-1])
+    return None
+
+
+def _run(model: ModelWrapper, parent: ModelWrapper | None, images: Array) -> dict[str, Array]:
+    if parent is None:
+        context = execute(model, images)
+        output = context[model.graph.output[0].name]
+    else:
+        context = execute(parent, images, model)
+        output = context[parent.graph.output[0].name]
+    codes = activation_codes(model, context)
+    named = {f"codes_{index}": values for index, values in enumerate(codes)}
+    return {"output": output.reshape(len(images), -1), **named}
+
+
+def _widen(model: ModelWrapper, batch: int) -> ModelWrapper:
+    """A copy of ``model`` whose images come ``batch`` at a time."""
+    wide = copy.deepcopy(model)
+    moving = {wide.graph.input[0].name}
+    for node in wide.graph.node:
+        if moving.intersection(node.input):
+            moving.update(node.output)
+            if node.op_type == "Reshape" and node.domain == "":
+                target = wide.get_initializer(node.input[1]).copy()
+                target[0] *= batch
+                wide.set_initializer(node.input[1], target)
+            for attribute in node.attribute:
+                if attribute.name == "numInputVectors":
+                    attribute.ints[0] *= batch
+    for tensor in (*wide.graph.input, *wide.graph.value_info, *wide.graph.output):
+        if tensor.name in moving:
+            axis = tensor.type.tensor_type.shape.dim[0]
+            if axis.dim_value != 1:
+                raise RuntimeError(f"tensor {tensor.name} has no batch axis of 1")
+            axis.dim_value = batch
+    return wide
+
+
+def _image_by_image(
+    model: ModelWrapper, node: NodeProto, context: dict[str, Array], moving: set[str]
+) -> None:
+    images = max(len(context[name]) for name in moving)
+    rows: dict[str, list[Array]] = {name: [] for name in node.output}
+    for k in range(images):
+        one = {
+            name: context[name][k : k + 1] if name in moving else context[name]
+            for name in node.input
+        }
+        for name in node.output:
+            one[name] = np.zeros(model.get_tensor_shape(name), dtype=np.float32)
+        execute_node(node, one, model.graph, _opset(model, node))
+        for name in node.output:
+            rows[name].append(one[name])
+    context.update({name: np.concatenate(parts) for name, parts in rows.items()})
+
+
+def _opset(model: ModelWrapper, node: NodeProto) -> int:
+    return int(model.get_opset_imports().get(node.domain, get_preferred_qonnx_opset()))

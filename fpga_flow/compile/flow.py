@@ -1,0 +1,226 @@
+"""The build itself, inside the worker process: FINN's steps and ours, one after the other."""
+
+import importlib.metadata
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.custom_op.registry import getCustomOp
+
+from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.files import read_json
+from fpga_flow.compile import steps
+from fpga_flow.compile.folding import FOLDING_ATTRIBUTES, check_folding, read_folding
+from fpga_flow.compile.rtl import collect_rtl
+from fpga_flow.lowering import clean
+
+PARENT = "dataflow_parent"
+Step = Callable[[ModelWrapper, Any], ModelWrapper]
+STEPS: tuple[str | Step, ...] = (
+    steps.step_integer_input,
+    "step_qonnx_to_finn",
+    "step_tidy_up",
+    "step_streamline",
+    steps.step_integer_output,
+    "step_convert_to_hw",
+    "step_minimize_bit_width_initial",
+    "step_create_dataflow_partition",
+    steps.step_prefer_rtl,
+    "step_specialize_layers",
+    "step_target_fps_parallelization",
+    "step_apply_folding_config",
+    "step_minimize_bit_width",
+    "step_transpose_decomposition",
+    "step_generate_estimate_reports",
+    "step_hw_codegen",
+)
+# What we put right in FINN's result, before its model is kept.
+CORRECTIONS: dict[str, Step] = {
+    "step_qonnx_to_finn": steps.step_ties_to_even,
+    "step_streamline": steps.step_exact_thresholds,
+}
+STEP_NAMES = tuple(s if isinstance(s, str) else s.__name__ for s in STEPS)
+
+
+class StepFailedError(Exception):
+    """A step raised.
+
+    Attributes:
+        step: its name.
+        cause: what it raised.
+        unmappable: whether FINN says that it has no hardware for the network.
+    """
+
+    def __init__(self, step: str, cause: Exception) -> None:
+        from finn.util.exception import FINNUserError
+
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.step = step
+        self.cause = cause
+        mapping = STEP_NAMES[: STEP_NAMES.index("step_specialize_layers") + 1]
+        # FINN's QONNX conversion raises ValueError for quantizers it does not take.
+        self.unmappable = step in mapping and isinstance(cause, FINNUserError | ValueError)
+
+
+def build(job: dict[str, Any]) -> dict[str, Any]:
+    """Run all steps of ``job`` in its folder.
+
+    Args:
+        job: ``onnx``, ``folder`` (everything is written there) and ``settings``.
+
+    Returns:
+        what build.json says of the network and the steps.
+
+    Raises:
+        InputError: board or folding are refused.
+        StepFailedError: a step failed.
+    """
+    import finn.builder.build_dataflow as builder
+    import finn.builder.build_dataflow_config as config
+    from finn.util.config import extract_model_config_to_json
+
+    # FINN draws tensor names; the same network must give the same files.
+    random.seed(0)
+    np.random.seed(0)
+    folder, settings = Path(job["folder"]), job["settings"]
+    models = folder / "intermediate_models"
+    models.mkdir(parents=True)
+    folding = settings["folding_json"]
+    cfg = config.DataflowBuildConfig(
+        output_dir=str(folder),
+        synth_clk_period_ns=settings["clock_ns"],
+        target_fps=None if folding else settings["target_fps"],
+        folding_config_file=Path(folding) if folding else None,
+        standalone_thresholds=settings["standalone_thresholds"],
+        generate_outputs=[config.DataflowOutputType.ESTIMATE_REPORTS],
+        steps=[s for s in STEPS if s is not steps.step_prefer_rtl or settings["rtl_below_4_bits"]],
+        save_intermediate_models=True,
+        enable_build_pdb_debug=False,
+        **_device(settings),
+    )
+    model = clean(Path(job["onnx"]))
+    report: dict[str, Any] = {
+        "activations": _activations(model),
+        "output_layer": _last_layer(model),
+        "input_shape": [int(n) for n in model.get_tensor_shape(model.graph.input[0].name)[1:]],
+    }
+    seconds: dict[str, float] = {}
+    for step in builder.resolve_build_steps(cfg):
+        name = step.__name__
+        print(f"--- {name}", flush=True)
+        if name == "step_apply_folding_config" and folding:
+            check_folding(model, read_folding(Path(folding)), folding)
+        start = time.monotonic()
+        try:
+            model = step(model, cfg)
+            if name in CORRECTIONS:
+                model = CORRECTIONS[name](model, cfg)
+        except Exception as e:
+            raise StepFailedError(name, e) from e
+        seconds[name] = round(time.monotonic() - start, 3)
+        _record(model, name, report)
+        if name == "step_apply_folding_config":
+            extract_model_config_to_json(model, folder / "folding.json", FOLDING_ATTRIBUTES)
+        if name == "step_hw_codegen":
+            collect_rtl(model, folder / "rtl")
+        model.save(str(models / f"{name}.onnx"))
+    report |= {
+        "seconds": seconds,
+        "estimates": _estimates(model, folder / "report"),
+        "versions": {p: importlib.metadata.version(p) for p in ("finn-plus", "qonnx", "onnx")},
+    }
+    _tidy(folder, models)
+    return report
+
+
+def _device(settings: dict[str, Any]) -> dict[str, Any]:
+    from finn.util.basic import part_map
+
+    if settings["part"] is not None:
+        return {"fpga_part": settings["part"]}
+    if settings["board"] not in part_map:
+        raise unknown_name("board", settings["board"], part_map)
+    return {"board": settings["board"]}
+
+
+def _activations(model: ModelWrapper) -> list[str]:
+    """Tensor names of the activation quantizers behind the first, which quantizes the image."""
+    names = [
+        str(node.output[0])
+        for node in model.graph.node
+        if node.op_type in ("Quant", "BipolarQuant")
+        and model.get_initializer(node.input[0]) is None
+    ]
+    return names[1:]
+
+
+def _last_layer(model: ModelWrapper) -> str | None:
+    """Name of the layer that writes the last accumulators."""
+    names = [n.name for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
+    return names[-1] if names else None
+
+
+def _record(model: ModelWrapper, name: str, report: dict[str, Any]) -> None:
+    if name == steps.step_integer_input.__name__:
+        pixels = model.graph.input[0].name
+        scale = model.get_metadata_prop(steps.INPUT_SCALE)
+        codes = model.get_tensor_datatype(pixels)
+        report["input_scale"] = None if scale is None else float(scale)
+        report["input_bits"], report["input_signed"] = codes.bitwidth(), codes.signed()
+    if name == steps.step_integer_output.__name__:
+        affine = model.get_metadata_prop(steps.OUTPUT_AFFINE)
+        if affine is None:
+            raise InputError(
+                "FINN: the network does not end in integer accumulators: its last layer has "
+                "float weights or a float input. Quantize both (QuantLinear behind a "
+                "quantized activation)."
+            )
+        report["output_affine"] = affine
+
+
+def _estimates(model: ModelWrapper, reports: Path) -> dict[str, Any]:
+    """FINN's own estimates as one row a layer, in network order, and the totals."""
+    cycles = read_json(reports / "estimate_layer_cycles.json")
+    resources = read_json(reports / "estimate_layer_resources.json")
+    network = read_json(reports / "estimate_network_performance.json")
+    layers = []
+    for node in model.graph.node:
+        attributes = {a.name: a.i for a in node.attribute if a.name in ("PE", "SIMD")}
+        layers.append(
+            {
+                "name": node.name,
+                "cycles": cycles[node.name],
+                **_amounts(resources[node.name]),
+                "pe": attributes.get("PE"),
+                "simd": attributes.get("SIMD"),
+            }
+        )
+    return {
+        "layers": layers,
+        **_amounts(resources["total"]),
+        "cycles_per_image": network["max_cycles"],
+        "slowest_layer": network["max_cycles_node_name"],
+        "latency_cycles": network["critical_path_cycles"],
+        "images_per_s": network["estimated_throughput_fps"],
+    }
+
+
+def _amounts(row: dict[str, Any]) -> dict[str, Any]:
+    names = {"lut": "LUT", "bram": "BRAM_18K", "uram": "URAM", "dsp": "DSP"}
+    return {ours: row.get(theirs, 0) for ours, theirs in names.items()}
+
+
+def _tidy(folder: Path, models: Path) -> None:
+    """Keep what is read later, free of this machine's paths."""
+    parent = ModelWrapper(str(models / f"{PARENT}.onnx"))
+    for node in parent.get_nodes_by_op_type("StreamingDataflowPartition"):
+        getCustomOp(node).set_nodeattr("model", "step_create_dataflow_partition.onnx")
+    parent.save(str(models / f"{PARENT}.onnx"))
+    shutil.rmtree(models / "supported_op_partitions")
+    models.rename(folder / "models")
+    (folder / "template_specialize_layers_config.json").unlink(missing_ok=True)

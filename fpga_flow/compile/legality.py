@@ -1,0 +1,177 @@
+"""What FINN cannot map, said before it starts: one sentence a node, with the remedy.
+
+The rules were measured on finn-plus 1.6.1 with its default steps; FINN itself reports most of
+them late and by the names of its own intermediate nodes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import NodeProto
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.custom_op.registry import getCustomOp
+from qonnx.util.basic import get_by_name
+
+from fpga_flow.lowering import clean, source_of
+
+_QUANTIZERS = ("Quant", "BipolarQuant")
+_AVERAGES = ("AveragePool", "GlobalAveragePool", "ReduceMean")
+_MAPPED = {
+    "BatchNormalization",
+    "Conv",
+    "Dropout",
+    "Flatten",
+    "Gemm",
+    "Identity",
+    "MatMul",
+    "MaxPool",
+    "Relu",
+    "Reshape",
+    "Transpose",
+    *_QUANTIZERS,
+}
+_ARITHMETIC = {"Add", "Sub", "Mul", "Div"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A node FINN cannot map.
+
+    Attributes:
+        node: its name in the exported file, which tells the PyTorch module.
+        op: its operator.
+        problem: what FINN lacks.
+        remedy: what to change in the network.
+    """
+
+    node: str
+    op: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.op} node {self.node!r}: {self.problem}. {self.remedy}."
+
+
+def legality(onnx_path: Path) -> list[Finding]:
+    """Find the nodes of a QONNX file that FINN's default build has no hardware for.
+
+    Args:
+        onnx_path: a QONNX file.
+
+    Returns:
+        findings in network order; none does not promise that FINN takes the network.
+
+    Raises:
+        InputError: no ONNX file, or no QONNX in it.
+
+    Example:
+        >>> [finding.node for finding in legality(Path("model.onnx"))]  # doctest: +SKIP
+        ['/features/7/AveragePool']
+    """
+    model = clean(Path(onnx_path))
+    findings = []
+    for node in model.graph.node:
+        said = _check(model, node)
+        if said is not None:
+            findings.append(Finding(source_of(node), node.op_type, *said))
+    return findings
+
+
+def _check(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
+    if node.op_type in _AVERAGES:
+        return (
+            "FINN has no average pooling between its layers",
+            "Use MaxPool2d, a strided convolution, or a QuantLinear on the flattened map",
+        )
+    if node.op_type == "Trunc":
+        return (
+            "FINN maps truncating average pooling only in special places",
+            "Use MaxPool2d or a strided convolution instead of TruncAvgPool2d",
+        )
+    if node.op_type in _ARITHMETIC:
+        if sum(model.get_initializer(name) is None for name in node.input) > 1:
+            return (
+                "FINN's default streamlining cannot join two branches (a residual connection)",
+                "Use a network without skip connections",
+            )
+        return None
+    if node.op_type in ("Conv", "MatMul", "Gemm"):
+        return _check_layer(model, node)
+    if node.op_type in _QUANTIZERS:
+        return _check_quantizer(model, node)
+    if node.op_type not in _MAPPED:
+        return (
+            "FINN has no hardware for this operator",
+            "Replace it by convolutions, linear layers, batch norm, quantized ReLU or max "
+            "pooling, or leave it to the host behind the logits",
+        )
+    return None
+
+
+def _check_layer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
+    weights = model.find_producer(node.input[1])
+    while weights is not None and weights.op_type in ("Transpose", "Reshape"):
+        weights = model.find_producer(weights.input[0])
+    if weights is None or weights.op_type not in _QUANTIZERS:
+        return "its weights are floats", "Give the layer a weight quantizer (weight_quant=...)"
+    if not _quantized(model, node.input[0]):
+        return "its input are floats", "Put a QuantIdentity or a QuantReLU in front of it"
+    if node.op_type == "Conv":
+        group = get_by_name(node.attribute, "group")
+        groups = 1 if group is None else group.i
+        channels = model.get_tensor_shape(node.input[0])[1]
+        if groups not in (1, channels):
+            return (
+                f"FINN maps dense and depthwise convolutions, not {groups} groups of "
+                f"{channels} channels",
+                f"Use groups=1 or groups={channels}",
+            )
+    return None
+
+
+def _quantized(model: ModelWrapper, tensor: str) -> bool:
+    """Whether a quantizer stands before ``tensor``, with nothing but reordering in between."""
+    node = model.find_producer(tensor)
+    while node is not None and node.op_type in (
+        "MaxPool",
+        "Flatten",
+        "Reshape",
+        "Transpose",
+        "Identity",
+        "Dropout",
+        *_AVERAGES,
+        "Trunc",
+    ):
+        node = model.find_producer(node.input[0])
+    return node is not None and node.op_type in (*_QUANTIZERS, "Add")
+
+
+def _check_quantizer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
+    if node.op_type == "BipolarQuant":
+        return None
+    _, zero_point, bits = (model.get_initializer(name) for name in node.input[1:4])
+    if zero_point is None or bits is None:
+        return "its zero point or bit width is computed", "Use a quantizer of constant bit width"
+    if np.any(zero_point != 0):
+        return "FINN takes no zero point", "Use a symmetric quantizer"
+    operator = getCustomOp(node)
+    rounding = operator.get_nodeattr("rounding_mode").upper()
+    if rounding not in ("ROUND", "HALF_EVEN"):
+        return f"FINN rounds to nearest, not {rounding}", "Use float_to_int_impl_type='round'"
+    if model.get_initializer(node.input[0]) is not None:
+        return None
+    if bits.item() > 8:
+        return (
+            f"FINN builds thresholds for at most 8 bits, not {bits.item():g}",
+            "Use an activation bit width of 8 or less",
+        )
+    before = model.find_producer(node.input[0])
+    signed, narrow = operator.get_nodeattr("signed"), operator.get_nodeattr("narrow")
+    if before is not None and before.op_type == "Relu" and (signed or narrow):
+        return (
+            "FINN takes unsigned codes of full range behind a ReLU",
+            "Use an unsigned activation quantizer with narrow_range=False in QuantReLU",
+        )
+    return None

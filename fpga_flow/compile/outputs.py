@@ -1,0 +1,163 @@
+"""Execute a build's step models through a worker process, from the user's side."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from divqat_brevitas.errors import CheckFailedError, unknown_name
+from fpga_flow.compile.build import FinnBuild
+from fpga_flow.compile.process import Worker
+from fpga_flow.lowering import check_images
+
+_JOB_SECONDS = 3600.0
+# Images a job: bounds the memory that a network's activations take on their way.
+_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class FinnOutputs:
+    """What one step's model answers.
+
+    Attributes:
+        step: the step.
+        accumulators: int64 (N, classes), before the final scale and bias. FINN's own: where it
+            turned a one-bit layer into XNOR and popcount, they are counts.
+        logits: float32 (N, classes).
+        codes: int64 activation codes, NCHW or (N, features), by QONNX tensor name in network
+            order; empty where FINN's activations cannot be told apart one by one.
+    """
+
+    step: str
+    accumulators: npt.NDArray[np.int64]
+    logits: npt.NDArray[np.float32]
+    codes: Mapping[str, npt.NDArray[np.int64]]
+
+
+class FinnSession:
+    """One worker process that executes steps of one build; a context manager.
+
+    The process starts once (about 3 seconds) and serves any number of calls.
+
+    Args:
+        build: the build.
+
+    Raises:
+        ToolMissingError: finn-plus is not installed.
+
+    Example:
+        >>> with FinnSession(build) as session:  # doctest: +SKIP
+        ...     outputs = session.run("step_streamline", images)
+    """
+
+    def __init__(self, build: FinnBuild) -> None:
+        self._build = build
+        self._temporary = tempfile.TemporaryDirectory(prefix="divqat-finn-")
+        folder = Path(self._temporary.name)
+        self._worker = Worker(folder, folder / "worker.log", log_kept=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the process and remove its files."""
+        self._worker.close()
+        self._temporary.cleanup()
+
+    def run(self, step: str, images: npt.NDArray[np.float32]) -> FinnOutputs:
+        """Execute the model after ``step``.
+
+        Args:
+            step: one of ``build.steps``.
+            images: float32 (N, C, H, W) in [0, 1].
+
+        Raises:
+            InputError: an unknown step, or images of another kind.
+            BuildError: the execution failed.
+            CheckFailedError: a float step's logits are no integers times scale plus bias.
+        """
+        if step not in self._build.steps:
+            raise unknown_name("step", step, self._build.steps)
+        check_images(images, self._build.input_shape)
+        parts = [
+            self._run(step, images[start : start + _IMAGES])
+            for start in range(0, max(len(images), 1), _IMAGES)
+        ]
+        names = parts[0].codes
+        return FinnOutputs(
+            step,
+            np.concatenate([part.accumulators for part in parts]),
+            np.concatenate([part.logits for part in parts]),
+            {name: np.concatenate([part.codes[name] for part in parts]) for name in names},
+        )
+
+    def _run(self, step: str, images: npt.NDArray[np.float32]) -> FinnOutputs:
+        folder = Path(self._temporary.name)
+        np.savez(folder / "images.npz", x=self._build.codes(images))
+        job = {
+            "kind": "execute",
+            "models": str(self._build.folder / "models"),
+            "step": step,
+            "images": str(folder / "images.npz"),
+            "output": str(folder / "output.npz"),
+        }
+        self._worker.run(job, _JOB_SECONDS)
+        with np.load(folder / "output.npz", allow_pickle=False) as file:
+            output = file["output"]
+            codes = [file[f"codes_{k}"].astype(np.int64) for k in range(len(file.files) - 1)]
+        activations = self._build.activations
+        if self._build.input_scale is None:
+            codes = codes[1:]  # the thresholds that quantize the image
+        named = dict(zip(activations, codes, strict=True)) if len(codes) == len(activations) else {}
+        return FinnOutputs(step, *self._integers(step, output), named)
+
+    def _integers(
+        self, step: str, output: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        scale = np.array(self._build.output_scale)
+        bias = np.array(self._build.output_bias)
+        steps = list(self._build.steps)
+        if steps.index(step) >= steps.index("step_integer_output"):
+            accumulators = output.astype(np.int64)
+            return accumulators, (accumulators * scale + bias).astype(np.float32)
+        exact = (output.astype(np.float64) - bias) / scale
+        accumulators = np.rint(exact).astype(np.int64)
+        # Float32 leaves about 1e-7 of the logit; a quarter step off is another number.
+        if exact.size and np.abs(exact - accumulators).max() > 0.25:
+            raise CheckFailedError(
+                f"FINN, {step}: logits are not accumulators * scale + bias; the largest distance "
+                f"to an integer is {np.abs(exact - accumulators).max():.3g}."
+            )
+        return accumulators, output
+
+
+def run_step(build: FinnBuild, step: str, images: npt.NDArray[np.float32]) -> FinnOutputs:
+    """Execute one step's model over ``images`` in a worker process of its own.
+
+    For several calls take a ``FinnSession``, which starts the process once.
+
+    Args:
+        build: a finished build.
+        step: one of ``build.steps``.
+        images: float32 (N, C, H, W) in [0, 1].
+
+    Raises:
+        InputError: an unknown step, or images of another kind.
+        BuildError: the execution failed.
+        ToolMissingError: finn-plus is not installed.
+    """
+    with FinnSession(build) as session:
+        return session.run(step, images)
