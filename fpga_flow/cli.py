@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -171,8 +172,11 @@ def _execute(
     from fpga_flow.rundir import RunDirectory
     from fpga_flow.stages import order
 
-    # Whatever a library prints must not get between our results on stdout.
-    with redirect_stdout(sys.stderr):
+    # Whatever libraries print must not get between our results on stdout, and what they warn
+    # of is for developers.
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if not _debugging():
+            warnings.simplefilter("ignore")
         outcomes = pipeline.execute(
             RunDirectory(directory),
             settings,
@@ -316,12 +320,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from fpga_flow.errors import explain, is_bug
 
         message, code = explain(e)
-        if is_bug(e) and os.environ.get("DIVQAT_DEBUG") == "1":
+        if is_bug(e) and _debugging():
             traceback.print_exc()
         if as_json:
             _print_error_json(type(e).__name__, message, code)
         click.echo(message if code == 130 else f"error: {message}", err=True)
     sys.exit(code)
+
+
+def _debugging() -> bool:
+    return os.environ.get("DIVQAT_DEBUG") == "1"
 
 
 def _print_error_json(kind: str, message: str, code: int) -> None:

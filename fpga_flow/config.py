@@ -65,23 +65,16 @@ class DataSection(Section):
 class ModelSection(Section):
     """``[model]``: the network, its bit widths, and the wider first and last layers' (None: same).
 
-    ``bits`` is ``w<weights>a<activations>``, each of 2, 3, 4, 8.
+    ``bits`` is ``w<weights>a<activations>``, each of 2, 3, 4, 8. Weight scales are one an
+    output channel, or one a tensor.
     """
 
-    name: Name = "cnn-small"
+    name: Name = "digits-cnn"
     bits: Annotated[str, Field(pattern=r"^w[2348]a[2348]$")] = "w4a4"
     first_bits: Bits | None = None
     last_bits: Bits | None = None
-
-    @property
-    def weight_bits(self) -> int:
-        """Bit width of the inner layers' weights."""
-        return int(self.bits[1])
-
-    @property
-    def activation_bits(self) -> int:
-        """Bit width of the activations."""
-        return int(self.bits[3])
+    per_channel: bool = True
+    power_of_two: bool = False
 
 
 class TrainSection(Section):
@@ -103,14 +96,14 @@ class TrainSection(Section):
     learning_rate: Rate = 0.05
     quant_learning_rate: Rate = 0.01
     weight_decay: Weight = 5e-4
-    augment: bool = False
+    augment: Literal["none", "shift", "flip-shift"] = "none"
 
 
 class DivQATSection(Section):
     """``[divqat]``: the loss. None means: as the preset has it.
 
     ``guard`` is the accuracy (fraction of 1) a DivQAT victim may lose against its
-    plain-QAT twin; ``warmup`` a fraction of the training, or None.
+    plain-QAT twin; ``warmup`` a fraction of the training.
     """
 
     preset: Literal["literal", "convex", "nasty"] = "nasty"
@@ -119,7 +112,7 @@ class DivQATSection(Section):
     order: Literal["forward", "reverse", "js"] | None = None
     cap: Rate | None = None
     warmup: Annotated[float, Field(ge=0, le=1)] | None = None
-    guard: Annotated[float, Field(ge=0, le=1)] | None = None
+    guard: Annotated[float, Field(ge=0, le=1)] = 0.02
 
 
 class ExportSection(Section):

@@ -45,6 +45,7 @@ class StageContext:
         self.done = done
         self._outputs: set[str] = set()
         self._cells: set[str] = set()
+        self._scratch: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -89,9 +90,24 @@ class StageContext:
         recorded = _read_record(record_file)
         if recorded.get("inputs") == inputs and not self.run.damage(recorded["outputs"]):
             return False
+        self._scratch = self._records / f"{name}.{inputs[:16]}.scratch"
+        self._remove_scratch(name, keep=self._scratch)
         work()
         write_json(record_file, {"inputs": inputs, "outputs": self.run.hashes(paths)})
+        self._remove_scratch(name)
         return True
+
+    @property
+    def scratch(self) -> Path:
+        """A file for the running cell's checkpoints: there again after a kill, else gone."""
+        if self._scratch is None:
+            raise RuntimeError("only a cell has a scratch file")
+        return self._scratch
+
+    def _remove_scratch(self, name: str, keep: Path | None = None) -> None:
+        for file in self._records.glob("*.scratch"):
+            if file.name.rsplit(".", 2)[0] == name and file != keep:
+                file.unlink()
 
     def finish(self, before: Mapping[str, str]) -> dict[str, str]:
         """Hashes of all outputs; what earlier settings left and these did not make is removed.
@@ -105,6 +121,7 @@ class StageContext:
             if record_file.stem not in self._cells:
                 stale |= set(_read_record(record_file).get("outputs", ()))
                 record_file.unlink()
+                self._remove_scratch(record_file.stem)
         for relative in stale - set(made):
             path = (self.run.path / relative).resolve()
             # The names come from a file: never remove what is not this stage's.

@@ -29,8 +29,14 @@ def configs(draw: st.DrawFn) -> Config:
     values = {
         "run": {"seeds": draw(SEEDS)},
         "data": {"name": draw(NAME)},
-        "model": {"first_bits": draw(st.sampled_from([None, 2, 8]))},
-        "train": {"learning_rate": draw(POSITIVE), "augment": draw(st.booleans())},
+        "model": {
+            "first_bits": draw(st.sampled_from([None, 2, 8])),
+            "per_channel": draw(st.booleans()),
+        },
+        "train": {
+            "learning_rate": draw(POSITIVE),
+            "augment": draw(st.sampled_from(["none", "shift"])),
+        },
         "divqat": {"weight": draw(st.none() | POSITIVE), "cap": draw(st.none() | POSITIVE)},
         "attack": {"pools": draw(NAMES), "seeds": draw(SEEDS)},
         "compile": {"board": draw(NAME), "target_fps": draw(st.integers(1, 10**9))},
@@ -56,7 +62,7 @@ def test_every_key_is_saved_except_none(tmp_path):
     saved = tomllib.loads(to_toml(config))
     dump = config.model_dump(mode="json", exclude_none=True)
     assert saved == dump
-    assert saved["divqat"] == {"preset": "nasty", "cap": 2.0}
+    assert saved["divqat"] == {"preset": "nasty", "cap": 2.0, "guard": 0.02}
 
 
 def test_what_may_be_none_is_none_by_default():
@@ -79,7 +85,7 @@ def test_overrides_need_no_quotes_and_take_lists():
             "attack.oracles=soft, top1",
             "run.seeds=3",
             "attack.budgets=[10, 20]",
-            "train.augment=true",
+            "model.power_of_two=true",
             "divqat.weight=0.5",
         ]
     )
@@ -87,7 +93,7 @@ def test_overrides_need_no_quotes_and_take_lists():
     assert config.attack.oracles == ("soft", "top1")
     assert config.run.seeds == (3,)
     assert config.attack.budgets == (10, 20)
-    assert config.train.augment is True
+    assert config.model.power_of_two is True
     assert config.divqat.weight == 0.5
 
 
@@ -185,8 +191,3 @@ def test_fingerprint_sees_its_part_alone():
     assert plain.fingerprint("run.seeds") == named.fingerprint("run.seeds")
     assert plain.fingerprint("run.seeds") != seeded.fingerprint("run.seeds")
     assert plain.fingerprint("train") == seeded.fingerprint("train")
-
-
-def test_bit_widths_are_read_from_their_name():
-    model = resolve(overrides=["model.bits=w2a8"]).model
-    assert (model.weight_bits, model.activation_bits) == (2, 8)

@@ -1,0 +1,19 @@
+"""Report: everything the stages wrote, as report/results.json and report/index.html."""
+
+from pathlib import Path
+
+from fpga_flow import report
+from fpga_flow.stages.context import StageContext
+
+
+def run(context: StageContext) -> None:
+    """Write both; the numbers stay where the page cannot be drawn."""
+    context.output("results.json")
+    context.output("index.html")
+    report.build_report(context.run.path)
+
+
+def summary(directory: Path) -> str:
+    """The five lines a terminal shows after a run."""
+    folder = directory / "report"
+    return report.summary_text(report.read(folder / "results.json"), folder / "index.html")

@@ -1,0 +1,232 @@
+"""Train: per seed a float reference, and from it every quantized variant, one cell a network.
+
+Reads the data set. Writes train/: <network>.safetensors with a JSON record beside it,
+dataset.json, victims.json (one row a victim, measured on test data) and metrics.jsonl.
+"""
+
+import json
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from divqat_brevitas import DivQATLoss, freeze_reference
+from divqat_brevitas.data import dataset_info, load
+from divqat_brevitas.extraction import ece, flips_from_reference, l1_to_reference
+from divqat_brevitas.files import read_json, write_json, write_text
+from divqat_brevitas.loss import loss_settings
+from divqat_brevitas.training import (
+    AccuracyGuard,
+    TrainSettings,
+    calibrate,
+    logits_of,
+    save_weights,
+    train,
+)
+from divqat_brevitas.training.trainer import Criterion, Data, PlainLoss
+from fpga_flow.config import Config
+from fpga_flow.stages.context import StageContext
+from fpga_flow.stages.victims import (
+    VictimId,
+    as_quantized,
+    identify,
+    trained,
+    untrained,
+    victims,
+)
+
+_CALIBRATION_IMAGES = 500
+
+
+def check(config: Config) -> None:
+    """Refuse impossible settings and missing data before anything is trained."""
+    load(config.data.name, "test", config.data.root)
+    untrained(config, identify(config, "float", config.run.seeds[0]))
+    loss_settings(config.divqat.preset, **_loss_changes(config))
+
+
+def run(context: StageContext) -> None:
+    """Train every network that is not there yet, then measure all of them."""
+    for seed in context.config.run.seeds:
+        for variant in networks(context.config):
+            victim = identify(context.config, variant, seed)
+            outputs = [victim.weights, _record(victim)]
+            work = partial(_train, context, victim)
+            context.cell(victim.stem, _key(context, victim), outputs, work)
+    write_json(context.output("dataset.json"), _dataset(context.config))
+    write_json(context.output("victims.json"), _rows(context))
+    write_text(context.output("metrics.jsonl"), _metrics(context))
+
+
+def networks(config: Config) -> list[str]:
+    """What has to be trained for the variants: the reference of all, and DivQAT's twin."""
+    wanted = {"float", *config.train.variants}
+    if "divqat" in wanted:
+        wanted.add("qat")
+    return [variant for variant in ("float", "ptq", "qat", "divqat") if variant in wanted]
+
+
+def _key(context: StageContext, victim: VictimId) -> dict[str, Any]:
+    """Everything a trained network depends on."""
+    config = context.config
+    key: dict[str, Any] = {"seed": victim.seed, "data": config.fingerprint("data")}
+    if victim.variant == "float":
+        return key | {"model": config.model.name, "train": vars(_settings(config, victim))}
+    reference = identify(config, "float", victim.seed)
+    key |= {
+        "model": config.fingerprint("model"),
+        "reference": context.hash(f"train/{reference.weights}"),
+    }
+    if victim.variant != "ptq":
+        key["train"] = vars(_settings(config, victim))
+    if victim.variant == "divqat":
+        twin = identify(config, "qat", victim.seed)
+        key |= {
+            "loss": config.fingerprint("divqat"),
+            "twin": context.hash(f"train/{_record(twin)}"),
+        }
+    return key
+
+
+def _train(context: StageContext, victim: VictimId) -> None:
+    """Train one network and write its weights and its record."""
+    config = context.config
+    data = _tensors(config, "train")
+    criterion: Criterion = PlainLoss()
+    guard = None
+    if victim.variant == "float":
+        network = untrained(config, victim)
+    else:
+        reference = trained(context, identify(config, "float", victim.seed))
+        network = as_quantized(config, reference)
+        calibrate(network, data[0][:_CALIBRATION_IMAGES])
+        if victim.variant == "divqat":
+            criterion = DivQATLoss(
+                freeze_reference(reference), config.divqat.preset, **_loss_changes(config)
+            )
+            guard = AccuracyGuard(_twin(context, victim), config.divqat.guard)
+    history: list[dict[str, float]] = []
+    if victim.variant != "ptq":
+        history = _fit(context, victim, network, criterion, guard, data)
+    record = {
+        "variant": victim.variant,
+        "seed": victim.seed,
+        "model": config.model.name,
+        "bits": _bits(config, victim),
+        "history": history,
+    }
+    save_weights(context.folder / victim.weights, network, record)
+    write_json(context.folder / _record(victim), record)
+
+
+def _fit(
+    context: StageContext,
+    victim: VictimId,
+    network: nn.Module,
+    criterion: Criterion,
+    guard: AccuracyGuard | None,
+    data: Data,
+) -> list[dict[str, float]]:
+    settings = _settings(context.config, victim)
+    with context.progress.bar(f"epochs of {victim.stem}", settings.epochs) as show:
+        result = train(
+            network,
+            criterion,
+            train=data,
+            val=_tensors(context.config, "val"),
+            settings=settings,
+            checkpoint=context.scratch,
+            guard=guard,
+            name=victim.stem,
+            on_epoch=lambda row: show(int(row["epoch"])),
+        )
+    context.progress.log(f"train: {victim.stem}: validation {result.val_accuracy:.2%}")
+    # Rows that come from a checkpoint have their keys in another order.
+    return [dict(sorted(row.items())) for row in result.history]
+
+
+def _settings(config: Config, victim: VictimId) -> TrainSettings:
+    chosen, is_float = config.train, victim.variant == "float"
+    return TrainSettings(
+        epochs=chosen.float_epochs if is_float else chosen.quant_epochs,
+        batch_size=chosen.batch_size,
+        learning_rate=chosen.learning_rate if is_float else chosen.quant_learning_rate,
+        weight_decay=chosen.weight_decay,
+        augment=chosen.augment,
+        seed=victim.seed,
+    )
+
+
+def _loss_changes(config: Config) -> dict[str, Any]:
+    """What the settings change of the preset."""
+    return config.divqat.model_dump(exclude_none=True, exclude={"preset", "guard"})
+
+
+def _twin(context: StageContext, victim: VictimId) -> tuple[float, ...]:
+    """Validation accuracies of the plain-QAT twin, epoch by epoch."""
+    twin = identify(context.config, "qat", victim.seed)
+    history = read_json(context.folder / _record(twin))["history"]
+    return tuple(row["val_accuracy"] for row in history)
+
+
+def _record(victim: VictimId) -> str:
+    return victim.weights.replace(".safetensors", ".json")
+
+
+def _bits(config: Config, victim: VictimId) -> str:
+    return "float32" if victim.variant == "float" else config.model.bits
+
+
+def _tensors(config: Config, name: str) -> Data:
+    images, labels = load(config.data.name, name, config.data.root)
+    # A copy: stored images are mapped read-only.
+    return torch.tensor(images), torch.tensor(labels)
+
+
+def _dataset(config: Config) -> dict[str, Any]:
+    info = dataset_info(config.data.name)
+    count = {name: len(load(info.name, name, config.data.root)[1]) for name in ("train", "test")}
+    return {"name": info.name, **count, "classes": list(info.classes), "shape": list(info.shape)}
+
+
+def _rows(context: StageContext) -> list[dict[str, Any]]:
+    """One row a victim, all numbers on test data."""
+    config = context.config
+    images, labels = _tensors(config, "test")
+    answers = {}
+    rows = []
+    for victim in victims(config):
+        network = trained(context, victim)
+        reference = identify(config, "float", victim.seed)
+        for one in (reference, victim):
+            if one not in answers:
+                answers[one] = logits_of(trained(context, one), images).numpy()
+        logits = answers[victim]
+        record = read_json(context.folder / _record(victim))
+        rows.append(
+            {
+                "variant": victim.variant,
+                "bits": record["bits"],
+                "seed": victim.seed,
+                "preset": config.divqat.preset if victim.variant == "divqat" else None,
+                "accuracy": float((logits.argmax(axis=1) == labels.numpy()).mean()),
+                "ece": ece(logits, labels.numpy()),
+                "l1_to_reference": l1_to_reference(logits, answers[reference]),
+                "flips_from_reference": flips_from_reference(logits, answers[reference]),
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "epochs": len(record["history"]),
+            }
+        )
+    return rows
+
+
+def _metrics(context: StageContext) -> str:
+    """The training curves of all networks, one JSON object a line."""
+    lines = []
+    for seed in context.config.run.seeds:
+        for variant in networks(context.config):
+            record = read_json(context.folder / _record(identify(context.config, variant, seed)))
+            for row in record["history"]:
+                lines.append(json.dumps({"variant": variant, "seed": seed, **row}) + "\n")
+    return "".join(lines)

@@ -1,0 +1,138 @@
+"""Which victims a run has, what their files are called, and how they are loaded again."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from divqat_brevitas.data import dataset_info, load
+from divqat_brevitas.extraction import Predictor, TorchPredictor
+from divqat_brevitas.extraction.arrays import to_float
+from divqat_brevitas.models import build_model, quantize
+from divqat_brevitas.training import load_weights
+from fpga_flow.config import Config
+from fpga_flow.stages.context import StageContext
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class VictimId:
+    """One trained network: a variant at one seed.
+
+    Attributes:
+        variant: "float", "ptq", "qat" or "divqat".
+        seed: it was trained with.
+        suffix: of its files: empty for the run's first seed, else the seed.
+    """
+
+    variant: str
+    seed: int
+    suffix: str
+
+    @property
+    def stem(self) -> str:
+        """Its name in files and on the terminal, such as ``qat`` or ``qat-seed7``."""
+        return f"{self.variant}{self.suffix}"
+
+    @property
+    def weights(self) -> str:
+        """Its weights within train/; the float victim is the reference of the others."""
+        name = "reference" if self.variant == "float" else self.variant
+        return f"{name}{self.suffix}.safetensors"
+
+    @property
+    def attacked(self) -> str:
+        """What it is attacked in, within the run directory: its QONNX file, or float weights."""
+        return f"train/{self.weights}" if self.variant == "float" else f"export/{self.stem}.onnx"
+
+
+def identify(config: Config, variant: str, seed: int) -> VictimId:
+    """The victim of a variant and a seed of the run."""
+    return VictimId(variant, seed, "" if seed == config.run.seeds[0] else f"-seed{seed}")
+
+
+def victims(config: Config) -> list[VictimId]:
+    """All victims of a run: every variant at the first seed, then at the second, ...
+
+    Example:
+        >>> from fpga_flow.config import resolve
+        >>> config = resolve(overrides=["run.seeds=0,7", "train.variants=float,qat"])
+        >>> [victim.stem for victim in victims(config)]
+        ['float', 'qat', 'float-seed7', 'qat-seed7']
+    """
+    return [
+        identify(config, variant, seed)
+        for seed in config.run.seeds
+        for variant in config.train.variants
+    ]
+
+
+def quantized(config: Config) -> list[VictimId]:
+    """The victims that are exported."""
+    return [victim for victim in victims(config) if victim.variant != "float"]
+
+
+def first_seed(config: Config) -> list[VictimId]:
+    """The exported victims of the run's first seed: these are simulated and get hardware."""
+    return [victim for victim in quantized(config) if not victim.suffix]
+
+
+def split(config: Config, name: str) -> tuple[Images, Labels]:
+    """One split of the run's data set: float32 NCHW in [0, 1] (pixel/255), and labels."""
+    images, labels = load(config.data.name, name, config.data.root)
+    return to_float(images), labels
+
+
+def untrained(config: Config, victim: VictimId) -> nn.Module:
+    """The victim's network with initial weights: float, or quantized but not calibrated."""
+    info = dataset_info(config.data.name)
+    network = build_model(config.model.name, info.shape, len(info.classes), victim.seed)
+    return network if victim.variant == "float" else as_quantized(config, network)
+
+
+def as_quantized(config: Config, network: nn.Module) -> nn.Module:
+    """A quantized copy of a float network, as the settings ask for it."""
+    chosen = config.model
+    return quantize(
+        network,
+        chosen.bits,
+        per_channel=chosen.per_channel,
+        power_of_two=chosen.power_of_two,
+        first_bit_width=chosen.first_bits,
+        last_bit_width=chosen.last_bits,
+    )
+
+
+def trained(context: StageContext, victim: VictimId) -> nn.Module:
+    """The trained network, in evaluation mode."""
+    network = untrained(context.config, victim)
+    load_weights(context.upstream(f"train/{victim.weights}"), network)
+    return network.eval()
+
+
+def exported(context: StageContext, victim: VictimId) -> nn.Module:
+    """The torch network that its QONNX file equals: trained, then settled by the export."""
+    network = untrained(context.config, victim)
+    load_weights(context.upstream(f"export/{victim.stem}.safetensors"), network)
+    return network.eval()
+
+
+def predictor(context: StageContext, victim: VictimId, engine: str) -> Predictor:
+    """What answers for a victim: an engine, or torch.
+
+    Args:
+        context: of a stage after export.
+        victim: the victim.
+        engine: "torch", "integer", "qonnx", or "finn" where FINN built it.
+    """
+    from fpga_flow.simulate import load_engine
+
+    if engine == "torch":
+        return TorchPredictor(trained(context, victim))
+    build = context.upstream(f"compile/{victim.stem}")
+    if engine == "finn" and "compile" in context.done and build.is_dir():
+        return load_engine(build, engine)
+    return load_engine(context.upstream(victim.attacked), engine)
