@@ -53,7 +53,7 @@ MODELS: dict[str, Architecture] = {
             (64, 0, False), (64, 0, True), (128, 0, False), (128, 0, True),
             (256, 0, False), (256, 0, False),
         ),
-        (512, 512), 30, "FINN's CNV shape (Umuroglu et al., FPGA 2017), 32x32, 1.54 M weights",
+        (512, 512), 32, "FINN's CNV shape (Umuroglu et al., FPGA 2017), 32x32, 1.54 M weights",
     ),
 }  # fmt: skip
 

@@ -177,20 +177,24 @@ class _Loop:
         self.images, self.labels = data
         if len(self.images) < 2:
             raise InputError(f"training {name}: {len(self.images)} images are too few.")
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        decay = [p for p in self.parameters if p.dim() > 1 and not _is_scale(p, model)]
-        rest = [p for p in self.parameters if not any(p is q for q in decay)]
+        self.weight_factor = 1.0
+        self._make_optimizer()
+
+    def _make_optimizer(self) -> None:
+        s = self.settings
+        scales = {
+            id(p) for n, p in self.model.named_parameters() if n.endswith("scaling_impl.value")
+        }
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        decay = [p for p in self.parameters if p.dim() > 1 and id(p) not in scales]
+        rest = [p for p in self.parameters if p.dim() <= 1 or id(p) in scales]
         groups: list[dict[str, Any]] = [
-            {"params": decay, "weight_decay": settings.weight_decay},
+            {"params": decay, "weight_decay": s.weight_decay},
             {"params": rest},
         ]
         self.optimizer = torch.optim.SGD(
-            groups,
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            nesterov=settings.momentum > 0,
+            groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0
         )
-        self.weight_factor = 1.0
 
     @property
     def _ordered(self) -> list[nn.Parameter]:
@@ -263,6 +267,7 @@ class _Loop:
         prefix = "model."
         state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         restore(self.model, state, path)
+        self._make_optimizer()  # loading makes Brevitas renew its scale parameters
         for i, p in enumerate(self._ordered):
             if f"momentum.{i}" in tensors:
                 self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{i}"]
@@ -276,13 +281,6 @@ class _Loop:
         about["criterion"] = getattr(self.criterion, "preset", "plain")
         about["shapes"] = [list(p.shape) for p in self.parameters]
         return sha256_text(repr(about))
-
-
-def _is_scale(parameter: nn.Parameter, model: nn.Module) -> bool:
-    return any(
-        p is parameter and name.endswith("scaling_impl.value")
-        for name, p in model.named_parameters()
-    )
 
 
 def _mix(seed: int, epoch: int) -> int:

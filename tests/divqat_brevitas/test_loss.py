@@ -94,7 +94,9 @@ def test_reference_never_moves(batch: tuple) -> None:
     after = ref.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert not any(torch.equal(a, b) for a, b in zip(net.parameters(), ref.parameters(), strict=True))
+    assert not any(
+        torch.equal(a, b) for a, b in zip(net.parameters(), ref.parameters(), strict=True)
+    )
 
 
 def test_reference_is_a_copy() -> None:

@@ -48,9 +48,7 @@ def test_eight_bits_stay_close_to_float() -> None:
     x = torch.rand(32, 1, 8, 8)
     for _ in range(3):
         net(x)
-    swapped = swap_quantizers(
-        net, Int8WeightPerChannelFloatDivQAT, Uint8ActPerTensorFloatDivQAT
-    )
+    swapped = swap_quantizers(net, Int8WeightPerChannelFloatDivQAT, Uint8ActPerTensorFloatDivQAT)
     for module in swapped.modules():
         module.train("Batch" not in type(module).__name__)
     swapped(x)  # collects the activations' ranges
