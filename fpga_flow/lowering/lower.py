@@ -88,7 +88,11 @@ def trace(model: ModelWrapper) -> tuple[Network, list[Site]]:
                 node.op_type, f"Supported are {', '.join(_OPERATORS)}; rewrite the layer with those"
             )
             raise refuse(node, "this operator cannot become integers", remedy)
-        _OPERATORS[node.op_type](ctx, node)
+        try:
+            _OPERATORS[node.op_type](ctx, node)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+            problem = f"its inputs or attributes are malformed ({e})"
+            raise refuse(node, problem, "Export the model again") from e
     return Network(
         input=_input(ctx),
         layers=tuple(ctx.layers),

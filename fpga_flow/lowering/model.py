@@ -55,7 +55,10 @@ def load_model(path: Path | str) -> ModelWrapper:
             f"Copy that file beside the model, or save the model as a single file."
         ) from e
     _check(proto, str(path))
-    return ModelWrapper(proto)
+    try:
+        return ModelWrapper(proto)
+    except AssertionError as e:
+        raise InputError(f"{path}: a damaged ONNX file ({e}). {_EXPORT} again.") from e
 
 
 def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
@@ -80,11 +83,11 @@ def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
         name, copy = "the model", ModelWrapper(model.model, make_deepcopy=True)
     else:
         name, copy = str(model), load_model(model)
-    for node in copy.graph.node:
-        _remember_source(node)
-    # QONNX folds constants with the first listed operator set, which must be ONNX's own.
-    copy.model.opset_import.sort(key=lambda opset: opset.domain)
     try:
+        # QONNX folds constants with the first listed operator set, which must be ONNX's own.
+        copy.model.opset_import.sort(key=lambda opset: opset.domain)
+        for node in copy.graph.node:
+            _remember_source(node)
         if _batch(copy) != 1:
             copy = copy.transform(ChangeBatchSize(1))
         copy = cleanup_model(copy)

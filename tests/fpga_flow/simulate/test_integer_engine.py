@@ -1,0 +1,102 @@
+"""The integer engine: independent of its surroundings, in bounded memory."""
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engine_models import SHAPE, random_images, small_network
+
+from divqat_brevitas.errors import InputError
+from fpga_flow.lowering import Network, lower
+from fpga_flow.simulate.integer import IntegerEngine
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return lower(small_network(tmp_path_factory.mktemp("integer") / "model.onnx"))
+
+
+@pytest.fixture
+def restored_precision() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_equals_the_reference(network: Network) -> None:
+    images = random_images(100)
+    engine = IntegerEngine(network, batch=32)
+    reference = network.run(images)
+    for layer in (network.input, *network.layers):
+        assert np.array_equal(
+            engine.integers(images, [layer.name])[layer.name], reference[layer.output]
+        )
+    assert np.array_equal(engine.predict(images), network.predict(images))
+
+
+def test_integers_by_layer_and_by_tensor_name(network: Network) -> None:
+    engine = IntegerEngine(network)
+    values = engine.integers(random_images(3), ["Conv_0", "Conv_0_out0", "Quant_0"])
+    assert np.array_equal(values["Conv_0"], values["Conv_0_out0"])
+    assert set(np.unique(values["Quant_0"])) <= set(range(256))
+    with pytest.raises(InputError, match="unknown layer or tensor 'Conv_9'"):
+        engine.integers(random_images(3), ["Conv_9"])
+
+
+@pytest.mark.usefixtures("restored_precision")
+def test_precision_settings_and_autocast_do_not_matter(network: Network) -> None:
+    images = random_images(50)
+    engine = IntegerEngine(network)
+    expected = engine.predict(images)
+    torch.set_float32_matmul_precision("medium")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(engine.predict(images), expected)
+        assert np.array_equal(IntegerEngine(network).predict(images), expected)
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_torch_settings_stay_as_they_are(network: Network) -> None:
+    def state() -> tuple[object, ...]:
+        return (
+            torch.get_num_threads(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.backends.mkldnn.matmul.fp32_precision,
+            torch.backends.mkldnn.conv.fp32_precision,
+            torch.random.get_rng_state().sum().item(),
+        )
+
+    before = state()
+    IntegerEngine(network).predict(random_images(10))
+    assert state() == before
+    engine = IntegerEngine(network)
+    with pytest.raises(InputError):
+        engine.predict(np.zeros((1, *SHAPE)))
+    assert state() == before
+
+
+def test_memory_does_not_grow_with_the_number_of_images(network: Network) -> None:
+    engine = IntegerEngine(network, batch=16)
+
+    def peak(count: int) -> int:
+        images = np.broadcast_to(random_images(1), (count, *SHAPE))
+        tracemalloc.start()
+        engine.predict(images)
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    peak(16)
+    few, many = peak(64), peak(4096)
+    # only logits grow: 20 bytes an image, kept twice while concatenated
+    assert many - few < 4096 * 20 * 3
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_loads_files(tmp_path: Path, as_text: bool) -> None:
+    path = small_network(tmp_path / "model.onnx")
+    engine = IntegerEngine(str(path) if as_text else path)
+    assert engine.predict(random_images(2)).shape == (2, 5)

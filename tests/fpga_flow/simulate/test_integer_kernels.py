@@ -1,0 +1,204 @@
+"""Each kernel against plain int64 arithmetic, at the limits of its number format."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from divqat_brevitas.errors import InputError
+from fpga_flow.lowering import Layer, reference
+from fpga_flow.lowering.ir import Add, Conv, MatMul, MaxPool, Reshape, SumPool, Threshold
+from fpga_flow.simulate import kernels
+
+Integers = NDArray[np.int64]
+
+
+def common(shape: tuple[int, ...], low: Any = -8, high: Any = 7) -> dict[str, Any]:
+    channels = shape[0]
+    return {
+        "name": "layer",
+        "source": "",
+        "inputs": ("x",),
+        "output": "y",
+        "shape": shape,
+        "scale": np.ones(()),
+        "bias": np.zeros(()),
+        "low": np.broadcast_to(np.asarray(low, dtype=np.int64), (channels,)),
+        "high": np.broadcast_to(np.asarray(high, dtype=np.int64), (channels,)),
+        "bits": 4,
+    }
+
+
+def source(shape: tuple[int, ...], low: Any = -8, high: Any = 7) -> Layer:
+    return Reshape(**common(shape, low, high))
+
+
+def extremes(layer: Layer, count: int, seed: int = 0) -> Integers:
+    """Integers of a layer's range: half of them its ends."""
+    rng = np.random.default_rng(seed)
+    low, high = (e.reshape(-1, *[1] * (len(layer.shape) - 1)) for e in (layer.low, layer.high))
+    inside = rng.integers(low, high + 1, (count, *layer.shape))
+    ends = np.where(rng.random(inside.shape) < 0.5, low, high)
+    return np.where(rng.random(inside.shape) < 0.5, inside, ends)
+
+
+def execute(kernel: kernels.Kernel, *inputs: Integers) -> Integers:
+    with kernels.exact_arithmetic():
+        tensors = [kernels.channels_last(torch.from_numpy(x).to(torch.float64)) for x in inputs]
+        return kernel(*tensors).to(torch.int64).numpy()
+
+
+def conv(
+    rng: np.random.Generator, shape: tuple[int, ...], limit: int = 8, **parameters: Any
+) -> Conv:
+    p = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1, **parameters}
+    out, kernel = 6, (3, 2)
+    (h, w), (top, left, bottom, right) = shape[1:], p["pads"]
+    size = [
+        (n + pad - d * (k - 1) - 1) // s + 1
+        for n, pad, d, k, s in zip(
+            (h, w), (top + bottom, left + right), p["dilations"], kernel, p["strides"], strict=True
+        )
+    ]
+    weight = rng.integers(-limit, limit, (out, shape[0] // p["groups"], *kernel))
+    return Conv(**common((out, *size)), weight=weight, weight_bits=4, **p)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(0, 2**16),
+    st.tuples(*[st.integers(1, 2)] * 2),
+    st.tuples(*[st.integers(0, 2)] * 4),
+    st.tuples(*[st.integers(1, 2)] * 2),
+    st.sampled_from([1, 2, 6]),
+)
+def test_convolutions(seed: int, strides: Any, pads: Any, dilations: Any, groups: int) -> None:
+    rng = np.random.default_rng(seed)
+    before = source((6, 7, 6))
+    layer = conv(rng, before.shape, strides=strides, pads=pads, dilations=dilations, groups=groups)
+    x = extremes(before, 3, seed)
+    expected = reference.run(layer, [x])
+    for kernel in (
+        kernels.compile_conv(layer, before, batch=3),
+        kernels.direct_conv(layer, torch.float32),
+        kernels.unfolded_conv(layer, torch.float32),
+        kernels.unfolded_conv(layer, torch.float64),
+    ):
+        assert np.array_equal(execute(kernel, x), expected)
+
+
+def test_sums_beyond_float32_are_exact() -> None:
+    # 2**20 times 127: float32 alone would round
+    before = source((6, 7, 6), -(2**20), 2**20 - 1)
+    layer = conv(np.random.default_rng(0), before.shape, limit=128)
+    x = extremes(before, 3)
+    expected = reference.run(layer, [x])
+    assert np.abs(expected).max() > 2**24
+    assert np.array_equal(execute(kernels.compile_conv(layer, before, 3), x), expected)
+    assert not np.array_equal(execute(kernels.direct_conv(layer, torch.float32), x), expected)
+    dense = MatMul(**common((6,)), weight=layer.weight.reshape(6, -1).T, weight_bits=8)
+    flat = source((36,), -(2**20), 2**20 - 1)
+    x = extremes(flat, 5)
+    kernel = kernels.compile_layer(dense, [flat], 5)
+    assert np.array_equal(execute(kernel, x), reference.run(dense, [x]))
+
+
+def test_sums_beyond_float64_are_refused() -> None:
+    dense = MatMul(**common((1,)), weight=np.full((36, 1), 127), weight_bits=8)
+    with pytest.raises(InputError, match=r"MatMul 'layer' can sum up to .* 2\*\*53"):
+        kernels.compile_layer(dense, [source((36,), 0, 2**50)], 1)
+
+
+def test_an_inexact_convolution_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = source((6, 7, 6))
+    layer = conv(np.random.default_rng(0), before.shape)
+    x = extremes(before, 3)
+    expected = reference.run(layer, [x])
+    true_conv2d = torch.nn.functional.conv2d
+
+    def winograd_like(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return true_conv2d(*args, **kwargs) * (1 + 2**-8)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", winograd_like)
+    kernel = kernels.compile_conv(layer, before, batch=3)
+    assert np.array_equal(execute(kernel, x), expected)
+    assert not np.array_equal(execute(kernels.direct_conv(layer, torch.float32), x), expected)
+
+
+def threshold(rng: np.random.Generator, before: Layer, count: int, step: int = 1) -> Threshold:
+    """Random thresholds, some never and some always passed, signs of both kinds."""
+    signs = rng.choice([-1, 1], before.shape[0])
+    ends = np.sort(np.stack([signs * before.low, signs * before.high]), axis=0)[:, :, None]
+    thresholds = np.sort(rng.integers(ends[0], ends[1] + 2, (before.shape[0], count)), axis=1)
+    return Threshold(
+        **common(before.shape), thresholds=thresholds, signs=signs, base=-count // 2, step=step
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**16), st.integers(0, 17), st.sampled_from([9, 300]), st.booleans())
+def test_thresholds(seed: int, count: int, reach: int, spatial: bool) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (5, 4, 3) if spatial else (5,)
+    before = source(shape, rng.integers(-reach, 0, 5), rng.integers(0, reach, 5))
+    layer = threshold(rng, before, count, step=2 if count == 1 else 1)
+    x = extremes(before, 9, seed)
+    expected = reference.run(layer, [x])
+    assert np.array_equal(execute(kernels.compile_threshold(layer, before), x), expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (5,)])
+def test_thresholds_over_a_large_range_are_searched(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    before = source(shape, -(2**40), 2**40)
+    layer = threshold(rng, before, 15)
+    near = rng.choice(layer.thresholds.ravel(), (50, *shape)) + rng.integers(-1, 2, (50, *shape))
+    x = np.clip(np.concatenate([near, -near]), -(2**40), 2**40)
+    expected = reference.run(layer, [x])
+    assert len(np.unique(expected)) > 5
+    assert np.array_equal(execute(kernels.compile_threshold(layer, before), x), expected)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 0, 1, 1)])
+def test_max_pool(negative: bool, pads: Any) -> None:
+    before = source((5, 6, 6))
+    signs = np.array([1, -1, 1, -1, 1]) if negative else np.ones(5, dtype=np.int64)
+    size = 1 + (6 + pads[0] + pads[2] - 2) // 2, 6 + pads[1] + pads[3] - 1
+    layer = MaxPool(
+        **common((5, *size)),
+        signs=signs,
+        kernel=(2, 2),
+        strides=(2, 1),
+        pads=pads,
+        dilations=(1, 1),
+    )
+    x = extremes(before, 4)
+    assert np.array_equal(
+        execute(kernels.compile_layer(layer, [before], 4), x), reference.run(layer, [x])
+    )
+
+
+def test_sum_pool_beyond_float32() -> None:
+    before = source((5, 6, 6), 0, 2**23 - 1)
+    layer = SumPool(
+        **common((5, 5, 5), 0, 4 * 2**23), kernel=(2, 2), strides=(1, 1), pads=(0, 0, 0, 0)
+    )
+    x = extremes(before, 4)
+    assert np.array_equal(
+        execute(kernels.compile_layer(layer, [before], 4), x), reference.run(layer, [x])
+    )
+
+
+@pytest.mark.parametrize("reach", [7, 2**30])
+def test_add_with_shifts(reach: int) -> None:
+    before = source((5, 3, 3), -reach, reach)
+    shifts = np.array([[0, 1, 0, 3, 0], [0, 0, 2, 0, 1]])
+    layer = Add(**common((5, 3, 3)), shifts=shifts)
+    a, b = extremes(before, 4), extremes(before, 4, seed=1)
+    kernel = kernels.compile_layer(layer, [before, before], 4)
+    assert np.array_equal(execute(kernel, a, b), reference.run(layer, [a, b]))
