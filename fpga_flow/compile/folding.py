@@ -84,7 +84,24 @@ def check_folding(model: ModelWrapper, folding: Mapping[str, Mapping[str, Any]],
                     f"{name} sets {attribute!r} of the layer {layer!r}, which has no such "
                     f"attribute{_nearest(attribute, known)}."
                 )
+            _check_value(known[attribute], layer, attribute, value, name)
             _check_divides(operator, nodes[layer].op_type, layer, attribute, value, name)
+
+
+def _check_value(known: Any, layer: str, attribute: str, value: Any, name: str) -> None:
+    """``known`` is QONNX's (type, required, default[, allowed values])."""
+    allowed = known[3] if len(known) > 3 else None
+    if allowed is not None and value not in allowed:
+        raise InputError(
+            f"{name} sets {attribute}={value!r} of the layer {layer!r}, which must be one of "
+            f"{', '.join(repr(one) for one in sorted(allowed))}."
+        )
+    kind = {"i": int, "s": str}.get(known[0])
+    if kind is not None and not isinstance(value, kind):
+        raise InputError(
+            f"{name} sets {attribute}={value!r} of the layer {layer!r}, which must be "
+            f"{'a whole number' if kind is int else 'text'}."
+        )
 
 
 def _check_divides(

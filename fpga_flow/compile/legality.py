@@ -101,6 +101,8 @@ def _check(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
         return _check_layer(model, node)
     if node.op_type in _QUANTIZERS:
         return _check_quantizer(model, node)
+    if node.op_type == "MaxPool":
+        return _check_pool(node)
     if node.op_type not in _MAPPED:
         return (
             "FINN has no hardware for this operator",
@@ -118,16 +120,30 @@ def _check_layer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None
         return "its weights are floats", "Give the layer a weight quantizer (weight_quant=...)"
     if not _quantized(model, node.input[0]):
         return "its input are floats", "Put a QuantIdentity or a QuantReLU in front of it"
-    if node.op_type == "Conv":
-        group = get_by_name(node.attribute, "group")
-        groups = 1 if group is None else group.i
-        channels = model.get_tensor_shape(node.input[0])[1]
-        if groups not in (1, channels):
-            return (
-                f"FINN maps dense and depthwise convolutions, not {groups} groups of "
-                f"{channels} channels",
-                f"Use groups=1 or groups={channels}",
-            )
+    return _check_groups(model, node) if node.op_type == "Conv" else None
+
+
+def _check_groups(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
+    group = get_by_name(node.attribute, "group")
+    groups = 1 if group is None else group.i
+    inputs = model.get_tensor_shape(node.input[0])[1]
+    outputs = model.get_tensor_shape(node.output[0])[1]
+    if groups == 1 or groups == inputs == outputs:
+        return None
+    return (
+        f"FINN maps dense convolutions and depthwise ones with as many outputs as inputs, not "
+        f"{groups} groups from {inputs} to {outputs} channels",
+        f"Use groups=1, or groups={inputs} with {inputs} output channels",
+    )
+
+
+def _check_pool(node: NodeProto) -> tuple[str, str] | None:
+    ceil = get_by_name(node.attribute, "ceil_mode")
+    if ceil is not None and ceil.i:
+        return "FINN ignores ceil_mode", "Set ceil_mode=False"
+    dilations = get_by_name(node.attribute, "dilations")
+    if dilations is not None and set(dilations.ints) != {1}:
+        return "FINN ignores the dilation of a pool", "Set dilation=1"
     return None
 
 
@@ -149,7 +165,14 @@ def _quantized(model: ModelWrapper, tensor: str) -> bool:
 
 
 def _check_quantizer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
+    before = model.find_producer(node.input[0])
+    behind_relu = before is not None and before.op_type == "Relu"
     if node.op_type == "BipolarQuant":
+        if behind_relu:
+            return (
+                "a one-bit ReLU is exported as the sign of a number that is never negative",
+                "Use at least 2 bits, or a binary quantizer (-1, +1) in QuantIdentity",
+            )
         return None
     _, zero_point, bits = (model.get_initializer(name) for name in node.input[1:4])
     if zero_point is None or bits is None:
@@ -167,9 +190,8 @@ def _check_quantizer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | 
             f"FINN builds thresholds for at most 8 bits, not {bits.item():g}",
             "Use an activation bit width of 8 or less",
         )
-    before = model.find_producer(node.input[0])
     signed, narrow = operator.get_nodeattr("signed"), operator.get_nodeattr("narrow")
-    if before is not None and before.op_type == "Relu" and (signed or narrow):
+    if behind_relu and (signed or narrow):
         return (
             "FINN takes unsigned codes of full range behind a ReLU",
             "Use an unsigned activation quantizer with narrow_range=False in QuantReLU",

@@ -1,10 +1,14 @@
 """What a FINN build is asked for."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError
+
+# FINN takes any text as a part and estimates for it.
+_PART = re.compile(r"xc[a-z0-9]+(-[a-z0-9]+)+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,11 @@ class CompileSettings:
                 raise InputError(f"{name} must be a positive number, not {value!r}.")
         if self.target_fps is not None and self.target_fps < 1:
             raise InputError(f"target_fps must be at least 1, or None, not {self.target_fps!r}.")
-        if not (self.board if self.part is None else self.part):
-            raise InputError("a board (such as 'Pynq-Z1') or a part must be named.")
+        if self.part is not None and not _PART.fullmatch(self.part):
+            raise InputError(
+                f"{self.part!r} is no part that FINN builds for: it must be an AMD part with "
+                "package and speed grade, such as 'xc7z020clg400-1'."
+            )
 
     @property
     def device(self) -> str:
