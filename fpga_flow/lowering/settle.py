@@ -21,7 +21,7 @@ from fpga_flow.lowering.lower import trace
 from fpga_flow.lowering.model import clean
 
 MARGIN = 1 / 64
-_SLACK = 1 + 1e-3  # aimed at beyond the margin: float32 storage of the bias rounds
+_ENOUGH = 1 - 1e-3  # of the largest margin there is, where that is less than asked for
 _NUDGE = 1e-6
 _PASSES = 4  # one does it, unless float32 is coarse or a parameter reaches two quantizers
 
@@ -73,28 +73,31 @@ def settle(model: ModelWrapper, margin: float = MARGIN) -> list[Settled]:
     first: dict[str, npt.NDArray[np.float32]] = {}
     sites = trace(model)[1]
     for _ in range(_PASSES):
-        for name, delta in _moves(sites, margin).items():
+        for name, delta in _moves(model, sites, margin).items():
             old = model.get_initializer(name)
             first.setdefault(name, old)
             model.set_initializer(name, (old + delta.reshape(old.shape)).astype(np.float32))
         # Traced again: margins count as the file's float32 gives them, not as computed.
         sites = trace(model)[1]
-        if not _moves(sites, margin):
+        if not _moves(model, sites, margin):
             break
     return [_record(site, model, first) for site in sites]
 
 
-def _moves(sites: Sequence[Site], margin: float) -> dict[str, FloatArray]:
+def _moves(model: ModelWrapper, sites: Sequence[Site], margin: float) -> dict[str, FloatArray]:
     """By initializer, what to add to its elements so that its thresholds keep the margin."""
     moves = {}
     for knob, group in _groups(sites):
         steps = np.zeros(len(knob.gain))
+        # One accumulator step of the value, and the parameter's float32 spacing in such steps.
+        unit = group[0].scale / np.where(knob.gain == 0, 1.0, knob.gain)
+        parameter = model.get_initializer(knob.initializer).astype(np.float32).reshape(-1)
+        grain = np.abs(np.spacing(parameter) / np.where(unit == 0, 1.0, unit))
         for c in np.flatnonzero(knob.gain):
             reals = np.concatenate([_undecided(site, c) for site in group])
-            steps[c] = _shift(reals, margin)
+            steps[c] = _shift(reals, margin, grain[c])
         if steps.any():
-            gain = np.where(knob.gain == 0, 1.0, knob.gain)
-            moves[knob.initializer] = -steps * group[0].scale / gain
+            moves[knob.initializer] = -steps * unit
     return moves
 
 
@@ -122,10 +125,11 @@ def _undecided(site: Site, channel: np.intp) -> FloatArray:
     return real.clip(integers - 1 + _NUDGE, integers - _NUDGE)
 
 
-def _shift(reals: FloatArray, margin: float) -> float:
+def _shift(reals: FloatArray, margin: float, grain: float) -> float:
     """The smallest shift u with all ``reals + u`` at least ``margin`` from the integers.
 
     Where no shift does it: the one with the largest distance. 0 where it is reached already.
+    Shifts come in multiples of ``grain``, so that much is aimed at beyond the margin.
     """
     if not reals.size:
         return 0.0
@@ -133,9 +137,9 @@ def _shift(reals: FloatArray, margin: float) -> float:
     gaps = np.diff(fractions, append=fractions[0] + 1)
     best = gaps.max() / 2
     reached = np.abs(reals - np.rint(reals)).min()
-    if reached >= min(margin, best / _SLACK):
+    if reached >= min(margin, _ENOUGH * best - grain):
         return 0.0
-    target = min(margin * _SLACK, best)
+    target = min(margin + grain, best)
     wide = gaps >= 2 * target - 1e-12
     # Integers may come to lie at these fractions: the ends of each wide gap.
     ends = np.concatenate([fractions[wide] + target, (fractions + gaps)[wide] - target])
