@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 a check failed (or a bug of ours), 2 bad input or usage,
 """
 
 import errno
+import os
 
 from divqat_brevitas.errors import DivQATError, InputError
 
@@ -45,6 +46,14 @@ def is_bug(error: BaseException) -> bool:
 
 
 def _explain_known(error: BaseException) -> tuple[str, int] | None:
+    if isinstance(error, InputError):
+        return str(error), error.exit_code
+    if _is_disk_full(error):
+        return (
+            f"the disk is full ({error}). Free space, then run the same command again: what "
+            "was finished is kept.",
+            InputError.exit_code,
+        )
     if isinstance(error, DivQATError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -55,18 +64,18 @@ def _explain_known(error: BaseException) -> tuple[str, int] | None:
             "model.name; then run the same command again: what was finished is kept.",
             InputError.exit_code,
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"the disk is full{_where(error)}. Free space, then run the same command again: "
-            "what was finished is kept.",
-            InputError.exit_code,
-        )
     if isinstance(error, OSError) and error.filename is not None:
         return (
-            f"{error.strerror}{_where(error)}. Check the path and its permissions.",
+            f"{error.strerror}: {error.filename}. Check the path and its permissions.",
             InputError.exit_code,
         )
     return None
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    # By its text too: it comes out of Rust (safetensors) and of FINN's log as other exceptions.
+    texts = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+    return any(text in str(error) for text in texts)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -74,7 +83,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "not enough memory" in str(error)
     )
-
-
-def _where(error: OSError) -> str:
-    return f": {error.filename}" if error.filename is not None else ""

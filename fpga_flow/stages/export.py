@@ -1,7 +1,7 @@
 """Export: every quantized victim to QONNX, through the parity gate, one cell a victim.
 
 Reads train/. Writes export/: <victim>.onnx, the settled weights that it equals
-(<victim>.safetensors), network_<victim>.json (one row a layer) and parity.json.
+(<victim>.safetensors), network_<variant>.json (one row a layer) and parity.json.
 """
 
 from dataclasses import asdict
@@ -32,12 +32,9 @@ def run(context: StageContext) -> None:
 def outputs(victim: VictimId) -> list[str]:
     """Files of one victim, within export/."""
     stem = victim.stem
-    return [
-        f"{stem}.onnx",
-        f"{stem}.safetensors",
-        f"network_{stem}.json",
-        f"parity_{stem}.json",
-    ]
+    # Another seed's network has the same layers.
+    layers = [] if victim.suffix else [f"network_{stem}.json"]
+    return [f"{stem}.onnx", f"{stem}.safetensors", f"parity_{stem}.json", *layers]
 
 
 def _export(context: StageContext, victim: VictimId) -> None:
@@ -56,8 +53,9 @@ def _export(context: StageContext, victim: VictimId) -> None:
         )
     record = {"variant": victim.variant, "seed": victim.seed, "bits": config.model.bits}
     save_weights(folder / f"{victim.stem}.safetensors", report.model, record)
-    layers = [asdict(row) for row in report.network.describe()]
-    write_json(folder / f"network_{victim.stem}.json", layers)
+    if not victim.suffix:
+        layers = [asdict(row) for row in report.network.describe()]
+        write_json(folder / f"network_{victim.stem}.json", layers)
     write_json(folder / f"parity_{victim.stem}.json", _parity(report))
 
 
