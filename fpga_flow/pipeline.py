@@ -63,6 +63,7 @@ def execute(
             stage.check(config)
     with run.lock():
         run.save_config(config)
+        _use_threads(config)
         by_name = {stage.name: stage for stage in stages}
         if only is not None:
             _require_upstream(run, config, by_name, by_name[only])
@@ -73,6 +74,13 @@ def execute(
             if stage.name == until:
                 break
         return outcomes
+
+
+def _use_threads(config: Config) -> None:
+    if config.run.threads is not None:
+        import torch
+
+        torch.set_num_threads(config.run.threads)
 
 
 def _advance(run: RunDirectory, config: Config, stage: Stage, progress: Progress) -> Outcome:
@@ -107,7 +115,8 @@ def _advance(run: RunDirectory, config: Config, stage: Stage, progress: Progress
         outcome = record("done", outputs=context.finish(before))
     except ToolMissingError as e:
         progress.log(f"{stage.name}: not run: {e}")
-        return record("missing-tool", str(e))
+        # What other settings made must not pass for a result of these.
+        return record("missing-tool", str(e), context.finish(before))
     except KeyboardInterrupt:
         record("failed", "interrupted")
         raise

@@ -6,6 +6,7 @@ and its files are those of an earlier run, even if that run was killed after it.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -84,16 +85,20 @@ class StageContext:
             True where the work was done now.
         """
         record_file = self._records / f"{name}.json"
-        paths = {self.output(output).relative_to(self.run.path).as_posix() for output in outputs}
         self._cells.add(name)
         inputs = sha256_text(json.dumps([metadata.version("divqat"), dict(key)], sort_keys=True))
         recorded = _read_record(record_file)
+        paths = {f"{self.stage}/{output}" for output in outputs}
         if recorded.get("inputs") == inputs and not self.run.damage(recorded["outputs"]):
+            self._outputs |= paths
             return False
         self._scratch = self._records / f"{name}.{inputs[:16]}.scratch"
         self._remove_scratch(name, keep=self._scratch)
+        # Said beforehand, so that what a killed cell leaves is known to whom it belongs.
+        write_json(record_file, {"inputs": None, "outputs": dict.fromkeys(sorted(paths))})
         work()
         write_json(record_file, {"inputs": inputs, "outputs": self.run.hashes(paths)})
+        self._outputs |= paths
         self._remove_scratch(name)
         return True
 
@@ -125,7 +130,11 @@ class StageContext:
         for relative in stale - set(made):
             path = (self.run.path / relative).resolve()
             # The names come from a file: never remove what is not this stage's.
-            if path.is_relative_to(self.folder.resolve()):
+            if self.folder.resolve() not in path.parents:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
                 path.unlink(missing_ok=True)
         return made
 

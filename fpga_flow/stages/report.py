@@ -9,8 +9,8 @@ from fpga_flow.stages.context import StageContext
 def run(context: StageContext) -> None:
     """Write both; the numbers stay where the page cannot be drawn."""
     context.output("results.json")
-    context.output("index.html")
     report.build_report(context.run.path)
+    context.output("index.html")
 
 
 def summary(directory: Path) -> str:

@@ -168,11 +168,21 @@ def test_a_manifest_cannot_make_us_delete_outside_the_stage(tmp_path):
     run = RunDirectory(tmp_path / "run")
     execute(run.path, fakes)
     other = run.path / "compile/build/a/1.v"
-    for name in ("../precious", "compile/build/a/1.v", str(precious)):
+    names = (
+        "../precious",
+        "compile/build/a/1.v",
+        str(precious),
+        ".",
+        "train/..",
+        "train/.",
+        "compile",
+    )
+    for name in names:
         run.write_record("train", StageRecord("failed", {}, {name: "0"}))
         execute(run.path, fakes)
         assert precious.exists()
         assert other.exists()
+        assert (run.path / "train" / "victims.json").exists()
 
 
 def test_a_failed_check_stops_and_is_recorded(tmp_path):
@@ -201,6 +211,17 @@ def test_a_missing_tool_does_not_stop_the_rest(tmp_path):
     fakes.compile_raises = None
     assert execute(tmp_path, fakes) == ["compile", "report"]
     assert execute(tmp_path, fakes) == []
+
+
+def test_a_missing_tool_leaves_no_results_of_other_settings(tmp_path):
+    fakes = Fakes()
+    execute(tmp_path, fakes)
+    fakes.compile_raises = MISSING
+    execute(tmp_path, fakes, ["compile.clock_ns=5"])
+    assert not (tmp_path / "compile" / "build" / "a" / "1.v").exists()
+    record = RunDirectory(tmp_path).record("compile")
+    assert record is not None
+    assert record.outputs == {}
 
 
 def test_what_needs_a_missing_tool_is_not_run_either(tmp_path):
@@ -302,9 +323,20 @@ def test_killed_anywhere_a_run_ends_with_the_same_files(tmp_path):
     assert count > len(expected)
 
 
+def test_what_a_killed_cell_of_other_settings_left_is_removed(tmp_path):
+    # The second victim's first file was just written, its record was not.
+    process = FORK.Process(target=killed, args=(tmp_path, 8, True))
+    process.start()
+    process.join()
+    assert (tmp_path / "train" / "qat.txt").exists()
+    execute(tmp_path, Fakes(), ["train.variants=float"])
+    names = sorted(file.name for file in (tmp_path / "train").iterdir())
+    assert names == ["float.json", "float.txt", "victims.json"]
+
+
 def test_killed_runs_do_not_repeat_finished_cells(tmp_path):
-    # Files of a run so far: config, manifest, then two files and a record for the first victim.
-    process = FORK.Process(target=killed, args=(tmp_path, 5, True))
+    # Files so far: config, manifest, then a record, two files and the record of a first victim.
+    process = FORK.Process(target=killed, args=(tmp_path, 6, True))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

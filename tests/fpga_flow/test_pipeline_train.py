@@ -198,7 +198,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path):
     [
         ("data.name=digitz", "did you mean 'digits'"),
         ("model.name=digits-cn", "did you mean 'digits-cnn'"),
-        ("model.name=cnv", "at least 30x30"),
+        ("model.name=cnv", "needs images of at least"),
     ],
 )
 def test_training_checks_names_first(override, part):
