@@ -49,10 +49,15 @@ class Section(BaseModel):
 
 
 class RunSection(Section):
-    """``[run]``: the run's name and the seeds every victim is trained with."""
+    """``[run]``: the run's name, and the seeds every victim is trained with.
+
+    ``threads`` is PyTorch's number of threads (None: one a core). Small networks are
+    fastest with one, and equal results to the last bit need an equal number.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seeds: Seeds = (0,)
+    threads: Count | None = None
 
 
 class DataSection(Section):
