@@ -8,6 +8,7 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, Images, check_images
+from divqat_brevitas.inference import device_of, evaluating, plain
 
 
 @runtime_checkable
@@ -52,19 +53,12 @@ class TorchPredictor:
             InputError: bad images, or images of a shape the module does not take.
         """
         check_images(images)
-        flags = {m: m.training for m in self.module.modules()}
-        parameter = next(self.module.parameters(), None)
-        device = torch.device("cpu") if parameter is None else parameter.device
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                parts = [
-                    self._forward(images[i : i + self.batch_size], device)
-                    for i in range(0, len(images), self.batch_size)
-                ]
-        finally:
-            for module, training in flags.items():
-                module.training = training
+        device = device_of(self.module)
+        with evaluating(self.module):
+            parts = [
+                self._forward(images[i : i + self.batch_size], device)
+                for i in range(0, len(images), self.batch_size)
+            ]
         return np.concatenate(parts)
 
     def _forward(self, images: Images, device: torch.device) -> Answers:
@@ -76,7 +70,7 @@ class TorchPredictor:
             raise InputError(
                 f"{type(self.module).__name__} cannot predict images of shape {images.shape}: {e}"
             ) from e
-        value = getattr(output, "value", output)
+        value = plain(output)
         if not isinstance(value, torch.Tensor):
             raise InputError(
                 f"{type(self.module).__name__} must answer with a tensor of logits, "

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from divqat_brevitas.inference import evaluating, plain
+
 
 def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
     """Logits in evaluation mode; the model's mode is put back afterwards.
@@ -15,15 +17,8 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor
     Returns:
         (N, classes) float32.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            parts = [model(to_input(batch)) for batch in torch.split(images, batch_size)]
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return torch.cat([getattr(part, "value", part) for part in parts])
+    with evaluating(model):
+        return torch.cat([plain(model(to_input(x))) for x in torch.split(images, batch_size)])
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.files import sha256_text
+from divqat_brevitas.inference import plain
 from divqat_brevitas.training.augment import augmented
 from divqat_brevitas.training.checkpoint import load_tensors, restore, save_tensors
 from divqat_brevitas.training.evaluate import accuracy, to_input
@@ -223,11 +224,10 @@ class _Loop:
                 for group in self.optimizer.param_groups:
                     group["lr"] = s.learning_rate * _rate(done)
                 x = augmented(to_input(self.images[index]), s.augment, generator)
-                logits = self.model(x)
-                loss = self.criterion(getattr(logits, "value", logits), self.labels[index], x)
-                if not math.isfinite(float(loss)):
+                loss = self.criterion(plain(self.model(x)), self.labels[index], x)
+                if not math.isfinite(loss.item()):
                     raise TrainingDivergedError(
-                        f"training {self.name} diverged: the loss is {float(loss)} in epoch "
+                        f"training {self.name} diverged: the loss is {loss.item()} in epoch "
                         f"{number + 1}, step {step + 1}. Lower the learning rate "
                         f"(now {s.learning_rate}) or the divergence weight; the checkpoint of "
                         "the epoch before is kept."
@@ -237,7 +237,7 @@ class _Loop:
                 nn.utils.clip_grad_norm_(self.parameters, s.clip_norm)
                 self.optimizer.step()
                 for key, value in (("loss", loss), *self.criterion.terms.items()):
-                    sums[key] = sums.get(key, 0.0) + float(value) * len(index)
+                    sums[key] = sums.get(key, 0.0) + value.item() * len(index)
         row = {key: value / len(self.images) for key, value in sums.items() if key != "total"}
         return {"epoch": number + 1, **row}
 

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.proxy import ActQuantProxyFromInjector
-from torch import Tensor, nn
+from torch import nn
 
+from divqat_brevitas.inference import device_of, evaluating, plain
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Threshold
 
@@ -19,15 +20,8 @@ FloatArray = npt.NDArray[np.float32]
 
 def logits_of(model: nn.Module, images: FloatArray) -> FloatArray:
     """Logits, float32 (N, classes), in evaluation mode; the model's modes are put back."""
-    modes = [(module, module.training) for module in model.modules()]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval()
-    try:
-        with torch.no_grad():
-            output = _value(model(torch.tensor(images, device=device)))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model):
+        output = plain(model(torch.tensor(images, device=device_of(model))))
     logits: FloatArray = output.float().cpu().numpy()
     return logits.reshape(len(images), -1)
 
@@ -78,7 +72,7 @@ def _recording(model: nn.Module) -> Iterator[list[tuple[bool, FloatArray]]]:
     calls: list[tuple[bool, FloatArray]] = []
 
     def hook(module: Any, _: Any, output: Any) -> None:
-        value = _value(output)
+        value = plain(output)
         weighted = isinstance(module, QuantWeightBiasInputOutputLayer)
         if weighted and module.bias is not None:
             shape = (1, -1) + (1,) * (value.dim() - 2)
@@ -99,8 +93,3 @@ def _is_observed(module: nn.Module) -> bool:
             module.weight_quant.is_quant_enabled and not module.output_quant.is_quant_enabled
         )
     return isinstance(module, ActQuantProxyFromInjector) and bool(module.is_quant_enabled)
-
-
-def _value(output: Any) -> Tensor:
-    value: Tensor = getattr(output, "value", output)
-    return value
