@@ -11,8 +11,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.data import QueryPool, dataset_info, load, query_pool
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.extraction import (
     KnockoffNets,
     Predictor,
@@ -83,9 +82,12 @@ def check(config: Config) -> None:
         make_oracle(oracle)
     for attack in attacks(config):
         _thief(config, attack)
-    for pool in config.attack.pools:
-        query_pool(pool, config.data.name, 1, 0, config.data.root)
-        _require_pool_size(config, pool)
+    chosen = config.attack
+    for pool, strategy in itertools.product(chosen.pools, chosen.strategies):
+        # What is drawn or rendered does not run out: one image shows that it can be had.
+        finite = pool == "in" or pool.startswith("dataset:")
+        count = _pool_size(config, pool, strategy, max(chosen.budgets)) if finite else 1
+        query_pool(pool, config.data.name, count, 0, config.data.root)
 
 
 def run(context: StageContext) -> None:
@@ -127,7 +129,9 @@ class _Robber:
             images, labels = split(self.config, "test")
             self._loaded = predictor(self.context, self.victim, self.engine), images, labels
         model, images, labels = self._loaded
-        pool = _pool(self.config, attack)
+        count = _pool_size(self.config, attack.pool, attack.strategy, attack.budget)
+        data = self.config.data
+        pool = query_pool(attack.pool, data.name, count, attack.seed, data.root)
         thief = _thief(self.config, attack)
         result = thief.run(Victim(model, oracle=attack.oracle, budget=attack.budget), pool)
         row = attack_row(
@@ -159,24 +163,14 @@ def _thief(config: Config, attack: Attack) -> KnockoffNets:
     )
 
 
-def _pool(config: Config, attack: Attack) -> QueryPool:
-    """As many images as the thief may ask; twice as many for one who chooses among them."""
-    count = attack.budget * (2 if attack.strategy == "adaptive" else 1)
-    if attack.pool == "in":
-        count = min(count, _images_of_a_kind(config))
-    return query_pool(attack.pool, config.data.name, count, attack.seed, config.data.root)
+def _pool_size(config: Config, pool: str, strategy: str, budget: int) -> int:
+    """As many images as the thief may ask; for one who chooses among them twice as many.
 
-
-def _images_of_a_kind(config: Config) -> int:
-    return len(load(config.data.name, "pool", config.data.root)[1])
-
-
-def _require_pool_size(config: Config, pool: str) -> None:
+    Of the victim's own kind the choosing thief gets all there are, if they are fewer.
+    """
+    if strategy != "adaptive":
+        return budget
     if pool != "in":
-        return
-    there, wanted = _images_of_a_kind(config), max(config.attack.budgets)
-    if wanted > there:
-        raise InputError(
-            f"attack.budgets has {wanted}, but the pool 'in' of {config.data.name} has {there} "
-            "images. Lower the budget or take another pool."
-        )
+        return 2 * budget
+    there = len(load(config.data.name, "pool", config.data.root)[1])
+    return max(budget, min(2 * budget, there))

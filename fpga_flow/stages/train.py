@@ -114,6 +114,7 @@ def _train(context: StageContext, victim: VictimId) -> None:
         "seed": victim.seed,
         "model": config.model.name,
         "bits": _bits(config, victim),
+        "parameters": sum(p.numel() for p in network.parameters()),
         "history": history,
     }
     save_weights(context.folder / victim.weights, network, record)
@@ -194,15 +195,11 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
     """One row a victim, all numbers on test data."""
     config = context.config
     images, labels = _tensors(config, "test")
-    answers = {}
     rows = []
     for victim in victims(config):
-        network = trained(context, victim)
-        reference = identify(config, "float", victim.seed)
-        for one in (reference, victim):
-            if one not in answers:
-                answers[one] = logits_of(trained(context, one), images).numpy()
-        logits = answers[victim]
+        logits = logits_of(trained(context, victim), images).numpy()
+        float_victim = trained(context, identify(config, "float", victim.seed))
+        reference = logits_of(float_victim, images).numpy()
         record = read_json(context.folder / _record(victim))
         rows.append(
             {
@@ -212,9 +209,9 @@ def _rows(context: StageContext) -> list[dict[str, Any]]:
                 "preset": config.divqat.preset if victim.variant == "divqat" else None,
                 "accuracy": float((logits.argmax(axis=1) == labels.numpy()).mean()),
                 "ece": ece(logits, labels.numpy()),
-                "l1_to_reference": l1_to_reference(logits, answers[reference]),
-                "flips_from_reference": flips_from_reference(logits, answers[reference]),
-                "parameters": sum(p.numel() for p in network.parameters()),
+                "l1_to_reference": l1_to_reference(logits, reference),
+                "flips_from_reference": flips_from_reference(logits, reference),
+                "parameters": record["parameters"],
                 "epochs": len(record["history"]),
             }
         )

@@ -213,7 +213,7 @@ def test_training_checks_names_first(override, part):
         ("attack.pools=leters", "did you mean 'letters'"),
         ("attack.treatments=argmx", "did you mean 'argmax'"),
         ("attack.surrogates=vgg", "did you mean 'vgg-"),
-        ("attack.budgets=100000", "attack.budgets has 100000.*'in' of digits has"),
+        ("attack.budgets=100000", "the pool 'in' has 200 images, 100000 were asked for"),
     ],
 )
 def test_attacks_check_names_and_pools_first(override, part):
