@@ -18,6 +18,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import replacing
 
 Tensors = dict[str, Tensor]
+_KEY = "divqat"
 
 
 def save_tensors(path: Path, tensors: Tensors, record: dict[str, Any]) -> None:
@@ -29,7 +30,9 @@ def save_tensors(path: Path, tensors: Tensors, record: dict[str, Any]) -> None:
     stored = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     text = json.dumps(record, sort_keys=True, allow_nan=False)
     with replacing(path) as temporary:
-        save_file(stored, temporary, metadata={"record": text, "digest": _digest(stored, text)})
+        # One key: the order of several in the file is random, and equal content gives equal bytes.
+        header = json.dumps({"digest": _digest(stored, text), "record": text})
+        save_file(stored, temporary, metadata={_KEY: header})
 
 
 def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -46,11 +49,15 @@ def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as e:
         raise _corrupt(path, str(e)) from e
-    if "digest" not in metadata or "record" not in metadata:
-        raise _corrupt(path, "it has no record and digest of divqat")
-    if metadata["digest"] != _digest(tensors, metadata["record"]):
+    try:
+        header = json.loads(metadata[_KEY])
+        text, digest = str(header["record"]), header["digest"]
+        record: dict[str, Any] = json.loads(text)
+    except (KeyError, TypeError, ValueError) as e:
+        raise _corrupt(path, "it has no record and digest of divqat") from e
+    if digest != _digest(tensors, text):
         raise _corrupt(path, "its content does not match its digest")
-    return tensors, json.loads(metadata["record"])
+    return tensors, record
 
 
 def save_weights(path: Path, model: nn.Module, record: dict[str, Any]) -> None:

@@ -196,6 +196,8 @@ def test_a_corrupt_checkpoint_is_refused(damage: str, reference: nn.Module, tmp_
 def test_weights_round_trip(reference: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     save_weights(file, reference, {"bits": "float", "seed": 0})
+    save_weights(tmp_path / "same.safetensors", reference, {"bits": "float", "seed": 0})
+    assert file.read_bytes() == (tmp_path / "same.safetensors").read_bytes()
     other = build_model("digits-cnn", (1, 8, 8), 10, seed=5)
     assert load_weights(file, other) == {"bits": "float", "seed": 0}
     assert equal(state(reference), state(other))
