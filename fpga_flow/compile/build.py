@@ -117,7 +117,7 @@ class FinnBuild:
             >>> FinnBuild.load(Path("runs/demo/compile/qat")).estimates.lut  # doctest: +SKIP
             1393.0
         """
-        folder = Path(folder)
+        folder = Path(folder).absolute()  # the worker runs in a folder of its own
         if not (folder / RECORD).exists():
             raise InputError(f"{folder} holds no finished FINN build. Run `divqat compile` first.")
         record = read_json(folder / RECORD)
