@@ -83,8 +83,9 @@ def compare_steps(
     with FinnSession(build) as session:
         for start in range(0, len(images), _IMAGES):
             part = slice(start, start + _IMAGES)
-            expected: Integers = network.run(images[part])
-            if reference is not None:
+            if reference is None:
+                expected: Integers = network.run(images[part])
+            else:
                 expected = {name: values[part] for name, values in reference.items()}
             for step in build.steps:
                 outputs = session.run(step, images[part])

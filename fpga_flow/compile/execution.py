@@ -1,12 +1,14 @@
 """Execute FINN's step models in Python, inside the worker process.
 
 FINN and QONNX execute one image at a time, 3 to 10 ms each, nearly all of it overhead. Here a
-batch goes through the graph node by node: operators that are known to take a batch get it whole,
-every other one (QONNX's Im2Col mixes up images of a batch) is executed image by image by its own
-``execute_node``, unchanged.
+batch goes through the graph node by node, by the operators' own ``execute_node``. Operators that
+are known to take a batch get it whole. QONNX's Im2Col mixes up the images of a batch, but treats
+channels alike: there the batch becomes channels of one image. Every other operator is executed
+image by image.
 """
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ from onnx import NodeProto
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_node
 from qonnx.custom_op.registry import getCustomOp
-from qonnx.util.basic import get_preferred_qonnx_opset, sanitize_quant_values
+from qonnx.util.basic import get_preferred_qonnx_opset
 
 from fpga_flow.compile.flow import PARENT, STEP_NAMES
 from fpga_flow.compile.steps import code_add
 
 Array = npt.NDArray[Any]
 CHUNK = 64
+_ROUNDING = 1e-2  # as in QONNX
 _WHOLE_BATCH = {
     "Quant",
     "MultiThreshold",
@@ -32,6 +35,8 @@ _WHOLE_BATCH = {
     "Thresholding",
     "Pool",
 }
+_CHANNELS_ALIKE = {"Im2Col", "ConvolutionInputGenerator"}
+_HARDWARE = "finn.custom_op.fpgadataflow"
 _PARTITION = "StreamingDataflowPartition"
 _FIRST_CHILD = STEP_NAMES.index("step_create_dataflow_partition")
 
@@ -42,17 +47,14 @@ def execute_step(job: dict[str, Any]) -> None:
     Args:
         job: ``models`` (folder), ``step``, ``images`` (.npz with ``x``: codes or floats, NCHW),
             ``output`` (.npz to write: ``output`` float32 (N, classes), and ``codes_0``,
-            ``codes_1``, ... int64, NCHW or (N, features), one an activation in network order).
+            ``codes_1``, ... int16, NCHW or (N, features), one an activation in network order).
     """
-    from finn.util.verification import despecialize_model
-
     folder, step = Path(job["models"]), str(job["step"])
-    model = despecialize_model(ModelWrapper(str(folder / f"{step}.onnx")))
+    model = _load(folder / f"{step}.onnx")
     # From the partition on, the models hold the accelerator; what is left on the host (the
     # transpose to NHWC, say) is in the parent.
-    parent = None
-    if STEP_NAMES.index(step) >= _FIRST_CHILD:
-        parent = ModelWrapper(str(folder / f"{PARENT}.onnx"))
+    inside = STEP_NAMES.index(step) >= _FIRST_CHILD
+    parent = _load(folder / f"{PARENT}.onnx") if inside else None
     with np.load(job["images"], allow_pickle=False) as file:
         images = file["x"].astype(np.float32)
     chunks = [
@@ -60,6 +62,14 @@ def execute_step(job: dict[str, Any]) -> None:
     ]
     joined = {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
     np.savez(job["output"], allow_pickle=False, **joined)
+
+
+@functools.lru_cache(maxsize=32)
+def _load(path: Path) -> ModelWrapper:
+    """A model whose hardware layers are executed by their Python definitions."""
+    from finn.util.verification import despecialize_model
+
+    return despecialize_model(ModelWrapper(str(path)))
 
 
 def execute(
@@ -85,15 +95,17 @@ def execute(
             inside = execute(child, context[node.input[0]])
             context[node.output[0]] = inside[child.graph.output[0].name]
             continue
-        context = sanitize_quant_values(wide, node.input, context)
         moving = [name for name in node.input if name not in still]
         if not moving or node.op_type in _WHOLE_BATCH or node.domain in ("", "ai.onnx"):
             execute_node(node, context, wide.graph, _opset(wide, node))
+        elif node.op_type in _CHANNELS_ALIKE:
+            _images_as_channels(model, single, context)
         else:
             _image_by_image(model, single, context, set(moving))
-        if not moving:
+        if moving:
+            _make_whole(model, node, context)
+        else:
             still.update(node.output)
-        context = sanitize_quant_values(wide, node.output, context)
     return {**inside, **context}
 
 
@@ -153,7 +165,7 @@ def _run(model: ModelWrapper, parent: ModelWrapper | None, images: Array) -> dic
         context = execute(parent, images, model)
         output = context[parent.graph.output[0].name]
     codes = activation_codes(model, context)
-    named = {f"codes_{index}": values for index, values in enumerate(codes)}
+    named = {f"codes_{index}": values.astype(np.int16) for index, values in enumerate(codes)}
     return {"output": output.reshape(len(images), -1), **named}
 
 
@@ -178,6 +190,44 @@ def _widen(model: ModelWrapper, batch: int) -> ModelWrapper:
                 raise RuntimeError(f"tensor {tensor.name} has no batch axis of 1")
             axis.dim_value = batch
     return wide
+
+
+def _make_whole(model: ModelWrapper, node: NodeProto, context: dict[str, Array]) -> None:
+    """Round what is declared an integer, as QONNX does between nodes.
+
+    Raises:
+        RuntimeError: it is no integer, or overflows the wires of a hardware layer. (Before the
+            hardware, FINN's own annotations can be too narrow for a moment.)
+    """
+    for name in node.output:
+        declared = model.get_tensor_datatype(name)
+        if declared.is_integer():
+            values = context[name]
+            whole = np.rint(values)
+            if np.abs(values - whole).max() > _ROUNDING:
+                raise RuntimeError(f"{name} is declared {declared.name}, but is no integer")
+            in_hardware = node.domain.startswith(_HARDWARE)
+            if in_hardware and (whole.min() < declared.min() or whole.max() > declared.max()):
+                raise RuntimeError(
+                    f"{name} holds {whole.min():g} to {whole.max():g}, outside {declared.name}"
+                )
+            context[name] = whole
+
+
+def _images_as_channels(model: ModelWrapper, node: NodeProto, context: dict[str, Array]) -> None:
+    images = context[node.input[0]]  # (N, H, W, C)
+    count, height, width, channels = images.shape
+    folded = images.transpose(1, 2, 0, 3).reshape(1, height, width, count * channels)
+    _, out_height, out_width, columns = model.get_tensor_shape(node.output[0])
+    one = {
+        node.input[0]: folded,
+        node.output[0]: np.zeros((1, out_height, out_width, columns * count), dtype=np.float32),
+    }
+    execute_node(node, one, model.graph, _opset(model, node))
+    windows = one[node.output[0]].reshape(out_height, out_width, -1, count, channels)
+    context[node.output[0]] = windows.transpose(3, 0, 1, 2, 4).reshape(
+        count, out_height, out_width, columns
+    )
 
 
 def _image_by_image(

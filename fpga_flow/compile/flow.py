@@ -20,6 +20,7 @@ from fpga_flow.compile.rtl import collect_rtl
 from fpga_flow.lowering import clean
 
 PARENT = "dataflow_parent"
+STEP_MARK = "--- "  # begins the log line that names a step
 Step = Callable[[ModelWrapper, Any], ModelWrapper]
 STEPS: tuple[str | Step, ...] = (
     steps.step_integer_input,
@@ -81,38 +82,21 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         StepFailedError: a step failed.
     """
     import finn.builder.build_dataflow as builder
-    import finn.builder.build_dataflow_config as config
     from finn.util.config import extract_model_config_to_json
 
     # FINN draws tensor names; the same network must give the same files.
     random.seed(0)
     np.random.seed(0)
-    folder, settings = Path(job["folder"]), job["settings"]
+    folder, folding = Path(job["folder"]), job["settings"]["folding_json"]
     models = folder / "intermediate_models"
     models.mkdir(parents=True)
-    folding = settings["folding_json"]
-    cfg = config.DataflowBuildConfig(
-        output_dir=str(folder),
-        synth_clk_period_ns=settings["clock_ns"],
-        target_fps=None if folding else settings["target_fps"],
-        folding_config_file=Path(folding) if folding else None,
-        standalone_thresholds=settings["standalone_thresholds"],
-        generate_outputs=[config.DataflowOutputType.ESTIMATE_REPORTS],
-        steps=[s for s in STEPS if s is not steps.step_prefer_rtl or settings["rtl_below_4_bits"]],
-        save_intermediate_models=True,
-        enable_build_pdb_debug=False,
-        **_device(settings),
-    )
+    cfg = _config(folder, job["settings"])
     model = clean(Path(job["onnx"]))
-    report: dict[str, Any] = {
-        "activations": _activations(model),
-        "output_layer": _last_layer(model),
-        "input_shape": [int(n) for n in model.get_tensor_shape(model.graph.input[0].name)[1:]],
-    }
+    report = _network(model)
     seconds: dict[str, float] = {}
     for step in builder.resolve_build_steps(cfg):
         name = step.__name__
-        print(f"--- {name}", flush=True)
+        print(f"{STEP_MARK}{name}", flush=True)
         if name == "step_apply_folding_config" and folding:
             check_folding(model, read_folding(Path(folding)), folding)
         start = time.monotonic()
@@ -138,6 +122,25 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
+def _config(folder: Path, settings: dict[str, Any]) -> Any:
+    """FINN's build configuration."""
+    import finn.builder.build_dataflow_config as config
+
+    folding = settings["folding_json"]
+    wanted = [s for s in STEPS if s is not steps.step_prefer_rtl or settings["rtl_below_4_bits"]]
+    return config.DataflowBuildConfig(
+        output_dir=str(folder),
+        synth_clk_period_ns=settings["clock_ns"],
+        target_fps=None if folding else settings["target_fps"],
+        folding_config_file=Path(folding) if folding else None,
+        standalone_thresholds=settings["standalone_thresholds"],
+        generate_outputs=[config.DataflowOutputType.ESTIMATE_REPORTS],
+        steps=wanted,
+        save_intermediate_models=True,
+        **_device(settings),
+    )
+
+
 def _device(settings: dict[str, Any]) -> dict[str, Any]:
     from finn.util.basic import part_map
 
@@ -148,21 +151,20 @@ def _device(settings: dict[str, Any]) -> dict[str, Any]:
     return {"board": settings["board"]}
 
 
-def _activations(model: ModelWrapper) -> list[str]:
-    """Tensor names of the activation quantizers behind the first, which quantizes the image."""
-    names = [
+def _network(model: ModelWrapper) -> dict[str, Any]:
+    """What build.json says of the QONNX network, by the names the lowering uses too."""
+    activations = [
         str(node.output[0])
         for node in model.graph.node
         if node.op_type in ("Quant", "BipolarQuant")
         and model.get_initializer(node.input[0]) is None
     ]
-    return names[1:]
-
-
-def _last_layer(model: ModelWrapper) -> str | None:
-    """Name of the layer that writes the last accumulators."""
-    names = [n.name for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
-    return names[-1] if names else None
+    layers = [n.name for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
+    return {
+        "activations": activations[1:],  # the first quantizes the image
+        "output_layer": layers[-1],
+        "input_shape": [int(n) for n in model.get_tensor_shape(model.graph.input[0].name)[1:]],
+    }
 
 
 def _record(model: ModelWrapper, name: str, report: dict[str, Any]) -> None:

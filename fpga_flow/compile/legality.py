@@ -119,7 +119,7 @@ def _check_layer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None
     if weights is None or weights.op_type not in _QUANTIZERS:
         return "its weights are floats", "Give the layer a weight quantizer (weight_quant=...)"
     if not _quantized(model, node.input[0]):
-        return "its input are floats", "Put a QuantIdentity or a QuantReLU in front of it"
+        return "its input is float", "Put a QuantIdentity or a QuantReLU in front of it"
     return _check_groups(model, node) if node.op_type == "Conv" else None
 
 

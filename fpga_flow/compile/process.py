@@ -13,10 +13,9 @@ from typing import Any, Self
 from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.compile.errors import BuildError
+from fpga_flow.compile.flow import STEP_MARK
 
 _TAIL_LINES = 25
-
-
 _INSTALL = (
     "Install it with `pip install '.[finn]'` and then `pip install --no-deps mip finn-plus` "
     "(its published pins contradict torch 2.13). No Vivado is needed."
@@ -157,7 +156,7 @@ class Worker:
 
     def _last_step(self, job: dict[str, Any]) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        started = [line.removeprefix("--- ") for line in lines if line.startswith("--- ")]
+        started = [line.removeprefix(STEP_MARK) for line in lines if line.startswith(STEP_MARK)]
         return started[-1] if started else str(job["kind"])
 
 

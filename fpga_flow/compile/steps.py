@@ -21,6 +21,7 @@ import numpy as np
 from onnx import NodeProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.registry import getCustomOp
+from qonnx.transformation.infer_datatypes import InferDataTypes
 from qonnx.util.basic import remove_by_name
 
 from fpga_flow.lowering import LoweringError, clean, lower
@@ -29,12 +30,13 @@ from fpga_flow.lowering.ir import Threshold
 INPUT_SCALE = "divqat.input_scale"
 OUTPUT_AFFINE = "divqat.output_affine"
 THRESHOLDS = "divqat.thresholds"
+_REORDERING = ("Flatten", "Identity", "Reshape", "Transpose")
 
 
 def step_integer_input(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     """Let the graph take integer codes instead of floats.
 
-    A Quant on the graph input with one scale (such as 1/255 on pixels/255) becomes
+    A Quant on the (flattened) graph input with one scale, such as 1/255 on pixels/255, becomes
     ``Mul(scale)`` on a UINT8 (or smaller, or signed) graph input. Streamlining moves the Mul
     away, and the hardware takes raw pixels; stock FINN would build a float thresholding layer
     with 255 steps. Anything else on the input is left alone. The scale is kept in the model's
@@ -51,11 +53,9 @@ def step_integer_input(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     model = clean(model)
     _fold_constant_biases(model)
     _record_thresholds(model)
-    pixels = model.graph.input[0].name
-    consumers = model.find_consumers(pixels)
-    if len(consumers) != 1 or consumers[0].op_type != "Quant" or consumers[0].input[0] != pixels:
+    quant = _first_quantizer(model)
+    if quant is None:
         return model
-    quant = consumers[0]
     scale, zero_point, bits = (model.get_initializer(name) for name in quant.input[1:4])
     if scale is None or bits is None or np.any(zero_point != 0) or scale.size != 1:
         return model
@@ -66,9 +66,9 @@ def step_integer_input(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     mul = helper.make_node("Mul", list(quant.input[:2]), list(quant.output), name=quant.name)
     model.graph.node.remove(quant)
     model.graph.node.insert(index, mul)
-    model.set_tensor_datatype(pixels, codes)
+    model.set_tensor_datatype(model.graph.input[0].name, codes)
     model.set_metadata_prop(INPUT_SCALE, repr(scale.item()))
-    return model
+    return model.transform(InferDataTypes())
 
 
 def step_ties_to_even(model: ModelWrapper, cfg: Any) -> ModelWrapper:
@@ -93,23 +93,24 @@ def step_exact_thresholds(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     FINN folds scales and biases into thresholds in float32; next to a large integer that is too
     coarse, and a threshold can land on the wrong side. The exact integers were recorded by
     step_integer_input. They replace FINN's where both mean the same: as many activations, each
-    threshold within one accumulator step or float32 noise. Otherwise FINN's stay.
+    threshold within one accumulator step or float32 noise, and no popcounts. Otherwise FINN's
+    stay; those below what an unsigned count can be, which FINN stumbles over, become its minimum.
     To be run after step_streamline.
     """
-    recorded = model.get_metadata_prop(THRESHOLDS)
-    if recorded is None:
-        return model
-    exact = json.loads(recorded)
+    recorded = json.loads(model.get_metadata_prop(THRESHOLDS) or "[]")
     nodes = [
         node
         for node in model.get_nodes_by_op_type("MultiThreshold")
         if model.get_tensor_datatype(node.input[0]).is_integer()
     ]
-    if len(nodes) == len(exact):
-        for node, entry in zip(nodes, exact, strict=True):
-            if _agree(model.get_initializer(node.input[1]), entry):
-                thresholds = np.array(entry["thresholds"], dtype=np.float32)
-                model.set_initializer(node.input[1], thresholds)
+    if len(nodes) != len(recorded):
+        recorded = [None] * len(nodes)
+    for node, entry in zip(nodes, recorded, strict=True):
+        counted = model.get_tensor_datatype(node.input[0])
+        thresholds = np.maximum(model.get_initializer(node.input[1]), counted.min())
+        if entry is not None and _agree(thresholds, entry, counted):
+            thresholds = np.array(entry["thresholds"])
+        model.set_initializer(node.input[1], thresholds.astype(np.float32))
     remove_by_name(model.graph.metadata_props, THRESHOLDS, "key")
     return model
 
@@ -191,6 +192,19 @@ def code_add(model: ModelWrapper, node: NodeProto) -> NodeProto | None:
     return consumers[0]
 
 
+def _first_quantizer(model: ModelWrapper) -> NodeProto | None:
+    """The Quant that reads the graph input, with at most reordering in between."""
+    tensor = model.graph.input[0].name
+    while len(readers := model.find_consumers(tensor) or []) == 1:
+        (node,) = readers
+        if node.op_type == "Quant" and node.input[0] == tensor:
+            return node
+        if node.op_type not in _REORDERING:
+            return None
+        tensor = node.output[0]
+    return None
+
+
 def _record_thresholds(model: ModelWrapper) -> None:
     """Keep the lowered network's thresholds in the metadata, one entry an activation.
 
@@ -216,9 +230,14 @@ def _record_thresholds(model: ModelWrapper) -> None:
     model.set_metadata_prop(THRESHOLDS, json.dumps(entries))
 
 
-def _agree(theirs: Any, entry: dict[str, Any]) -> bool:
-    """Whether FINN's float thresholds (C or 1, T) mean the steps of a recorded entry."""
+def _agree(theirs: Any, entry: dict[str, Any], counted: Any) -> bool:
+    """Whether FINN's float thresholds (C or 1, T) mean the steps of a recorded entry.
+
+    ``counted`` is the type of what they compare: a popcount (unsigned) is no accumulator.
+    """
     exact = np.array(entry["thresholds"])
+    if counted.min() > min(entry["first"]):
+        return False
     if theirs.shape[-1] != exact.shape[-1] or len(theirs) not in (1, len(exact)):
         return False
     first, last = (np.array(entry[name])[:, None] for name in ("first", "last"))

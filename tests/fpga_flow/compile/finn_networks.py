@@ -10,6 +10,8 @@ from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU
 from brevitas.quant import (
     Int8ActPerTensorFixedPoint,
     Int8WeightPerTensorFixedPoint,
+    SignedBinaryActPerTensorConst,
+    SignedBinaryWeightPerTensorConst,
     Uint8ActPerTensorFixedPoint,
     Uint8ActPerTensorFloat,
 )
@@ -77,6 +79,24 @@ def tied_cnn(size):
         ),
         nn.Flatten(),
         QuantLinear(8 * (size // 2) ** 2, 10, **weights),
+    )
+
+
+def binary_cnn(size):
+    """Weights and activations -1 and +1: FINN counts bits (XNOR, popcount) between them."""
+    weights = {"weight_quant": SignedBinaryWeightPerTensorConst, "bias": False}
+    signs = {"act_quant": SignedBinaryActPerTensorConst, "return_quant_tensor": True}
+    return nn.Sequential(
+        pixels(),
+        QuantConv2d(1, 8, 3, **weights),
+        nn.BatchNorm2d(8),
+        QuantIdentity(**signs),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        QuantLinear(8 * (size // 2 - 1) ** 2, 16, **weights),
+        nn.BatchNorm1d(16),
+        QuantIdentity(**signs),
+        QuantLinear(16, 10, **weights),
     )
 
 

@@ -59,6 +59,15 @@ def test_signed_input_of_fewer_bits(tmp_path):
     assert model.get_tensor_datatype(model.graph.input[0].name) == DataType["INT6"]
 
 
+def test_flattened_input_takes_pixels_too(tmp_path):
+    network = nn.Sequential(nn.Flatten(), networks.pixels(), *networks.mlp(4, 8)[2:])
+    path = networks.export(network, (1, 8, 8), tmp_path / "model.onnx")
+    model = steps.step_integer_input(ModelWrapper(str(path)), None)
+    (flatten,) = model.find_consumers(model.graph.input[0].name)
+    assert model.get_tensor_datatype(model.graph.input[0].name) == DataType["UINT8"]
+    assert model.get_tensor_datatype(flatten.output[0]) == DataType["UINT8"]
+
+
 def test_a_graph_that_begins_otherwise_is_left_alone(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Hardtanh(0, 1), networks.mlp(4, 8))
     path = networks.export(network, (1, 8, 8), tmp_path / "model.onnx")
@@ -115,12 +124,12 @@ def test_bipolar_thresholds_are_left_alone():
     assert np.array_equal(run(model, value), [[-1, 1, 1]])
 
 
-def threshold_on_integers(thresholds, entries):
+def threshold_on_integers(thresholds, entries, counted="INT24"):
     node = helper.make_node(
         "MultiThreshold", ["x", "t"], ["y"], domain="qonnx.custom_op.general", out_dtype="UINT2"
     )
     model = graph([node], [1, 2], {"t": thresholds})
-    model.set_tensor_datatype("x", DataType["INT24"])
+    model.set_tensor_datatype("x", DataType[counted])
     model.set_metadata_prop(steps.THRESHOLDS, json.dumps(entries))
     return steps.step_exact_thresholds(model, None)
 
@@ -151,6 +160,12 @@ def test_exact_thresholds_replace_those_of_float32_noise():
 def test_thresholds_of_another_network_are_kept(floats, entries):
     model = threshold_on_integers(floats, entries)
     assert np.array_equal(model.get_initializer("t"), np.asarray(floats, dtype=np.float32))
+
+
+def test_thresholds_of_popcounts_are_kept_but_not_below_zero():
+    floats = [[-6e5, 2.0, 1e6], [-40.7, -0.01, 40.0]]
+    model = threshold_on_integers(floats, [EXACT], counted="UINT24")
+    assert np.array_equal(model.get_initializer("t"), [[0, 2, 1e6], [0, 0, 40]])
 
 
 def test_output_ends_in_accumulators():
