@@ -61,6 +61,7 @@ def test_same_integers_and_labels_as_the_network(onnx, images, tmp_path):
     assert np.array_equal(logits.argmax(axis=1), network.predict(images).argmax(axis=1))
     # FINN multiplies the scales in float32, the lowering in float64.
     assert np.allclose(logits, network.predict(images), rtol=1e-5, atol=1e-6)
+    assert engine.predict(images[:0]).shape == (0, 5)
     engine.close()
     assert np.array_equal(engine.predict(images[:2]), logits[:2])  # starts again
     engine.close()
