@@ -4,7 +4,7 @@ import sys
 
 from divqat_brevitas.data import load, query_pool
 from divqat_brevitas.extraction import KnockoffNets, Victim, accuracy, agreement
-from fpga_flow.simulate import load_engine
+from fpga_flow import load_engine
 
 engine = load_engine(sys.argv[1] if len(sys.argv) > 1 else "digits.onnx", engine="integer")
 images, labels = load("digits", "test")

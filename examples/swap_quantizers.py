@@ -5,7 +5,7 @@ from torch import nn
 
 from divqat_brevitas import DivQATLoss, freeze_reference, swap_quantizers
 from divqat_brevitas.data import load
-from fpga_flow.export import export_qonnx
+from fpga_flow import export_qonnx
 
 images, labels = (torch.tensor(a) for a in load("digits", "train"))
 x, y = images / 255, labels

@@ -1,1 +1,21 @@
-"""From a trained quantized network to hardware: export, compile, simulate, attack, report."""
+"""From a trained quantized network to hardware: export, compile, simulate, attack, report.
+
+The names below are imported when first used, so that the command line stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fpga_flow.export import export_qonnx
+    from fpga_flow.simulate import load_engine
+
+_HOMES = {"export_qonnx": "fpga_flow.export", "load_engine": "fpga_flow.simulate"}
+
+__all__ = ["export_qonnx", "load_engine"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -4,6 +4,7 @@ import torch
 from brevitas.graph.calibrate import calibration_mode
 from torch import Tensor, nn
 
+from divqat_brevitas.inference import device_of
 from divqat_brevitas.training.evaluate import to_input
 
 
@@ -22,5 +23,5 @@ def calibrate(model: nn.Module, images: Tensor, batch_size: int = 100) -> None:
     model.eval()
     with torch.no_grad(), calibration_mode(model):
         for batch in torch.split(images, batch_size):
-            model(to_input(batch))
+            model(to_input(batch, device_of(model)))
     model.train(mode)

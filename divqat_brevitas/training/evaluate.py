@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from divqat_brevitas.inference import evaluating, plain
+from divqat_brevitas.inference import device_of, evaluating, plain
 
 
 def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
@@ -17,8 +17,10 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor
     Returns:
         (N, classes) float32.
     """
+    device = device_of(model)
     with evaluating(model):
-        return torch.cat([plain(model(to_input(x))) for x in torch.split(images, batch_size)])
+        parts = [plain(model(to_input(x, device))) for x in torch.split(images, batch_size)]
+    return torch.cat(parts).cpu()
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -32,6 +34,6 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float((logits_of(model, images).argmax(dim=1) == labels).double().mean())
 
 
-def to_input(images: Tensor) -> Tensor:
-    """uint8 pixels as the float32 in [0, 1] that networks take."""
-    return images.to(torch.float32) / 255
+def to_input(images: Tensor, device: torch.device | None = None) -> Tensor:
+    """uint8 pixels as the float32 in [0, 1] that networks take, on ``device``."""
+    return images.to(device=device, dtype=torch.float32) / 255

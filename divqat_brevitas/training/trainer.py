@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.files import sha256_text
-from divqat_brevitas.inference import plain
+from divqat_brevitas.inference import device_of, plain
 from divqat_brevitas.training.augment import augmented
 from divqat_brevitas.training.checkpoint import load_tensors, restore, save_tensors
 from divqat_brevitas.training.evaluate import accuracy, to_input
@@ -215,6 +215,7 @@ class _Loop:
         if len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]
         sums: Row = {}
+        device = device_of(self.model)
         self.model.train()
         with torch.random.fork_rng(devices=[]):  # layers such as dropout draw from the global one
             torch.manual_seed(_mix(s.seed, number))
@@ -223,8 +224,9 @@ class _Loop:
                 self.criterion.progress = min(1.0, done)
                 for group in self.optimizer.param_groups:
                     group["lr"] = s.learning_rate * _rate(done)
-                x = augmented(to_input(self.images[index]), s.augment, generator)
-                loss = self.criterion(plain(self.model(x)), self.labels[index], x)
+                # Drawn on the CPU, so that every device trains on the same images.
+                x = augmented(to_input(self.images[index]), s.augment, generator).to(device)
+                loss = self.criterion(plain(self.model(x)), self.labels[index].to(device), x)
                 if not math.isfinite(loss.item()):
                     raise TrainingDivergedError(
                         f"training {self.name} diverged: the loss is {loss.item()} in epoch "
@@ -270,7 +272,8 @@ class _Loop:
         self._make_optimizer()  # loading makes Brevitas renew its scale parameters
         for i, p in enumerate(self._ordered):
             if f"momentum.{i}" in tensors:
-                self.optimizer.state[p]["momentum_buffer"] = tensors[f"momentum.{i}"]
+                momentum = tensors[f"momentum.{i}"].to(p.device)
+                self.optimizer.state[p]["momentum_buffer"] = momentum
         self.weaken(record["weight_factor"])
         history: list[Row] = record["history"]
         return history

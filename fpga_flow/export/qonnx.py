@@ -98,7 +98,7 @@ def export_qonnx(
     images = _as_images(example_images)
     if exporter not in ("torchscript", "dynamo"):
         raise unknown_name("exporter", exporter, ("torchscript", "dynamo"))
-    twin = copy.deepcopy(model).eval()
+    twin = copy.deepcopy(model).cpu().eval()
     cleaned = _exported(twin, images, exporter)
     records: list[Settled] = []
     network, not_lowered = None, None

@@ -1,0 +1,62 @@
+"""The names that users type, and which way imports go."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = ["lowering", "export", "compile", "simulate", "report"]
+
+
+def test_public_names_are_there() -> None:
+    import divqat_brevitas
+    import fpga_flow
+    from divqat_brevitas.extraction import KnockoffNets, Victim
+    from divqat_brevitas.quant import (
+        Int4WeightPerChannelFloatDivQAT,
+        Uint4ActPerTensorFloatDivQAT,
+    )
+
+    for package in (divqat_brevitas, fpga_flow):
+        for name in package.__all__:
+            assert callable(getattr(package, name))
+        with pytest.raises(AttributeError):
+            package.no_such_name  # noqa: B018
+    assert all(map(callable, (KnockoffNets, Victim)))
+    assert Int4WeightPerChannelFloatDivQAT is not Uint4ActPerTensorFloatDivQAT
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_the_plug_in_never_imports_the_flow() -> None:
+    for file in (ROOT / "divqat_brevitas").rglob("*.py"):
+        assert not any(name.startswith("fpga_flow") for name in imports(file)), file
+
+
+def test_no_stage_imports_a_later_one() -> None:
+    for number, stage in enumerate(STAGES):
+        later = tuple(f"fpga_flow.{name}" for name in STAGES[number + 1 :])
+        for file in (ROOT / "fpga_flow" / stage).rglob("*.py"):
+            assert not [name for name in imports(file) if name.startswith(later)], file
+
+
+@pytest.mark.parametrize("heavy", ["torch", "brevitas", "onnx", "finn", "numpy"])
+def test_help_needs_nothing_heavy(heavy: str) -> None:
+    code = (
+        "import sys; sys.argv = ['divqat', '--help']\n"
+        "from fpga_flow.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code\n"
+        f"assert {heavy!r} not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
