@@ -45,7 +45,9 @@ def observe(
     """
     with _recording(model) as calls:
         logits = logits_of(model, images)
+    # Cleaning sorts branches its own way; torch ran them in the order of the exported file.
     layers: list[Layer] = [network.input, *network.layers]
+    layers.sort(key=lambda layer: layer.position)
     integers: dict[Layer, IntArray] = {}
     for weighted in (False, True):
         found = [value for is_weighted, value in calls if is_weighted == weighted]

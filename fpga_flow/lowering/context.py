@@ -11,7 +11,7 @@ from fpga_flow.lowering.affine import Affine, Float, Knob, Weights
 from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import InputQuant
 from fpga_flow.lowering.ir import FloatArray, Layer
-from fpga_flow.lowering.model import source_of
+from fpga_flow.lowering.model import position_of, source_of
 from fpga_flow.lowering.thresholds import Folded
 
 Value = Affine | Float | Weights
@@ -115,6 +115,7 @@ class Context:
         return {
             "name": str(node.name),
             "source": source_of(node),
+            "position": position_of(node),
             "output": str(node.output[0]),
             "shape": value.shape,
             "scale": column(value.scale, value.shape),

@@ -47,6 +47,7 @@ class Layer:
     Attributes:
         name: the ONNX node's name in the cleaned model, such as ``Conv_0``.
         source: the node's name in the exported file (tells the PyTorch module).
+        position: where it stands there: layers sorted by it are in the order that torch ran them.
         inputs: tensor names of the integers it reads.
         output: tensor name of the integers it writes.
         shape: output shape without batch.
@@ -64,6 +65,7 @@ class Layer:
 
     name: str
     source: str
+    position: int = 0
     inputs: tuple[str, ...]
     output: str
     shape: tuple[int, ...]

@@ -19,6 +19,7 @@ from divqat_brevitas.errors import InputError
 
 QUANTIZERS = ("Quant", "BipolarQuant")
 _SOURCE = "divqat.source"
+_POSITION = "divqat.position"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _EXPORT = "Export it with fpga_flow.export_qonnx (or brevitas.export.export_qonnx)"
 
@@ -86,8 +87,8 @@ def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
     try:
         # QONNX folds constants with the first listed operator set, which must be ONNX's own.
         copy.model.opset_import.sort(key=lambda opset: opset.domain)
-        for node in copy.graph.node:
-            _remember_source(node)
+        for position, node in enumerate(copy.graph.node):
+            _remember_source(node, position)
         if _batch(copy) != 1:
             copy = copy.transform(ChangeBatchSize(1))
         copy = cleanup_model(copy)
@@ -109,9 +110,15 @@ def source_of(node: NodeProto) -> str:
     return _property(node, _SOURCE) or str(node.name)
 
 
-def _remember_source(node: NodeProto) -> None:
+def position_of(node: NodeProto) -> int:
+    """Where ``node`` stands in the exported file; exporters write nodes in order of execution."""
+    return int(_property(node, _POSITION) or 0)
+
+
+def _remember_source(node: NodeProto, position: int) -> None:
     if _property(node, _SOURCE):
         return
+    node.metadata_props.add(key=_POSITION, value=str(position))
     name = str(node.name)
     if scopes := _property(node, _SCOPES):  # the dynamo exporter's own names say nothing
         name = "/".join(ast.literal_eval(scopes))

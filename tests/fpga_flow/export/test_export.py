@@ -161,6 +161,40 @@ def test_ties_inside_the_network_agree(tmp_path: Path) -> None:
     assert halves.sum() > 10  # the test is about something
 
 
+class Residual(nn.Module):
+    """Branches, a quantizer used twice, a depthwise convolution, average pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight, act = quant.Int4WeightPerChannelFloatDivQAT, quant.Uint4ActPerTensorFloatDivQAT
+        self.image = qnn.QuantIdentity(act_quant=quant.Uint8ImageDivQAT)
+        self.first = qnn.QuantConv2d(1, 8, 3, padding=1, bias=False, weight_quant=weight)
+        self.norm1, self.relu1 = nn.BatchNorm2d(8), qnn.QuantReLU(act_quant=act)
+        self.depthwise = qnn.QuantConv2d(8, 8, 3, padding=1, groups=8, weight_quant=weight)
+        self.norm2, self.relu2 = nn.BatchNorm2d(8), qnn.QuantReLU(act_quant=act)
+        self.join = qnn.QuantIdentity(act_quant=quant.Int4ActPerTensorFloatDivQAT)
+        self.pool, self.pooled = nn.AdaptiveAvgPool2d(1), qnn.QuantIdentity(act_quant=act)
+        self.head = qnn.QuantLinear(8, 5, bias=True, weight_quant=weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu1(self.norm1(self.first(self.image(x))))
+        # The long branch is quantized first, whatever order a graph is sorted in.
+        x = self.relu2(self.join(self.norm2(self.depthwise(x))) + self.join(x))
+        return self.head(self.pooled(self.pool(x)).flatten(1))
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_branches_are_compared_layer_by_layer(exporter: Any, tmp_path: Path) -> None:
+    x = images((1, 8, 8))
+    report = export_qonnx(warmed(Residual(), x), tmp_path / "m.onnx", x, exporter=exporter)
+    assert report.parity.mismatches == 0
+    assert len(report.parity.layers) == 10  # 6 quantizers, 3 weighted layers, output
+    engine = IntegerEngine(tmp_path / "m.onnx")
+    with torch.no_grad():
+        logits = report.model(torch.from_numpy(x)).numpy()
+    assert np.array_equal(engine.predict(x).argmax(1), logits.argmax(1))
+
+
 def test_shared_weight_quantizer_is_refused(tmp_path: Path) -> None:
     first = qnn.QuantLinear(4, 4, False, weight_quant=quant.Int4WeightPerTensorFloatDivQAT)
     second = qnn.QuantLinear(4, 4, False, weight_quant=first.weight_quant)
