@@ -95,8 +95,9 @@ def fold(
     # Clipped in float first: a nearly dead channel's thresholds overflow int64.
     integers = np.clip(exact, first, last + 1).astype(np.int64)
 
-    always = (constant & _above(offset, level, inclusive)) | _above(floor, level, inclusive)
-    never = (constant & ~_above(offset, level, inclusive)) | ~_above(ceiling, level, inclusive)
+    passed = _above(np.clip(offset, floor, ceiling), level, inclusive)  # of a constant channel
+    always = np.where(constant, passed, _above(floor, level, inclusive))
+    never = np.where(constant, ~passed, ~_above(ceiling, level, inclusive))
     integers = np.where(never, last + 1, np.where(always, first, integers))
     live = ~always & ~never & (real > first - 1) & (real < last + 1)
     # Two ties on one integer (codes finer than 1e-9 of a step) keep the order.

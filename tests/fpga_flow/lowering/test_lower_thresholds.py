@@ -5,7 +5,7 @@ from math import ceil, floor
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -60,6 +60,8 @@ dyadic = st.integers(-64, 64).map(lambda i: i / 16)  # exact in float64
     dyadic,
     st.sampled_from([(-np.inf, np.inf), (0.0, np.inf), (-1.5, 2.5), (1.25, 1.5)]),
 )
+# A dead channel whose constant lies below the lower clip.
+@example(1, False, False, "ROUND", 0.0, 0.0, (1.25, 1.5))
 def test_agrees_with_exact_arithmetic_on_every_integer(
     bits: int,
     signed: bool,
