@@ -29,6 +29,9 @@ class QonnxEngine:
         model: a QONNX file or model.
         batch: images executed at once.
 
+    Attributes:
+        output: name of the logits' tensor.
+
     Raises:
         InputError: no file, no ONNX, no QONNX.
 
@@ -45,7 +48,7 @@ class QonnxEngine:
         self._batch = batch
         self._batched = self._clean.transform(ChangeBatchSize(batch)).transform(InferShapes())
         self._input = str(self._clean.graph.input[0].name)
-        self._output = str(self._clean.graph.output[0].name)
+        self.output = str(self._clean.graph.output[0].name)
         self._shape = tuple(int(n) for n in self._clean.get_tensor_shape(self._input)[1:])
 
     @cached_property
@@ -55,7 +58,7 @@ class QonnxEngine:
 
     def predict(self, images: FloatArray) -> FloatArray:
         """Logits, float32 (N, classes), of float32 images (N, *shape) in [0, 1]."""
-        logits = self.tensors(images, [self._output])[self._output]
+        logits = self.tensors(images, [self.output])[self.output]
         return logits.reshape(len(logits), int(np.prod(logits.shape[1:])))
 
     def accumulators(self, images: FloatArray) -> dict[str, IntArray]:

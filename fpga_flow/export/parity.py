@@ -125,12 +125,14 @@ def _integers(
 ) -> dict[str, tuple[IntArray, IntArray]]:
     """By layer, in order of execution: torch's integers and QONNX's."""
     logits, observed = observe(model, network, images)
-    tensors = engine.tensors(images, [layer.output for layer in observed])
+    # One execution gives the logits too.
+    tensors = engine.tensors(images, [*(layer.output for layer in observed), engine.output])
     pairs = {
         layer.source: (integers, layer.to_integers(tensors[layer.output]))
         for layer, integers in observed.items()
     }
-    pairs[OUTPUT] = (_last(network, logits), _last(network, engine.predict(images)))
+    theirs = tensors[engine.output].reshape(logits.shape)
+    pairs[OUTPUT] = (_last(network, logits), _last(network, theirs))
     return pairs
 
 

@@ -107,10 +107,11 @@ def export_qonnx(
         if settle_thresholds:
             before = ModelWrapper(cleaned.model, make_deepcopy=True)
             records = settle(cleaned)
-            apply_to_model(records, before, twin)
-            # Exported afresh, so that the file is what the settled torch model gives.
-            cleaned = _exported(twin, images, exporter)
-            network = lower(cleaned)
+            if any(record.values is not None for record in records):
+                apply_to_model(records, before, twin)
+                # Exported afresh, so that the file is what the settled torch model gives.
+                cleaned = _exported(twin, images, exporter)
+                network = lower(cleaned)
     except InputError as e:  # exported all the same: other tools may take it
         not_lowered = str(e)
     inputs = probes(images, network)
