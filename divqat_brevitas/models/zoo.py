@@ -13,17 +13,19 @@ class Architecture:
     """A chain of convolution blocks, then linear layers.
 
     Attributes:
-        blocks: (output channels, padding, max pooling after it), each a 3x3 convolution + batch
+        blocks: (output channels, padding, max pooling after it), each a convolution + batch
             norm + ReLU.
         hidden: widths of the hidden linear layers (+ batch norm + ReLU).
         minimum: smallest image side that survives the pooling.
         about: what it is for.
+        kernel: side of the convolutions' kernels.
     """
 
     blocks: tuple[tuple[int, int, bool], ...]
     hidden: tuple[int, ...]
     minimum: int
     about: str
+    kernel: int = 3
 
 
 MODELS: dict[str, Architecture] = {
@@ -36,6 +38,10 @@ MODELS: dict[str, Architecture] = {
     ),
     "lenet": Architecture(
         ((8, 0, True), (16, 0, True)), (64,), 12, "LeNet-size, 28x28; fits an ECP5-85F"
+    ),
+    "lenet5": Architecture(
+        ((6, 2, True), (16, 0, True)), (120, 84), 12,
+        "LeNet-5 (LeCun et al., 1998): 5x5 kernels, 28x28, 62k weights", kernel=5,
     ),
     "vgg-tiny": Architecture(
         ((32, 1, False), (32, 1, True), (64, 1, False), (64, 1, True), (128, 1, True)),
@@ -90,10 +96,12 @@ def build_model(
     layers: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        kernel = architecture.kernel
         for out, padding, pool in architecture.blocks:
-            layers += [nn.Conv2d(channels, out, 3, padding=padding, bias=False)]
+            grown = 2 * padding - kernel + 1
+            layers += [nn.Conv2d(channels, out, kernel, padding=padding, bias=False)]
             layers += [nn.BatchNorm2d(out), nn.ReLU()]
-            height, width = height + 2 * padding - 2, width + 2 * padding - 2
+            height, width = height + grown, width + grown
             if pool:
                 layers += [nn.MaxPool2d(2)]
                 height, width = height // 2, width // 2

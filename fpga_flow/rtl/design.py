@@ -1,0 +1,217 @@
+"""A stitched hardware design on disk: what the generator writes, simulation and synthesis read."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import read_json, sha256_file, write_json
+
+RECORD = "design.json"
+SCHEMA = 1
+Integers = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An AXI-Stream of integers.
+
+    Attributes:
+        lanes: integers a beat, the first in the lowest bits.
+        bits: of one integer.
+        signed: two's complement, or not.
+        beats: beats an image.
+    """
+
+    lanes: int
+    bits: int
+    signed: bool
+    beats: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of ``tdata``: the lanes, padded with zeros to whole bytes."""
+        return -(-self.lanes * self.bits // 8)
+
+    def pack(self, values: Integers) -> Bytes:
+        """``values`` (..., lanes) as beats, uint8 (..., bytes).
+
+        Example:
+            >>> Stream(lanes=2, bits=4, signed=False, beats=1).pack(np.array([[1, 2]]))
+            array([[33]], dtype=uint8)
+        """
+        if self.lanes * self.bits == 8 * self.bytes and self.bits == 8:
+            return values.astype(np.uint8)
+        taken = (values[..., None] >> np.arange(self.bits)) & 1
+        bits = taken.astype(np.uint8).reshape(*values.shape[:-1], self.lanes * self.bits)
+        return np.packbits(bits, axis=-1, bitorder="little")
+
+    def unpack(self, beats: Bytes) -> Integers:
+        """The integers, int64 (..., lanes), of beats (..., bytes)."""
+        bits = np.unpackbits(beats, axis=-1, bitorder="little", count=self.lanes * self.bits)
+        lanes = bits.reshape(*beats.shape[:-1], self.lanes, self.bits).astype(np.int64)
+        values: Integers = (lanes << np.arange(self.bits)).sum(axis=-1)
+        if self.signed:
+            values -= (values >> (self.bits - 1)) << self.bits
+        return values
+
+
+@dataclass(frozen=True)
+class Node:
+    """One hardware layer of the chain.
+
+    Attributes:
+        name: FINN's node name, such as ``MVAU_rtl_0``: its instance in the top, and the prefix
+            of its output stream's nets (``MVAU_rtl_0_tdata``, ``_tvalid``, ``_tready``).
+        op: FINN's operator without the back end: ``MVAU``, ``Thresholding``, ``Pool``,
+            ``ConvolutionInputGenerator``, ``FMPadding``, ``StreamingDataWidthConverter``,
+            ``StreamingFIFO``.
+        layer: QONNX tensor whose integers leave this node (an activation's codes, or the last
+            accumulators), channels last; None for the others.
+        input: what it takes, and ``output``, what it gives.
+        cycles: clock cycles an image, as predicted by us; None: not predicted.
+        finn_cycles: FINN's own estimate.
+        pe: processing elements, None where it has none.
+        simd: inputs at a time, None where it has none.
+    """
+
+    name: str
+    op: str
+    layer: str | None
+    input: Stream
+    output: Stream
+    cycles: int | None
+    finn_cycles: int
+    pe: int | None
+    simd: int | None
+
+
+@dataclass(frozen=True)
+class Design:
+    """A network as one SystemVerilog design: a chain of AXI-Streams under one top.
+
+    The top's ports: ``ap_clk``, ``ap_rst_n`` (synchronous, low), ``s_axis_tdata/tvalid/tready``,
+    ``m_axis_tdata/tvalid/tready``. Images enter channels last, ``input.lanes`` integers a beat;
+    the last accumulators leave, ``output.lanes`` classes a beat. Memory files are read from the
+    working directory, which has to be ``folder``.
+
+    Attributes:
+        folder: holds ``design.json``, ``src/`` and the memory files.
+        top: name of the top module.
+        sources: SystemVerilog files in the order to be read, relative to ``folder``.
+        data: memory files (``$readmemh``), relative to ``folder``.
+        style: ``"portable"`` (our modules for what is tied to AMD's primitives) or ``"finn"``.
+        nodes: the chain.
+        input: stream of the top's input, and ``output``, of its output.
+        input_shape: (C, H, W) of an image, or (features,).
+        input_scale: the design takes ``round(x / input_scale)``.
+        output_layer: QONNX node behind the last accumulators.
+        output_scale: ``logits = accumulators * output_scale + output_bias``; one or per class.
+        output_bias: see ``output_scale``.
+        onnx_sha256: of the QONNX file.
+        versions: of the tools that generated it.
+    """
+
+    folder: Path
+    top: str
+    sources: tuple[str, ...]
+    data: tuple[str, ...]
+    style: str
+    nodes: tuple[Node, ...]
+    input: Stream
+    output: Stream
+    input_shape: tuple[int, ...]
+    input_scale: float
+    output_layer: str
+    output_scale: tuple[float, ...]
+    output_bias: tuple[float, ...]
+    onnx_sha256: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a design.
+
+        Raises:
+            InputError: none is there, it is of another version, or a file is gone.
+        """
+        folder = Path(folder).absolute()
+        if not (folder / RECORD).is_file():
+            raise InputError(f"{folder} holds no hardware design. Run `divqat compile` first.")
+        record = read_json(folder / RECORD)
+        try:
+            if record.pop("schema") != SCHEMA:
+                raise KeyError("schema")
+            design = cls(folder=folder, **_typed(record))
+        except (KeyError, TypeError) as e:
+            raise InputError(
+                f"{folder / RECORD} is not of this version ({e}). Run `divqat compile` again."
+            ) from e
+        for name in (*design.sources, *design.data):
+            if not (folder / name).is_file():
+                raise InputError(f"{folder / name} is gone. Run `divqat compile` again.")
+        return design
+
+    def save(self) -> None:
+        """Write ``design.json``."""
+        record = asdict(self) | {"versions": dict(self.versions), "schema": SCHEMA}
+        del record["folder"]
+        write_json(self.folder / RECORD, record)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the names and contents of all sources and memory files, and the top."""
+        hashed = hashlib.sha256(self.top.encode())
+        for name in (*self.sources, *self.data):
+            hashed.update(f"\n{name} {sha256_file(self.folder / name)}".encode())
+        return hashed.hexdigest()
+
+    @property
+    def classes(self) -> int:
+        """Number of the last accumulators."""
+        return self.output.lanes * self.output.beats
+
+    def beats(self, images: npt.NDArray[np.float32]) -> Bytes:
+        """What enters for ``images`` (N, *input_shape) in [0, 1]: uint8 (N, beats, bytes)."""
+        low = -(1 << (self.input.bits - 1)) if self.input.signed else 0
+        high = low + (1 << self.input.bits) - 1
+        # float32 throughout, as QONNX's Quant computes it.
+        codes = np.rint(images / np.float32(self.input_scale)).clip(low, high).astype(np.int64)
+        if codes.ndim == 4:
+            codes = codes.transpose(0, 2, 3, 1)
+        return self.input.pack(codes.reshape(len(images), self.input.beats, self.input.lanes))
+
+    def accumulators(self, beats: Bytes) -> Integers:
+        """The last accumulators, int64 (N, classes), of output beats (N, beats, bytes)."""
+        return self.output.unpack(beats).reshape(len(beats), self.classes)
+
+    def logits(self, accumulators: Integers) -> npt.NDArray[np.float32]:
+        """float32 (N, classes): scaled and shifted in float64, rounded once."""
+        scale, bias = np.array(self.output_scale), np.array(self.output_bias)
+        logits: npt.NDArray[np.float32] = (accumulators * scale + bias).astype(np.float32)
+        return logits
+
+
+def _typed(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON values as the types of ``Design``."""
+    nodes = (
+        Node(**{**node, "input": Stream(**node["input"]), "output": Stream(**node["output"])})
+        for node in record["nodes"]
+    )
+    lists = ("sources", "data", "input_shape", "output_scale", "output_bias")
+    return {
+        **record,
+        **{name: tuple(record[name]) for name in lists},
+        "nodes": tuple(nodes),
+        "input": Stream(**record["input"]),
+        "output": Stream(**record["output"]),
+        "versions": MappingProxyType(record["versions"]),
+    }
