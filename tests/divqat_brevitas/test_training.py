@@ -293,3 +293,10 @@ def test_one_image_too_few(reference: nn.Module) -> None:
     one = torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor(np.array([1]))
     with pytest.raises(InputError, match="too few"):
         fit(reference, (one, one))
+
+
+def test_lenet5_has_the_weights_of_lenet5() -> None:
+    net = build_model("lenet5", (1, 28, 28), 10)
+    weights = [p.shape for p in net.parameters() if p.ndim > 1]
+    assert weights == [(6, 1, 5, 5), (16, 6, 5, 5), (120, 400), (84, 120), (10, 84)]
+    assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)
