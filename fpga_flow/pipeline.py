@@ -92,7 +92,9 @@ def _advance(run: RunDirectory, config: Config, stage: Stage, progress: Progress
         return Outcome(stage.name, "done", False, "", records[stage.name].seconds)
     inputs = _inputs(run, config, stage)
     upstream = (*stage.needs, *stage.uses)
-    done = frozenset(n for n in upstream if n in records and records[n].status == "done")
+    done = {n for n in upstream if n in records and records[n].status == "done"}
+    # A stage that lacked a tool keeps what it made before that.
+    partly = {n for n in upstream if n in records and records[n].status == "missing-tool"}
     before = records[stage.name].outputs if stage.name in records else {}
     started = time.monotonic()
 
@@ -109,7 +111,7 @@ def _advance(run: RunDirectory, config: Config, stage: Stage, progress: Progress
             return record("missing-tool", reason)
     progress.log(f"{stage.name}: running ({stale})")
     record("running")
-    context = StageContext(stage.name, run, config, progress, done)
+    context = StageContext(stage.name, run, config, progress, frozenset(done | partly))
     try:
         stage.function(context)
         outcome = record("done", outputs=context.finish(before))
@@ -158,8 +160,11 @@ def _inputs(run: RunDirectory, config: Config, stage: Stage) -> dict[str, str]:
         inputs[file.name] = sha256_file(file)
     for name in (*stage.needs, *stage.uses):
         record = records.get(name)
+        made = sha256_text(json.dumps(dict(record.outputs) if record else {}, sort_keys=True))
         if record is not None and record.status == "done":
-            inputs[name] = sha256_text(json.dumps(dict(record.outputs), sort_keys=True))
+            inputs[name] = made
+        elif record is not None and record.status == "missing-tool":
+            inputs[name] = f"{made}, not done: {record.reason}"
         else:
             inputs[name] = f"not done: {record.reason if record else 'not run'}"
     return inputs

@@ -28,7 +28,8 @@ class StageContext:
         run: the run directory, locked by the caller.
         config: the resolved settings.
         progress: where lines and bars go.
-        done: the upstream stages whose outputs are there to be read.
+        readable: the upstream stages whose outputs may be read: those done, and those that
+            lacked a tool, as far as they came.
     """
 
     def __init__(
@@ -37,13 +38,13 @@ class StageContext:
         run: RunDirectory,
         config: Config,
         progress: Progress,
-        done: frozenset[str] = frozenset(),
+        readable: frozenset[str] = frozenset(),
     ) -> None:
         self.stage = stage
         self.run = run
         self.config = config
         self.progress = progress
-        self.done = done
+        self.readable = readable
         self._outputs: set[str] = set()
         self._cells: set[str] = set()
         self._scratch: Path | None = None

@@ -130,7 +130,7 @@ def _build(victim: VictimId) -> str:
 
 
 def _is_built(context: StageContext, victim: VictimId) -> bool:
-    return "compile" in context.done and context.upstream(_build(victim)).is_file()
+    return "compile" in context.readable and context.upstream(_build(victim)).is_file()
 
 
 def _count(a: dict[str, npt.NDArray[np.int64]], b: dict[str, npt.NDArray[np.int64]]) -> int:

@@ -133,6 +133,6 @@ def predictor(context: StageContext, victim: VictimId, engine: str) -> Predictor
     if engine == "torch":
         return TorchPredictor(trained(context, victim))
     build = context.upstream(f"compile/{victim.stem}")
-    if engine == "finn" and "compile" in context.done and build.is_dir():
+    if engine == "finn" and "compile" in context.readable and build.is_dir():
         return load_engine(build, engine)
     return load_engine(context.upstream(victim.attacked), engine)

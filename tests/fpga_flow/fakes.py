@@ -25,6 +25,7 @@ class Fakes:
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.compile_raises: BaseException | None = None
+        self.compile_makes_estimate = False
         self.stages = [
             Stage("train", ("train", "run.seeds"), self.train),
             Stage("compile", ("compile",), self.compile, needs=("train",), files=folding),
@@ -47,6 +48,8 @@ class Fakes:
 
     def compile(self, context: StageContext) -> None:
         self.ran.append("compile")
+        if self.compile_makes_estimate:
+            write_text(context.output("estimate.txt"), "1000 LUT\n")
         if self.compile_raises is not None:
             raise self.compile_raises
         folder = context.output("build")
@@ -55,7 +58,7 @@ class Fakes:
 
     def report(self, context: StageContext) -> None:
         self.ran.append("report")
-        write_json(context.output("results.json"), {"done": sorted(context.done)})
+        write_json(context.output("results.json"), {"readable": sorted(context.readable)})
 
 
 def folding(config: object) -> list[Path]:

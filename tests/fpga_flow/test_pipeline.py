@@ -7,7 +7,7 @@ import pytest
 from fakes import MISSING, Fakes, Silent
 
 from divqat_brevitas.errors import CheckFailedError, InputError
-from divqat_brevitas.files import sha256_file
+from divqat_brevitas.files import read_json, sha256_file
 from fpga_flow import pipeline
 from fpga_flow.config import resolve
 from fpga_flow.rundir import RunDirectory, StageRecord
@@ -211,6 +211,20 @@ def test_a_missing_tool_does_not_stop_the_rest(tmp_path):
     fakes.compile_raises = None
     assert execute(tmp_path, fakes) == ["compile", "report"]
     assert execute(tmp_path, fakes) == []
+
+
+def test_what_was_made_before_a_tool_lacked_is_kept_and_used(tmp_path):
+    fakes = Fakes()
+    fakes.compile_makes_estimate = True
+    fakes.compile_raises = MISSING
+    execute(tmp_path, fakes)
+    record = RunDirectory(tmp_path).record("compile")
+    assert record is not None
+    assert list(record.outputs) == ["compile/estimate.txt"]
+    assert read_json(tmp_path / "report" / "results.json") == {"readable": ["compile", "train"]}
+    fakes.compile_makes_estimate = False
+    assert execute(tmp_path, fakes) == ["compile", "report"]
+    assert not (tmp_path / "compile" / "estimate.txt").exists()
 
 
 def test_a_missing_tool_leaves_no_results_of_other_settings(tmp_path):
