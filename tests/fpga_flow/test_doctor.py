@@ -30,7 +30,7 @@ def test_what_is_installed_is_found(quick):
     for name in ("python", "torch", "brevitas", "qonnx", "digits"):
         assert (findings[name].status, findings[name].get) == ("ok", "")
     assert findings["torch"].version == importlib.metadata.version("torch")
-    assert {"finn-plus", "verilator", "yosys", "nextpnr", "vivado", "cifar10"} <= set(findings)
+    assert {"finn-plus", "verilator", "yosys", "nextpnr-ecp5", "vivado", "cifar10"} <= set(findings)
 
 
 def test_what_is_missing_comes_with_a_way_to_get_it(quick, monkeypatch):
@@ -40,7 +40,7 @@ def test_what_is_missing_comes_with_a_way_to_get_it(quick, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", version)
     monkeypatch.setattr("shutil.which", lambda name: None)
     findings = by_name(doctor.examine())
-    for name in ("torch", "brevitas", "mlxtend", "finn-plus", "verilator", "yosys", "nextpnr"):
+    for name in ("torch", "brevitas", "mlxtend", "finn-plus", "verilator", "yosys", "nextpnr-ecp5"):
         assert findings[name].status == "missing"
         assert "pip install" in findings[name].get
     assert findings["vivado"].get
@@ -51,6 +51,12 @@ def test_a_tool_of_the_system_counts(quick, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     found = by_name(doctor.examine())["vivado"]
     assert (found.status, found.version) == ("ok", "/usr/bin/vivado")
+
+
+def test_a_missing_compiler_is_named(quick, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "perl" else f"/bin/{name}")
+    found = by_name(doctor.examine())["c++-compiler"]
+    assert (found.status, found.get) == ("missing", "your system's packages: perl")
 
 
 def test_finn_starts_with_a_home_of_its_own(quick, monkeypatch):
