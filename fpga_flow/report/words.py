@@ -180,9 +180,11 @@ def equivalence_line(results: Results) -> str:
     if not rows:
         return not_run(results, "simulate")
     wrong = [f"{row.variant} {row.a} → {row.b}" for row in rows if row.mismatches]
+    fewest, most = min(row.inputs for row in rows), max(row.inputs for row in rows)
+    inputs = f"{fewest:,} to {most:,} inputs" if fewest < most else f"{most:,} inputs"
     return (
         f"{sum(row.mismatches for row in rows):,} mismatches in "
-        f"{counted(len(rows), 'comparison')} of {min(row.inputs for row in rows):,} or more inputs"
+        f"{counted(len(rows), 'comparison')} of {inputs}"
     ) + (f": {', '.join(wrong)}" if wrong else "")
 
 
@@ -203,11 +205,15 @@ def _clones_line(results: Results) -> str:
 
 
 def _hardware_line(results: Results) -> str:
+    """Each design as far as it was built: a later stage's figures replace an estimate's."""
     if not results.hardware:
         return not_run(results, "compile")
+    furthest = {(row.variant, row.device): row for row in results.hardware}
     told = []
-    for row in results.hardware:
+    for row in furthest.values():
         facts = [f"{row.lut:,.0f} LUT"] if row.lut is not None else []
+        facts += [f"{row.fmax_mhz:,.0f} MHz"] if row.fmax_mhz is not None else []
         facts += [f"{row.images_per_s:,.0f} images/s"] if row.images_per_s is not None else []
-        told.append(f"{row.variant} {row.stage} on {row.device}: {', '.join(facts) or 'no figure'}")
+        stage = row.stage.replace("_", " ")
+        told.append(f"{row.variant} {stage} on {row.device}: {', '.join(facts) or 'no figure'}")
     return "; ".join(told)

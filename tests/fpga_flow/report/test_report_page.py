@@ -233,7 +233,7 @@ def test_the_five_lines_say_what_was_found(make_run: Maker) -> None:
     starts = [line.split()[0] for line in lines]
     assert starts == ["victims", "equivalence", "clones", "hardware", "page"]
     assert "qat 97.3 %" in lines[0]
-    assert lines[1].split(maxsplit=1)[1] == "0 mismatches in 9 comparisons of 1,000 or more inputs"
+    assert lines[1].split(maxsplit=1)[1] == "0 mismatches in 9 comparisons of 1,000 inputs"
     (qat,) = [
         row
         for row in results.summary
@@ -245,6 +245,21 @@ def test_the_five_lines_say_what_was_found(make_run: Maker) -> None:
     assert pair in lines[2].split("; ")[2]
     assert "qat estimate on xc7z020clg400-1: 8,123 LUT, 76,278 images/s" in lines[3]
     assert lines[4].endswith(" runs/demo/report/index.html")
+
+
+def test_the_furthest_stage_of_a_design_is_told(make_run: Maker) -> None:
+    run = make_run()
+    (estimate,) = json.loads((run / "compile" / "qat" / "hardware.json").read_text())
+    built = {"device": "LFE5U-85F", "lut": 5000, "fmax_mhz": 71.5, "images_per_s": 14000}
+    rows = [
+        estimate | {"device": "LFE5U-85F"},
+        estimate | built | {"stage": "place_and_route"},
+        estimate | built | {"stage": "bitstream", "bitstream_bytes": 400_000},
+    ]
+    put(run / "compile" / "qat" / "hardware.json", rows)
+    line = summary_text(collect(run)).splitlines()[3]
+    told = "qat bitstream on LFE5U-85F: 5,000 LUT, 72 MHz, 14,000 images/s"
+    assert line.split("; ")[1] == told
 
 
 def test_a_post_hoc_defence_is_named_beside_its_victim(make_run: Maker) -> None:
