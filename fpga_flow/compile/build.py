@@ -83,6 +83,7 @@ class FinnBuild:
         input_bits: bit width of those codes.
         input_signed: whether they are signed.
         output_layer: name of the QONNX node behind the last accumulators.
+        output_tensor: QONNX tensor with those accumulators, "" where there is none.
         output_scale: ``logits = accumulators * output_scale + output_bias``; one or per class.
         output_bias: see ``output_scale``.
         onnx_sha256: of the QONNX file it was built from.
@@ -102,6 +103,7 @@ class FinnBuild:
     input_bits: int
     input_signed: bool
     output_layer: str
+    output_tensor: str
     output_scale: tuple[float, ...]
     output_bias: tuple[float, ...]
     onnx_sha256: str
@@ -139,6 +141,7 @@ class FinnBuild:
                 input_bits=record["input_bits"],
                 input_signed=record["input_signed"],
                 output_layer=record["output_layer"],
+                output_tensor=record["output_tensor"],
                 output_scale=tuple(record["output_scale"]),
                 output_bias=tuple(record["output_bias"]),
                 onnx_sha256=record["onnx_sha256"],

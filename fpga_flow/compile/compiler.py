@@ -48,7 +48,7 @@ def compile_finn(onnx_path: Path, out_dir: Path, settings: CompileSettings) -> F
     """
     require_finn()
     onnx_path, out_dir = Path(onnx_path).absolute(), Path(out_dir).absolute()
-    _refuse_illegal(onnx_path)
+    refuse_illegal(onnx_path)
     if settings.folding_json is not None:
         read_folding(settings.folding_json)
     _refuse_strange_folder(out_dir)
@@ -101,6 +101,7 @@ def _record(report: dict[str, Any], onnx_path: Path, settings: CompileSettings) 
         "input_bits",
         "input_signed",
         "output_layer",
+        "output_tensor",
     )
     return {
         "device": settings.device,
@@ -121,7 +122,12 @@ def _replace(out_dir: Path, grown: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _refuse_illegal(onnx_path: Path) -> None:
+def refuse_illegal(onnx_path: Path) -> None:
+    """Refuse a network FINN has no hardware for.
+
+    Raises:
+        InputError: the first finding of ``legality``, and how many more there are.
+    """
     findings = legality(onnx_path)
     if findings:
         more = f" ({len(findings) - 1} more findings: `divqat check`.)" if findings[1:] else ""

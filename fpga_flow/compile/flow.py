@@ -17,7 +17,7 @@ from divqat_brevitas.files import read_json
 from fpga_flow.compile import steps
 from fpga_flow.compile.folding import FOLDING_ATTRIBUTES, check_folding, read_folding
 from fpga_flow.compile.rtl import collect_rtl
-from fpga_flow.lowering import clean
+from fpga_flow.lowering import LoweringError, clean, lower
 
 PARENT = "dataflow_parent"
 STEP_MARK = "--- "  # begins the log line that names a step
@@ -151,20 +151,32 @@ def _device(settings: dict[str, Any]) -> dict[str, Any]:
     return {"board": settings["board"]}
 
 
+def activation_names(model: ModelWrapper) -> list[str]:
+    """Tensors of the activation quantizers of a cleaned QONNX model, in network order.
+
+    The first quantizer is not among them: it quantizes the image.
+    """
+    quantizers = [node for node in model.graph.node if node.op_type in ("Quant", "BipolarQuant")]
+    moving = [n for n in quantizers if model.get_initializer(n.input[0]) is None]
+    return [str(node.output[0]) for node in moving[1:]]
+
+
 def _network(model: ModelWrapper) -> dict[str, Any]:
     """What build.json says of the QONNX network, by the names the lowering uses too."""
-    activations = [
-        str(node.output[0])
-        for node in model.graph.node
-        if node.op_type in ("Quant", "BipolarQuant")
-        and model.get_initializer(node.input[0]) is None
-    ]
     layers = [n.name for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
     return {
-        "activations": activations[1:],  # the first quantizes the image
+        "activations": activation_names(model),
         "output_layer": layers[-1],
+        "output_tensor": _output_tensor(model),
         "input_shape": [int(n) for n in model.get_tensor_shape(model.graph.input[0].name)[1:]],
     }
+
+
+def _output_tensor(model: ModelWrapper) -> str:
+    try:
+        return lower(model).output.tensor
+    except LoweringError:
+        return ""  # a network that FINN may take and we do not
 
 
 def _record(model: ModelWrapper, name: str, report: dict[str, Any]) -> None:

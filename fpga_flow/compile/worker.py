@@ -1,7 +1,8 @@
 """The worker process: ``python -m fpga_flow.compile.worker``, one job file name a line on stdin.
 
 FINN replaces stdout, reconfigures logging, seeds and reads the environment: none of that may
-reach the program of a user. For every job (JSON: ``kind`` build or execute) the answer is
+reach the program of a user. For every job (JSON: ``kind`` build, execute or
+call, which names a ``module:function`` that takes the job) the answer is
 written to the job's ``answer`` file, then one line says so on stdout. Whatever FINN prints goes
 to stderr, which is the log. The process ends when stdin is closed, so it never outlives the
 program that started it.
@@ -43,25 +44,37 @@ def _listen(jobs: "queue.SimpleQueue[str]") -> None:
 
 
 @functools.cache
-def _import_tools() -> None:
-    from fpga_flow.compile.vivado_free import import_finn
+def _import_tools(with_vivado: bool) -> str | None:
+    """Import FINN; the answer says why it cannot simulate RTL, where Vivado is asked for."""
+    from fpga_flow.compile.vivado_free import import_finn, import_finn_with_simulator
 
-    import_finn()
+    no_simulator: str | None = "not asked for"
+    if with_vivado:
+        no_simulator = import_finn_with_simulator()
+    else:
+        import_finn()
     importlib.import_module("finn.builder.build_dataflow")
+    return no_simulator
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
     try:
-        _import_tools()
+        no_simulator = _import_tools(job.get("with_vivado", False))
     except ImportError as e:
         traceback.print_exc()
         return {"error": "tool", "message": str(e)}
     from fpga_flow.compile.execution import execute_step
     from fpga_flow.compile.flow import StepFailedError, build
+    from fpga_flow.compile.vivado_flow import build_for_vivado
 
     try:
         if job["kind"] == "build":
             return {"result": build(job)}
+        if job["kind"] == "vivado":
+            return {"result": build_for_vivado({**job, "simulator": no_simulator is None})}
+        if job["kind"] == "call":
+            module, name = job["function"].split(":")
+            return {"result": getattr(importlib.import_module(module), name)(job)}
         execute_step(job)
         return {"result": None}
     except InputError as e:

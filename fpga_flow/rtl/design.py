@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -69,7 +69,8 @@ class Node:
     """One hardware layer of the chain.
 
     Attributes:
-        name: FINN's node name, such as ``MVAU_rtl_0``: its instance in the top, and the prefix
+        name: FINN's node name, such as ``MVAU_rtl_0`` (ours for what we insert behind a node:
+            ``MVAU_rtl_0_fifo``, ``MVAU_rtl_0_dwc``, ``input_fifo``): its instance in the top, and the prefix
             of its output stream's nets (``MVAU_rtl_0_tdata``, ``_tvalid``, ``_tready``).
         op: FINN's operator without the back end: ``MVAU``, ``Thresholding``, ``Pool``,
             ``ConvolutionInputGenerator``, ``FMPadding``, ``StreamingDataWidthConverter``,
@@ -81,6 +82,7 @@ class Node:
         finn_cycles: FINN's own estimate.
         pe: processing elements, None where it has none.
         simd: inputs at a time, None where it has none.
+        depth: entries of a FIFO, None for the others.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Node:
     finn_cycles: int
     pe: int | None
     simd: int | None
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,10 @@ class Design:
 
     def save(self) -> None:
         """Write ``design.json``."""
-        record = asdict(self) | {"versions": dict(self.versions), "schema": SCHEMA}
+        record = asdict(replace(self, versions={})) | {
+            "versions": dict(self.versions),
+            "schema": SCHEMA,
+        }
         del record["folder"]
         write_json(self.folder / RECORD, record)
 

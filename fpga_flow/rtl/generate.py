@@ -1,0 +1,220 @@
+"""From a finished FINN build to a stitched design on disk."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from divqat_brevitas.errors import InputError, unknown_name
+from fpga_flow.compile.build import FinnBuild
+from fpga_flow.compile.process import Worker
+from fpga_flow.rtl.cells import cell, weights_file
+from fpga_flow.rtl.design import RECORD, Design, Node, Stream
+from fpga_flow.rtl.library import library, needed
+from fpga_flow.rtl.settings import DesignSettings
+from fpga_flow.rtl.stitch import FIFO, TOP, isolated, top
+
+_FOLDED = "step_transpose_decomposition"
+_CLOCK_NS = 10.0  # FINN asks for one; it changes nothing but the DSP58 unit
+_LAYERS = "divqat_layers.sv"
+_CODE = (".v", ".sv")
+
+
+def generate_design(
+    build: FinnBuild, folder: Path, settings: DesignSettings | None = None
+) -> Design:
+    """Generate the SystemVerilog of a build's network as one top, ``divqat_top``.
+
+    The same build and settings give the same files, byte for byte. The design appears in
+    ``folder`` whole or not at all; a former design there is replaced.
+
+    Args:
+        build: a finished FINN build.
+        folder: new, empty, or with a former design.
+        settings: style and FIFO depths.
+
+    Returns:
+        the design.
+
+    Raises:
+        InputError: a layer has no RTL, an unknown FIFO name, or something else is in ``folder``.
+        ToolMissingError: finn-plus is missing or of another version.
+        BuildError: FINN failed, or its worker died.
+
+    Example:
+        >>> generate_design(build, Path("design")).nodes[0].name  # doctest: +SKIP
+        'input_fifo'
+    """
+    settings = settings or DesignSettings()
+    folder = Path(folder).absolute()
+    _refuse_strange_folder(folder)
+    if build.input_scale is None:
+        raise InputError(
+            "The network takes floats: hardware needs a quantizer with one scale on the image, "
+            "of at most 8 bits (QuantIdentity in front)."
+        )
+    files = library(settings.style)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        growing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            growing.chmod(0o755)
+            code = growing / "code"
+            records = _run_finn(build, growing, code, settings)
+            design = _assemble(build, growing, code, records, files, settings)
+            shutil.rmtree(code)
+            design.save()
+            shutil.rmtree(folder, ignore_errors=True)
+            growing.rename(folder)
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
+    except OSError as e:
+        raise InputError(
+            f"cannot write the hardware design {folder}: {e.strerror or e}. Free space or make "
+            "the folder writable, then run the same command again."
+        ) from e
+    return Design.load(folder)
+
+
+def _run_finn(
+    build: FinnBuild, growing: Path, code: Path, settings: DesignSettings
+) -> list[dict[str, Any]]:
+    code.mkdir()
+    work = growing / "work"
+    work.mkdir()
+    job = {
+        "kind": "call",
+        "function": "fpga_flow.rtl.hardware:generate",
+        "model": str(build.steps[_FOLDED]),
+        "device": build.device,
+        "clock_ns": _CLOCK_NS,
+        "style": settings.style,
+        "folder": str(code),
+    }
+    with Worker(work, work / "finn.log", log_kept=False) as worker:
+        records: list[dict[str, Any]] = worker.run(job, settings.timeout_s)
+    shutil.rmtree(work)
+    return records
+
+
+def _assemble(
+    build: FinnBuild,
+    folder: Path,
+    code: Path,
+    records: list[dict[str, Any]],
+    files: Mapping[str, str],
+    settings: DesignSettings,
+) -> Design:
+    generated: dict[str, str] = {}
+    data: list[str] = []
+    for record in records:
+        for name in record["files"]:
+            path = code / record["name"] / name
+            if path.suffix in _CODE and "memstream" not in name:
+                generated[name] = _without_nettype(path.read_text(encoding="utf-8"))
+            elif name == "memblock.dat":
+                if "weights" in record:
+                    data.append(weights_file(record["name"]))
+                    shutil.copyfile(path, folder / data[-1])
+            elif path.suffix == ".dat":
+                data.append(name)
+                shutil.copyfile(path, folder / name)
+    nodes = chain(_nodes(records, build), settings)
+    generated[_LAYERS] = "".join(cell(record) for record in records)
+    generated[f"{TOP}.sv"] = top(nodes)
+    generated["divqat_isolated.sv"] = isolated(nodes)
+    sources = needed(generated, dict(files)) | generated
+    (folder / "src").mkdir()
+    for name, text in sources.items():
+        (folder / "src" / name).write_text(text, encoding="utf-8")
+    return Design(
+        folder=folder,
+        top=TOP,
+        sources=tuple(f"src/{name}" for name in sources),
+        data=tuple(sorted(data)),
+        style=settings.style,
+        nodes=nodes,
+        input=nodes[0].input,
+        output=nodes[-1].output,
+        input_shape=build.input_shape,
+        input_scale=build.input_scale or 1.0,
+        output_layer=build.output_layer,
+        output_scale=build.output_scale,
+        output_bias=build.output_bias,
+        onnx_sha256=build.onnx_sha256,
+        versions=build.versions,
+    )
+
+
+def _nodes(records: list[dict[str, Any]], build: FinnBuild) -> list[Node]:
+    """The layers without FIFOs, with the QONNX tensors their integers are of."""
+    thresholds = [record["name"] for record in records if record["op"] == "Thresholding"]
+    layers: dict[str, str] = {}
+    if len(thresholds) == len(build.activations):
+        layers = dict(zip(thresholds, build.activations, strict=True))
+    if records[-1]["op"] == "MVAU":
+        layers[records[-1]["name"]] = build.output_tensor
+    return [
+        Node(
+            name=record["name"],
+            op=record["op"],
+            layer=layers.get(record["name"]),
+            input=Stream(**record["input"]),
+            output=Stream(**record["output"]),
+            cycles=None,
+            finn_cycles=record["cycles"],
+            pe=record["pe"],
+            simd=record["simd"],
+        )
+        for record in records
+    ]
+
+
+def chain(layers: list[Node], settings: DesignSettings) -> tuple[Node, ...]:
+    """``layers`` with FIFOs in front of, between and behind them.
+
+    Raises:
+        InputError: depths are given for a FIFO that does not exist.
+    """
+    nodes = [fifo("input_fifo", layers[0].input, settings.depth("input_fifo"))]
+    for layer in layers:
+        name = f"{layer.name}_fifo"
+        nodes += [layer, fifo(name, layer.output, settings.depth(name))]
+    names = {node.name for node in nodes if node.op == FIFO}
+    if isinstance(settings.fifo_depths, Mapping):
+        for name in settings.fifo_depths:
+            if name not in names:
+                raise unknown_name("FIFO", name, names)
+    return tuple(node for node in nodes if node.op != FIFO or node.depth)
+
+
+def fifo(name: str, stream: Stream, depth: int) -> Node:
+    """A FIFO of a stream."""
+    return Node(
+        name=name,
+        op=FIFO,
+        layer=None,
+        input=stream,
+        output=stream,
+        cycles=stream.beats,
+        finn_cycles=stream.beats,
+        pe=None,
+        simd=None,
+        depth=depth,
+    )
+
+
+def _without_nettype(text: str) -> str:
+    return re.sub(r"`default_nettype \w+", "", text)
+
+
+def _refuse_strange_folder(folder: Path) -> None:
+    if folder.exists() and not (folder / RECORD).is_file():
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise InputError(
+                f"{folder} holds something else than a hardware design, which would be "
+                "replaced. Name an empty or new folder."
+            )
+        folder.rmdir()
