@@ -81,7 +81,7 @@ def _converter(name: str, taken: Stream, given: Stream) -> str:
 def _generated(name: str, op: str, weights: dict[str, int] | None) -> str:
     before, extra = "", ""
     if op in ("FMPadding", "Thresholding"):
-        extra = f",\n\t\t{_AXILITE}"
+        extra = f", {_AXILITE}"
     if op == "Thresholding":
         extra += ", .in1_V_TVALID(1'b0), .in1_V_TDATA('0)"
     if weights is not None:
@@ -100,11 +100,12 @@ def _generated(name: str, op: str, weights: dict[str, int] | None) -> str:
 	wire [{-(-width // 8) * 8 - 1}:0]  wdat_padded = wdat;
 """
         extra = (
-            ",\n\t\t.ap_clk2x(ap_clk), "
+            ", .ap_clk2x(ap_clk), "
             ".in1_V_TDATA(wdat_padded), .in1_V_TVALID(wvld), .in1_V_TREADY(wrdy)"
         )
     return f"""{before}	{name} {name} (
 		.ap_clk(ap_clk), .ap_rst_n(ap_rst_n),
 		.in0_V_TDATA(s_axis_tdata), .in0_V_TVALID(s_axis_tvalid), .in0_V_TREADY(s_axis_tready),
-		.out0_V_TDATA(m_axis_tdata), .out0_V_TVALID(m_axis_tvalid), .out0_V_TREADY(m_axis_tready){extra}
+		.out0_V_TDATA(m_axis_tdata), .out0_V_TVALID(m_axis_tvalid), .out0_V_TREADY(m_axis_tready)
+		{extra}
 	);"""

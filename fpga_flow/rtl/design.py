@@ -69,8 +69,8 @@ class Node:
     """One hardware layer of the chain.
 
     Attributes:
-        name: FINN's node name, such as ``MVAU_rtl_0`` (ours for what we insert behind a node:
-            ``MVAU_rtl_0_fifo``, ``MVAU_rtl_0_dwc``, ``input_fifo``): its instance in the top, and the prefix
+        name: FINN's node name, such as ``MVAU_rtl_0``, and ``input_fifo``, ``MVAU_rtl_0_fifo``,
+            ``MVAU_rtl_0_dwc`` for what we insert behind: its instance in the top, and the prefix
             of its output stream's nets (``MVAU_rtl_0_tdata``, ``_tvalid``, ``_tready``).
         op: FINN's operator without the back end: ``MVAU``, ``Thresholding``, ``Pool``,
             ``ConvolutionInputGenerator``, ``FMPadding``, ``StreamingDataWidthConverter``,
@@ -121,6 +121,7 @@ class Design:
         output_bias: see ``output_scale``.
         onnx_sha256: of the QONNX file.
         versions: of the tools that generated it.
+        answer: what leaves an image: ``"accumulators"``, or ``"top1"``, the label alone.
     """
 
     folder: Path
@@ -138,6 +139,7 @@ class Design:
     output_bias: tuple[float, ...]
     onnx_sha256: str
     versions: Mapping[str, str]
+    answer: str = "accumulators"
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -2,19 +2,19 @@
 
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.errors import InputError
 from fpga_flow.compile.build import FinnBuild
 from fpga_flow.compile.process import Worker
 from fpga_flow.rtl.cells import cell, weights_file
-from fpga_flow.rtl.design import RECORD, Design, Node, Stream
+from fpga_flow.rtl.design import Design, Node, Stream
+from fpga_flow.rtl.growing import growing_design
 from fpga_flow.rtl.library import library, needed
 from fpga_flow.rtl.settings import DesignSettings
-from fpga_flow.rtl.stitch import FIFO, TOP, isolated, top
+from fpga_flow.rtl.stitch import TOP, chain, isolated, top
 
 _FOLDED = "step_transpose_decomposition"
 _CLOCK_NS = 10.0  # FINN asks for one; it changes nothing but the DSP58 unit
@@ -49,32 +49,18 @@ def generate_design(
     """
     settings = settings or DesignSettings()
     folder = Path(folder).absolute()
-    _refuse_strange_folder(folder)
     if build.input_scale is None:
         raise InputError(
             "The network takes floats: hardware needs a quantizer with one scale on the image, "
             "of at most 8 bits (QuantIdentity in front)."
         )
     files = library(settings.style)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        growing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            growing.chmod(0o755)
-            code = growing / "code"
-            records = _run_finn(build, growing, code, settings)
-            design = _assemble(build, growing, code, records, files, settings)
-            shutil.rmtree(code)
-            design.save()
-            shutil.rmtree(folder, ignore_errors=True)
-            growing.rename(folder)
-        finally:
-            shutil.rmtree(growing, ignore_errors=True)
-    except OSError as e:
-        raise InputError(
-            f"cannot write the hardware design {folder}: {e.strerror or e}. Free space or make "
-            "the folder writable, then run the same command again."
-        ) from e
+    with growing_design(folder) as growing:
+        code = growing / "code"
+        records = _run_finn(build, growing, code, settings)
+        design = _assemble(build, growing, code, records, files, settings)
+        shutil.rmtree(code)
+        design.save()
     return Design.load(folder)
 
 
@@ -172,49 +158,5 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild) -> list[Node]:
     ]
 
 
-def chain(layers: list[Node], settings: DesignSettings) -> tuple[Node, ...]:
-    """``layers`` with FIFOs in front of, between and behind them.
-
-    Raises:
-        InputError: depths are given for a FIFO that does not exist.
-    """
-    nodes = [fifo("input_fifo", layers[0].input, settings.depth("input_fifo"))]
-    for layer in layers:
-        name = f"{layer.name}_fifo"
-        nodes += [layer, fifo(name, layer.output, settings.depth(name))]
-    names = {node.name for node in nodes if node.op == FIFO}
-    if isinstance(settings.fifo_depths, Mapping):
-        for name in settings.fifo_depths:
-            if name not in names:
-                raise unknown_name("FIFO", name, names)
-    return tuple(node for node in nodes if node.op != FIFO or node.depth)
-
-
-def fifo(name: str, stream: Stream, depth: int) -> Node:
-    """A FIFO of a stream."""
-    return Node(
-        name=name,
-        op=FIFO,
-        layer=None,
-        input=stream,
-        output=stream,
-        cycles=stream.beats,
-        finn_cycles=stream.beats,
-        pe=None,
-        simd=None,
-        depth=depth,
-    )
-
-
 def _without_nettype(text: str) -> str:
     return re.sub(r"`default_nettype \w+", "", text)
-
-
-def _refuse_strange_folder(folder: Path) -> None:
-    if folder.exists() and not (folder / RECORD).is_file():
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise InputError(
-                f"{folder} holds something else than a hardware design, which would be "
-                "replaced. Name an empty or new folder."
-            )
-        folder.rmdir()

@@ -106,7 +106,7 @@ def _no_rtl(node: NodeProto, what: str, remedy: str) -> InputError:
 
 def _chain(model: ModelWrapper) -> list[NodeProto]:
     """The nodes from the input to the output; converters get the name of the layer before."""
-    nodes = []
+    nodes: list[NodeProto] = []
     tensor, end = model.graph.input[0].name, model.graph.output[0].name
     while tensor != end:
         readers = model.find_consumers(tensor) or []

@@ -1,4 +1,4 @@
-"""finn-rtllib as installed, read without importing FINN; our modules that take the place of some."""
+"""finn-rtllib as installed, read without importing FINN, and our own modules."""
 
 import importlib.metadata
 import importlib.util

@@ -60,7 +60,7 @@ PATCHES = (
         "Verilator: a constant function that returns a struct",
     ),
     Patch("fifo.sv", r"localparam abits_t\s+ABITS\s*=[^;]*;", "", 1, "goes with the former"),
-    Patch("fifo.sv", r"\bABITS\.(lo|hi)\b", r"ABITS_\1", 25, "goes with the former"),
+    Patch("fifo.sv", r"\bABITS\.(lo|hi)\b", r"ABITS_\1", 27, "goes with the former"),
     Patch("fifo.sv", r"`default_nettype \w+", "", 2, "slang: inside a module"),
     Patch("vpc.sv", r"`default_nettype \w+", "", 2, "slang: inside a module"),
     Patch(

@@ -1,9 +1,11 @@
 """Top modules: the chain of all nodes, and all layers side by side."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from divqat_brevitas.errors import unknown_name
 from fpga_flow.rtl.cells import cell_name
 from fpga_flow.rtl.design import Node, Stream
+from fpga_flow.rtl.settings import DesignSettings
 
 TOP = "divqat_top"
 ISOLATED = "divqat_isolated"
@@ -90,6 +92,40 @@ def isolated(nodes: Iterable[Node]) -> str:
             "\tend",
         ]
     return "\n".join([*lines, "endmodule"]) + "\n"
+
+
+def chain(layers: list[Node], settings: DesignSettings) -> tuple[Node, ...]:
+    """``layers`` with FIFOs in front of, between and behind them.
+
+    Raises:
+        InputError: depths are given for a FIFO that does not exist.
+    """
+    nodes = [fifo("input_fifo", layers[0].input, settings.depth("input_fifo"))]
+    for layer in layers:
+        name = f"{layer.name}_fifo"
+        nodes += [layer, fifo(name, layer.output, settings.depth(name))]
+    names = {node.name for node in nodes if node.op == FIFO}
+    if isinstance(settings.fifo_depths, Mapping):
+        for name in settings.fifo_depths:
+            if name not in names:
+                raise unknown_name("FIFO", name, names)
+    return tuple(node for node in nodes if node.op != FIFO or node.depth)
+
+
+def fifo(name: str, stream: Stream, depth: int) -> Node:
+    """A FIFO of a stream."""
+    return Node(
+        name=name,
+        op=FIFO,
+        layer=None,
+        input=stream,
+        output=stream,
+        cycles=stream.beats,
+        finn_cycles=stream.beats,
+        pe=None,
+        simd=None,
+        depth=depth,
+    )
 
 
 def _instance(node: Node, source: str, sink: str) -> list[str]:
