@@ -12,11 +12,12 @@ import numpy as np
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.registry import getCustomOp
 
-from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.files import read_json
 from fpga_flow.compile import steps
 from fpga_flow.compile.folding import FOLDING_ATTRIBUTES, check_folding, read_folding
 from fpga_flow.compile.rtl import collect_rtl
+from fpga_flow.compile.solving import Request, fold, write_prediction
 from fpga_flow.lowering import LoweringError, clean, lower
 
 PARENT = "dataflow_parent"
@@ -104,12 +105,16 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
             model = step(model, cfg)
             if name in CORRECTIONS:
                 model = CORRECTIONS[name](model, cfg)
+        except DivQATError:
+            raise
         except Exception as e:
             raise StepFailedError(name, e) from e
         seconds[name] = round(time.monotonic() - start, 3)
         _record(model, name, report)
         if name == "step_apply_folding_config":
             extract_model_config_to_json(model, folder / "folding.json", FOLDING_ATTRIBUTES)
+        if name == "step_transpose_decomposition":
+            write_prediction(model, folder)
         if name == "step_hw_codegen":
             collect_rtl(model, folder / "rtl")
         model.save(str(models / f"{name}.onnx"))
@@ -128,10 +133,13 @@ def _config(folder: Path, settings: dict[str, Any]) -> Any:
 
     folding = settings["folding_json"]
     wanted = [s for s in STEPS if s is not steps.step_prefer_rtl or settings["rtl_below_4_bits"]]
+    solved = settings["target"] is not None and not folding
+    if solved:
+        wanted[wanted.index("step_target_fps_parallelization")] = _solver(settings)
     return config.DataflowBuildConfig(
         output_dir=str(folder),
         synth_clk_period_ns=settings["clock_ns"],
-        target_fps=None if folding else settings["target_fps"],
+        target_fps=None if folding or solved else settings["target_fps"],
         folding_config_file=Path(folding) if folding else None,
         standalone_thresholds=settings["standalone_thresholds"],
         generate_outputs=[config.DataflowOutputType.ESTIMATE_REPORTS],
@@ -139,6 +147,15 @@ def _config(folder: Path, settings: dict[str, Any]) -> Any:
         save_intermediate_models=True,
         **_device(settings),
     )
+
+
+def _solver(settings: dict[str, Any]) -> Step:
+    """Our folding step, for what the settings ask for."""
+
+    def step_solve_folding(model: ModelWrapper, cfg: Any) -> ModelWrapper:
+        return fold(model, Request.of(settings))
+
+    return step_solve_folding
 
 
 def _device(settings: dict[str, Any]) -> dict[str, Any]:

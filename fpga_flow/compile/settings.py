@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.compile.targets import open_target
 
 # FINN takes any text as a part and estimates for it.
 _PART = re.compile(r"xc[a-z0-9]+(-[a-z0-9]+)+", re.IGNORECASE)
@@ -19,8 +20,14 @@ class CompileSettings:
         board: a board FINN knows, such as ``Pynq-Z1``.
         part: an FPGA part such as ``xc7z020clg400-1``; used instead of the board's.
         clock_ns: clock period in nanoseconds, > 0.
-        target_fps: images per second the folding aims at; None leaves every layer at PE=SIMD=1.
-        folding_json: a FINN folding JSON, used instead of ``target_fps``. Its names are those
+        target_fps: images per second the folding aims at; None leaves every layer at PE=SIMD=1,
+            or for an open target, fills it.
+        target: a device of the open flow (``ecp5-85f``), for which our solver folds the network;
+            None: FINN folds it.
+        target_cycles: cycles an image at most, used instead of ``target_fps``; open targets only.
+        fill: used instead of ``target_fps``: the fastest folding that takes at most this
+            fraction of the open target's logic cells, in (0, 1].
+        folding_json: a FINN folding JSON, used instead of all of these. Its names are those
             of the specialised layers (``MVAU_rtl_0``); unknown ones are refused.
         standalone_thresholds: thresholds as layers of their own. The RTL matrix-vector unit
             needs it; without it these layers are HLS code.
@@ -40,6 +47,9 @@ class CompileSettings:
     part: str | None = None
     clock_ns: float = 10.0
     target_fps: int | None = 1000
+    target: str | None = None
+    target_cycles: int | None = None
+    fill: float | None = None
     folding_json: Path | None = None
     standalone_thresholds: bool = True
     rtl_below_4_bits: bool = True
@@ -52,6 +62,16 @@ class CompileSettings:
                 raise InputError(f"{name} must be a positive number, not {value!r}.")
         if self.target_fps is not None and self.target_fps < 1:
             raise InputError(f"target_fps must be at least 1, or None, not {self.target_fps!r}.")
+        if self.target is not None:
+            open_target(self.target)
+        elif self.target_cycles is not None or self.fill is not None:
+            raise InputError("target_cycles and fill need a target, such as 'ecp5-85f'.")
+        if self.target_cycles is not None and self.target_cycles < 1:
+            raise InputError(f"target_cycles must be at least 1, not {self.target_cycles!r}.")
+        if self.target_cycles is not None and self.fill is not None:
+            raise InputError("Give target_cycles or fill, not both.")
+        if self.fill is not None and not 0 < self.fill <= 1:
+            raise InputError(f"fill must be a fraction in (0, 1], not {self.fill!r}.")
         if self.part is not None and not _PART.fullmatch(self.part):
             raise InputError(
                 f"{self.part!r} is no part that FINN builds for: it must be an AMD part with "

@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.files import read_json, write_json
 
 
@@ -79,6 +79,8 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         return {"result": None}
     except InputError as e:
         return {"error": "input", "message": str(e)}
+    except CheckFailedError as e:
+        return {"error": "check", "message": str(e)}
     except StepFailedError as e:
         traceback.print_exception(e.cause)
         return {"error": "step", "step": e.step, "message": str(e), "unmappable": e.unmappable}
