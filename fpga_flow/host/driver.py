@@ -1,0 +1,191 @@
+"""The host's side of the protocol: images in, integers out, over any transport."""
+
+from collections import deque
+from typing import Protocol
+
+import numpy as np
+
+from divqat_brevitas.errors import CheckFailedError, InputError
+from fpga_flow.host import protocol
+from fpga_flow.host.protocol import Damage, Identity, Reader, Reply, Status
+from fpga_flow.rtl.design import Bytes, Design
+
+
+class Transport(Protocol):
+    """A link of bytes to a chip and back."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; may return before they have left."""
+        ...
+
+    def read(self, count: int) -> bytes:
+        """Up to ``count`` bytes; fewer only when none came for the transport's time-out."""
+        ...
+
+    def close(self) -> None:
+        """Give the link free."""
+        ...
+
+
+class ChipDriver:
+    """Talks to a chip that holds a design.
+
+    It keeps up to the chip's window of images under way. When anything does not arrive as sent,
+    it flushes and resets the link and sends the unanswered images again: an answer counts only
+    with a right check, the sequence number of the oldest open image, and no reset since.
+
+    Args:
+        transport: the link.
+        design: what the chip should hold.
+        retries: times in a row that nothing may come back before it gives up.
+
+    Attributes:
+        identity: what the chip said of itself.
+        recoveries: times the link had to be set up again.
+
+    Raises:
+        InputError: the chip holds another design, or speaks another version.
+        CheckFailedError: no chip answers.
+
+    Example:
+        >>> driver = ChipDriver(SerialTransport("/dev/ttyUSB0"), design)  # doctest: +SKIP
+        >>> answers = driver.run(design.beats(images))  # doctest: +SKIP
+    """
+
+    def __init__(self, transport: Transport, design: Design, retries: int = 5) -> None:
+        self._link = transport
+        self._retries = retries
+        self._sequence = 0
+        self._image = design.input.beats * design.input.bytes
+        self._answer = (design.output.beats, design.output.bytes)
+        self._reader = Reader(design.output.beats * design.output.bytes)
+        self.recoveries = 0
+        self._recover()
+        self.identity = self._identify(design)
+
+    def run(self, beats: Bytes) -> Bytes:
+        """Answers of images.
+
+        Args:
+            beats: uint8 (N, input beats, bytes), as ``Design.beats`` gives.
+
+        Returns:
+            uint8 (N, output beats, bytes), as ``Design.accumulators`` takes.
+
+        Raises:
+            CheckFailedError: the link loses or damages bytes all the time.
+        """
+        if beats.ndim != 3 or beats[0:1].size not in (0, self._image):
+            raise InputError(
+                f"the chip takes images of {self._image} bytes; got an array {beats.shape}."
+            )
+        answers = np.zeros((len(beats), *self._answer), np.uint8)
+        todo = deque(range(len(beats)))  # not sent
+        open_: deque[tuple[int, int]] = deque()  # (sequence, image), oldest first
+        failures = 0
+        while todo or open_:
+            while todo and len(open_) < self.identity.window:
+                image = todo.popleft()
+                open_.append((self._send(protocol.RUN, beats[image].tobytes()), image))
+            reply = self._receive()
+            if (
+                reply is not None
+                and reply.kind == protocol.REPLY | protocol.RUN
+                and reply.sequence == open_[0][0]
+            ):
+                image = open_.popleft()[1]
+                answers[image] = np.frombuffer(reply.payload, np.uint8).reshape(self._answer)
+                failures = 0
+                continue
+            failures += 1
+            if failures > self._retries:
+                raise self._silent(f"after {len(beats) - len(todo) - len(open_)} images")
+            todo.extendleft(image for _, image in reversed(open_))
+            open_.clear()
+            self._recover()
+        return answers
+
+    def status(self) -> Status:
+        """The chip's counters since the last reset.
+
+        Raises:
+            CheckFailedError: no right reply came.
+        """
+        return Status.unpack(self._ask(protocol.STATUS))
+
+    def reset(self) -> None:
+        """Throw away what is under way in the chip, and its counters.
+
+        Raises:
+            CheckFailedError: no chip answers.
+        """
+        self._recover()
+
+    def close(self) -> None:
+        """Give the link free."""
+        self._link.close()
+
+    def _identify(self, design: Design) -> Identity:
+        identity = Identity.unpack(self._ask(protocol.IDENTIFY))
+        if identity.version != protocol.VERSION:
+            raise InputError(
+                f"the chip speaks version {identity.version} of the host protocol, this is "
+                f"{protocol.VERSION}. Make its bitstream again with this version."
+            )
+        if identity.digest != bytes.fromhex(design.digest)[:8]:
+            raise InputError(
+                f"the chip holds design {identity.digest.hex()}, not {design.digest[:16]}. "
+                f"Load the bitstream that was made from {design.folder}."
+            )
+        return identity
+
+    def _ask(self, kind: int) -> bytes:
+        """The payload of the reply to a command."""
+        for _ in range(self._retries + 1):
+            sequence = self._send(kind)
+            reply = self._receive()
+            wanted = (protocol.REPLY | kind, sequence)
+            if reply is not None and (reply.kind, reply.sequence) == wanted:
+                return reply.payload
+            self._recover()
+        raise self._silent("although it answers to a reset")
+
+    def _send(self, kind: int, payload: bytes = b"") -> int:
+        """Send a command; its sequence number."""
+        sequence = self._sequence
+        self._sequence = (sequence + 1) % 256
+        self._link.write(protocol.command(kind, sequence, payload))
+        return sequence
+
+    def _receive(self) -> Reply | None:
+        """The next frame; None if none came in time, or something else."""
+        try:
+            while (reply := self._reader.take()) is None:
+                received = self._link.read(self._reader.missing())
+                if not received:
+                    return None
+                self._reader.feed(received)
+        except Damage:
+            return None
+        return reply
+
+    def _recover(self) -> None:
+        """Bring chip and host to a known state: nothing is under way on either side."""
+        self.recoveries += 1
+        for _ in range(self._retries + 1):
+            # Zeros complete whatever frame the chip is in the midst of.
+            self._link.write(bytes(self._image + protocol.OVERHEAD))
+            sequence = self._send(protocol.RESET)
+            expected = protocol.reply(protocol.REPLY | protocol.RESET, sequence)
+            while received := self._link.read(len(expected)):
+                self._reader.feed(received)
+                if self._reader.skip_past(expected):
+                    return
+        raise self._silent("not even to a reset")
+
+    def _silent(self, how: str) -> CheckFailedError:
+        return CheckFailedError(
+            f"no right answer from the chip in {self._retries + 1} attempts ({how}). Is the "
+            "bitstream loaded, and are the port and its speed right? With a long or bad cable, "
+            "use a lower baud rate."
+        )

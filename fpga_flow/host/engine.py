@@ -1,0 +1,37 @@
+"""A chip as an engine: the same interface as every other one."""
+
+import numpy as np
+import numpy.typing as npt
+
+from fpga_flow.host.driver import ChipDriver
+from fpga_flow.rtl.design import Design
+
+
+class ChipEngine:
+    """Runs images on a chip, simulated or real.
+
+    Args:
+        design: what the chip holds.
+        driver: connected to it.
+    """
+
+    name = "chip"
+
+    def __init__(self, design: Design, driver: ChipDriver) -> None:
+        self.design = design
+        self.driver = driver
+
+    def predict(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1].
+
+        Raises:
+            CheckFailedError: the link loses or damages bytes all the time.
+        """
+        return self.design.logits(self._run(images))
+
+    def accumulators(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.int64]]:
+        """The last accumulators, int64 (N, classes), by their layer's name."""
+        return {self.design.output_layer: self._run(images)}
+
+    def _run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        return self.design.accumulators(self.driver.run(self.design.beats(images)))
