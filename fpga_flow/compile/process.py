@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from divqat_brevitas.errors import InputError, ToolMissingError
+from divqat_brevitas.errors import CheckFailedError, InputError, ToolMissingError
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.compile.errors import BuildError
 from fpga_flow.compile.flow import STEP_MARK
@@ -28,9 +28,14 @@ def require_finn() -> None:
     Raises:
         ToolMissingError: it is not, with the commands that install it.
     """
-    # The package index has an empty package "finn", too, without a builder.
-    if importlib.util.find_spec("finn") is None or not _has("finn.builder"):
+    if not finn_installed():
         raise ToolMissingError(f"FINN builds need finn-plus, which is not installed. {_INSTALL}")
+
+
+def finn_installed() -> bool:
+    """Whether finn-plus is there, without importing it."""
+    # The package index has an empty package "finn", too, without a builder.
+    return importlib.util.find_spec("finn") is not None and _has("finn.builder")
 
 
 def _has(module: str) -> bool:
@@ -47,12 +52,21 @@ class Worker:
         folder: an existing folder for its temporary files and home directory.
         log: file that gets everything the worker and FINN print.
         log_kept: whether that file outlives the worker, so that errors may point to it.
+        environment: of the process; None: ours without FINN's settings, and with a home of
+            its own.
 
     Raises:
         ToolMissingError: finn-plus is not installed.
     """
 
-    def __init__(self, folder: Path, log: Path, *, log_kept: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        *,
+        log_kept: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         require_finn()
         self._log = log
         self._log_kept = log_kept
@@ -65,7 +79,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 cwd=folder,
-                env=_environment(folder),
+                env=_environment(folder) if environment is None else environment,
                 text=True,
                 # Ctrl-C goes to us alone; we stop the worker.
                 start_new_session=True,
@@ -101,6 +115,7 @@ class Worker:
 
         Raises:
             InputError: the job's input is refused.
+            CheckFailedError: the job found that something does not hold or fit.
             ToolMissingError: FINN, or something it needs, cannot be imported.
             BuildError: a step failed, or the worker died or took longer than ``timeout_s``.
         """
@@ -132,6 +147,8 @@ class Worker:
             return reply["result"]
         if reply["error"] == "input":
             raise InputError(reply["message"])
+        if reply["error"] == "check":
+            raise CheckFailedError(reply["message"])
         if reply["error"] == "tool":
             raise ToolMissingError(
                 f"finn-plus is there, but cannot be imported: {reply['message']}. {_INSTALL}"
@@ -166,11 +183,16 @@ def _environment(folder: Path) -> dict[str, str]:
     home.mkdir(exist_ok=True)
     build.mkdir(exist_ok=True)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FINN_", "PYTEST_"))}
-    package = str(Path(__file__).parents[2])
     return kept | {
         "HOME": str(home),
         "FINN_BUILD_DIR": str(build),
         "NUM_DEFAULT_WORKERS": "1",
         "PYTHONHASHSEED": "0",
-        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": python_path(),
     }
+
+
+def python_path() -> str:
+    """PYTHONPATH of a worker: this package's folder first, then ours."""
+    package = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))

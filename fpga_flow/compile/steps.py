@@ -10,11 +10,14 @@ Each is an importable top-level function ``(model, cfg) -> model``, so a FINN YA
         - fpga_flow.compile.steps.step_exact_thresholds
         - fpga_flow.compile.steps.step_integer_output
       step_create_dataflow_partition: [fpga_flow.compile.steps.step_prefer_rtl]
+      step_make_driver: [fpga_flow.compile.steps.step_host_values]
 
-``cfg`` is FINN's DataflowBuildConfig; these steps do not need it.
+``cfg`` is FINN's DataflowBuildConfig; all but the last do not need it. `divqat finn-config` writes
+such a YAML file; ``fpga_flow.compile.checks`` has steps that check a build.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from qonnx.custom_op.registry import getCustomOp
 from qonnx.transformation.infer_datatypes import InferDataTypes
 from qonnx.util.basic import remove_by_name
 
+from divqat_brevitas.files import write_json
 from fpga_flow.lowering import LoweringError, clean, lower
 from fpga_flow.lowering.ir import Threshold
 
@@ -160,6 +164,24 @@ def step_prefer_rtl(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     """
     for node in model.get_nodes_by_op_type("MVAU"):
         getCustomOp(node).set_nodeattr("preferred_impl_style", "rtl")
+    return model
+
+
+def step_host_values(model: ModelWrapper, cfg: Any) -> ModelWrapper:
+    """Write ``divqat.json`` beside FINN's driver: what the host has to compute.
+
+    ``input_scale``: the accelerator takes ``round(image / input_scale)``, channels last, or the
+    image's floats (null). ``output_scale`` and ``output_bias``: ``logits = accumulators *
+    output_scale + output_bias``. To be run after step_make_driver.
+    """
+    scale = model.get_metadata_prop(INPUT_SCALE)
+    affine = json.loads(model.get_metadata_prop(OUTPUT_AFFINE) or '{"scale": [1.0], "bias": [0.0]}')
+    values = {
+        "input_scale": None if scale is None else float(scale),
+        "output_scale": affine["scale"],
+        "output_bias": affine["bias"],
+    }
+    write_json(Path(cfg.get_driver_directory()) / "divqat.json", values)
     return model
 
 

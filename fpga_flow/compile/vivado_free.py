@@ -1,4 +1,4 @@
-"""Import finn-plus' builder on a machine without Vivado.
+"""Import finn-plus' builder, with Vivado's simulator or without.
 
 finn-plus 1.6.1 resolves ``from finn.xsi import SimEngine`` while it is imported, and that asks
 Vivado's simulator to be there. Binding finn.xsi's lazy names first makes the import, and every
@@ -29,3 +29,26 @@ def import_finn() -> None:
 
     for name in finn.xsi._LAZY_NAMES:
         setattr(finn.xsi, name, _NoSimulator)
+
+
+def import_finn_with_simulator() -> str | None:
+    """As ``import_finn``, but with Vivado's simulator where it can be had.
+
+    FINN builds its interface to the simulator at the first call, with a C++ compiler.
+
+    Returns:
+        None, or why there is no simulator; FINN is imported without it then.
+    """
+    import finn.util.settings
+    from finn.util.exception import FINNUserError
+
+    finn.util.settings.initialize_dummy_settings()
+    import finn.xsi
+
+    try:
+        finn.xsi.ensure_available()
+    except (FINNUserError, OSError, ValueError) as e:
+        print(f"No RTL simulation by FINN: {e}", flush=True)
+        import_finn()
+        return str(e)
+    return None
