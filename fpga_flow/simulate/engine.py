@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.errors import ToolMissingError, unknown_name
+from divqat_brevitas.errors import unknown_name
 
 ENGINES = ("integer", "qonnx", "finn", "rtl")
 
@@ -33,14 +33,15 @@ def load_engine(path: Path | str, engine: str = "integer") -> Engine:
     """Load a QONNX file into an engine.
 
     Args:
-        path: a QONNX file.
+        path: a QONNX file; for "finn" and "rtl" also the folder of a FINN build.
         engine: "integer" (exact, fast), "qonnx" (QONNX's own execution, float), "finn" (FINN's
-            graph after streamlining, needs finn-plus).
+            graph after streamlining, needs finn-plus), "rtl" (the generated hardware in
+            Verilator; takes a hardware design's or a FINN build's folder too).
 
     Raises:
         InputError: unknown engine, or a file that is no QONNX model.
         LoweringError: a model that cannot become integers, with the node named.
-        ToolMissingError: the engine's packages are not installed, or "rtl".
+        ToolMissingError: the engine's packages are not installed.
 
     Example:
         >>> engine = load_engine("model.onnx")  # doctest: +SKIP
@@ -61,9 +62,8 @@ def load_engine(path: Path | str, engine: str = "integer") -> Engine:
 
             return FinnEngine(path)
         case "rtl":
-            raise ToolMissingError(
-                "RTL simulation is not part of this version. Use engine 'integer', which gives "
-                "the same integers, or 'finn' for FINN's own graph."
-            )
+            from fpga_flow.simulate.rtl import RtlEngine
+
+            return RtlEngine(path)
         case _:
             raise unknown_name("engine", engine, ENGINES)
