@@ -7,6 +7,7 @@ widths.
 from typing import Any
 
 from fpga_flow.rtl.design import Stream
+from fpga_flow.rtl.windows import grid_body, ours, window_body
 
 _AXILITE = (
     ".s_axilite_AWVALID(1'b0), .s_axilite_AWADDR('0), .s_axilite_WVALID(1'b0), "
@@ -25,20 +26,25 @@ def weights_file(layer: str) -> str:
     return f"{layer}_weights.dat"
 
 
-def cell(record: dict[str, Any]) -> str:
+def cell(record: dict[str, Any], weights_style: str = "auto") -> str:
     """The module around a layer.
 
     Args:
         record: one of ``hardware.generate``.
+        weights_style: ``RAM_STYLE`` of its weights' memory.
     """
     name, op = record["name"], record["op"]
     taken, given = Stream(**record["input"]), Stream(**record["output"])
-    if op == "Pool":
+    if op == "Pool" and "grid" in record["pool"]:
+        body = grid_body(name, taken, record["pool"]["grid"])
+    elif "window" in record and ours(record["window"]):
+        body = window_body(name, taken, given, record["window"])
+    elif op == "Pool":
         body = _pool(name, taken, record["pool"]["window"])
     elif op == "StreamingDataWidthConverter":
         body = _converter(name, taken, given)
     else:
-        body = _generated(name, op, record.get("weights"))
+        body = _generated(name, op, record.get("weights"), weights_style)
     return f"""
 module {cell_name(name)} (
 	input	wire  ap_clk,
@@ -78,7 +84,7 @@ def _converter(name: str, taken: Stream, given: Stream) -> str:
 	);"""
 
 
-def _generated(name: str, op: str, weights: dict[str, int] | None) -> str:
+def _generated(name: str, op: str, weights: dict[str, int] | None, style: str) -> str:
     before, extra = "", ""
     if op in ("FMPadding", "Thresholding"):
         extra = f", {_AXILITE}"
@@ -89,7 +95,8 @@ def _generated(name: str, op: str, weights: dict[str, int] | None) -> str:
         before = f"""	wire [{width - 1}:0]  wdat;
 	wire  wvld, wrdy;
 	memstream #(
-		.SETS(1), .DEPTH({weights["depth"]}), .WIDTH({width}), .INIT_FILE("{weights_file(name)}")
+		.SETS(1), .DEPTH({weights["depth"]}), .WIDTH({width}), .INIT_FILE("{weights_file(name)}"),
+		.RAM_STYLE("{style}")
 	) {name}_weights (
 		.clk(ap_clk), .rst(!ap_rst_n),
 		.config_ce(1'b0), .config_we(1'b0), .config_address('0), .config_d0('0),

@@ -15,6 +15,7 @@ from fpga_flow.rtl.growing import growing_design
 from fpga_flow.rtl.library import library, needed
 from fpga_flow.rtl.settings import DesignSettings
 from fpga_flow.rtl.stitch import TOP, chain, isolated, top
+from fpga_flow.rtl.windows import weight_memories
 
 _FOLDED = "step_transpose_decomposition"
 _CLOCK_NS = 10.0  # FINN asks for one; it changes nothing but the DSP58 unit
@@ -108,7 +109,8 @@ def _assemble(
                 data.append(name)
                 shutil.copyfile(path, folder / name)
     nodes = chain(_nodes(records, build), settings)
-    generated[_LAYERS] = "".join(cell(record) for record in records)
+    styles = weight_memories(records) if settings.style == "portable" else {}
+    generated[_LAYERS] = "".join(cell(r, styles.get(r["name"], "auto")) for r in records)
     generated[f"{TOP}.sv"] = top(nodes)
     generated["divqat_isolated.sv"] = isolated(nodes)
     sources = needed(generated, dict(files)) | generated

@@ -16,6 +16,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering.ir import bits_for
+from fpga_flow.rtl.windows import fused, ours, searches_in_turn, window_facts
 
 # A part with DSP48E2 blocks: FINN's rules for the older ones exclude weights of full range,
 # which only its own matrix-vector unit cannot take.
@@ -50,12 +51,14 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
     for node in model.graph.node:
         _bring_to_rtl(model, node)
     model = model.transform(InsertDWC())
-    records = []
+    records: list[dict[str, Any]] = []
+    portable = job["style"] == "portable"
     for node in _chain(model):
         folder = Path(job["folder"]) / node.name
         folder.mkdir()
-        records.append(_layer(model, node, folder, part, job["clock_ns"]))
-    return records
+        before = records[-1] if records and portable else None
+        records.append(_layer(model, node, folder, part, job["clock_ns"], portable, before))
+    return fused(records) if portable else records
 
 
 def _part(device: str) -> str:
@@ -92,8 +95,25 @@ def _bring_to_rtl(model: ModelWrapper, node: NodeProto) -> None:
         function = getHWCustomOp(node).get_nodeattr("Function")
         if function != "MaxPool":
             raise _no_rtl(node, f"pooling of kind {function}", "Use MaxPool2d")
+        _check_window(model, node)
     elif operator not in _GENERATED or not node.op_type.endswith("_rtl"):
         raise _no_rtl(node, f"an operator {operator}", "`divqat check` lists what can be hardware")
+
+
+def _check_window(model: ModelWrapper, pool: NodeProto) -> None:
+    """A pool takes windows in the order that a generator of the same parallelism gives them."""
+    from finn.util.basic import getHWCustomOp
+
+    generator = model.find_producer(pool.input[0])
+    lanes = getHWCustomOp(pool).get_nodeattr("PE")
+    if generator is None or _operator(generator) != "ConvolutionInputGenerator":
+        raise _no_rtl(pool, "a pool without a generator of windows", "Use MaxPool2d")
+    window = getHWCustomOp(generator)
+    if window.get_nodeattr("SIMD") != lanes or window.get_nodeattr("parallel_window"):
+        raise InputError(
+            f"The folding does not fit: {generator.name} must have SIMD={lanes}, the PE of "
+            f"{pool.name} behind it, and parallel_window=0. Change either in the folding."
+        )
 
 
 def _is_code(datatype: Any) -> bool:
@@ -124,7 +144,13 @@ def _chain(model: ModelWrapper) -> list[NodeProto]:
 
 
 def _layer(
-    model: ModelWrapper, node: NodeProto, folder: Path, part: str, clock_ns: float
+    model: ModelWrapper,
+    node: NodeProto,
+    folder: Path,
+    part: str,
+    clock_ns: float,
+    portable: bool,
+    before: dict[str, Any] | None,
 ) -> dict[str, Any]:
     from finn.util.basic import getHWCustomOp
 
@@ -143,7 +169,11 @@ def _layer(
         "simd": attributes.get("SIMD"),
         "files": [],
     }
-    if operator not in _OURS:
+    if portable and operator == "ConvolutionInputGenerator":
+        record["window"] = window_facts(op)
+    if operator == "Thresholding" and searches_in_turn(record, before):
+        op.set_nodeattr("deep_pipeline", 0)
+    if operator not in _OURS and not ("window" in record and ours(record["window"])):
         op.set_nodeattr("code_gen_dir_ipgen", str(folder))
         op.code_generation_ipgen(model, part, clock_ns)
         record["files"] = sorted(path.name for path in folder.iterdir())

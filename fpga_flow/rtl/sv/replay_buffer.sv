@@ -69,7 +69,7 @@ module replay_buffer #(
 		// A ring: what was read for the last time is free for the next sequence.
 		localparam int unsigned  AB = $clog2(LEN);
 		localparam  STYLE = 2**AB * W > 2048 && AB > 5? "block" : "auto";
-		(* ram_style = STYLE *)
+		(* ram_style = STYLE, no_rw_check *)
 		logic [W-1:0]  Mem[2**AB];
 		logic [AB:0]  WP, RP, FP;   // next written, read, freed; the highest bit counts rounds
 		logic [W-1:0]  ODat;
