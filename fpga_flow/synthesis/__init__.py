@@ -1,0 +1,16 @@
+"""Synthesis: a hardware design to a netlist and a bitstream, with open tools alone."""
+
+from fpga_flow.synthesis.advice import NoBitstreamError, Shortfall
+from fpga_flow.synthesis.flow import build_bitstream
+from fpga_flow.synthesis.report import BitstreamReport, hardware_rows, layer_rows
+from fpga_flow.synthesis.top import ChipSources
+
+__all__ = [
+    "BitstreamReport",
+    "ChipSources",
+    "NoBitstreamError",
+    "Shortfall",
+    "build_bitstream",
+    "hardware_rows",
+    "layer_rows",
+]

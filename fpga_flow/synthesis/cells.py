@@ -1,0 +1,117 @@
+"""What a synthesised netlist is made of: cells of each kind, in all and layer by layer."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fpga_flow.rtl.design import Node
+
+# yosys' ECP5 cell -> what it takes of each kind. A carry cell is two LUTs. A 16x4 LUT RAM takes
+# four LUTs and the two whose inputs its write port uses.
+_KINDS: Mapping[str, Mapping[str, int]] = {
+    "LUT4": {"lut": 1},
+    "CCU2C": {"lut": 2},
+    "TRELLIS_DPR16X4": {"lut": 6, "lutram": 1},
+    "TRELLIS_FF": {"ff": 1},
+    "DP16KD": {"bram": 1},
+    "MULT18X18D": {"dsp": 1},
+}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Amounts of an ECP5's cells.
+
+    Attributes:
+        lut: 4-input LUTs, those of carry chains and LUT RAM included; the logic cells
+            (``TRELLIS_COMB``) nextpnr makes of them are a few more.
+        ff: flip-flops.
+        bram: block RAMs (``DP16KD``).
+        lutram: LUT RAMs of 16 x 4 bits (``TRELLIS_DPR16X4``), their LUTs counted in ``lut``.
+        dsp: multipliers (``MULT18X18D``).
+    """
+
+    lut: int = 0
+    ff: int = 0
+    bram: int = 0
+    lutram: int = 0
+    dsp: int = 0
+
+
+@dataclass(frozen=True)
+class LayerCells:
+    """The cells of one layer of a design; ``(interface)`` are those around it."""
+
+    name: str
+    cells: Cells
+
+
+OUTSIDE = "(interface)"
+
+
+def count(types: Iterable[str]) -> Cells:
+    """The cells of a netlist, given each one's type."""
+    kinds: Counter[str] = Counter()
+    for cell, number in Counter(types).items():
+        for kind, amount in _KINDS.get(cell, {}).items():
+            kinds[kind] += amount * number
+    return Cells(**kinds)
+
+
+class Layers:
+    """Finds the layer that a flattened cell or net belongs to, by its hierarchical name.
+
+    Synthesis shares logic between layers; a shared cell is counted where its name says.
+
+    Example:
+        >>> Layers(["MVAU_rtl_0"]).of("core.MVAU_rtl_0_wstrm.ptr_TRELLIS_FF_Q")
+        'MVAU_rtl_0'
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        # Longest first: MVAU_rtl_1 must not take what is of MVAU_rtl_10.
+        ordered = sorted(names, key=len, reverse=True)
+        either = "|".join(re.escape(name) for name in ordered) or "(?!)"
+        self._pattern = re.compile(rf"(?:^|[.\\/])({either})(?![0-9])")
+
+    def of(self, name: str) -> str:
+        """Name of the layer, or ``(interface)``."""
+        found = self._pattern.search(name)
+        return found[1] if found else OUTSIDE
+
+    def count(self, cells: Mapping[str, str]) -> tuple[LayerCells, ...]:
+        """The cells of every layer, in the order of the layers; those without any are left out."""
+        types: dict[str, list[str]] = {}
+        for name, kind in cells.items():
+            types.setdefault(self.of(name), []).append(kind)
+        order = (*self._names, OUTSIDE)
+        return tuple(LayerCells(name, count(types[name])) for name in order if name in types)
+
+
+def of_nodes(nodes: Sequence[Node]) -> Layers:
+    """``Layers`` of a design's nodes."""
+    return Layers([node.name for node in nodes])
+
+
+def top_module(netlist: Any) -> Any:
+    """The top module of a netlist in yosys' JSON format."""
+    for module in netlist["modules"].values():
+        if int(module.get("attributes", {}).get("top", "0"), 2):
+            return module
+    raise ValueError("the netlist has no top module")
+
+
+def core_clock_names(module: Any) -> frozenset[str]:
+    """Names of the net that clocks most flip-flops of a netlist's module."""
+    clocks = Counter(
+        cell["connections"]["CLK"][0]
+        for cell in module["cells"].values()
+        if cell["type"] == "TRELLIS_FF"
+    )
+    if not clocks:
+        return frozenset()
+    clock = clocks.most_common(1)[0][0]
+    return frozenset(name for name, net in module["netnames"].items() if net["bits"] == [clock])

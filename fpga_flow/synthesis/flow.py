@@ -1,0 +1,188 @@
+"""A design to a bitstream with open tools alone: slang, yosys, nextpnr, ecppack."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from divqat_brevitas.files import read_json
+from fpga_flow.compile.targets import OpenTarget
+from fpga_flow.rtl.design import Design
+from fpga_flow.synthesis import synth
+from fpga_flow.synthesis.advice import (
+    Advice,
+    NoBitstreamError,
+    Shortfall,
+    largest_layer,
+    no_bitstream,
+)
+from fpga_flow.synthesis.cells import core_clock_names, count, of_nodes, top_module
+from fpga_flow.synthesis.report import BITSTREAM, CONFIG, NETLIST, SVF, BitstreamReport
+from fpga_flow.synthesis.route import PINS, DoesNotFitError, place_and_route
+from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool, versions
+from fpga_flow.synthesis.top import ChipSources
+
+# Where no clock is asked for: above what the networks reach, so that all of the placer's and
+# router's effort goes into speed.
+_EAGER_MHZ = 120.0
+_KEPT = (NETLIST, CONFIG, BITSTREAM, SVF, "nextpnr.json", PINS, synth.LOGS)
+
+
+def build_bitstream(
+    design: Design,
+    target: OpenTarget,
+    folder: Path,
+    *,
+    chip: ChipSources | None = None,
+    freq_mhz: float | None = None,
+    seed: int = 1,
+    dsp: bool = False,
+    advice: Advice | None = None,
+    timeout_s: float = 3600,
+) -> BitstreamReport:
+    """Make a bitstream.
+
+    ``folder`` appears whole or not at all. Where it fails, what was made stays in
+    ``<folder>-failed``, with the logs.
+
+    Args:
+        design: the network's hardware.
+        target: the device.
+        folder: gets the netlist, the routed design, ``chip.bit``, ``chip.svf`` and
+            ``report.json``.
+        chip: host interface and pins; None: the network with five pins anywhere, for measuring.
+        freq_mhz: clock to be met; None: the chip's, or none.
+        seed: of nextpnr: another one gives another placement, a few per cent faster or slower.
+        dsp: use the device's multipliers.
+        advice: gives a sentence that helps, such as a folding that would fit.
+        timeout_s: for everything.
+
+    Raises:
+        NoBitstreamError: it doesn't fit, or the clock is missed.
+        ToolMissingError: a tool is not installed.
+        ToolFailedError: a tool failed, or time is up.
+
+    Example:
+        >>> design = Design.load(Path("runs/demo/compile/qat/design"))  # doctest: +SKIP
+        >>> report = build_bitstream(  # doctest: +SKIP
+        ...     design, open_target("ecp5-85f"), Path("bits")
+        ... )
+    """
+    found = versions()
+    folder = Path(folder).absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    failed = folder.with_name(f"{folder.name}-failed")
+    clock = freq_mhz or (chip.clock_mhz if chip else None)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        try:
+            record = _build(design, target, work, chip, clock, seed, dsp, timeout_s)
+            shortfall = record.pop("shortfall")
+            if shortfall is not None:
+                raise no_bitstream(target, shortfall, advice, failed)
+        except ToolFailedError as e:
+            _replace(work, failed)
+            raise ToolFailedError(e.tool, e.reason, failed / e.log.relative_to(work)) from e
+        except NoBitstreamError:
+            _replace(work, failed)
+            raise
+        for path in work.iterdir():
+            if path.name not in _KEPT:
+                _remove(path)
+        report = BitstreamReport(
+            folder=work,
+            target=target.name,
+            part=target.part,
+            design_sha256=design.digest,
+            chip=chip.name if chip else None,
+            clock_mhz=clock,
+            seed=seed,
+            versions=found,
+            **record,
+        )
+        report.save()
+        _replace(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    _remove(failed)
+    return replace(report, folder=folder)
+
+
+def _build(
+    design: Design,
+    target: OpenTarget,
+    work: Path,
+    chip: ChipSources | None,
+    clock: float | None,
+    seed: int,
+    dsp: bool,
+    timeout_s: float,
+) -> dict[str, Any]:
+    """Fields of the report, and ``shortfall``, which is None where there is none."""
+    deadline = Deadline(timeout_s)
+    top = synth.gather(design, chip, work)
+    pins = "" if chip is None else (chip.folder / chip.constraints).read_text(encoding="utf-8")
+    (work / PINS).write_text(pins, encoding="utf-8")
+    seconds = {"slang": synth.elaborate(work, top, deadline)}
+    writes = [f"write_json {NETLIST}"]
+    seconds["yosys"] = synth.map_to_ecp5(work, top, deadline, dsp=dsp, writes=writes)
+    module = top_module(read_json(work / NETLIST))
+    types = {name: cell["type"] for name, cell in module["cells"].items()}
+    layers = of_nodes(design.nodes)
+    counted = layers.count(types)
+
+    def short(
+        over: Mapping[str, tuple[int, int]],
+        fmax: float | None = None,
+        path: tuple[str, ...] = (),
+    ) -> Shortfall:
+        return Shortfall(over, fmax, clock, largest_layer(counted, over), path, counted)
+
+    try:
+        routed = place_and_route(
+            work,
+            target,
+            netlist=NETLIST,
+            config=CONFIG,
+            freq_mhz=clock or _EAGER_MHZ,
+            seed=seed,
+            clock_names=core_clock_names(module),
+            layers=layers,
+            deadline=deadline,
+        )
+    except DoesNotFitError as e:
+        return {"shortfall": short(e.over)}
+    seconds["nextpnr-ecp5"] = routed.seconds
+    if clock is not None and (routed.fmax_mhz < clock or (chip is not None and routed.missed)):
+        return {"shortfall": short({}, routed.fmax_mhz, routed.slowest_path)}
+    arguments = ["--compress", "--input", CONFIG, "--bit", BITSTREAM, "--svf", SVF]
+    log = work / synth.LOGS / "ecppack.log"
+    seconds["ecppack"] = run_tool("ecppack", arguments, work, log, deadline)
+    return {
+        "shortfall": None,
+        "fmax_mhz": routed.fmax_mhz,
+        "cells": count(types.values()),
+        "layers": counted,
+        "comb": routed.used["lut"],
+        "placed_ff": routed.used["ff"],
+        "utilisation": {kind: routed.used[kind] / routed.available[kind] for kind in routed.used},
+        "slowest_path": routed.slowest_path,
+        "bitstream_bytes": (work / BITSTREAM).stat().st_size,
+        "seconds": {tool: round(s, 2) for tool, s in seconds.items()},
+    }
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename the folder ``source`` to ``target``, in place of what was there."""
+    source.chmod(0o755)  # mkdtemp makes folders private
+    _remove(target)
+    source.rename(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
