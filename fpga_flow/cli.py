@@ -3,17 +3,19 @@
 Nothing heavy is imported before a command needs it: `divqat --help` stays quick.
 """
 
-import json
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from fpga_flow.cli_base import Commands, json_option, print_json, set_option
+from fpga_flow.cli_hardware import check, finn_config
 
 if TYPE_CHECKING:
     from fpga_flow.config import Config
@@ -27,41 +29,10 @@ STAGES = {
     "attack": "Steal the victims through an engine.",
     "report": "Write report/results.json and the page.",
 }
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Examples(click.Command):
-    """A command whose epilog is example command lines, printed as they are."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples."""
-        with formatter.section("Examples"):
-            for line in (self.epilog or "").splitlines():
-                formatter.write(f"  {line.strip()}\n")
-
-
-class _Commands(_Examples, click.Group):
-    """A group of such commands; Ctrl-C anywhere in one becomes an error of ours."""
-
-    command_class = _Examples
-    group_class = type
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Commands in the order declared, which is the pipeline's."""
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as e:
-            from fpga_flow.errors import InterruptedRunError
-
-            raise InterruptedRunError from e
 
 
 @click.group(
-    cls=_Commands,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""divqat run --preset smoke --out runs/smoke      the whole path, small
               divqat run my.toml --set train.float_epochs=3   your settings
@@ -75,24 +46,6 @@ def cli() -> None:
     Exit codes: 0 fine, 1 a check failed, 2 bad input or usage, 3 a tool is missing,
     130 interrupted (the same command continues).
     """
-
-
-def json_option(command: F) -> F:
-    """``--json``: one JSON document on stdout."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
-    )(command)
-
-
-def set_option(command: F) -> F:
-    """``--set section.key=value``."""
-    return click.option(
-        "--set",
-        "overrides",
-        metavar="SECTION.KEY=VALUE",
-        multiple=True,
-        help="Change one setting; may be given several times.",
-    )(command)
 
 
 @cli.command(
@@ -156,8 +109,58 @@ def _add_stage_command(stage: str, summary: str) -> None:
     declare(argument(command))
 
 
+def _add_compile_command(summary: str) -> None:
+    @cli.command(
+        "compile",
+        help=f"{summary}\n\nOf a run directory: its compile stage. Of a QONNX file: the same "
+        "into --out. Exit code 1 where a design does not fit the device or misses its clock.",
+        epilog="""divqat compile runs/smoke
+                  divqat compile runs/smoke --target ecp5-85f
+                  divqat compile model.onnx --target ecp5-85f --out build""",
+    )
+    @click.argument("path", type=click.Path(path_type=Path))
+    @click.option("--target", metavar="NAME", help="Device or board; builds up to its bitstream.")
+    @click.option("--out", type=click.Path(path_type=Path), help="Folder, for a QONNX file.")
+    @set_option
+    @json_option
+    def command(
+        path: Path, target: str | None, out: Path | None, overrides: tuple[str, ...], as_json: bool
+    ) -> int:
+        from divqat_brevitas.errors import InputError
+        from fpga_flow.config import resolve
+        from fpga_flow.rundir import RunDirectory
+
+        if target is not None:
+            overrides = (*overrides, f"compile.target={target}", "compile.until=bitstream")
+        if path.is_file():
+            if out is None:
+                raise InputError(f"{path} is a file: name a folder for what is built (--out DIR).")
+            return _compile_file(path, out, resolve(overrides=overrides), as_json)
+        if out is not None:
+            raise InputError(f"--out goes with a QONNX file; {path} is no file.")
+        run = RunDirectory.existing(path)
+        return _execute(path, resolve(run.config_file, None, overrides), as_json, only="compile")
+
+
 for _stage, _summary in STAGES.items():
-    _add_stage_command(_stage, _summary)
+    if _stage == "compile":
+        _add_compile_command(_summary)
+    else:
+        _add_stage_command(_stage, _summary)
+
+
+def _compile_file(path: Path, out: Path, settings: "Config", as_json: bool) -> int:
+    from fpga_flow.console import Progress, columns
+    from fpga_flow.stages.hardware import build_all
+
+    with _quiet():
+        rows = build_all(path, out, settings.compile, Progress())
+    if as_json:
+        print_json({"model": str(path), "out": str(out), "hardware": rows})
+    else:
+        names = ("stage", "device", "lut", "bram", "fmax_mhz", "images_per_s", "tool")
+        click.echo(columns([names, *([row[name] for name in names] for row in rows)]))
+    return 0
 
 
 def _execute(
@@ -172,11 +175,7 @@ def _execute(
     from fpga_flow.rundir import RunDirectory
     from fpga_flow.stages import order
 
-    # Whatever libraries print must not get between our results on stdout, and what they warn
-    # of is for developers.
-    with redirect_stdout(sys.stderr), warnings.catch_warnings():
-        if not _debugging():
-            warnings.simplefilter("ignore")
+    with _quiet():
         outcomes = pipeline.execute(
             RunDirectory(directory),
             settings,
@@ -188,12 +187,24 @@ def _execute(
     missing = [outcome for outcome in outcomes if outcome.status == "missing-tool"]
     code = 3 if missing else 0
     if as_json:
-        _print_json(_run_document(directory, outcomes, code))
+        print_json(_run_document(directory, outcomes, code))
     else:
         _print_run(directory, outcomes)
     if missing:
         click.echo(f"error: {missing[0].stage} did not run: {missing[0].reason}", err=True)
     return code
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Whatever libraries print must not get between our results on stdout.
+
+    What they warn of is for developers.
+    """
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if not _debugging():
+            warnings.simplefilter("ignore")
+        yield
 
 
 def _run_document(directory: Path, outcomes: "Sequence[Outcome]", code: int) -> dict[str, Any]:
@@ -216,32 +227,8 @@ def _print_run(directory: Path, outcomes: "Sequence[Outcome]") -> None:
         click.echo(f"{last.stage}: {last.status} ({directory / last.stage})")
 
 
-@cli.command(epilog="divqat check runs/smoke/export/qat.onnx")
-@click.argument("model", type=click.Path(path_type=Path))
-@json_option
-def check(model: Path, as_json: bool) -> int:
-    """Show a QONNX file's layers, and what FINN refuses.
-
-    Exit code 1 where FINN has no hardware for a node.
-    """
-    from dataclasses import asdict
-
-    from fpga_flow.compile import legality
-    from fpga_flow.console import columns
-    from fpga_flow.lowering import lower
-
-    rows = [asdict(row) for row in lower(model).describe()]
-    findings = legality(model)
-    if as_json:
-        refused = [asdict(finding) for finding in findings]
-        _print_json({"model": str(model), "layers": rows, "findings": refused})
-    else:
-        click.echo(columns([list(rows[0]), *(list(row.values()) for row in rows)]))
-        for finding in findings:
-            click.echo(f"FINN: {finding}")
-        if not findings:
-            click.echo("FINN: every node has hardware")
-    return 1 if findings else 0
+cli.add_command(check)
+cli.add_command(finn_config)
 
 
 @cli.command(epilog="divqat doctor --json")
@@ -252,7 +239,7 @@ def doctor(as_json: bool) -> None:
 
     findings = examine()
     if as_json:
-        _print_json([vars(finding) for finding in findings])
+        print_json([vars(finding) for finding in findings])
     else:
         click.echo(table(findings))
 
@@ -273,7 +260,7 @@ def data_list(as_json: bool) -> None:
 
     findings = datasets()
     if as_json:
-        _print_json([vars(finding) for finding in findings])
+        print_json([vars(finding) for finding in findings])
     else:
         click.echo(table(findings))
 
@@ -288,13 +275,9 @@ def data_fetch(name: str, root: Path | None, as_json: bool) -> None:
 
     folder = fetch(name, root, progress=lambda line: click.echo(line, err=True))
     if as_json:
-        _print_json({"name": name, "path": str(folder)})
+        print_json({"name": name, "path": str(folder)})
     else:
         click.echo(f"{name} is in {folder}")
-
-
-def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -333,4 +316,4 @@ def _debugging() -> bool:
 
 
 def _print_error_json(kind: str, message: str, code: int) -> None:
-    _print_json({"error": {"type": kind, "message": message}, "exit_code": code})
+    print_json({"error": {"type": kind, "message": message}, "exit_code": code})

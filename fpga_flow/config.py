@@ -23,7 +23,7 @@ from divqat_brevitas.files import sha256_text
 
 Bits = Literal[2, 3, 4, 8]
 Variant = Literal["float", "ptq", "qat", "divqat"]
-EngineName = Literal["integer", "qonnx", "finn"]
+EngineName = Literal["integer", "qonnx", "finn", "rtl"]
 Count = Annotated[int, Field(gt=0)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -128,24 +128,38 @@ class ExportSection(Section):
 
 
 class CompileSection(Section):
-    """``[compile]``: FINN's target; ``variants`` empty: all quantized ones.
+    """``[compile]``: the device, how far to build, how parallel; ``variants`` empty: all quantized.
 
-    ``folding`` is a FINN folding JSON, used instead of ``target_fps``.
+    ``target`` is a device of the open flow (``ecp5-85f``) or an AMD board (``pynq-z1``, which
+    needs Vivado). ``until`` is ``estimate`` (FINN's graph and estimates), ``rtl`` (one stitched
+    design, simulated) or ``bitstream``. The folding comes from ``folding`` (a FINN folding JSON),
+    else ``fill`` (the fastest one within that fraction of the device), else ``target_fps``.
+    ``clock_ns`` is the clock period asked for (None: as the target can).
     """
 
-    tool: Literal["finn"] = "finn"
-    board: Name = "Pynq-Z1"
-    clock_ns: Rate = 10.0
+    target: Name = "ecp5-85f"
+    until: Literal["estimate", "rtl", "bitstream"] = "rtl"
+    clock_ns: Rate | None = None
     target_fps: Count = 1000
+    fill: Annotated[float, Field(gt=0, le=1)] | None = None
     folding: Path | None = None
+    interface: Literal["uart", "ft245"] = "uart"
     variants: tuple[Literal["ptq", "qat", "divqat"], ...] = ()
 
 
 class SimulateSection(Section):
-    """``[simulate]``: the engine that measures accuracy; images compared between engines."""
+    """``[simulate]``: the engine that measures accuracy; images compared between engines.
+
+    ``rtl_inputs`` images go through the RTL, half of them with random stalls;
+    ``netlist_inputs`` through the synthesised netlist, ``chip_inputs`` through the whole chip
+    from the host's bytes: slow, and only where there is a bitstream. 0 leaves one out.
+    """
 
     engine: EngineName = "integer"
     inputs: Count = 1000
+    rtl_inputs: Annotated[int, Field(ge=0)] = 1000
+    netlist_inputs: Annotated[int, Field(ge=0)] = 20
+    chip_inputs: Annotated[int, Field(ge=0)] = 5
 
 
 class AttackSection(Section):

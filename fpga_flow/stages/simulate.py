@@ -1,4 +1,4 @@
-"""Simulate: the ladder torch -> QONNX -> integer engine -> every FINN step, integer by integer.
+"""Simulate: the ladder torch -> QONNX -> integers -> every FINN step, and RTL -> netlist, chip.
 
 Reads train/, export/ and, where it is done, compile/. Writes simulate/equivalence.json,
 simulate/accuracy.json, and what they are made of, one file a victim of the first seed.
@@ -25,6 +25,7 @@ from fpga_flow.stages.victims import Images, VictimId, exported, first_seed, pre
 # All accumulators of a batch are in memory, of two engines at once.
 _BATCH = 100
 Row = dict[str, Any]
+_BUILT = ("build.json", "design/design.json", "bitstream/report.json", "chip/chip.json")
 
 
 def run(context: StageContext) -> None:
@@ -40,7 +41,7 @@ def run(context: StageContext) -> None:
             "weights": context.hash(f"export/{victim.stem}.safetensors"),
             "data": context.config.fingerprint("data"),
             "simulate": context.config.fingerprint("simulate"),
-            "build": context.hash(_build(victim)) if _is_built(context, victim) else None,
+            "built": [_hash(context, victim, name) for name in _BUILT],
         }
         name = f"{victim.stem}.json"
         context.cell(victim.stem, key, [name], partial(_simulate, context, victim))
@@ -59,8 +60,9 @@ def run(context: StageContext) -> None:
 
 
 def _simulate(context: StageContext, victim: VictimId) -> None:
-    images = equivalence_inputs(context.config)
+    images = equivalence_inputs(context.config, context.config.simulate.inputs)
     rows = _software_rows(context, victim, images) + _finn_rows(context, victim, images)
+    rows += _hardware_rows(context, victim)
     engine = context.config.simulate.engine
     test, labels = split(context.config, "test")
     measured = accuracy(predictor(context, victim, engine), test, labels)
@@ -78,10 +80,10 @@ def _simulate(context: StageContext, victim: VictimId) -> None:
     )
 
 
-def equivalence_inputs(config: Config) -> Images:
+def equivalence_inputs(config: Config, count: int) -> Images:
     """Test images, and where there are too few, synthetic noise and shapes behind them."""
-    images = split(config, "test")[0][: config.simulate.inputs]
-    missing = config.simulate.inputs - len(images)
+    images = split(config, "test")[0][:count]
+    missing = count - len(images)
     if missing == 0:
         return images
     noise = query_pool("noise", config.data.name, missing, seed=0, root=config.data.root)
@@ -125,12 +127,35 @@ def _finn_rows(context: StageContext, victim: VictimId, images: Images) -> list[
     ]
 
 
+def _hardware_rows(context: StageContext, victim: VictimId) -> list[Row]:
+    """The integer engine against the RTL, the RTL against netlist and chip."""
+    if not _is_built(context, victim) or not _is_stitched(context, victim):
+        return []
+    from fpga_flow.stages.rungs import hardware_rungs
+
+    config = context.config
+    images = equivalence_inputs(config, config.simulate.rtl_inputs)
+    built = context.upstream(_build(victim)).parent
+    onnx = context.upstream(victim.attacked)
+    return hardware_rungs(onnx, built, images, config.simulate, context.progress)
+
+
 def _build(victim: VictimId) -> str:
     return f"compile/{victim.stem}/build.json"
 
 
+def _hash(context: StageContext, victim: VictimId, name: str) -> str | None:
+    path = f"compile/{victim.stem}/{name}"
+    there = _is_built(context, victim) and context.upstream(path).is_file()
+    return context.hash(path) if there else None
+
+
 def _is_built(context: StageContext, victim: VictimId) -> bool:
     return "compile" in context.readable and context.upstream(_build(victim)).is_file()
+
+
+def _is_stitched(context: StageContext, victim: VictimId) -> bool:
+    return context.upstream(f"compile/{victim.stem}/design/design.json").is_file()
 
 
 def _count(a: dict[str, npt.NDArray[np.int64]], b: dict[str, npt.NDArray[np.int64]]) -> int:

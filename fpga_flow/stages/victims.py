@@ -126,13 +126,16 @@ def predictor(context: StageContext, victim: VictimId, engine: str) -> Predictor
     Args:
         context: of a stage after export.
         victim: the victim.
-        engine: "torch", "integer", "qonnx", or "finn" where FINN built it.
+        engine: "torch", "integer", "qonnx", or "finn" and "rtl", which take what the compile
+            stage built.
     """
     from fpga_flow.simulate import load_engine
 
     if engine == "torch":
         return TorchPredictor(trained(context, victim))
-    build = context.upstream(f"compile/{victim.stem}")
-    if engine == "finn" and "compile" in context.readable and build.is_dir():
-        return load_engine(build, engine)
+    built = {"finn": f"compile/{victim.stem}", "rtl": f"compile/{victim.stem}/design"}
+    if engine in built and "compile" in context.readable:
+        folder = context.upstream(built[engine])
+        if folder.is_dir():
+            return load_engine(folder, engine)
     return load_engine(context.upstream(victim.attacked), engine)

@@ -284,3 +284,62 @@ def test_data_fetch_says_where_it_is(divqat, monkeypatch, tmp_path):
     assert (code, out, err) == (0, f"mnist is in {tmp_path / 'mnist'}\n", "fetching mnist\n")
     _, out, _ = divqat("data", "fetch", "mnist", "--root", tmp_path, "--json")
     assert json.loads(out) == {"name": "mnist", "path": str(tmp_path / "mnist")}
+
+
+def test_a_target_means_a_bitstream(divqat, fakes, tmp_path):
+    run = tmp_path / "run"
+    assert divqat("run", "--preset", "smoke", "--out", run, "--until", "train")[0] == 0
+    assert divqat("compile", run, "--target", "ecp5-45f")[0] == 0
+    section = RunDirectory(run).config().compile
+    assert (section.target, section.until) == ("ecp5-45f", "bitstream")
+
+
+def test_a_file_is_compiled_into_a_folder(divqat, tmp_path, monkeypatch):
+    from fpga_flow.stages import hardware
+
+    asked = []
+
+    def build_all(onnx, out, section, progress):
+        asked.append((onnx, out, section.target, section.until, section.target_fps))
+        return [dict.fromkeys(names, "x") for names in [HARDWARE_COLUMNS]]
+
+    monkeypatch.setattr(hardware, "build_all", build_all)
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"")
+    code, _, err = divqat("compile", model)
+    assert code == 2
+    assert "--out DIR" in err
+    out = tmp_path / "out"
+    flags = ["--target", "ecp5-25f", "--set", "compile.target_fps=7"]
+    code, said, _ = divqat("compile", model, "--out", out, *flags)
+    assert code == 0
+    assert said.split() == [*HARDWARE_COLUMNS, *"xxxxxxx"]
+    code, said, _ = divqat("compile", model, "--out", out, "--json")
+    assert json.loads(said)["hardware"] == [dict.fromkeys(HARDWARE_COLUMNS, "x")]
+    assert asked == [
+        (model, out, "ecp5-25f", "bitstream", 7),
+        (model, out, "ecp5-85f", "rtl", 1000),
+    ]
+    code, _, err = divqat("compile", tmp_path, "--out", out)
+    assert code == 2
+    assert "--out goes with a QONNX file" in err
+
+
+HARDWARE_COLUMNS = ("stage", "device", "lut", "bram", "fmax_mhz", "images_per_s", "tool")
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("compile.target=ecp5-84f", "did you mean 'ecp5-85f'"),
+        ("compile.fill=1.5", "compile.fill"),
+        ("compile.until=bits", "bitstream"),
+    ],
+)
+def test_impossible_hardware_is_refused_before_training(divqat, tmp_path, setting, part):
+    code, _, err = divqat(
+        "run", "--preset", "smoke", "--out", tmp_path / "run", "--until", "train", "--set", setting
+    )
+    assert code == 2
+    assert part in err
+    assert not (tmp_path / "run" / "train").exists()

@@ -39,7 +39,7 @@ def configs(draw: st.DrawFn) -> Config:
         },
         "divqat": {"weight": draw(st.none() | POSITIVE), "cap": draw(st.none() | POSITIVE)},
         "attack": {"pools": draw(NAMES), "seeds": draw(SEEDS)},
-        "compile": {"board": draw(NAME), "target_fps": draw(st.integers(1, 10**9))},
+        "compile": {"target": draw(NAME), "target_fps": draw(st.integers(1, 10**9))},
     }
     return Config.model_validate_json(json.dumps(values))
 

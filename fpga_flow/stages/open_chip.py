@@ -1,0 +1,34 @@
+"""A chip of the open flow around a finished design: host interface, bitstream."""
+
+from pathlib import Path
+
+from fpga_flow.compile.targets import OpenTarget
+from fpga_flow.host.chip import Chip, write_chip
+from fpga_flow.rtl import Design
+from fpga_flow.synthesis import ChipSources, build_bitstream
+
+CHIP = "chip"
+
+
+def build_open_chip(folder: Path, device: OpenTarget, interface: str, clock_mhz: float) -> None:
+    """Write chip/ and bitstream/ beside the design in ``folder``.
+
+    Raises:
+        NoBitstreamError: it does not fit, or misses the clock.
+        ToolMissingError: yosys or nextpnr is not installed.
+    """
+    design = Design.load(folder / "design")
+    chip = write_chip(design, folder / CHIP, interface=interface, clock_mhz=clock_mhz)
+    build_bitstream(design, device, folder / "bitstream", chip=sources(chip))
+
+
+def sources(chip: Chip) -> ChipSources:
+    """What synthesis needs of a chip."""
+    return ChipSources(
+        name=f"{chip.interface}, {chip.board}",
+        folder=chip.folder,
+        top=chip.top,
+        sources=chip.sources,
+        constraints=chip.constraints,
+        clock_mhz=chip.clock_mhz,
+    )
