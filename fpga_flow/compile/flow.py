@@ -43,7 +43,9 @@ STEPS: tuple[str | Step, ...] = (
 )
 # What we put right in FINN's result, before its model is kept.
 CORRECTIONS: dict[str, Step] = {
-    "step_qonnx_to_finn": steps.step_ties_to_even,
+    "step_qonnx_to_finn": lambda model, cfg: steps.step_room_for_signs(
+        steps.step_ties_to_even(model, cfg), cfg
+    ),
     "step_streamline": steps.step_exact_thresholds,
 }
 STEP_NAMES = tuple(s if isinstance(s, str) else s.__name__ for s in STEPS)

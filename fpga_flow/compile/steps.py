@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from onnx import NodeProto, helper
+from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.registry import getCustomOp
 from qonnx.transformation.infer_datatypes import InferDataTypes
@@ -88,6 +89,24 @@ def step_ties_to_even(model: ModelWrapper, cfg: Any) -> ModelWrapper:
         if above_is_odd is not None:
             moved = np.nextafter(thresholds, np.float32(np.inf))
             model.set_initializer(node.input[1], np.where(above_is_odd, moved, thresholds))
+    return model
+
+
+def step_room_for_signs(model: ModelWrapper, cfg: Any) -> ModelWrapper:
+    """Let weights of full range change their sign.
+
+    FINN turns a negative batch norm factor into a change of the sign of a channel's weights, but
+    leaves it as a layer of its own, which then has no hardware, where a weight is -2^(n-1) and
+    its opposite does not fit n bits. Such weights are declared one bit wider here; FINN's later
+    steps narrow what needs no more than n. To be run after step_qonnx_to_finn.
+    """
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "MatMul"):
+            weights = model.get_initializer(node.input[1])
+            declared = model.get_tensor_datatype(node.input[1])
+            full = weights is not None and declared.name == f"INT{declared.bitwidth()}"
+            if full and weights.min() == declared.min():
+                model.set_tensor_datatype(node.input[1], DataType[f"INT{declared.bitwidth() + 1}"])
     return model
 
 
