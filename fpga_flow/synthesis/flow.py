@@ -19,15 +19,16 @@ from fpga_flow.synthesis.advice import (
     no_bitstream,
 )
 from fpga_flow.synthesis.cells import core_clock_names, count, of_nodes, top_module
-from fpga_flow.synthesis.report import BITSTREAM, CONFIG, NETLIST, SVF, BitstreamReport
-from fpga_flow.synthesis.route import PINS, DoesNotFitError, place_and_route
+from fpga_flow.synthesis.report import BITSTREAM, CONFIG, SVF, BitstreamReport
+from fpga_flow.synthesis.route import PINS, REPORT, DoesNotFitError, place_and_route
+from fpga_flow.synthesis.synth import NETLIST
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool, versions
 from fpga_flow.synthesis.top import ChipSources
 
 # Where no clock is asked for: above what the networks reach, so that all of the placer's and
 # router's effort goes into speed.
 _EAGER_MHZ = 120.0
-_KEPT = (NETLIST, CONFIG, BITSTREAM, SVF, "nextpnr.json", PINS, synth.LOGS)
+_KEPT = (synth.CORE_NETLIST, NETLIST, CONFIG, BITSTREAM, SVF, REPORT, PINS, synth.LOGS)
 
 
 def build_bitstream(
@@ -122,12 +123,11 @@ def _build(
 ) -> dict[str, Any]:
     """Fields of the report, and ``shortfall``, which is None where there is none."""
     deadline = Deadline(timeout_s)
-    top = synth.gather(design, chip, work)
+    top, around = synth.gather(design, chip, work)
     pins = "" if chip is None else (chip.folder / chip.constraints).read_text(encoding="utf-8")
     (work / PINS).write_text(pins, encoding="utf-8")
-    seconds = {"slang": synth.elaborate(work, top, deadline)}
-    writes = [f"write_json {NETLIST}"]
-    seconds["yosys"] = synth.map_to_ecp5(work, top, deadline, dsp=dsp, writes=writes)
+    seconds = {"slang": synth.elaborate(design, work, top, around, deadline)}
+    seconds["yosys"] = synth.map_to_ecp5(design, work, top, deadline, dsp=dsp)
     module = top_module(read_json(work / NETLIST))
     types = {name: cell["type"] for name, cell in module["cells"].items()}
     layers = of_nodes(design.nodes)

@@ -9,10 +9,11 @@ from typing import Any, Self
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.synthesis.cells import Cells, LayerCells
+from fpga_flow.synthesis.synth import CORE_NETLIST, NETLIST
 
 RECORD = "report.json"
 SCHEMA = 1
-NETLIST, CONFIG, BITSTREAM, SVF = "synth.json", "design.config", "chip.bit", "chip.svf"
+CONFIG, BITSTREAM, SVF = "design.config", "chip.bit", "chip.svf"
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class BitstreamReport:
     """A bitstream and how it came about.
 
     Attributes:
-        folder: holds ``report.json``, ``synth.json`` (the netlist), ``design.config`` (the
-            placed and routed design as text), ``chip.bit``, ``chip.svf`` and ``logs/``.
+        folder: holds ``report.json``, ``netlist.v`` (the network's netlist), ``synth.json`` (the
+            whole chip's), ``design.config`` (placed and routed, as text), ``chip.bit``,
+            ``chip.svf`` and ``logs/``.
         target: the device's name, such as ``ecp5-85f``.
         part: its part number.
         design_sha256: ``Design.digest`` of what was built.
@@ -82,7 +84,7 @@ class BitstreamReport:
             raise InputError(
                 f"{folder / RECORD} is not of this version ({e}). Run `divqat compile` again."
             ) from e
-        for name in (NETLIST, CONFIG, BITSTREAM):
+        for name in (CORE_NETLIST, NETLIST, CONFIG, BITSTREAM):
             if not (folder / name).is_file():
                 raise InputError(f"{folder / name} is gone. Run `divqat compile` again.")
         return report

