@@ -18,12 +18,12 @@ def growing_design(folder: Path) -> Iterator[Path]:
         InputError: something else than a design is in ``folder``, or it cannot be written.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and not (folder / RECORD).is_file():
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise InputError(
-                f"{folder} holds something else than a hardware design, which would be "
-                "replaced. Name an empty or new folder."
-            )
+    ours = not folder.exists() or (folder / RECORD).is_file()
+    if not ours and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} holds something else than a hardware design, which would be replaced. "
+            "Name an empty or new folder."
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         growing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
