@@ -3,10 +3,13 @@
 from fpga_flow.compile.build import Estimates, FinnBuild, LayerEstimate, hardware_rows
 from fpga_flow.compile.compare import StepComparison, compare_steps
 from fpga_flow.compile.compiler import compile_finn
+from fpga_flow.compile.configuration import VivadoSettings, vivado_target
 from fpga_flow.compile.errors import BuildError
+from fpga_flow.compile.finn_config import FinnConfig, finn_config, write_finn_config
 from fpga_flow.compile.legality import Finding, legality
 from fpga_flow.compile.outputs import FinnOutputs, FinnSession, run_step
 from fpga_flow.compile.settings import CompileSettings
+from fpga_flow.compile.vivado import VivadoBuild, VivadoMissingError, build_vivado
 
 __all__ = [
     "BuildError",
@@ -14,13 +17,21 @@ __all__ = [
     "Estimates",
     "Finding",
     "FinnBuild",
+    "FinnConfig",
     "FinnOutputs",
     "FinnSession",
     "LayerEstimate",
     "StepComparison",
+    "VivadoBuild",
+    "VivadoMissingError",
+    "VivadoSettings",
+    "build_vivado",
     "compare_steps",
     "compile_finn",
+    "finn_config",
     "hardware_rows",
     "legality",
     "run_step",
+    "vivado_target",
+    "write_finn_config",
 ]

@@ -66,8 +66,6 @@ def step_check_exact(model: ModelWrapper, cfg: Any) -> ModelWrapper:
         FINNUserError: a layer differs (the first one is named, as in the QONNX file), or no
             reference was recorded.
     """
-    from finn.util.verification import despecialize_model
-
     reference = Path(cfg.output_dir) / REFERENCE_FILE
     recorded = model.get_metadata_prop(REFERENCE)
     if recorded is None or not reference.exists() or sha256_file(reference) != recorded:
@@ -75,6 +73,8 @@ def step_check_exact(model: ModelWrapper, cfg: Any) -> ModelWrapper:
             f"step_check_exact found no reference of this network ({reference}): run "
             "fpga_flow.compile.checks.step_record_reference as the first step"
         )
+    from finn.util.verification import despecialize_model
+
     cleaned = clean(reference)
     network = lower(cleaned)
     images = check_inputs(network)
