@@ -12,6 +12,7 @@ from fpga_flow.host.boards import INTERFACES, constraints, find_board
 from fpga_flow.host.pll import Pll, fastest_baud, pll, uart_divider
 from fpga_flow.host.protocol import OVERHEAD, VERSION, Identity
 from fpga_flow.rtl.design import Design
+from fpga_flow.synthesis.top import ChipSources
 
 RECORD = "chip.json"
 SCHEMA = 1
@@ -60,6 +61,17 @@ class Chip:
         """Files of design and chip in the order to be read, relative to the design's folder."""
         here = os.path.relpath(self.folder, design.folder)
         return (*design.sources, *(f"{here}/{name}" for name in self.sources))
+
+    def for_synthesis(self) -> ChipSources:
+        """What ``build_bitstream`` takes."""
+        return ChipSources(
+            name=f"{self.interface}, {self.board}",
+            folder=self.folder,
+            top=self.top,
+            sources=self.sources,
+            constraints=self.constraints,
+            clock_mhz=self.clock_mhz,
+        )
 
     def save(self) -> None:
         """Write ``chip.json``."""
@@ -296,6 +308,7 @@ def _top(design: Design, identity: Identity, clock: Pll, divider: int | None) ->
         "constant": int.from_bytes(identity.pack(), "little"),
         "depth": _depth(design, divider),
         "crc_bits": 1 if uart else 8,
+        "tags": 4 if uart else 16,
         "lossy": int(uart),
         "core": design.top,
     }
@@ -342,6 +355,7 @@ module {top} (
       .OUT_BEATS({identity.out_beats}),
       .RX_DEPTH({depth}),
       .CRC_BITS({crc_bits}),
+      .TAGS({tags}),
       .LOSSY({lossy}),
       .IDENTITY(192'h{constant:048x})
   ) link (

@@ -111,7 +111,7 @@ def fastest_baud(mhz: float) -> int:
         >>> fastest_baud(50.0)
         3000000
         >>> fastest_baud(25.0)
-        2000000
+        1500000
     """
     for baud in BAUDS:
         cycles = mhz * 1e6 / baud

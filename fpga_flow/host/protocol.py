@@ -128,11 +128,11 @@ class Status:
     """A chip's counters since the last reset; its reply to STATUS.
 
     Attributes:
-        images: answered.
+        images: answered, modulo 2²⁴.
         latency: clock cycles from the last image's last beat entering the core to its answer,
             when one image at a time was under way.
-        stall_in: cycles in which a beat waited for the core.
-        stall_out: cycles in which the core's answer waited for the link.
+        stall_in: cycles in which a beat waited for the core, modulo 2³².
+        stall_out: cycles in which the core's answer waited for the link, modulo 2³².
         errors: damaged or unknown frames, up to 255.
         overflow: bytes came faster than the core took them, and were lost.
         broken: the serial line gave a byte without its stop bit.
@@ -146,20 +146,21 @@ class Status:
     overflow: bool
     broken: bool
 
-    LENGTH: ClassVar[int] = 20
+    LENGTH: ClassVar[int] = 16
 
     def pack(self) -> bytes:
-        """The reply's payload, 20 bytes."""
-        counters = (self.images, self.latency, self.stall_in, self.stall_out)
+        """The reply's payload, 16 bytes."""
+        short = self.images | self.latency << 24
         flags = self.overflow | self.broken << 1
-        return struct.pack("<IIIIBBxx", *counters, self.errors, flags)
+        rest = struct.pack("<IIBB", self.stall_in, self.stall_out, self.errors, flags)
+        return short.to_bytes(6, "little") + rest
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
         """From a reply's payload."""
-        fields: list[Any] = list(struct.unpack("<IIIIBBxx", payload))
-        flags = fields.pop()
-        return cls(*fields, bool(flags & 1), bool(flags & 2))
+        images, latency = (int.from_bytes(payload[i : i + 3], "little") for i in (0, 3))
+        stall_in, stall_out, errors, flags = struct.unpack("<IIBB", payload[6:])
+        return cls(images, latency, stall_in, stall_out, errors, bool(flags & 1), bool(flags & 2))
 
 
 @dataclass(frozen=True)

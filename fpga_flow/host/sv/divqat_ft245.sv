@@ -1,6 +1,6 @@
 // Master of FTDI's synchronous 245 FIFO (FT232H, FT2232H): 8 bits at `ft_clk`, 60 MHz from the
-// FTDI chip. All outputs are registers: TXE# and RXF# are valid too late in a cycle to be answered
-// within it. At a rising edge a byte has been read when RD# and RXF# are low, and written when WR#
+// FTDI chip. All outputs come from registers: TXE# and RXF# are valid too late in a cycle to be
+// answered within it; and from complements of the pins, which are idle from power-up on. At a rising edge a byte has been read when RD# and RXF# are low, and written when WR#
 // and TXE# are low.
 module divqat_ft245 (
     input  logic       ft_clk,
@@ -25,11 +25,12 @@ module divqat_ft245 (
   typedef enum logic [2:0] {IDLE, TURN_IN, READ, TURN_OUT, WRITE} state_t;
   state_t state;
   logic [7:0] next_data;
-  logic room, next_valid, next_ready, have, got, written;
+  logic room, next_valid, next_ready, have, rd, wr, oe, got, written;
   logic [5:0] burst;
 
-  assign got = !ft_rd_n && !ft_rxf_n;
-  assign written = !ft_wr_n && !ft_txe_n;
+  assign {ft_rd_n, ft_wr_n, ft_oe_n} = ~{rd, wr, oe};
+  assign got = rd && !ft_rxf_n;
+  assign written = wr && !ft_txe_n;
 
   // RD# falls back two edges after the FIFO runs short: two more bytes may come.
   divqat_async_fifo #(
@@ -66,7 +67,7 @@ module divqat_ft245 (
     if (!ft_rst_n) begin
       state <= IDLE;
       have  <= 1'b0;
-      {ft_rd_n, ft_wr_n, ft_oe_n, ft_drive} <= 4'b1110;
+      {rd, wr, oe, ft_drive} <= 4'b0000;
     end else begin
       burst <= burst + 1'b1;
       case (state)
@@ -76,34 +77,34 @@ module divqat_ft245 (
             ft_drive <= 1'b1;
             state <= WRITE;
           end else if (!ft_rxf_n && room) begin
-            ft_oe_n <= 1'b0;
+            oe <= 1'b1;
             state   <= TURN_IN;
           end
         end
         TURN_IN: begin
-          ft_rd_n <= 1'b0;
+          rd <= 1'b1;
           state   <= READ;
         end
         READ:
         if (ft_rxf_n || !room || ((have || next_valid) && !ft_txe_n && (&burst))) begin
-          ft_rd_n <= 1'b1;
+          rd <= 1'b0;
           state   <= TURN_OUT;
         end
         TURN_OUT: begin
-          ft_oe_n <= 1'b1;
+          oe <= 1'b0;
           state   <= IDLE;
         end
         default:
         if (next_ready && next_valid) begin
           ft_out  <= next_data;
-          ft_wr_n <= 1'b0;
+          wr <= 1'b1;
           have <= 1'b1;
-        end else if (next_ready || (!ft_wr_n && ft_txe_n)) begin
+        end else if (next_ready || (wr && ft_txe_n)) begin
           have <= !next_ready;
-          ft_wr_n <= 1'b1;
+          wr <= 1'b0;
           ft_drive <= 1'b0;
           state <= IDLE;
-        end else ft_wr_n <= 1'b0;
+        end else wr <= 1'b1;
       endcase
     end
 endmodule

@@ -6,6 +6,7 @@ module divqat_link #(
     parameter int OUT_BEATS = 10,
     parameter int RX_DEPTH = 16,        // bytes that may wait for the core
     parameter int CRC_BITS = 8,
+    parameter int TAGS = 16,            // images that may be in the core
     parameter bit LOSSY = 0,            // the link cannot wait: a byte without room is lost
     parameter logic [191:0] IDENTITY = 0  // the reply to IDENTIFY, its first byte lowest
 ) (
@@ -30,7 +31,7 @@ module divqat_link #(
   logic [7:0] byte_data, reply_type, reply_sequence, info_data;
   logic [8:0] tag_in, tag_out;
   logic byte_valid, byte_ready, tag_in_valid, tag_in_ready, tag_valid, tag_ready;
-  logic reply_valid, reply_ready, image_in, in_status, answer_start, answered, damaged;
+  logic reply_valid, reply_ready, image_in, in_status, answered, damaged;
   logic [5:0] info_index;
 
   // Soft reset: the core, what is on its way to and from it, and the counters; not the link.
@@ -91,7 +92,7 @@ module divqat_link #(
 
   divqat_fifo #(
       .WIDTH(9),
-      .DEPTH(16)
+      .DEPTH(TAGS)
   ) tags (
       .clk,
       .rst_n(core_rst_n),
@@ -126,44 +127,41 @@ module divqat_link #(
       .info_index,
       .info_data,
       .in_status,
-      .answer_start,
       .answered,
       .damaged
   );
 
   // Counters. They rest while a status is read out, so that its bytes belong together.
-  logic [31:0] images, latency, waiting, stall_in, stall_out;
+  logic [23:0] images, latency;
+  logic [31:0] stall_in, stall_out;
   logic [7:0] errors, flags;
-  logic run_wait;
+  logic timing;
   always_ff @(posedge clk)
     if (!core_rst_n) begin
       images <= '0;
-      latency <= '0;
       stall_in <= '0;
       stall_out <= '0;
-      run_wait <= 1'b0;
+      timing <= 1'b0;
       errors <= '0;
       flags <= '0;
     end else begin
       if (answered) images <= images + 1'b1;
-      if (image_in) run_wait <= 1'b1;
-      else if (m_axis_tvalid) run_wait <= 1'b0;
-      if (answer_start) latency <= waiting;
-      if (!in_status) begin
-        if (s_axis_tvalid && !s_axis_tready) stall_in <= stall_in + 1'b1;
-        if (m_axis_tvalid && !m_axis_tready) stall_out <= stall_out + 1'b1;
-      end
+      if (image_in) timing <= 1'b1;
+      else if (m_axis_tvalid) timing <= 1'b0;
+      if (s_axis_tvalid && !s_axis_tready && !in_status) stall_in <= stall_in + 1'b1;
+      if (m_axis_tvalid && !m_axis_tready && !in_status) stall_out <= stall_out + 1'b1;
       if (damaged && !(&errors)) errors <= errors + 1'b1;
       if (LOSSY && rx_valid && !rx_ready) flags[0] <= 1'b1;
       if (rx_broken) flags[1] <= 1'b1;
     end
   always_ff @(posedge clk)
-    if (image_in) waiting <= 32'd1;
-    else if (run_wait && !m_axis_tvalid) waiting <= waiting + 1'b1;
+    if (!core_rst_n || image_in) latency <= '0;
+    else if (timing) latency <= latency + 1'b1;
 
-  logic [44*8-1:0] info;
-  assign info = {16'd0, flags, errors, stall_out, stall_in, latency, images, IDENTITY};
-  assign info_data = info[8*info_index+:8];
+  logic [16*8-1:0] status;
+  assign status = {flags, errors, stall_out, stall_in, latency, images};
+  assign info_data = info_index[5] ? status[8*info_index[3:0]+:8]
+                                   : 8'(IDENTITY >> {info_index[4:0], 3'b000});
 
   assign lights = {|errors || |flags, m_axis_tvalid && !m_axis_tready,
                    s_axis_tvalid && !s_axis_tready, core_rst_n};

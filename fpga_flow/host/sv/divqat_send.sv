@@ -5,9 +5,7 @@
 module divqat_send #(
     parameter int BYTES = 2,   // of a beat
     parameter int BEATS = 10,  // of an answer
-    parameter int CRC_BITS = 8,
-    parameter int INFO_0 = 24,  // length of the reply to IDENTIFY; its bytes are at 0
-    parameter int INFO_1 = 20   // length of the reply to STATUS; its bytes are behind
+    parameter int CRC_BITS = 8
 ) (
     input  logic               clk,
     input  logic               rst_n,
@@ -24,10 +22,9 @@ module divqat_send #(
     input  logic [7:0]         reply_sequence,
     input  logic               reply_valid,
     output logic               reply_ready,
-    output logic [5:0]         info_index,
+    output logic [5:0]         info_index,   // from 0: IDENTIFY, 24 bytes; from 32: STATUS, 16
     input  logic [7:0]         info_data,
     output logic               in_status,    // a reply other than an answer is on its way
-    output logic               answer_start,
     output logic               answered,
     output logic               damaged       // a frame with a wrong check was reported
 );
@@ -38,11 +35,10 @@ module divqat_send #(
   state_t state;
   logic [B-1:0] in_beat;
   logic [N-1:0] beat;
-  logic [5:0] info_end;
   logic [1:0] left_crc;
   logic [7:0] type_;
   logic [8*BYTES-1:0] shifted;
-  logic sent, crc_ready, is_answer, last_byte, last_beat;
+  logic sent, crc_ready, is_answer, last_byte, last_beat, last_info;
   logic [31:0] crc;
 
   // An answer's type and sequence come from its tag, a reply's from its request; both stay until
@@ -50,6 +46,7 @@ module divqat_send #(
   assign type_ = !is_answer ? reply_type : tag_data[8] ? 8'hE1 : 8'h81;
   assign shifted = beat_data >> {in_beat, 3'b000};
   assign last_byte = in_beat == B'(BYTES - 1);
+  assign last_info = info_index[5] ? info_index[3:0] == 4'd15 : info_index[4:0] == 5'd23;
   assign last_beat = beat == N'(BEATS - 1);
 
   always_comb begin
@@ -59,7 +56,7 @@ module divqat_send #(
       SEQUENCE: out_data = is_answer ? tag_data[7:0] : reply_sequence;
       ANSWER: out_data = shifted[7:0];
       INFO: out_data = info_data;
-      default: out_data = ~crc[8*(3-left_crc)+:8];
+      default: out_data = ~crc[7:0];
     endcase
     case (state)
       IDLE, DRAIN: out_valid = 1'b0;
@@ -74,8 +71,9 @@ module divqat_send #(
   ) check (
       .clk,
       .clear(state == IDLE),
-      .data(out_data),
-      .valid(sent && state != SYNC && state != CHECK),
+      // Fed with its own lowest byte, a CRC shifts by that byte: the next one comes down.
+      .data(state == CHECK ? crc[7:0] : out_data),
+      .valid(sent && state != SYNC),
       .ready(crc_ready),
       .crc
   );
@@ -84,7 +82,6 @@ module divqat_send #(
   assign tag_ready = state == CHECK && sent && left_crc == 0 && is_answer;
   assign reply_ready = state == CHECK && sent && left_crc == 0 && !is_answer;
   assign in_status = state != IDLE && !is_answer;
-  assign answer_start = state == IDLE && !reply_valid && tag_valid && beat_valid;
   assign answered = tag_ready && !tag_data[8];
   assign damaged = sent && state == TYPE && type_[7:4] == 4'hE;
 
@@ -110,8 +107,7 @@ module divqat_send #(
         TYPE: if (sent) state <= SEQUENCE;
         SEQUENCE:
         if (sent) begin
-          info_index <= type_[0] ? 6'(INFO_0) : 6'd0;
-          info_end   <= type_[0] ? 6'(INFO_0 + INFO_1 - 1) : 6'(INFO_0 - 1);
+          info_index <= {type_[0], 5'd0};
           case (type_)
             8'h81: state <= ANSWER;
             8'h82, 8'h83: state <= INFO;
@@ -129,7 +125,7 @@ module divqat_send #(
         INFO:
         if (sent) begin
           info_index <= info_index + 1'b1;
-          if (info_index == info_end) state <= CHECK;
+          if (last_info) state <= CHECK;
         end
         default:
         if (sent) begin

@@ -43,26 +43,27 @@ module divqat_uart #(
     end
   end
 
-  // Sender: the line is the lowest bit of the shift register.
+  // Sender: the line is the lowest bit of the shift register, which holds the complement: a line
+  // that is idle from power-up on.
   logic [W-1:0] wait_tx;
   logic [3:0] bit_tx;
   logic [8:0] shift;
-  assign tx = shift[0];
+  assign tx = !shift[0];
   assign out_ready = bit_tx == 0;
   always_ff @(posedge clk)
     if (!rst_n) begin
       bit_tx <= '0;
-      shift  <= '1;
+      shift  <= '0;
     end else if (bit_tx == 0) begin
       wait_tx <= W'(DIVIDER - 1);
       if (out_valid) begin
-        shift  <= {out_data, 1'b0};
+        shift  <= {~out_data, 1'b1};
         bit_tx <= 4'd10;
       end
     end else if (wait_tx != 0) wait_tx <= wait_tx - 1'b1;
     else begin
       wait_tx <= W'(DIVIDER - 1);
-      shift   <= {1'b1, shift[8:1]};
+      shift   <= {1'b0, shift[8:1]};
       bit_tx  <= bit_tx - 1'b1;
     end
 endmodule

@@ -132,6 +132,7 @@ int main(int argc, char** argv) {
     top->clk_in = 0;
     idle_pins(*top);
     top->eval();
+    for (; cycles < 200; cycles++) cycle(*top);  // configured and out of reset before the host
     char request;
     while (get(&request, 1)) {
         uint32_t n = 0;

@@ -1,0 +1,75 @@
+"""A core small enough to build in seconds: each class is a weighted sum of the image's bytes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fpga_flow.rtl.design import Bytes, Design, Integers, Node, Stream
+
+BEATS, BYTES, CLASSES = 6, 2, 5
+
+_CORE = """// Stops taking beats for a while behind each image, as a slow layer would.
+module small_core (
+    input logic ap_clk, input logic ap_rst_n,
+    input logic [15:0] s_axis_tdata, input logic s_axis_tvalid, output logic s_axis_tready,
+    output logic [23:0] m_axis_tdata, output logic m_axis_tvalid, input logic m_axis_tready
+);
+  logic [2:0] beat, klass;
+  logic [15:0] sum;
+  logic [9:0] pause;
+  logic full;
+  assign s_axis_tready = !full && pause == 0;
+  assign m_axis_tvalid = full && pause == 0;
+  assign m_axis_tdata = {{8{1'b0}}, sum + 16'd259 * {13'd0, klass}};
+  always_ff @(posedge ap_clk)
+    if (!ap_rst_n) begin
+      beat <= 0; klass <= 0; sum <= 0; full <= 0; pause <= 0;
+    end else begin
+      if (pause != 0) pause <= pause - 1;
+      if (s_axis_tvalid && s_axis_tready) begin
+        sum <= sum * 16'd31 + {8'd0, s_axis_tdata[7:0]} + {7'd0, s_axis_tdata[15:8], 1'b0};
+        beat <= beat + 1;
+        if (beat == 5) begin full <= 1; pause <= PAUSE; end
+      end
+      if (m_axis_tvalid && m_axis_tready) begin
+        klass <= klass + 1;
+        if (klass == 4) begin klass <= 0; beat <= 0; sum <= 0; full <= 0; end
+      end
+    end
+endmodule
+"""
+
+
+def small_design(folder: Path, pause: int = 40) -> Design:
+    folder.mkdir(parents=True)
+    (folder / "small_core.sv").write_text(_CORE.replace("PAUSE", str(pause)))
+    stream_in = Stream(lanes=2, bits=8, signed=False, beats=BEATS)
+    stream_out = Stream(lanes=1, bits=17, signed=False, beats=CLASSES)
+    node = Node("all", "MVAU", "sum", stream_in, stream_out, pause, pause + BEATS, 1, 1)
+    design = Design(
+        folder=folder,
+        top="small_core",
+        sources=("small_core.sv",),
+        data=(),
+        style="portable",
+        nodes=(node,),
+        input=stream_in,
+        output=stream_out,
+        input_shape=(BEATS * BYTES,),
+        input_scale=1 / 255,
+        output_layer="sum",
+        output_scale=(1.0,),
+        output_bias=(0.0,),
+        onnx_sha256="0" * 64,
+        versions={},
+    )
+    design.save()
+    return design
+
+
+def expected(beats: Bytes) -> Integers:
+    """What the core gives for beats (N, BEATS, BYTES): int64 (N, CLASSES)."""
+    total = np.zeros(len(beats), np.int64)
+    for k in range(BEATS):
+        total = (total * 31 + beats[:, k, 0] + 2 * beats[:, k, 1].astype(np.int64)) % 65536
+    return (total[:, None] + 259 * np.arange(CLASSES)) % 65536

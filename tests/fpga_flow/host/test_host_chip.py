@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_core import small_design
+
+from divqat_brevitas.errors import InputError
+from fpga_flow.host.chip import Chip, write_chip
+from fpga_flow.host.pll import fastest_baud, pll, uart_divider
+from fpga_flow.rtl.design import Design
+
+
+@pytest.fixture(scope="module")
+def design(tmp_path_factory: pytest.TempPathFactory) -> Design:
+    return small_design(tmp_path_factory.mktemp("chip") / "design")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([12.0, 25.0, 48.0, 100.0]), st.floats(10, 200))
+def test_pll_stays_within_the_device_and_below_what_was_asked(mhz: float, wanted: float) -> None:
+    found = pll(mhz, wanted)
+    assert found.mhz == pytest.approx(mhz / found.input_divider * found.feedback_divider)
+    assert found.vco_mhz == pytest.approx(found.mhz * found.output_divider)
+    assert 400 <= found.vco_mhz <= 800
+    assert mhz / found.input_divider >= 3.125
+    # The phase detector runs at 3.125 MHz or more: at most two such steps are lost.
+    assert wanted - 6.3 <= found.mhz <= wanted + 1e-6
+
+
+@pytest.mark.parametrize("mhz", [25.0, 50.0, 62.5, 70.0, 75.0, 87.5, 100.0])
+def test_usual_clocks_are_met(mhz: float) -> None:
+    assert pll(25.0, mhz).mhz == mhz
+
+
+@pytest.mark.parametrize(("mhz_in", "wanted"), [(25.0, 3.0), (25.0, 500.0), (5.0, 50.0)])
+def test_clocks_out_of_range_are_refused(mhz_in: float, wanted: float) -> None:
+    with pytest.raises(InputError, match="PLL"):
+        pll(mhz_in, wanted)
+
+
+@pytest.mark.parametrize("mhz", [10.0, 25.0, 33.3, 50.0, 75.0, 87.5, 120.0])
+def test_the_fastest_baud_rate_is_near_a_whole_number_of_cycles(mhz: float) -> None:
+    baud = fastest_baud(mhz)
+    assert uart_divider(mhz, baud) * baud == pytest.approx(mhz * 1e6, rel=0.03)
+
+
+def test_a_baud_rate_the_clock_cannot_make_is_refused() -> None:
+    with pytest.raises(InputError, match="1500000 baud"):
+        uart_divider(25.0, 3_000_000)
+
+
+def test_a_chip_is_read_back(design: Design, tmp_path: Path) -> None:
+    chip = write_chip(design, tmp_path, clock_mhz=75.0)
+    assert (chip.clock_mhz, chip.baud, chip.divider) == (75.0, 3_000_000, 25)
+    assert Chip.load(tmp_path) == chip
+    for name in chip.all_sources(design):
+        assert (design.folder / name).is_file()
+    assert chip.for_synthesis().name == "uart, ulx3s-85f"
+
+
+def test_constraints_name_every_port_and_what_they_are_worth(
+    design: Design, tmp_path: Path
+) -> None:
+    for interface, ports in {"uart": ["uart_rx", "uart_tx"], "ft245": ["ft_data[7]"]}.items():
+        chip = write_chip(design, tmp_path / interface, interface=interface)
+        text = (chip.folder / chip.constraints).read_text()
+        assert "not verified on hardware" in text
+        sites = [line.split('"')[3] for line in text.splitlines() if line.startswith("LOCATE")]
+        assert len(set(sites)) == len(sites)
+        for port in ["clk_in", "led[0]", *ports]:
+            assert f'LOCATE COMP "{port}"' in text
+
+
+def test_own_constraints_replace_the_boards(design: Design, tmp_path: Path) -> None:
+    own = tmp_path / "own.lpf"
+    own.write_text("# mine\n")
+    chip = write_chip(design, tmp_path / "chip", pins=own)
+    assert (chip.folder / chip.constraints).read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"interface": "usb"}, "unknown interface"),
+        ({"board": "ulx4s"}, "did you mean"),
+        ({"clock_mhz": 25.0, "baud": 3_000_000}, "baud"),
+        ({"pins": Path("/nowhere/pins.lpf")}, "cannot read"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    design: Design, tmp_path: Path, settings_: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        write_chip(design, tmp_path, **settings_)  # type: ignore[arg-type]
+
+
+def test_no_chip_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no chip"):
+        Chip.load(tmp_path)
+    (tmp_path / "chip.json").write_text("{}")
+    with pytest.raises(InputError, match="not of this version"):
+        Chip.load(tmp_path)

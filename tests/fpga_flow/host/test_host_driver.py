@@ -1,0 +1,141 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_chip import Damaging, FakeChip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_core import BEATS, BYTES, expected, small_design
+
+from divqat_brevitas.errors import CheckFailedError, InputError, ToolMissingError
+from fpga_flow.host.driver import ChipDriver
+from fpga_flow.host.engine import ChipEngine
+from fpga_flow.host.protocol import Identity
+from fpga_flow.host.transport import FtdiTransport, SerialTransport
+from fpga_flow.rtl.design import Bytes, Design
+
+
+@pytest.fixture(scope="module")
+def design(tmp_path_factory: pytest.TempPathFactory) -> Design:
+    return small_design(tmp_path_factory.mktemp("host") / "design")
+
+
+def identity(design: Design) -> Identity:
+    digest = bytes.fromhex(design.digest)[:8]
+    return Identity(1, "uart", digest, BEATS, BYTES, 5, 3, 5, 4, 50.0)
+
+
+def answer(design: Design, image: bytes) -> bytes:
+    beats = np.frombuffer(image, np.uint8).reshape(1, BEATS, BYTES)
+    return design.output.pack(expected(beats)[..., None]).tobytes()
+
+
+def chip(design: Design, hit: Damaging | None = None) -> FakeChip:
+    return FakeChip(identity(design), lambda image: answer(design, image), hit or bytes)
+
+
+def images(count: int, seed: int = 0) -> Bytes:
+    shape = (count, BEATS, BYTES)
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def test_answers_are_those_of_their_images(design: Design) -> None:
+    driver = ChipDriver(chip(design), design)
+    beats = images(300)  # more than there are sequence numbers
+    assert np.array_equal(design.accumulators(driver.run(beats)), expected(beats))
+    assert driver.run(beats[:0]).shape == (0, 5, 3)
+    assert driver.status().images == 300
+    assert driver.recoveries == 1  # the first, which finds the chip
+    driver.reset()
+    assert driver.status().images == 0
+
+
+def test_the_engine_gives_accumulators_and_logits(design: Design) -> None:
+    engine = ChipEngine(design, ChipDriver(chip(design), design))
+    pixels = np.linspace(0, 1, 36, dtype=np.float32).reshape(3, 12)
+    found = engine.accumulators(pixels)["sum"]
+    assert np.array_equal(found, expected(design.beats(pixels)))
+    assert np.array_equal(engine.predict(pixels), found.astype(np.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.0005, 0.005, 0.02, 0.2]))
+def test_a_damaged_line_never_gives_a_wrong_answer(design: Design, seed: int, rate: float) -> None:
+    hit, beats = Damaging(rate, seed), images(40, seed)
+    try:
+        driver = ChipDriver(chip(design, hit), design)
+        assert np.array_equal(design.accumulators(driver.run(beats)), expected(beats))
+    except CheckFailedError:
+        assert hit.hits > 0
+
+
+def test_rare_damage_is_repaired(design: Design) -> None:
+    hit, beats = Damaging(0.001, seed=1), images(500)
+    driver = ChipDriver(chip(design, hit), design)
+    assert np.array_equal(design.accumulators(driver.run(beats)), expected(beats))
+    assert hit.hits > 10
+    assert driver.recoveries > 1
+
+
+def test_a_link_found_in_the_midst_of_a_frame(design: Design) -> None:
+    link = chip(design)
+    link.write(b"\xa5\x01\x07" + bytes(5))
+    link.out += b"\x5a\x81\x03left from before"
+    driver = ChipDriver(link, design)
+    assert np.array_equal(design.accumulators(driver.run(images(3))), expected(images(3)))
+
+
+def test_another_design_on_the_chip_is_refused(design: Design, tmp_path: Path) -> None:
+    other = small_design(tmp_path / "other", pause=3)
+    with pytest.raises(InputError, match="holds design"):
+        ChipDriver(chip(design), other)
+
+
+def test_another_version_of_the_protocol_is_refused(design: Design) -> None:
+    link = chip(design)
+    link.identity = replace(link.identity, version=2)
+    with pytest.raises(InputError, match="version 2"):
+        ChipDriver(link, design)
+
+
+def test_a_dead_line_is_told(design: Design) -> None:
+    link = chip(design)
+    link.hit = lambda data: b""
+    with pytest.raises(CheckFailedError, match="not even to a reset"):
+        ChipDriver(link, design)
+
+
+def test_a_line_that_dies_under_way_is_told(design: Design) -> None:
+    link = chip(design)
+    driver = ChipDriver(link, design)
+    link.answer = lambda image: b"\0" * 3  # too short: the frame never ends well
+    with pytest.raises(CheckFailedError, match="after 0 images"):
+        driver.run(images(2))
+
+
+def test_images_of_another_shape_are_refused(design: Design) -> None:
+    driver = ChipDriver(chip(design), design)
+    with pytest.raises(InputError, match="12 bytes"):
+        driver.run(np.zeros((2, 3, 2), np.uint8))
+
+
+def test_closing_the_driver_closes_the_link(design: Design) -> None:
+    link = chip(design)
+    ChipDriver(link, design).close()
+    assert link.closed
+
+
+@pytest.mark.parametrize(
+    ("module", "make", "package"),
+    [
+        ("serial", lambda: SerialTransport("/dev/none"), "pyserial"),
+        ("pyftdi.ftdi", FtdiTransport, "pyftdi"),
+    ],
+)
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: str, make: object, package: str
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(ToolMissingError, match=f"pip install {package}"):
+        make()  # type: ignore[operator]
