@@ -17,7 +17,7 @@ from fpga_flow.simulate.verilator import verilate
 
 _HEAD = struct.Struct("<12Q")
 _ANSWER = struct.Struct("<8Q")
-_TAP = struct.Struct("<4Q")
+_TAP = struct.Struct("<5Q")
 Cycles = npt.NDArray[np.int64]
 
 
@@ -32,12 +32,14 @@ class Tap:
     Attributes:
         beats: handshakes.
         valid: whether a beat was offered in the last cycle, and ``ready``, would be taken.
+        most: the most beats that were ever inside the node, where it gives what it takes.
         data: uint8 (beats, bytes), empty unless kept.
     """
 
     beats: int
     valid: bool
     ready: bool
+    most: int
     data: Bytes
 
 
@@ -183,10 +185,10 @@ class Simulation:
         last = np.frombuffer(self._read(8 * shape[0]), "<i8")
         beats = np.frombuffer(self._read(int(np.prod(shape))), np.uint8).reshape(shape)
         found = []
-        for count, width, valid, ready in seen:
+        for count, width, valid, ready, most in seen:
             data = self._read(count * width if observe else 0)
             rows = np.frombuffer(data, np.uint8).reshape(-1, width)
-            found.append(Tap(count, bool(valid), bool(ready), rows))
+            found.append(Tap(count, bool(valid), bool(ready), most, rows))
         return Answer(
             whole=status == 0,
             cycles=cycles,

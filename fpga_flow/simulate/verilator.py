@@ -29,7 +29,7 @@ _VERILATE = (
     *("--cc", "-O3", "--no-timing", "--noassert", "--x-assign", "fast", "--x-initial", "fast"),
     *("-Wno-fatal", "-Wno-lint", "-Wno-style", "--prefix", "Vtop", "-DFINN_SYNTH"),
 )
-_RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+_RUNTIME = ("verilated.cpp", "verilated_threads.cpp", "verilated_dpi.cpp")
 _KEPT = 64  # executables; a megabyte each
 _INSTALL = "Install it: pip install 'divqat[hardware]'."
 
@@ -137,7 +137,15 @@ def _build(
     once = [name for name in files if "Slow" in name]
     always = [name for name in files if "Slow" not in name]
     defines = [one for one in arguments if one.startswith("-D")]
-    base = [compiler, _STANDARD, *defines, f"-I{work}", f"-I{root / 'include'}", "-c"]
+    base = [
+        compiler,
+        _STANDARD,
+        *defines,
+        f"-I{work}",
+        f"-I{root / 'include'}",
+        f"-I{root / 'include' / 'vltstd'}",
+        "-c",
+    ]
     jobs = {
         "always.cpp": (['#include "Vtop__pch.h"', *map(_include, always)], cflags),
         "once.cpp": (['#include "Vtop__pch.h"', *map(_include, once)], ("-O0",)),

@@ -7,19 +7,23 @@
 //           (0 or 1), number of limits, drain (1: go on after the last output beat, until nothing
 //           has moved for the watchdog's time); limits (u64 each); then the input beats.
 // Answer:   u64 x 8: status (0 whole, 1 hung), cycles, cycle of the first input beat, input beats
-//           taken, output beats given, number of taps, nanoseconds spent, 0; for each tap u64 x 4:
-//           beats seen, bytes a beat, valid and ready when it ended; u64 an image: cycle of its
+//           taken, output beats given, number of taps, nanoseconds spent, 0; for each tap u64 x 5:
+//           beats seen, bytes a beat, valid and ready when it ended, most beats between the tap
+//           before (or the input) and this one; u64 an image: cycle of its
 //           last output beat; the output beats; and the beats of every tap where they are kept.
 // All little-endian, as the machines this runs on. ports.h names the taps: TAPS is their number,
-// EVERY_TAP is TAP(index, node, bytes) for each.
+// EVERY_TAP is TAP(index, node, bytes) for each; FIFOS likewise, FIFO(index, "name").
 #include "Vtop.h"
+#include "Vtop___024root.h"
 #include "verilated.h"
 #include "ports.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -55,7 +59,7 @@ struct Random {  // xorshift
 };
 
 struct Tap {
-    uint64_t beats = 0, bytes = 0, valid = 0, ready = 0;
+    uint64_t beats = 0, bytes = 0, valid = 0, ready = 0, most = 0;
     Bytes data;
 };
 
@@ -68,15 +72,27 @@ std::vector<uint64_t> limits;
 
 }  // namespace
 
-#ifdef DIVQAT_LIMITS
-// What the FIFOs of a design that is being sized ask for at reset.
-extern "C" int divqat_fifo_limit(int fifo) {
-    return fifo < static_cast<int>(limits.size()) ? static_cast<int>(limits[fifo]) : 1 << 30;
+#ifdef DIVQAT_FIFO_BITS
+// Asked by every FIFO (fifo_limited.sv) at reset: the entries it may hold.
+extern "C" int divqat_fifo_limit(const char* path) {
+    const char* dot = strrchr(path, '.');
+    const char* instance = dot ? dot + 1 : path;
+#define FIFO(k, name) \
+    if (strcmp(instance, name) == 0) return static_cast<int>(limits.at(k));
+    EVERY_FIFO
+#undef FIFO
+    return 2;
 }
 #endif
 
+// What Vtop::eval() calls, without the message queue's locks around it.
+void Vtop___024root___eval(Vtop___024root* vlSelf);
+
 int main() {
     Vtop top;
+    top.ap_clk = 0;
+    top.eval();  // runs the initial blocks, which read the memory files
+    const auto eval = [&top] { Vtop___024root___eval(top.rootp); };
     uint64_t head[12];
     while (read_all(head, sizeof head)) {
         const uint64_t images = head[0], in_beats = head[1], in_bytes = head[2];
@@ -101,9 +117,9 @@ int main() {
         top.ap_rst_n = 0;
         for (int i = 0; i < 32; i++) {
             top.ap_clk = 0;
-            top.eval();
+            eval();
             top.ap_clk = 1;
-            top.eval();
+            eval();
         }
         top.ap_rst_n = 1;
 
@@ -119,7 +135,7 @@ int main() {
             top.s_axis_tvalid = offered;
             top.m_axis_tready = !random.percent(stall);
             top.ap_clk = 0;
-            top.eval();  // combinational paths settle; the falling edge does nothing
+            eval();  // combinational paths settle; the falling edge does nothing
             quiet++;
             if (offered && top.s_axis_tready) {
                 if (taken++ == 0) first = cycle;
@@ -144,8 +160,14 @@ int main() {
     }
             EVERY_TAP
 #undef TAP
+            for (size_t k = 0; k < taps.size(); k++) {
+                const uint64_t before = k ? taps[k - 1].beats : taken;
+                if (before > taps[k].beats) {
+                    taps[k].most = std::max(taps[k].most, before - taps[k].beats);
+                }
+            }
             top.ap_clk = 1;
-            top.eval();
+            eval();
             cycle++;
         }
 #define TAP(k, name, width) taps[k].bytes = width;
@@ -156,7 +178,7 @@ int main() {
             got < wanted, cycle, first, taken, got, taps.size(),
             static_cast<uint64_t>(std::chrono::nanoseconds(spent).count()), 0};
         bool ok = write_all(answer, sizeof answer);
-        for (const Tap& tap : taps) ok = ok && write_all(&tap, 4 * sizeof(uint64_t));
+        for (const Tap& tap : taps) ok = ok && write_all(&tap, 5 * sizeof(uint64_t));
         ok = ok && write_all(last.data(), 8 * last.size());
         out.resize(wanted * out_bytes);
         ok = ok && write_all(out.data(), out.size());
