@@ -76,10 +76,10 @@ def check_read_back(report: BitstreamReport) -> ReadBack:
 
 
 def logic(config: str) -> Set[str]:
-    """LUT tables, wires and block RAM words of a text configuration, each with its place.
+    r"""LUT tables, wires and block RAM words of a text configuration, each with its place.
 
     Example:
-        >>> sorted(logic(".tile R2C3:PLC2\\narc: A0 H02W0701\\nenum: SLICEA.MODE LOGIC\\n"))
+        >>> sorted(logic(".tile R2C3:PLC2\narc: A0 H02W0701\nenum: SLICEA.MODE LOGIC\n"))
         ['.tile R2C3:PLC2 arc: A0 H02W0701']
     """
     found: set[str] = set()
@@ -92,7 +92,13 @@ def logic(config: str) -> Set[str]:
             # A block RAM's words have their place; the other settings are a set.
             found.add(f"{section} {row}: {line}")
             row += 1
-        elif section.endswith(_LOGIC) and line.startswith(("arc:", "word:")):
-            if not _OUTPUT.match(line) and not _BLANK.fullmatch(line):
-                found.add(f"{section} {line}")
+        elif section.endswith(_LOGIC) and _telling(line):
+            found.add(f"{section} {line}")
     return found
+
+
+def _telling(line: str) -> bool:
+    """Whether it is a table or a wire that the bitstream has bits for."""
+    if not line.startswith(("arc:", "word:")):
+        return False
+    return not _OUTPUT.match(line) and not _BLANK.fullmatch(line)

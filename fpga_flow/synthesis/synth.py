@@ -31,9 +31,7 @@ def gather(design: Design, chip: ChipSources | None, work: Path) -> tuple[str, t
     Returns:
         Name of the chip's top module, and its sources beside the design's.
     """
-    (work / LOGS).mkdir()
-    for name in (*design.sources, *design.data):
-        _copy(design.folder / name, work / name)
+    copy_design(design, work)
     if chip is None:
         (work / _OWN_TOP).write_text(bare_top(design), encoding="utf-8")
         return BARE_TOP, (_OWN_TOP,)
@@ -42,6 +40,13 @@ def gather(design: Design, chip: ChipSources | None, work: Path) -> tuple[str, t
             raise InputError(f"{name} is a source of the chip and of the design, too.")
         _copy(chip.folder / name, work / name)
     return chip.top, chip.sources
+
+
+def copy_design(design: Design, work: Path) -> None:
+    """Copy a design's sources and memory files into the empty folder ``work``."""
+    (work / LOGS).mkdir()
+    for name in (*design.sources, *design.data):
+        _copy(design.folder / name, work / name)
 
 
 def elaborate(

@@ -1,0 +1,149 @@
+"""A small design to a bitstream, with the real tools; what is in it equals the design."""
+
+import dataclasses
+
+import memory_core
+import numpy as np
+import pytest
+
+from divqat_brevitas.errors import InputError
+from fpga_flow.compile.targets import Resources, open_target
+from fpga_flow.report.schema import HardwareRow, parse
+from fpga_flow.simulate.netlist import NetlistEngine, compare_netlist
+from fpga_flow.simulate.rtl import RtlEngine
+from fpga_flow.synthesis import (
+    BitstreamReport,
+    NoBitstreamError,
+    build_bitstream,
+    hardware_rows,
+    layer_rows,
+)
+from fpga_flow.synthesis.bitstream import check_read_back, read_back
+from fpga_flow.synthesis.xilinx import estimate_xilinx
+
+pytestmark = pytest.mark.slow
+DEVICE = open_target("ecp5-25f")
+
+
+@pytest.fixture(scope="module")
+def design(tmp_path_factory):
+    return memory_core.memory_design(tmp_path_factory.mktemp("core") / "design")
+
+
+@pytest.fixture(scope="module")
+def built(design, tmp_path_factory):
+    return build_bitstream(design, DEVICE, tmp_path_factory.mktemp("bits") / "chip", dsp=True)
+
+
+def test_the_report_says_what_the_bitstream_takes(built):
+    assert built.bitstream.stat().st_size == built.bitstream_bytes > 10_000
+    assert built.cells.bram >= 4
+    assert built.cells.dsp == 1
+    assert built.cells.lutram == 2
+    assert built.comb >= built.cells.lut
+    assert built.placed_ff == built.cells.ff
+    assert built.utilisation["bram"] == built.cells.bram / DEVICE.capacity.bram
+    assert built.fmax_mhz > 20
+    layers = layer_rows(built)
+    assert [row["name"] for row in layers] == ["layer_a", "layer_b", "(interface)"]
+    for kind in ("lut", "ff", "bram", "lutram", "dsp"):
+        assert sum(row[kind] for row in layers) == getattr(built.cells, kind)
+    assert BitstreamReport.load(built.folder) == built
+    assert not [p for p in built.folder.parent.iterdir() if p.name != built.folder.name]
+
+
+def test_its_rows_are_those_of_results_json(built):
+    rows = hardware_rows(built, "tiny", cycles_per_image=100)
+    assert [row["stage"] for row in rows] == ["synthesis", "place_and_route", "bitstream"]
+    for row in rows:
+        parse(HardwareRow, row, "row")
+    assert rows[2]["images_per_s"] == built.fmax_mhz * 1e4
+    assert rows[0]["fmax_mhz"] is None
+
+
+def test_the_netlist_gives_the_integers_of_the_rtl(design, built):
+    images = memory_core.random_images(200, seed=1)
+    row = compare_netlist(design, built.folder, images, idle=0.3, back_pressure=0.3)
+    assert row == {
+        "a": "rtl",
+        "b": "netlist",
+        "inputs": 200,
+        "mismatches": 0,
+        "unit": "accumulators",
+    }
+
+
+def test_a_changed_netlist_is_found_out(design, built, tmp_path):
+    copied = tmp_path / "bits"
+    copied.mkdir()
+    for path in built.folder.iterdir():
+        if path.is_file():
+            (copied / path.name).write_bytes(path.read_bytes())
+    text = (copied / "netlist.v").read_text()
+    name = ".SIGNEDA(1'h1)"
+    assert name in text  # a signed multiplication
+    (copied / "netlist.v").write_text(text.replace(name, ".SIGNEDA(1'h0)"))
+    images = memory_core.random_images(50, seed=2)
+    assert compare_netlist(design, copied, images)["mismatches"] > 0
+
+
+def test_the_netlist_of_another_design_is_refused(built, design, tmp_path):
+    other = memory_core.memory_design(tmp_path / "other")
+    (other.folder / "even.dat").write_text("0\n" * 1024)
+    with pytest.raises(InputError, match="another design"):
+        NetlistEngine(dataclasses.replace(other), built.folder)
+
+
+def test_the_bitstream_reads_back(built):
+    back = check_read_back(built)
+    assert back.same_bits
+    assert back.compared > 1000
+    config = built.folder / "design.config"
+    text = config.read_text()
+    table = next(line for line in text.splitlines() if line.startswith("word: SLICE"))
+    config.write_text(text.replace(table, f"{table[:-1]}{1 - int(table[-1])}", 1))
+    try:
+        assert len(read_back(built).differing) in (1, 2)
+    finally:
+        config.write_text(text)
+
+
+def test_a_design_too_large_says_what_and_where(design, tmp_path):
+    small = dataclasses.replace(DEVICE, capacity=Resources(24_288, 24_288, bram=2, dsp=28))
+    with pytest.raises(NoBitstreamError, match="doesn't fit ecp5-25f: it needs") as caught:
+        build_bitstream(
+            design, small, tmp_path / "bits", dsp=True, advice=lambda short: "Try PE 1."
+        )
+    error = caught.value
+    assert error.exit_code == 1
+    assert error.shortfall.over["bram"][1] == 2
+    assert error.shortfall.largest == "layer_a"
+    assert "block RAMs of 2" in str(error)
+    assert "layer_a" in str(error)
+    assert "Try PE 1." in str(error)
+    assert [p.name for p in tmp_path.iterdir()] == ["bits-failed"]
+    assert (tmp_path / "bits-failed" / "netlist.v").is_file()
+
+
+def test_a_clock_out_of_reach_says_where_the_time_goes(design, tmp_path):
+    with pytest.raises(NoBitstreamError, match="and 900 MHz were asked") as caught:
+        build_bitstream(design, DEVICE, tmp_path / "bits", dsp=True, freq_mhz=900)
+    assert 20 < caught.value.shortfall.fmax_mhz < 900
+    assert "slowest path goes through" in str(caught.value)
+    assert not (tmp_path / "bits").exists()
+
+
+def test_xilinx_figures_are_labelled_estimates(design):
+    row = estimate_xilinx(design, "xc7", variant="tiny")
+    parse(HardwareRow, row, "row")
+    assert "estimate" in row["tool"]
+    assert row["dsp"] == 1
+    assert row["bram"] > 0
+    assert row["fmax_mhz"] is None
+
+
+def test_rtl_of_the_core_depends_on_its_memories(design):
+    images = memory_core.random_images(20, seed=5)
+    with RtlEngine(design) as engine:
+        found = engine.accumulators(images)["sum"]
+    assert len(np.unique(found)) == 20

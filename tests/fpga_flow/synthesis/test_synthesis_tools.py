@@ -1,0 +1,127 @@
+"""Tools as child processes, and what is read from their output."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from divqat_brevitas.errors import InputError, ToolMissingError
+from fpga_flow.compile.targets import open_target
+from fpga_flow.synthesis import BitstreamReport, tools
+from fpga_flow.synthesis.bitstream import logic
+from fpga_flow.synthesis.cells import OUTSIDE, Layers, count
+from fpga_flow.synthesis.route import overflow
+from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Puts a script in place of the tools."""
+
+    def put(body):
+        script = tmp_path / "fake.py"
+        script.write_text(body)
+        monkeypatch.setattr(tools, "_WORKER", script)
+        monkeypatch.setattr(tools, "version", lambda tool: "1")
+
+    return put
+
+
+def run(tmp_path, seconds=30.0, watch=None):
+    return run_tool("yosys", ["a"], tmp_path, tmp_path / "log", Deadline(seconds), watch)
+
+
+def test_a_missing_tool_is_exit_code_3_and_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(tools.PACKAGES, "slang", "no-such-package")
+    with pytest.raises(ToolMissingError, match=r"pip install 'divqat\[hardware\]'") as caught:
+        tools.versions()
+    assert caught.value.exit_code == 3
+
+
+def test_a_failure_shows_the_errors_and_keeps_the_log(fake, tmp_path):
+    fake("print('working'); print('ERROR: no such cell'); raise SystemExit(1)")
+    with pytest.raises(ToolFailedError, match="ERROR: no such cell") as caught:
+        run(tmp_path)
+    assert caught.value.exit_code == 1
+    assert "working" in caught.value.log.read_text()
+
+
+def test_a_killed_tool_is_named(fake, tmp_path):
+    fake("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(ToolFailedError, match=r"signal 9.*Out of memory"):
+        run(tmp_path)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("reason", ["time", "interrupt"])
+def test_whatever_stops_it_nothing_is_left_running(fake, tmp_path, reason):
+    fake(
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, os.getpid(), flush=True)\ntime.sleep(600)\n"
+    )
+
+    def watch(text):
+        if reason == "interrupt" and text.strip():
+            raise KeyboardInterrupt
+
+    expected = ToolFailedError if reason == "time" else KeyboardInterrupt
+    with pytest.raises(expected):
+        run(tmp_path, 3.0 if reason == "time" else 60.0, watch)
+    pids = [int(word) for word in (tmp_path / "log").read_text().split()]
+    assert len(pids) == 2
+    for _ in range(100):
+        if not any(alive(pid) for pid in pids):
+            break
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_cells_are_counted_where_their_name_says():
+    layers = Layers(["MVAU_rtl_1", "MVAU_rtl_10", "MVAU_rtl_1_fifo"])
+    cells = {
+        "core.MVAU_rtl_1.acc_TRELLIS_FF_Q": "TRELLIS_FF",
+        "core.MVAU_rtl_1_weights.Mem.0.0": "DP16KD",
+        "core.MVAU_rtl_10.x": "LUT4",
+        "core.MVAU_rtl_1_fifo.Mem": "TRELLIS_DPR16X4",
+        "uart.y": "CCU2C",
+    }
+    rows = {layer.name: layer.cells for layer in layers.count(cells)}
+    assert list(rows) == ["MVAU_rtl_1", "MVAU_rtl_10", "MVAU_rtl_1_fifo", OUTSIDE]
+    assert (rows["MVAU_rtl_1"].ff, rows["MVAU_rtl_1"].bram) == (1, 1)
+    assert (rows["MVAU_rtl_1_fifo"].lut, rows["MVAU_rtl_1_fifo"].lutram) == (6, 1)
+    assert rows[OUTSIDE].lut == 2
+    assert sum(row.lut for row in rows.values()) == count(cells.values()).lut == 9
+
+
+def test_overflow_is_read_from_the_utilisation_table():
+    table = """Info: Device utilisation:
+Info: 	          DP16KD:     225/    208   108%
+Info: 	      MULT18X18D:       0/    156     0%
+Info: 	      TRELLIS_FF:   24351/  83640    29%
+Info: 	    TRELLIS_COMB:   29594/  83640    35%
+"""
+    assert overflow(table, open_target("ecp5-85f")) == {"bram": (225, 208)}
+    assert set(overflow(table, open_target("ecp5-25f"))) == {"bram", "ff", "lut"}
+    assert overflow("Info: Packing", open_target("ecp5-25f")) == {}
+
+
+def test_logic_keeps_places_and_not_orders():
+    one = ".tile R2C3:PLC2\narc: A0 B1\nword: SLICEA.K0.INIT 0101\n\n.bram_init 3\n001 002\n003\n"
+    other = ".tile R2C3:PLC2\nword: SLICEA.K0.INIT 0101\narc: A0 B1\n\n.bram_init 3\n003\n001 002\n"
+    assert len(logic(one)) == 4
+    assert len(logic(one) ^ logic(other)) == 4  # the words of the block RAM moved
+    assert logic(".tile R2C3:PLC2\narc: F0 F0_SLICE\n") == set()
+
+
+def test_a_folder_without_a_bitstream_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no bitstream"):
+        BitstreamReport.load(tmp_path)
