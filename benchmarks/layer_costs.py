@@ -49,12 +49,12 @@ def mvau(columns: int, rows: int, simd: int, pe: int, weight: int, act: int) -> 
     return shape, Folding(pe, simd)
 
 
-def thresholding(channels: int, steps: int, pe: int, bits: int) -> Any:
+def thresholding(channels: int, steps: int, pe: int, bits: int, *, in_turn: bool = False) -> Any:
     shape = LayerShape(
         name="", kind=THRESHOLDING, channels=channels, out_channels=channels, input_bits=bits,
         output_bits=steps.bit_length(), weight_bits=bits, steps=steps, vectors=4,
     )  # fmt: skip
-    return shape, Folding(pe=pe)
+    return shape, Folding(pe=pe, in_turn=in_turn)
 
 
 def window(
@@ -78,10 +78,11 @@ def padding(size: int, pad: int, channels: int, simd: int, bits: int) -> Any:
     return shape, Folding(simd=simd)
 
 
-def pool(channels: int, pe: int, kernel: int, bits: int) -> Any:
+def pool(size: int, channels: int, pe: int, kernel: int, bits: int) -> Any:
     shape = LayerShape(
-        name="", kind=POOL, channels=channels, out_channels=channels, vectors=4,
-        kernel=(kernel, kernel), input_bits=bits, output_bits=bits,
+        name="", kind=POOL, height=size, width=size, channels=channels, out_channels=channels,
+        vectors=(size // kernel) ** 2, kernel=(kernel, kernel), input_bits=bits, output_bits=bits,
+        fused="window",
     )  # fmt: skip
     return shape, Folding(pe=pe)
 
@@ -104,40 +105,40 @@ def fifo(depth: int, lanes: int, bits: int) -> Any:
 GRID = [
     # columns, rows, simd, pe, weight bits, activation bits
     *(mvau(*row) for row in [
-        (25, 6, 5, 1, 2, 8), (25, 6, 25, 1, 2, 8), (25, 6, 25, 3, 4, 8),
-        (72, 16, 8, 1, 2, 2), (72, 16, 8, 4, 2, 2), (72, 16, 24, 2, 2, 2), (72, 16, 36, 4, 2, 2),
-        (72, 16, 1, 1, 2, 2), (72, 16, 1, 8, 2, 2), (72, 16, 72, 2, 2, 2),
-        (150, 16, 25, 2, 2, 2), (150, 16, 25, 4, 4, 4), (150, 16, 6, 1, 4, 4),
-        (150, 16, 50, 4, 2, 2), (72, 16, 8, 4, 4, 4), (72, 16, 24, 2, 4, 4), (72, 16, 3, 4, 3, 3),
-        (400, 120, 10, 2, 2, 2), (400, 120, 10, 2, 4, 4), (400, 120, 5, 8, 4, 4),
-        (120, 84, 3, 1, 2, 2), (84, 10, 1, 1, 4, 4), (84, 10, 7, 2, 2, 2),
-        (72, 8, 8, 2, 8, 8), (72, 8, 4, 1, 8, 8), (576, 64, 32, 2, 2, 2), (1024, 64, 8, 8, 2, 2),
+        (25, 6, 5, 1, 2, 8), (25, 6, 25, 1, 2, 8), (25, 6, 25, 3, 4, 8), (25, 6, 25, 6, 2, 8),
+        (72, 16, 8, 4, 2, 2), (72, 16, 24, 2, 2, 2), (72, 16, 36, 4, 2, 2), (72, 16, 1, 8, 2, 2),
+        (72, 16, 72, 2, 2, 2), (150, 16, 25, 4, 4, 4), (150, 16, 30, 2, 2, 2),
+        (150, 16, 50, 4, 4, 4), (150, 16, 10, 4, 4, 4), (72, 16, 8, 4, 4, 4), (72, 16, 3, 4, 3, 3),
+        (400, 120, 10, 1, 2, 2), (400, 120, 8, 1, 4, 4), (400, 120, 5, 8, 4, 4),
+        (120, 84, 3, 1, 2, 2), (84, 10, 1, 1, 4, 4), (84, 10, 7, 2, 2, 2), (27, 16, 27, 4, 4, 8),
+        (72, 8, 8, 2, 8, 8), (576, 64, 32, 4, 2, 2), (1024, 64, 8, 8, 2, 2), (144, 16, 36, 4, 4, 4),
     ]),
+    # channels, thresholds, pe, bits
     *(thresholding(*row) for row in [
-        (6, 3, 1, 13), (6, 3, 6, 13), (16, 3, 4, 9), (120, 3, 1, 10), (120, 3, 2, 10),
-        (6, 15, 1, 14), (6, 15, 3, 14), (16, 15, 4, 13), (64, 15, 8, 12), (120, 15, 1, 14),
-        (256, 3, 1, 11), (16, 7, 2, 11), (8, 255, 1, 16), (512, 15, 2, 14), (64, 3, 64, 9),
+        (6, 3, 1, 13), (16, 3, 4, 9), (16, 15, 4, 13), (64, 15, 8, 12), (16, 7, 2, 11),
+        (256, 3, 2, 11), (64, 3, 64, 9), (120, 15, 1, 14),
+    ]),
+    *(thresholding(*row, in_turn=True) for row in [
+        (6, 3, 1, 13), (16, 3, 2, 9), (16, 15, 4, 13), (64, 15, 8, 12), (120, 15, 1, 14),
+        (120, 3, 1, 10), (512, 15, 2, 14), (8, 255, 1, 16),
     ]),
     *(window(*row) for row in [
-        (32, 5, 1, 1, 1, 8), (14, 5, 1, 6, 1, 2), (14, 5, 1, 6, 6, 2), (14, 5, 1, 6, 6, 4),
-        (10, 3, 1, 8, 8, 4), (34, 3, 1, 16, 16, 4), (18, 3, 1, 64, 8, 4), (9, 3, 2, 8, 4, 2),
-    ]),
-    *(window(*row, depthwise=True) for row in [
-        (28, 2, 2, 6, 1, 2), (28, 2, 2, 6, 6, 4), (10, 2, 2, 16, 4, 4), (32, 2, 2, 64, 16, 4),
+        (32, 5, 1, 1, 1, 8), (14, 5, 1, 6, 6, 2), (14, 5, 1, 6, 2, 4), (10, 3, 1, 8, 8, 4),
+        (34, 3, 1, 16, 16, 4), (18, 3, 1, 64, 8, 4), (9, 3, 2, 8, 4, 2),
     ]),
     *(window(*row, parallel=True) for row in [
         (32, 5, 1, 1, 1, 8), (14, 5, 1, 6, 6, 2), (10, 3, 1, 8, 8, 2), (34, 3, 1, 16, 16, 4),
         (18, 3, 1, 32, 32, 4), (34, 3, 1, 3, 3, 8),
     ]),
     *(padding(*row) for row in [(28, 2, 1, 1, 8), (8, 1, 16, 4, 4), (16, 1, 64, 64, 4)]),
-    *(pool(*row) for row in [(6, 1, 2, 2), (16, 16, 2, 4), (64, 8, 2, 4)]),
+    *(pool(*row) for row in [(28, 6, 1, 2, 2), (10, 16, 2, 2, 4), (32, 64, 8, 2, 4),
+                             (28, 6, 6, 2, 4)]),
     *(converter(*row) for row in [
         (96, 1, 6, 2), (96, 6, 1, 2), (96, 4, 16, 4), (96, 16, 4, 4), (96, 4, 6, 4),
-        (150, 25, 150, 2), (1600, 64, 8, 4),
+        (150, 6, 25, 4), (1600, 64, 8, 4),
     ]),
     *(fifo(*row) for row in [
-        (16, 1, 8), (16, 6, 4), (16, 16, 4), (16, 64, 4), (64, 16, 4), (512, 8, 4), (32, 4, 2),
-        (2048, 1, 8),
+        (16, 1, 8), (16, 16, 4), (16, 64, 4), (64, 16, 4), (512, 8, 4), (2048, 1, 8),
     ]),
 ]  # fmt: skip
 
@@ -174,6 +175,7 @@ def _generate(work: Path, grid: list[Any]) -> None:
     import_finn()
     from fpga_flow.rtl.cells import cell, weights_file
     from fpga_flow.rtl.library import library, needed
+    from fpga_flow.rtl.windows import weight_memories
 
     random.seed(0)
     rng = np.random.default_rng(0)
@@ -187,11 +189,14 @@ def _generate(work: Path, grid: list[Any]) -> None:
             "input": _stream(lanes_in, shape.input_bits, shape.inputs),
             "output": _stream(lanes_out, shape.output_bits, shape.outputs),
         }
+        style = "auto"
         if shape.kind == FIFO:
             cells.append(_fifo(name, shape, folding))
             continue
         if shape.kind == POOL:
-            record["pool"] = {"window": shape.taps}
+            record["pool"] = {"window": shape.taps, "grid": _facts(shape, folding)}
+        elif shape.kind == WINDOW:
+            record["window"] = _facts(shape, folding)
         elif shape.kind != CONVERTER:
             for path in _finn_code(name, shape, folding, work / "code" / name, rng):
                 if path.suffix in (".v", ".sv") and "memstream" not in path.name:
@@ -202,16 +207,29 @@ def _generate(work: Path, grid: list[Any]) -> None:
             depth = (shape.columns // folding.simd) * (shape.out_channels // folding.pe)
             width = folding.pe * folding.simd * shape.weight_bits
             record["weights"] = {"depth": depth, "width": width}
+            style = weight_memories([record])[name]
             words = (f"{rng.integers(0, 2, width).dot(1 << np.arange(width).astype(object)):x}"
                      for _ in range(depth))  # fmt: skip
             (work / weights_file(name)).write_text("\n".join(words) + "\n")
-        cells.append(cell(record))
+        cells.append(cell(record, style))
     generated["layers.sv"] = "".join(cells)
     sources = needed(generated, library("portable")) | generated
     (work / "src").mkdir(exist_ok=True)
     for file, text in sources.items():
         (work / "src" / file).write_text(text)
     (work / "files").write_text(" ".join(f"src/{file}" for file in sources))
+
+
+def _facts(shape: LayerShape, folding: Folding) -> dict[str, Any]:
+    """What the generator's own window and pool modules are set up with."""
+    lanes = folding.pe if shape.kind == POOL else folding.simd
+    return {
+        "rows": shape.height, "cols": shape.width,
+        "k_rows": shape.kernel[0], "k_cols": shape.kernel[1],
+        "s_rows": shape.stride[0], "s_cols": shape.stride[1],
+        "fold": shape.channels // lanes, "dense": True, "depthwise": False,
+        "parallel": folding.parallel_window,
+    }  # fmt: skip
 
 
 def _lanes(shape: LayerShape, folding: Folding) -> tuple[int, int]:
@@ -269,7 +287,7 @@ def _finn_code(
         attributes = {
             "NumChannels": shape.channels, "PE": folding.pe, "numSteps": shape.steps,
             "inputDataType": taken, "weightDataType": constant_type, "outputDataType": given,
-            "numInputVectors": [1, 2, 2],
+            "numInputVectors": [1, 2, 2], "deep_pipeline": int(not folding.in_turn),
         }  # fmt: skip
     elif shape.kind == PADDING:
         attributes = {
@@ -277,19 +295,7 @@ def _finn_code(
             "NumChannels": shape.channels, "SIMD": folding.simd, "inputDataType": taken,
         }  # fmt: skip
     else:
-        side = [
-            (size - k) // s + 1
-            for size, k, s in zip(
-                (shape.height, shape.width), shape.kernel, shape.stride, strict=True
-            )
-        ]
-        attributes = {
-            "ConvKernelDim": list(shape.kernel), "IFMChannels": shape.channels,
-            "IFMDim": [shape.height, shape.width], "OFMDim": side, "SIMD": folding.simd,
-            "Stride": list(shape.stride), "Dilation": [1, 1], "inputDataType": taken,
-            "outputDataType": given, "depthwise": int(shape.depthwise),
-            "parallel_window": int(folding.parallel_window),
-        }  # fmt: skip
+        raise ValueError(f"{shape.kind} has no code of FINN's")
     inputs = ["x"] if constant is None else ["x", "constant"]
     node = helper.make_node(
         f"{shape.kind}_rtl", inputs, ["y"], name=name, backend="fpgadataflow",

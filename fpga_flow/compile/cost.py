@@ -18,7 +18,6 @@ from fpga_flow.compile.targets import Resources
 
 WEIGHTS = Path(__file__).parent / "cost_weights.json"
 MEASURED = Path(__file__).parent / "layer_costs.json"
-FIFO_DEPTH = 16
 # Width x depth a block RAM can have (DP16KD; the widest as PDPW16KD).
 _BLOCKS = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16_384))
 

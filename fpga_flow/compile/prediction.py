@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from divqat_brevitas.files import read_json
 from fpga_flow.compile.build import FinnBuild
+from fpga_flow.compile.shapes import Folding, LayerShape
 from fpga_flow.compile.targets import Resources
 
 PREDICTION = "prediction.json"
@@ -16,21 +18,26 @@ class Prediction:
     """What a build's folding is expected to give; see ``solve.Solution``.
 
     Attributes:
-        cycles: clock cycles an image by layer (``MVAU_rtl_0``) and converter (``MVAU_rtl_0_dwc``).
+        shapes: the layers, as the portable style builds them.
+        folding: theirs, by name.
+        cycles: clock cycles an image by layer (``MVAU_rtl_0``) and converter (``MVAU_rtl_0_dwc``),
+            each alone, in the portable style.
+        cycles_per_image: of the whole chain.
+        finn_cycles: as ``cycles``, in FINN's style, and ``finn_cycles_per_image``.
         layers: cells by layer.
         resources: cells of the whole, with a host interface.
         latency: cycles from the first pixel to the last output.
     """
 
+    shapes: tuple[LayerShape, ...]
+    folding: Mapping[str, Folding]
     cycles: Mapping[str, int]
+    cycles_per_image: int
+    finn_cycles: Mapping[str, int]
+    finn_cycles_per_image: int
     layers: Mapping[str, Resources]
     resources: Resources
     latency: int
-
-    @property
-    def cycles_per_image(self) -> int:
-        """Of the slowest, which sets the rate."""
-        return max(self.cycles.values())
 
 
 def load_prediction(build: FinnBuild) -> Prediction | None:
@@ -45,8 +52,18 @@ def load_prediction(build: FinnBuild) -> Prediction | None:
         return None
     record = read_json(path)
     return Prediction(
+        shapes=tuple(LayerShape(**_plain(shape)) for shape in record["shapes"]),
+        folding=MappingProxyType({n: Folding(**one) for n, one in record["folding"].items()}),
         cycles=MappingProxyType(record["cycles"]),
+        cycles_per_image=record["cycles_per_image"],
+        finn_cycles=MappingProxyType(record["finn_style"]["cycles"]),
+        finn_cycles_per_image=record["finn_style"]["cycles_per_image"],
         layers=MappingProxyType({n: Resources(**r) for n, r in record["layers"].items()}),
         resources=Resources(**record["resources"]),
         latency=record["latency"],
     )
+
+
+def _plain(shape: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}

@@ -34,6 +34,8 @@ class LayerShape:
         weight_bits: of one weight.
         steps: thresholds a channel.
         per_channel: whether every channel has thresholds of its own.
+        fused: of a pool that takes the image itself: name of FINN's window generator in front
+            of it, which goes; "" elsewhere.
     """
 
     name: str
@@ -54,6 +56,7 @@ class LayerShape:
     weight_bits: int = 0
     steps: int = 0
     per_channel: bool = True
+    fused: str = ""
 
     @property
     def taps(self) -> int:
@@ -65,7 +68,7 @@ class LayerShape:
         """Integers that enter an image."""
         if self.kind == MVAU:
             return self.vectors * self.columns
-        if self.kind == POOL:
+        if self.kind == POOL and not self.fused:
             return self.vectors * self.taps * self.channels
         return self.height * self.width * self.channels
 
@@ -88,11 +91,14 @@ class Folding:
         pe: outputs at a time (MVAU, Thresholding, Pool).
         simd: inputs at a time (MVAU, ConvolutionInputGenerator, FMPadding).
         parallel_window: a whole window a beat (ConvolutionInputGenerator).
+        in_turn: thresholds are compared one after the other (Thresholding). The generator
+            decides that by itself, behind a slow matrix.
     """
 
     pe: int = 1
     simd: int = 1
     parallel_window: bool = False
+    in_turn: bool = False
 
 
 def input_lanes(shape: LayerShape, folding: Folding) -> int:

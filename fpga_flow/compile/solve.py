@@ -13,17 +13,21 @@ from dataclasses import dataclass
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from fpga_flow.compile import shapes
-from fpga_flow.compile.cost import FIFO_DEPTH, converter_cost, fifo_cost, layer_cost
+from fpga_flow.compile.cost import converter_cost, fifo_cost, layer_cost
 from fpga_flow.compile.cycles import (
+    FIFO_DEPTH,
     chain_cycles,
     converter_cycles,
     cycles,
+    interval,
     latency_cycles,
     matrix_busy,
+    searches_in_turn,
+    together,
 )
 from fpga_flow.compile.shapes import Folding, LayerShape, input_lanes, output_lanes
 from fpga_flow.compile.targets import Resources
-from fpga_flow.compile.window import window_cycles, window_possible
+from fpga_flow.compile.window import window_possible
 
 # Share of a device that a design may take: beyond 80 % of the logic cells routing gets slow.
 SHARE = Resources(lut=0.80, ff=0.80, bram=0.90, dsp=1.0)
@@ -39,7 +43,8 @@ class Solution:
 
     Attributes:
         folding: by layer name.
-        cycles: cycles an image of every layer and converter, where it stands in the chain.
+        cycles: cycles an image of every layer and converter alone.
+        cycles_per_image: of the whole chain.
         layers: cells of every layer with the FIFO behind it and the converter in front.
         resources: cells of all layers, and of the host interface.
         latency: cycles from the first pixel to the last output, the chain empty.
@@ -47,14 +52,10 @@ class Solution:
 
     folding: Mapping[str, Folding]
     cycles: Mapping[str, int]
+    cycles_per_image: int
     layers: Mapping[str, Resources]
     resources: Resources
     latency: int
-
-    @property
-    def cycles_per_image(self) -> int:
-        """Of the slowest, which sets the rate."""
-        return max(self.cycles.values())
 
     @property
     def slowest(self) -> str:
@@ -70,6 +71,8 @@ class Solution:
         found: dict[str, dict[str, int]] = {}
         for shape in layers:
             folding = self.folding[shape.name]
+            if shape.fused:
+                found[shape.fused] = {"SIMD": folding.pe, "parallel_window": 0}
             found[shape.name] = {
                 shapes.MVAU: {"PE": folding.pe, "SIMD": folding.simd},
                 shapes.WINDOW: {
@@ -119,6 +122,7 @@ def evaluate(layers: Sequence[LayerShape], folding: Mapping[str, Folding]) -> So
     return Solution(
         folding=dict(folding),
         cycles=chain_cycles(layers, folding),
+        cycles_per_image=interval(layers, folding),
         layers=costs,
         resources=sum(costs.values(), SHELL),
         latency=latency_cycles(layers, folding),
@@ -240,6 +244,9 @@ def _options(shape: LayerShape) -> tuple[Folding, ...]:
         return tuple(one for one in found if window_possible(shape, one))
     if shape.kind == shapes.PADDING:
         return tuple(Folding(simd=simd) for simd in _divisors(shape.channels))
+    if shape.kind == shapes.THRESHOLDING:
+        lanes = itertools.product(_divisors(shape.out_channels), (False, True))
+        return tuple(Folding(pe=pe, in_turn=in_turn) for pe, in_turn in lanes)
     return tuple(Folding(pe=pe) for pe in _divisors(shape.out_channels))
 
 
@@ -270,7 +277,8 @@ def _shortest(
         for folding in _candidates(shape, target):
             own = _price(_own_cost(shape, folding), bram)
             if before is None:
-                now[folding] = (own, (folding,))
+                if not folding.in_turn:
+                    now[folding] = (own, (folding,))
                 continue
             ways = sorted(
                 (
@@ -293,12 +301,14 @@ def _shortest(
 def _compatible(a: LayerShape, fa: Folding, b: LayerShape, fb: Folding, target: int) -> bool:
     """Whether two layers can stand behind each other, fast enough."""
     lanes = output_lanes(a, fa), input_lanes(b, fb)
-    if b.kind == shapes.POOL and lanes[0] != lanes[1]:
+    if b.kind == shapes.POOL and not b.fused and lanes[0] != lanes[1]:
         return False  # the order of a depthwise window's elements depends on its SIMD
     if lanes[0] != lanes[1] and converter_cycles(b.inputs, *lanes) > target:
         return False
+    if b.kind == shapes.THRESHOLDING and fb.in_turn != searches_in_turn(a, fa, b, fb.pe):
+        return False
     if a.kind == shapes.WINDOW and b.kind == shapes.MVAU:
-        busy = matrix_busy(a, fa, b, fb)
-        if cycles(a, fa) + b.vectors * busy[1] > target:
-            return window_cycles(a, fa, busy) <= target
+        idle = matrix_busy(a, fa, b, fb)[1]
+        if cycles(a, fa) + b.vectors * idle > target:
+            return together(a, fa, b, fb, "portable") <= target
     return True

@@ -1,6 +1,6 @@
 """The folding solver as a step of a build, and what it predicts as a file of the build."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +11,7 @@ from qonnx.custom_op.registry import getCustomOp
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import write_json
 from fpga_flow.compile import shapes
+from fpga_flow.compile.cycles import chain_cycles, interval, portable_layers, searched
 from fpga_flow.compile.layers import current_folding, layer_shapes
 from fpga_flow.compile.prediction import PREDICTION
 from fpga_flow.compile.shapes import LayerShape
@@ -45,13 +46,14 @@ class Request:
         return cls(cycles, within)
 
 
-def solve(layers: tuple[LayerShape, ...], request: Request) -> Solution:
+def solve(layers: Sequence[LayerShape], request: Request) -> Solution:
     """The folding of a network's layers.
 
     Raises:
         InputError: a layer is of a kind that is not modelled, or nothing is as fast.
         CheckFailedError: nothing fits.
     """
+    layers = portable_layers(layers)
     for shape in layers:
         if shape.kind not in _MODELLED:
             raise InputError(
@@ -88,7 +90,7 @@ def step_solve_folding(model: ModelWrapper, cfg: Any) -> ModelWrapper:
 
 def fold(model: ModelWrapper, request: Request) -> ModelWrapper:
     """Solve for ``model``'s layers, and set their folding in place."""
-    layers = layer_shapes(model)
+    layers = portable_layers(layer_shapes(model))
     folding = solve(layers, request).finn(layers)
     for node in model.graph.node:
         operator = getCustomOp(node)
@@ -102,9 +104,18 @@ def write_prediction(model: ModelWrapper, folder: Path) -> None:
     layers = layer_shapes(model)
     if not layers or any(shape.kind not in _MODELLED for shape in layers):
         return
-    found = evaluate(layers, current_folding(model))
+    folding = current_folding(model)
+    fused = portable_layers(layers)
+    found = evaluate(fused, searched(fused, folding))
     record = {
+        "shapes": [asdict(shape) for shape in fused],
+        "folding": {name: asdict(one) for name, one in found.folding.items()},
         "cycles": dict(found.cycles),
+        "cycles_per_image": found.cycles_per_image,
+        "finn_style": {
+            "cycles": chain_cycles(layers, folding, "finn"),
+            "cycles_per_image": interval(layers, folding, "finn"),
+        },
         "layers": {name: asdict(cells) for name, cells in found.layers.items()},
         "resources": asdict(found.resources),
         "latency": found.latency,

@@ -29,7 +29,7 @@ def window_cycles(shape: LayerShape, folding: Folding, busy: Busy = (1, 0)) -> i
         14494
     """
     fold = shape.channels // folding.simd
-    size = _output_size(shape)
+    size = output_size(shape)
     numbers = (
         *(shape.height, shape.width, fold, *size),
         *(*shape.kernel, *shape.stride, *shape.dilation),
@@ -54,13 +54,14 @@ def window_possible(shape: LayerShape, folding: Folding) -> bool:
     span = ((kh - 1) * dh * w + (kw - 1) * dw + 1) * fold
     extra = max(0, sw - 1 - kh * kw) + max(0, (sh - 1) * w - kh * kw)
     width = (kw - 1) * dw + 1
-    skipped = w % (width + (_output_size(shape)[1] - 1) * sw)
+    skipped = w % (width + (output_size(shape)[1] - 1) * sw)
     along = -span + sw * fold + 1
     down = -span + (skipped + width + (sh - 1) * w) * fold + 1
     return max(abs(along), abs(down)) <= span + extra * fold
 
 
-def _output_size(shape: LayerShape) -> tuple[int, int]:
+def output_size(shape: LayerShape) -> tuple[int, int]:
+    """(rows, columns) of windows."""
     rows, columns = (
         (size - (k - 1) * dilation - 1) // stride + 1
         for size, k, stride, dilation in zip(
