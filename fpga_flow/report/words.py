@@ -208,7 +208,7 @@ def _hardware_line(results: Results) -> str:
     """Each design as far as it was built: a later stage's figures replace an estimate's."""
     if not results.hardware:
         return not_run(results, "compile")
-    furthest = {(row.variant, row.device): row for row in results.hardware}
+    furthest = {row.variant: row for row in results.hardware}
     told = []
     for row in furthest.values():
         facts = [f"{row.lut:,.0f} LUT"] if row.lut is not None else []

@@ -16,7 +16,16 @@ from fpga_flow.stages import hardware
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import VictimId, first_seed
 
-_FINN = ("build.json", "models", "estimates.json", "folding.json", "rtl", "report", "finn.log")
+_FINN = (
+    "build.json",
+    "models",
+    "estimates.json",
+    "folding.json",
+    "rtl",
+    "report",
+    "finn.log",
+    "prediction.json",
+)
 _OPEN = ("chip", "bitstream")
 
 
@@ -41,7 +50,7 @@ def run(context: StageContext) -> None:
             missing = e
         folder = context.folder / victim.stem
         if (folder / "build.json").is_file():
-            rows = hardware.rows(folder, victim.variant)
+            rows = hardware.rows(folder, victim.variant, context.config.compile)
             write_json(context.output(f"{victim.stem}/hardware.json"), rows)
     if missing is not None:
         raise missing

@@ -4,7 +4,7 @@ Three steps, each whole on disk or not there, for the compile stage and for
 `divqat compile model.onnx`.
 """
 
-from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
 from fpga_flow.compile.build import hardware_rows as estimate_rows
+from fpga_flow.compile.prediction import Prediction, load_prediction
 from fpga_flow.compile.targets import OpenTarget, VivadoTarget, target
 from fpga_flow.config import CompileSection
 from fpga_flow.console import Progress
@@ -77,11 +78,17 @@ def build_design(folder: Path) -> None:
     Writes design/ and speed.json (cycles, simulated). Without Verilator the FIFOs keep their
     default depth and speed.json is not written.
     """
-    from fpga_flow.rtl import generate_design
+    from fpga_flow.rtl import generate_design, restitch
 
     design = generate_design(FinnBuild.load(folder), folder / DESIGN)
-    with suppress(ToolMissingError):
-        write_json(folder / SPEED, _speed(design))
+    try:
+        from fpga_flow.simulate.fifos import size_fifos
+
+        sizing = size_fifos(design)
+    except ToolMissingError:
+        return
+    sized = restitch(design, folder / DESIGN, fifo_depths=sizing.depths)
+    write_json(folder / SPEED, _speed(sized) | {"fifo_bits": sizing.bits})
 
 
 def _speed(design: "Design") -> Row:
@@ -94,6 +101,7 @@ def _speed(design: "Design") -> Row:
         "cycles_per_image": timing.interval_cycles,
         "latency_cycles": timing.latency_cycles,
         "images": timing.images,
+        "fifos": {node.name: node.depth for node in design.nodes if node.depth is not None},
     }
 
 
@@ -111,9 +119,14 @@ def build_chip(folder: Path, chosen: CompileSection) -> None:
         build_open_chip(folder, device, chosen.interface, clock_mhz(chosen))
 
 
-def rows(folder: Path, variant: str) -> list[Row]:
-    """The ``hardware`` rows of everything that is in ``folder``."""
-    found = estimate_rows(FinnBuild.load(folder), variant)
+def rows(folder: Path, variant: str, chosen: CompileSection) -> list[Row]:
+    """The ``hardware`` rows of everything that is in ``folder``, the furthest stage last."""
+    build = FinnBuild.load(folder)
+    found = estimate_rows(build, variant)
+    device = target(chosen.target)
+    prediction = load_prediction(build)
+    if isinstance(device, OpenTarget) and prediction is not None:
+        found.append(_predicted(prediction, variant, device, clock_mhz(chosen)))
     if (folder / BITSTREAM / "report.json").is_file():
         from fpga_flow.synthesis import BitstreamReport
         from fpga_flow.synthesis import hardware_rows as bitstream_rows
@@ -128,6 +141,27 @@ def rows(folder: Path, variant: str) -> list[Row]:
     return found
 
 
+def _predicted(prediction: Prediction, variant: str, device: OpenTarget, clock: float) -> Row:
+    """What our own models say, at the clock asked for."""
+    cells = prediction.resources
+    return {
+        "variant": variant,
+        "device": device.part,
+        "stage": "estimate",
+        "lut": round(cells.lut),
+        "ff": round(cells.ff),
+        "bram": round(cells.bram),
+        "dsp": round(cells.dsp),
+        "fmax_mhz": None,
+        "cycles_per_image": prediction.cycles_per_image,
+        "images_per_s": clock * 1e6 / prediction.cycles_per_image,
+        "bitstream_bytes": None,
+        "tool": f"divqat {metadata.version('divqat')} cost model",
+        "latency_cycles": prediction.latency,
+        "clock_mhz": clock,
+    }
+
+
 def build_all(onnx: Path, out: Path, chosen: CompileSection, progress: Progress) -> list[Row]:
     """Everything up to ``chosen.until``, one step after the other; returns the hardware rows."""
     progress.log(f"compile: FINN's build of {onnx.name}")
@@ -138,4 +172,4 @@ def build_all(onnx: Path, out: Path, chosen: CompileSection, progress: Progress)
     if chosen.until == "bitstream":
         progress.log(f"compile: bitstream for {chosen.target}")
         build_chip(out, chosen)
-    return rows(out, onnx.stem)
+    return rows(out, onnx.stem, chosen)

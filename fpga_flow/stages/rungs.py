@@ -10,6 +10,7 @@ from fpga_flow.config import SimulateSection
 from fpga_flow.console import Progress
 from fpga_flow.rtl import Design
 from fpga_flow.simulate.integer import IntegerEngine
+from fpga_flow.simulate.netlist import compare_netlist
 from fpga_flow.simulate.rtl import RtlEngine
 
 Images = npt.NDArray[np.float32]
@@ -37,7 +38,8 @@ def hardware_rungs(
     if (built / "bitstream" / "report.json").is_file():
         if chosen.netlist_inputs:
             progress.log(f"simulate: {built.name}: netlist after synthesis")
-            rows.append(_netlist(design, built / "bitstream", images[: chosen.netlist_inputs]))
+            some = images[: chosen.netlist_inputs]
+            rows.append(compare_netlist(design, built / "bitstream", some))
         if chosen.chip_inputs:
             progress.log(f"simulate: {built.name}: whole chip, from the host's bytes")
             rows.append(_chip(design, built / "chip", images[: chosen.chip_inputs]))
@@ -53,16 +55,6 @@ def _rtl(onnx: Path, design: Design, images: Images, progress: Progress) -> list
             found = engine.accumulators(images)[design.output_layer]
         rows.append(_row("integer", name, expected, found))
     return rows
-
-
-def _netlist(design: Design, bitstream: Path, images: Images) -> Row:
-    from fpga_flow.simulate.netlist import NetlistEngine
-
-    with RtlEngine(design) as engine:
-        expected = engine.accumulators(images)[design.output_layer]
-    with NetlistEngine(design, bitstream) as netlist:
-        found = netlist.accumulators(images)[design.output_layer]
-    return _row("rtl", "netlist", expected, found)
 
 
 def _chip(design: Design, chip: Path, images: Images) -> Row:
