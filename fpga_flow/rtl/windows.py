@@ -133,7 +133,7 @@ def weight_memories(records: Sequence[Facts]) -> dict[str, str]:
     """``RAM_STYLE`` of every matrix-vector unit's weights: layer -> style.
 
     ``"block"`` takes no logic at all (words are filled up to a power of two). Few words cost
-    little as logic: ``"distributed"``. Where block RAM gets short the widest and shallowest go
+    little as ``"logic"``. Where block RAM gets short the widest and shallowest go
     into logic first, and the others pack as tightly as synthesis can.
 
     Args:
@@ -142,13 +142,13 @@ def weight_memories(records: Sequence[Facts]) -> dict[str, str]:
     sizes = {
         r["name"]: (r["weights"]["depth"], r["weights"]["width"]) for r in records if "weights" in r
     }
-    styles = {n: "block" if depth > 16 else "distributed" for n, (depth, _) in sizes.items()}
+    styles = {n: "block" if depth > 16 else "logic" for n, (depth, _) in sizes.items()}
     blocks = {n: _blocks(*sizes[n]) for n, style in styles.items() if style == "block"}
     for name in sorted(blocks, key=lambda n: sizes[n][0]):
         if sum(blocks.values()) <= _BLOCKS:
             break
         del blocks[name]
-        styles[name] = "distributed" if sizes[name][0] <= 64 else "auto"
+        styles[name] = "logic" if sizes[name][0] <= 64 else "auto"
     return styles
 
 

@@ -116,9 +116,10 @@ module pool_grid #(
 	for(genvar  i = 0; i < PE; i++) begin : genLane
 		// Two's complement with its sign bit inverted compares as unsigned.
 		wire [WIDTH-1:0]  flip = SIGNED? WIDTH'(1) << (WIDTH-1) : '0;
-		wire [WIDTH-1:0]  old = FOLD == 1 && Same? Last[i] : Old[i];
-		wire  keep = !First && (old ^ flip) > (New[i] ^ flip);
-		assign	best[i] = keep? old : New[i];
+		// Kept, as mapping to look-up tables would otherwise merge it into the comparison.
+		(* keep *)
+		wire [WIDTH-1:0]  old = First? flip : FOLD == 1 && Same? Last[i] : Old[i];
+		assign	best[i] = (old ^ flip) > (New[i] ^ flip)? old : New[i];
 	end : genLane
 
 endmodule : pool_grid

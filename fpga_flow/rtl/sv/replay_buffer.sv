@@ -68,7 +68,7 @@ module replay_buffer #(
 	else begin : genBuffer
 		// A ring: what was read for the last time is free for the next sequence.
 		localparam int unsigned  AB = $clog2(LEN);
-		localparam  STYLE = 2**AB * W > 2048 && AB > 5? "block" : "auto";
+		localparam  STYLE = AB >= 5? "block" : "distributed";
 		(* ram_style = STYLE, no_rw_check *)
 		logic [W-1:0]  Mem[2**AB];
 		logic [AB:0]  WP, RP, FP;   // next written, read, freed; the highest bit counts rounds
