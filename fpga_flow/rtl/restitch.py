@@ -44,8 +44,10 @@ def restitch(
     end = len(layers) if last is None else _index(layers, last) + 1
     if fifo_depths is None:
         present = {node.name: node.depth or 0 for node in design.nodes if node.op == FIFO}
-        names = ["input_fifo", *(f"{layer.name}_fifo" for layer in layers[start:end])]
-        fifo_depths = {name: present.get(name, 0) for name in names}
+        before = "input_fifo" if start == 0 else f"{layers[start - 1].name}_fifo"
+        fifo_depths = {"input_fifo": present.get(before, 0)}
+        for layer in layers[start:end]:
+            fifo_depths[f"{layer.name}_fifo"] = present.get(f"{layer.name}_fifo", 0)
     nodes = chain(layers[start:end], DesignSettings(fifo_depths=fifo_depths))
     with growing_design(folder) as growing:
         shutil.copytree(design.folder / "src", growing / "src")
