@@ -38,7 +38,8 @@ _WHOLE_BATCH = {
 _CHANNELS_ALIKE = {"Im2Col", "ConvolutionInputGenerator"}
 _HARDWARE = "finn.custom_op.fpgadataflow"
 _PARTITION = "StreamingDataflowPartition"
-_FIRST_CHILD = STEP_NAMES.index("step_create_dataflow_partition")
+# Steps that replace one of these, such as our folding solver, come behind.
+_ON_HOST = STEP_NAMES[: STEP_NAMES.index("step_create_dataflow_partition")]
 
 
 def execute_step(job: dict[str, Any]) -> None:
@@ -53,7 +54,7 @@ def execute_step(job: dict[str, Any]) -> None:
     model = _load(folder / f"{step}.onnx")
     # From the partition on, the models hold the accelerator; what is left on the host (the
     # transpose to NHWC, say) is in the parent.
-    inside = STEP_NAMES.index(step) >= _FIRST_CHILD
+    inside = step not in _ON_HOST
     parent = _load(folder / f"{PARENT}.onnx") if inside else None
     with np.load(job["images"], allow_pickle=False) as file:
         images = file["x"].astype(np.float32)
