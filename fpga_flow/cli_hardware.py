@@ -64,7 +64,7 @@ def finn_config(
     FINN's own command line takes them; our steps are in them by their dotted names.
     """
     from fpga_flow.compile.configuration import VivadoSettings
-    from fpga_flow.compile.finn_config import write_finn_config
+    from fpga_flow.compile.finn_yaml import write_finn_config
 
     settings = VivadoSettings(
         target=target, clock_ns=clock_ns, target_fps=target_fps, folding_json=folding

@@ -5,7 +5,7 @@ from fpga_flow.compile.compare import StepComparison, compare_steps
 from fpga_flow.compile.compiler import compile_finn
 from fpga_flow.compile.configuration import VivadoSettings, vivado_target
 from fpga_flow.compile.errors import BuildError
-from fpga_flow.compile.finn_config import FinnConfig, finn_config, write_finn_config
+from fpga_flow.compile.finn_yaml import FinnConfig, finn_config, write_finn_config
 from fpga_flow.compile.legality import Finding, legality
 from fpga_flow.compile.outputs import FinnOutputs, FinnSession, run_step
 from fpga_flow.compile.settings import CompileSettings

@@ -4,6 +4,7 @@ The rules were measured on finn-plus 1.6.1 with its default steps; FINN itself r
 them late and by the names of its own intermediate nodes.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,52 @@ _MAPPED = {
     *_QUANTIZERS,
 }
 _ARITHMETIC = {"Add", "Sub", "Mul", "Div"}
+_ACTIVATION = (
+    "FINN's build has no hardware for this activation function",
+    "Use QuantReLU, QuantHardTanh or QuantIdentity",
+)
+_BRANCHES = "FINN's default streamlining cannot join two branches"
+# Operators with a better remedy than the general one.
+_OPERATORS = {
+    "Concat": (f"{_BRANCHES} (a concatenation)", "Use a network without branches"),
+    "ConvTranspose": (
+        "FINN's build has no transposed convolution",
+        "Use strided convolutions; a classifier needs no larger maps",
+    ),
+    "Pad": ("FINN pads inside convolutions only", "Set padding=... of the convolution behind it"),
+    **dict.fromkeys(
+        ("LogSoftmax", "Softmax"),
+        (
+            "FINN's build computes integers, no softmax",
+            "Take it out of the exported model: the logits rank the classes alike, and the host "
+            "can apply it",
+        ),
+    ),
+    **dict.fromkeys(
+        (
+            "Celu",
+            "Clip",
+            "Elu",
+            "Erf",
+            "Gelu",
+            "HardSigmoid",
+            "HardSwish",
+            "LeakyRelu",
+            "PRelu",
+            "Selu",
+            "Sigmoid",
+            "Softplus",
+            "Tanh",
+        ),
+        _ACTIVATION,
+    ),
+    **dict.fromkeys(
+        ("Resize", "Upsample"),
+        ("FINN's build has no upsampling", "Use layers that keep or shrink the map"),
+    ),
+}
+# Modules inside a Brevitas layer.
+_INSIDE = re.compile(r"(^|\.)(weight|bias|act|input|output|trunc)_quant(\.|$)")
 
 
 @dataclass(frozen=True)
@@ -39,7 +86,7 @@ class Finding:
     """A node FINN cannot map.
 
     Attributes:
-        node: its name in the exported file, which tells the PyTorch module.
+        node: its name in the exported file.
         op: its operator.
         problem: what FINN lacks.
         remedy: what to change in the network.
@@ -50,8 +97,23 @@ class Finding:
     problem: str
     remedy: str
 
+    @property
+    def layer(self) -> str:
+        """The PyTorch module's name, as in ``model.named_modules()``; empty: not told, or itself.
+
+        Example:
+            >>> Finding("/features/features.0/weight_quant/export_handler/Quant", "", "", "").layer
+            'features.0'
+        """
+        path = ""
+        for part in self.node.strip("/").split("/")[:-1]:
+            # Exporters write a module inside another with its whole name, or with its own.
+            path = part if not path or part.startswith(f"{path}.") else f"{path}.{part}"
+        return _INSIDE.split(path)[0]
+
     def __str__(self) -> str:
-        return f"{self.op} node {self.node!r}: {self.problem}. {self.remedy}."
+        layer = f"layer {self.layer!r}, " if self.layer else ""
+        return f"{layer}{self.op} node {self.node!r}: {self.problem}. {self.remedy}."
 
 
 def legality(onnx_path: Path) -> list[Finding]:
@@ -93,7 +155,7 @@ def _check(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
     if node.op_type in _ARITHMETIC:
         if sum(model.get_initializer(name) is None for name in node.input) > 1:
             return (
-                "FINN's default streamlining cannot join two branches (a residual connection)",
+                f"{_BRANCHES} (a residual connection)",
                 "Use a network without skip connections",
             )
         return None
@@ -102,7 +164,9 @@ def _check(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
     if node.op_type in _QUANTIZERS:
         return _check_quantizer(model, node)
     if node.op_type == "MaxPool":
-        return _check_pool(node)
+        return _check_pool(model, node)
+    if node.op_type in _OPERATORS:
+        return _OPERATORS[node.op_type]
     if node.op_type not in _MAPPED:
         return (
             "FINN has no hardware for this operator",
@@ -118,9 +182,18 @@ def _check_layer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None
         weights = model.find_producer(weights.input[0])
     if weights is None or weights.op_type not in _QUANTIZERS:
         return "its weights are floats", "Give the layer a weight quantizer (weight_quant=...)"
-    if not _quantized(model, node.input[0]):
+    quantizer = _quantizer(model, node.input[0])
+    if quantizer is None:
         return "its input is float", "Put a QuantIdentity or a QuantReLU in front of it"
-    return _check_groups(model, node) if node.op_type == "Conv" else None
+    if node.op_type != "Conv":
+        return None
+    pads = get_by_name(node.attribute, "pads")
+    if quantizer.op_type == "BipolarQuant" and pads is not None and any(pads.ints):
+        return (
+            "its padding adds zeros, which one-bit activations (-1 and +1) do not have",
+            "Set padding=0, or use activations of at least 2 bits",
+        )
+    return _check_groups(model, node)
 
 
 def _check_groups(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
@@ -137,7 +210,12 @@ def _check_groups(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | Non
     )
 
 
-def _check_pool(node: NodeProto) -> tuple[str, str] | None:
+def _check_pool(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
+    if _quantizer(model, node.input[0]) is None:
+        return (
+            "FINN pools integer codes, and its input is float",
+            "Put the quantized activation in front of the pool: the maximum is the same",
+        )
     ceil = get_by_name(node.attribute, "ceil_mode")
     if ceil is not None and ceil.i:
         return "FINN ignores ceil_mode", "Set ceil_mode=False"
@@ -147,8 +225,8 @@ def _check_pool(node: NodeProto) -> tuple[str, str] | None:
     return None
 
 
-def _quantized(model: ModelWrapper, tensor: str) -> bool:
-    """Whether a quantizer stands before ``tensor``, with nothing but reordering in between."""
+def _quantizer(model: ModelWrapper, tensor: str) -> NodeProto | None:
+    """The quantizer (or sum) before ``tensor``, with nothing but reordering in between."""
     node = model.find_producer(tensor)
     while node is not None and node.op_type in (
         "MaxPool",
@@ -157,11 +235,14 @@ def _quantized(model: ModelWrapper, tensor: str) -> bool:
         "Transpose",
         "Identity",
         "Dropout",
+        "Pad",
+        "Resize",
+        "Upsample",
         *_AVERAGES,
         "Trunc",
     ):
         node = model.find_producer(node.input[0])
-    return node is not None and node.op_type in (*_QUANTIZERS, "Add")
+    return node if node is not None and node.op_type in (*_QUANTIZERS, "Add") else None
 
 
 def _check_quantizer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | None:
@@ -189,6 +270,12 @@ def _check_quantizer(model: ModelWrapper, node: NodeProto) -> tuple[str, str] | 
         return (
             f"FINN builds thresholds for at most 8 bits, not {bits.item():g}",
             "Use an activation bit width of 8 or less",
+        )
+    scale = model.get_initializer(node.input[1])
+    if scale is not None and np.ptp(scale) > 0:
+        return (
+            "FINN takes one scale for all channels of an activation",
+            "Use one scale a tensor (scaling_per_output_channel=False)",
         )
     signed, narrow = operator.get_nodeattr("signed"), operator.get_nodeattr("narrow")
     if behind_relu and (signed or narrow):

@@ -14,7 +14,7 @@ from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.files import sha256_file, write_json
 from fpga_flow.compile.configuration import VivadoSettings
 from fpga_flow.compile.errors import BuildError
-from fpga_flow.compile.finn_config import write_finn_config
+from fpga_flow.compile.finn_yaml import write_finn_config
 from fpga_flow.compile.process import Worker, python_path, require_finn
 from fpga_flow.compile.toolchain import find_tool, lacking, vivado_version
 

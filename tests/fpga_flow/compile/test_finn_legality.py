@@ -2,11 +2,24 @@
 
 import finn_networks as networks
 import pytest
-from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU, TruncAvgPool2d
+import torch
+from brevitas.nn import (
+    QuantConv2d,
+    QuantConvTranspose2d,
+    QuantIdentity,
+    QuantLinear,
+    QuantReLU,
+    TruncAvgPool2d,
+)
+from brevitas.quant import (
+    ShiftedUint8ActPerTensorFloat,
+    ShiftedUint8WeightPerTensorFloat,
+    SignedBinaryActPerTensorConst,
+)
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile import CompileSettings, compile_finn, compiler, legality
+from fpga_flow.compile import CompileSettings, Finding, compile_finn, compiler, legality
 
 
 class Residual(nn.Module):
@@ -29,8 +42,35 @@ def after_block(*layers, features=8):
     )
 
 
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Sequential(*networks.block(8, 4, 4))
+        self.other = nn.Sequential(*networks.block(8, 4, 4))
+
+    def forward(self, x):
+        return torch.cat([self.one(x).value, self.other(x).value], 1)
+
+
 def code():
     return QuantIdentity(bit_width=4, return_quant_tensor=True)
+
+
+def convolution(*behind, **settings):
+    return [
+        QuantConv2d(8, 8, 3, padding=1, bias=False, **({"weight_bit_width": 4} | settings)),
+        *behind,
+    ]
+
+
+def per_channel():
+    """A quantized ReLU with a scale of its own for each of its 8 channels."""
+    return QuantReLU(
+        bit_width=4,
+        scaling_per_output_channel=True,
+        per_channel_broadcastable_shape=(1, 8, 1, 1),
+        scaling_stats_permute_dims=(1, 0, 2, 3),
+    )
 
 
 ILLEGAL = {
@@ -42,6 +82,60 @@ ILLEGAL = {
         "MaxPool2d",
     ),
     "residual": (after_block(Residual(), features=512), "Add", "/4/", "skip connections"),
+    "concatenation": (after_block(Branches(), code(), features=512), "Concat", "/4/", "branches"),
+    "transposed convolution": (
+        after_block(
+            QuantConvTranspose2d(8, 8, 2, stride=2, bias=False, weight_bit_width=4),
+            QuantReLU(bit_width=4, return_quant_tensor=True),
+            features=2048,
+        ),
+        "ConvTranspose",
+        "/4/",
+        "strided convolutions",
+    ),
+    "padding layer": (
+        after_block(nn.ZeroPad2d(1), *networks.block(8, 8, 4), features=800),
+        "Pad",
+        "/4/",
+        "padding=...",
+    ),
+    "softmax": (nn.Sequential(*after_block(features=512), nn.Softmax(1)), "Softmax", "/6/", "host"),
+    "activation per channel": (
+        after_block(*convolution(per_channel()), *networks.block(8, 8, 4), features=512),
+        "Quant",
+        "/5/",
+        "one scale a tensor",
+    ),
+    "zero point": (
+        after_block(
+            *convolution(
+                QuantIdentity(act_quant=ShiftedUint8ActPerTensorFloat, return_quant_tensor=True)
+            ),
+            *networks.block(8, 8, 4),
+            features=512,
+        ),
+        "Quant",
+        "/5/",
+        "symmetric",
+    ),
+    "zero point of weights": (
+        after_block(
+            *convolution(
+                QuantReLU(bit_width=4, return_quant_tensor=True),
+                weight_quant=ShiftedUint8WeightPerTensorFloat,
+            ),
+            features=512,
+        ),
+        "Quant",
+        "/4/",
+        "symmetric",
+    ),
+    "leaky ReLU": (
+        after_block(nn.LeakyReLU(), code(), features=512),
+        "LeakyRelu",
+        "/4/",
+        "QuantReLU",
+    ),
     "sigmoid": (after_block(nn.Sigmoid(), code(), features=512), "Sigmoid", "/4/", "ReLU"),
     "groups": (
         after_block(*networks.block(8, 8, 4, groups=2), features=512),
@@ -60,6 +154,32 @@ ILLEGAL = {
         "MaxPool",
         "/4/",
         "ceil_mode=False",
+    ),
+    "padded one-bit activation": (
+        after_block(
+            *convolution(
+                QuantIdentity(act_quant=SignedBinaryActPerTensorConst, return_quant_tensor=True)
+            ),
+            *networks.block(8, 8, 4),
+            features=512,
+        ),
+        "Conv",
+        "/6/",
+        "padding=0",
+    ),
+    "pool of floats": (
+        nn.Sequential(
+            networks.pixels(),
+            QuantConv2d(1, 8, 3, padding=1, bias=False, weight_bit_width=4),
+            nn.BatchNorm2d(8),
+            nn.MaxPool2d(2),
+            QuantReLU(bit_width=4, return_quant_tensor=True),
+            nn.Flatten(),
+            QuantLinear(128, 10, bias=True, weight_bit_width=4),
+        ),
+        "MaxPool",
+        "/3/",
+        "in front of the pool",
     ),
     "dilated pool": (
         after_block(nn.MaxPool2d(2, dilation=2), features=72),
@@ -102,7 +222,30 @@ def test_node_and_remedy_are_named(name, tmp_path):
     assert finding.op == op
     assert finding.node.startswith(node)
     assert remedy in finding.remedy
-    assert str(finding) == f"{op} node {finding.node!r}: {finding.problem}. {finding.remedy}."
+    layer = node.strip("/")
+    assert finding.layer.split(".")[0] == layer
+    assert finding.layer in dict(network.named_modules())
+    assert str(finding) == (
+        f"layer {finding.layer!r}, {op} node {finding.node!r}: {finding.problem}. {finding.remedy}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "layer"),
+    [
+        ("/features/features.0/Conv", "features.0"),
+        ("/features/features.0/features.0.1/weight_quant/export_handler/Quant", "features.0.1"),
+        ("/block/conv/Conv", "block.conv"),
+        (
+            "/features/features.2/features.2.act_quant/features.2.act_quant.export_handler/_symbolic",
+            "features.2",
+        ),
+        ("/Add", ""),
+        ("Conv_0", ""),
+    ],
+)
+def test_layer_is_named_as_pytorch_names_it(node, layer):
+    assert Finding(node, "", "", "").layer == layer
 
 
 def test_truncating_average_is_refused(tmp_path):
@@ -118,8 +261,9 @@ def test_truncating_average_is_refused(tmp_path):
         networks.mlp(4, 8),
         networks.tied_cnn(8),
         after_block(*networks.block(8, 8, 4, groups=8), features=512),
+        nn.Sequential(networks.pixels(), nn.MaxPool2d(2), *list(after_block(features=128))[1:]),
     ],
-    ids=["cnn", "mlp", "signed", "depthwise"],
+    ids=["cnn", "mlp", "signed", "depthwise", "pool of pixels"],
 )
 def test_what_finn_maps_is_not_refused(network, tmp_path):
     path = networks.export(network, (1, 8, 8), tmp_path / "model.onnx")
@@ -130,7 +274,9 @@ def test_what_finn_maps_is_not_refused(network, tmp_path):
 def test_refused_before_finn_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "Worker", None)
     path = networks.export(ILLEGAL["average"][0], (1, 8, 8), tmp_path / "model.onnx")
-    with pytest.raises(InputError, match=r"model\.onnx.*AveragePool node '/4/.*Use MaxPool2d"):
+    with pytest.raises(
+        InputError, match=r"model\.onnx.*layer '4', AveragePool node '/4/.*Use MaxPool2d"
+    ):
         compile_finn(path, tmp_path / "out", CompileSettings())
     assert not (tmp_path / "out").exists()
 

@@ -19,7 +19,7 @@ from divqat_brevitas.files import read_json
 from fpga_flow.compile import process
 from fpga_flow.compile.checks import check_inputs, step_check_exact, step_record_reference
 from fpga_flow.compile.configuration import VivadoSettings
-from fpga_flow.compile.finn_config import finn_config, write_finn_config
+from fpga_flow.compile.finn_yaml import finn_config, write_finn_config
 from fpga_flow.compile.folding import FOLDING_ATTRIBUTES
 from fpga_flow.lowering import lower
 
@@ -126,7 +126,7 @@ def test_the_checks_ran(users_build):
 
 
 def test_yaml_without_finn_here(cnn_onnx, tmp_path, monkeypatch):
-    monkeypatch.setattr("fpga_flow.compile.finn_config.finn_installed", lambda: False)
+    monkeypatch.setattr("fpga_flow.compile.finn_yaml.finn_installed", lambda: False)
     files = write_finn_config(cnn_onnx, tmp_path / "new", VivadoSettings(target="KV260_SOM"))
     assert (files.folding, files.specialize) == (None, None)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["finn.yaml"]
