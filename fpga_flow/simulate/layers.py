@@ -40,9 +40,7 @@ def measure_layers(design: Design) -> dict[str, int]:
         design.sources,
         _TOP,
         driver=_DRIVER,
-        headers={
-            "ports.h": f"#define LAYERS {len(layers)}\n#define EVERY_LAYER {' '.join(each)}\n"
-        },
+        headers={"ports.h": ports},
     )
     # No layer takes twice FINN's estimate; the first image comes later than the others.
     slowest = max(max(node.finn_cycles, node.input.beats, node.output.beats) for node in layers)

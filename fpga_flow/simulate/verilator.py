@@ -29,7 +29,7 @@ _VERILATE = (
     *("--cc", "-O3", "--no-timing", "--noassert", "--x-assign", "fast", "--x-initial", "fast"),
     *("-Wno-fatal", "-Wno-lint", "-Wno-style", "--prefix", "Vtop", "-DFINN_SYNTH"),
 )
-_RUNTIME = ("verilated.cpp", "verilated_threads.cpp", "verilated_dpi.cpp")
+_RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 _KEPT = 64  # executables; a megabyte each
 _INSTALL = "Install it: pip install 'divqat[hardware]'."
 
