@@ -1,19 +1,32 @@
-"""Commands on a QONNX file: `divqat check` and `divqat finn-config`."""
+"""Commands of the hardware side: `divqat check`, `divqat finn-config`, `divqat bench`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fpga_flow.cli_base import Examples, json_option, print_json
+from fpga_flow.cli_base import Commands, Examples, json_option, print_json
+
+if TYPE_CHECKING:
+    from fpga_flow.simulate.bisect import Bisection
 
 
-@click.command(cls=Examples, epilog="divqat check runs/smoke/export/qat.onnx")
+@click.command(
+    cls=Examples,
+    epilog="""divqat check runs/smoke/export/qat.onnx
+              divqat check runs/demo/export/qat.onnx --bisect --built runs/demo/compile/qat""",
+)
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--bisect", is_flag=True, help="Compare QONNX, FINN's steps and RTL, in order.")
+@click.option("--built", type=click.Path(path_type=Path), help="Its folder of the compile stage.")
+@click.option("--inputs", type=click.IntRange(1), default=16, show_default=True, help="Images.")
 @json_option
-def check(model: Path, as_json: bool) -> int:
-    """Show a QONNX file's layers, and what FINN refuses.
+def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: bool) -> int:
+    """Show a QONNX file's layers, and what has no hardware.
 
-    Exit code 1 where FINN has no hardware for a node.
+    With --bisect: execute every description of the network on random images, layer by layer,
+    and name the first that differs from the integer engine. Exit code 1 where something has no
+    hardware or differs.
     """
     from dataclasses import asdict
 
@@ -21,18 +34,65 @@ def check(model: Path, as_json: bool) -> int:
     from fpga_flow.console import columns
     from fpga_flow.lowering import lower
 
-    rows = [asdict(row) for row in lower(model).describe()]
+    network = lower(model)
+    rows = [asdict(row) for row in network.describe()]
     findings = legality(model)
+    found = _bisect(model, built, network.input_shape, inputs) if bisect else None
     if as_json:
-        refused = [asdict(finding) for finding in findings]
-        print_json({"model": str(model), "layers": rows, "findings": refused})
+        document = {"model": str(model), "layers": rows, "findings": list(map(asdict, findings))}
+        print_json(document | ({"bisection": asdict(found)} if found is not None else {}))
     else:
         click.echo(columns([list(rows[0]), *(list(row.values()) for row in rows)]))
         for finding in findings:
             click.echo(f"FINN: {finding}")
         if not findings:
             click.echo("FINN: every node has hardware")
-    return 1 if findings else 0
+        if found is not None:
+            click.echo(str(found))
+    return 1 if findings or (found is not None and found.fault is not None) else 0
+
+
+def _bisect(model: Path, built: Path | None, shape: tuple[int, ...], inputs: int) -> "Bisection":
+    """The ladder of ``model``, as far down as ``built`` goes."""
+    import numpy as np
+
+    from fpga_flow.compile import FinnBuild
+    from fpga_flow.rtl import Design
+    from fpga_flow.simulate.bisect import bisect
+
+    build = design = None
+    if built is not None:
+        build = FinnBuild.load(built)
+        if (built / "design" / "design.json").is_file():
+            design = Design.load(built / "design")
+    images = np.random.default_rng(0).random((inputs, *shape), np.float32)
+    return bisect(model, images, build=build, design=design)
+
+
+@click.group(cls=Commands, epilog="divqat bench hardware runs/lenet5-w2a2")
+def bench() -> None:
+    """Benchmarks: measured here, written as JSON and as a table."""
+
+
+@bench.command(
+    "hardware",
+    epilog="""divqat run --preset lenet5-w2a2 && divqat bench hardware runs/lenet5-w2a2
+              divqat bench hardware runs/a runs/b --out benchmarks/hardware""",
+)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--variant", default="qat", show_default=True, help="Which network of the runs.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/hardware"))
+@json_option
+def bench_hardware(runs: tuple[Path, ...], variant: str, out: Path, as_json: bool) -> None:
+    """Size, speed and exactness of finished runs' chips, beside FINN's estimates."""
+    from fpga_flow.bench.hardware import measure, write
+
+    records = [measure(run, variant) for run in runs]
+    page = write(records, out)
+    if as_json:
+        print_json(records)
+    else:
+        click.echo(page)
 
 
 @click.command(

@@ -4,6 +4,7 @@ Three steps, each whole on disk or not there, for the compile stage and for
 `divqat compile model.onnx`.
 """
 
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ def build_design(folder: Path) -> None:
     """
     from fpga_flow.rtl import generate_design, restitch
 
+    start = time.monotonic()
     design = generate_design(FinnBuild.load(folder), folder / DESIGN)
     try:
         from fpga_flow.simulate.fifos import size_fifos
@@ -88,7 +90,8 @@ def build_design(folder: Path) -> None:
     except ToolMissingError:
         return
     sized = restitch(design, folder / DESIGN, fifo_depths=sizing.depths)
-    write_json(folder / SPEED, _speed(sized) | {"fifo_bits": sizing.bits})
+    speed = _speed(sized) | {"fifo_bits": sizing.bits}
+    write_json(folder / SPEED, speed | {"seconds": round(time.monotonic() - start, 2)})
 
 
 def _speed(design: "Design") -> Row:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from fpga_flow.compile import FinnBuild
+from fpga_flow.compile.fitting import fitting_advice
 from fpga_flow.compile.targets import OpenTarget
 from fpga_flow.host.chip import Chip, write_chip
 from fpga_flow.rtl import Design
-from fpga_flow.synthesis import ChipSources, build_bitstream
+from fpga_flow.synthesis import ChipSources, Shortfall, build_bitstream
 
 CHIP = "chip"
 
@@ -17,9 +19,13 @@ def build_open_chip(folder: Path, device: OpenTarget, interface: str, clock_mhz:
         NoBitstreamError: it does not fit, or misses the clock.
         ToolMissingError: yosys or nextpnr is not installed.
     """
-    design = Design.load(folder / "design")
+    build, design = FinnBuild.load(folder), Design.load(folder / "design")
     chip = write_chip(design, folder / CHIP, interface=interface, clock_mhz=clock_mhz)
-    build_bitstream(design, device, folder / "bitstream", chip=sources(chip))
+
+    def advice(short: Shortfall) -> str | None:
+        return fitting_advice(build, device, short.over, folder) if short.over else None
+
+    build_bitstream(design, device, folder / "bitstream", chip=sources(chip), advice=advice)
 
 
 def sources(chip: Chip) -> ChipSources:
