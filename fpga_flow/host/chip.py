@@ -21,7 +21,8 @@ _SHELL = ("crc32", "fifo", "receive", "send", "link", "reset", "pll")
 _LINKS = {"uart": ("uart",), "ft245": ("async_fifo", "ft245")}
 # Bytes that FTDI's chips hold for a host that does not read: FT231X 512, FT232H 1024.
 _BRIDGE = {"uart": 512, "ft245": 1024}
-_DEEPEST = 4096
+_SHALLOW = 16  # as deep as distributed RAM is
+_BLOCK_RAM = 2048  # bytes of one
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,14 @@ def write_chip(
         divider = uart_divider(clock.mhz, baud)
     else:
         baud = None
-    identity = _identity(design, interface, clock.mhz)
+    depth, window = _buffers(design, interface, divider)
+    identity = _identity(design, interface, clock.mhz, window)
     folder = Path(folder).absolute()
     names = [f"divqat_{name}.sv" for name in (*_SHELL, *_LINKS[interface])]
     for name in names:
         text = files("fpga_flow.host").joinpath("sv", name).read_text(encoding="utf-8")
         write_text(folder / name, text)
-    write_text(folder / f"{TOP}.sv", _top(design, identity, clock, divider))
+    write_text(folder / f"{TOP}.sv", _top(design, identity, clock, divider, depth))
     text = constraints(place, interface) if pins is None else _own(pins)
     write_text(folder / f"{TOP}.lpf", text)
     chip = Chip(
@@ -164,7 +166,7 @@ def write_chip(
         board_clock_mhz=place.clock_mhz,
         baud=baud,
         divider=divider,
-        window=identity.window,
+        window=window,
         design_digest=design.digest,
     )
     chip.save()
@@ -178,13 +180,8 @@ def _own(pins: Path) -> str:
         raise InputError(f"cannot read the constraint file {pins}: {e.strerror or e}.") from e
 
 
-def _identity(design: Design, interface: str, mhz: float) -> Identity:
-    """What the chip will say of itself.
-
-    The window keeps unread answers within what the USB bridge holds, so that a slow host loses
-    none; a sequence number of 8 bits is unambiguous up to 128.
-    """
-    answer = design.output.beats * design.output.bytes + OVERHEAD
+def _identity(design: Design, interface: str, mhz: float, window: int) -> Identity:
+    """What the chip will say of itself."""
     identity = Identity(
         version=VERSION,
         interface=interface,
@@ -194,7 +191,7 @@ def _identity(design: Design, interface: str, mhz: float) -> Identity:
         out_beats=design.output.beats,
         out_bytes=design.output.bytes,
         classes=design.classes,
-        window=max(1, min(64, _BRIDGE[interface] // answer)),
+        window=window,
         clock_mhz=mhz,
     )
     largest = max(identity.in_beats, identity.in_bytes, identity.out_beats, identity.classes)
@@ -203,23 +200,31 @@ def _identity(design: Design, interface: str, mhz: float) -> Identity:
     return identity
 
 
-def _depth(design: Design, divider: int | None) -> int:
-    """Bytes that have to wait while the core takes none, at most.
+def _buffers(design: Design, interface: str, divider: int | None) -> tuple[int, int]:
+    """Bytes that may wait for the core, and images that may be unanswered: (depth, window).
 
-    A serial line cannot be held up. The core works an image off within its slowest layer's
-    cycles, and stops taking beats for no longer than that.
+    Unanswered images are kept within what the USB bridge holds of answers, so that a slow host
+    loses none; a sequence number of 8 bits is unambiguous up to 128.
+
+    A serial line cannot be held up: what the core does not take has to find room. A core that is
+    faster than the line stops taking beats for no longer than its slowest layer works on an
+    image. Behind a slower one, or when answers take the line longer than images, a whole window
+    piles up.
     """
+    image = design.input.beats * design.input.bytes + OVERHEAD
+    answer = design.output.beats * design.output.bytes + OVERHEAD
+    window = max(1, min(64, _BRIDGE[interface] // answer))
     if divider is None:
-        return 16
+        return _SHALLOW, window
     slowest = max((node.cycles or node.finn_cycles for node in design.nodes), default=1)
-    waiting = slowest / (10 * divider) + 8
-    if design.output.beats * design.output.bytes > design.input.beats * design.input.bytes:
-        # Answers take the line longer than images: the images of a whole window pile up.
-        waiting += 512
-    depth = 16
-    while depth < min(waiting, _DEEPEST):
+    waiting = slowest // (10 * divider) + 8
+    if answer > image or waiting > image:
+        window = max(1, min(window, _BLOCK_RAM // image))
+        waiting = window * image
+    depth = _SHALLOW
+    while depth < waiting:
         depth *= 2
-    return depth
+    return depth, window
 
 
 _UART_PORTS = """    input  logic uart_rx,
@@ -292,7 +297,7 @@ _FT245 = """  logic ft_rst_n;
 """
 
 
-def _top(design: Design, identity: Identity, clock: Pll, divider: int | None) -> str:
+def _top(design: Design, identity: Identity, clock: Pll, divider: int | None, depth: int) -> str:
     """The chip's top module."""
     uart = divider is not None
     fields: dict[str, Any] = {
@@ -306,7 +311,7 @@ def _top(design: Design, identity: Identity, clock: Pll, divider: int | None) ->
         "in_top": 8 * identity.in_bytes - 1,
         "out_top": 8 * identity.out_bytes - 1,
         "constant": int.from_bytes(identity.pack(), "little"),
-        "depth": _depth(design, divider),
+        "depth": depth,
         "crc_bits": 1 if uart else 8,
         "tags": 4 if uart else 16,
         "lossy": int(uart),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from small_core import small_design
 from divqat_brevitas.errors import InputError
 from fpga_flow.host.chip import Chip, write_chip
 from fpga_flow.host.pll import fastest_baud, pll, uart_divider
-from fpga_flow.rtl.design import Design
+from fpga_flow.rtl.design import Design, Stream
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,40 @@ def test_a_chip_is_read_back(design: Design, tmp_path: Path) -> None:
     for name in chip.all_sources(design):
         assert (design.folder / name).is_file()
     assert chip.for_synthesis().name == "uart, ulx3s-85f"
+
+
+@pytest.mark.parametrize(
+    ("interface", "window", "depth"),
+    [
+        ("ft245", 46, 16),  # FTDI holds 1024 bytes: 46 answers of 22; it can be held up
+        ("uart", 23, 512),  # 512 bytes; answers are longer than images: 23 x 19 bytes wait
+    ],
+)
+def test_buffers_hold_what_may_pile_up(
+    design: Design, tmp_path: Path, interface: str, window: int, depth: int
+) -> None:
+    chip = write_chip(design, tmp_path, interface=interface)
+    assert chip.window == window
+    assert f".RX_DEPTH({depth})" in (chip.folder / "divqat_chip.sv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("cycles", "window", "depth"),
+    [
+        (1_000, 23, 16),  # a line of 170 cycles a byte brings 5 bytes meanwhile, and some
+        (6_000, 23, 64),
+        (30_000, 15, 2048),  # slower than the line: 15 images of 135 bytes fill a block RAM
+    ],
+)
+def test_a_slow_core_gets_a_buffer(
+    design: Design, tmp_path: Path, cycles: int, window: int, depth: int
+) -> None:
+    image = Stream(lanes=1, bits=8, signed=False, beats=128)
+    node = replace(design.nodes[0], input=image, cycles=cycles)
+    slow = replace(design, input=image, nodes=(node,))
+    chip = write_chip(slow, tmp_path, clock_mhz=50.0)
+    assert chip.window == window
+    assert f".RX_DEPTH({depth})" in (chip.folder / "divqat_chip.sv").read_text()
 
 
 def test_constraints_name_every_port_and_what_they_are_worth(

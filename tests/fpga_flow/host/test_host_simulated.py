@@ -187,8 +187,8 @@ def test_bytes_faster_than_the_core_are_lost_and_told(tmp_path: Path) -> None:
     chip = write_chip(slow, tmp_path / "chip", clock_mhz=50.0)
     top = chip.folder / "divqat_chip.sv"
     text = top.read_text()
-    assert ".RX_DEPTH(1024)" in text
-    top.write_text(text.replace("DEPTH(1024)", "DEPTH(16)"))
+    assert ".RX_DEPTH(512)" in text
+    top.write_text(text.replace("DEPTH(512)", "DEPTH(16)"))
     with SimTransport(build_chip(slow, chip), slow.folder, chip_timeout(slow, chip)) as link:
         driver = ChipDriver(link, slow)
         frames = images(chip.window)
