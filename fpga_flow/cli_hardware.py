@@ -25,21 +25,25 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
     """Show a QONNX file's layers, and what has no hardware.
 
     With --bisect: execute every description of the network on random images, layer by layer,
-    and name the first that differs from the integer engine. Exit code 1 where something has no
-    hardware or differs.
+    and name the first that differs from the integer engine. Exit code 1 where FINN has no
+    hardware for a layer or something differs; layers that only need AMD's tools are named.
     """
     from dataclasses import asdict
 
     from fpga_flow.compile import legality
     from fpga_flow.console import columns
     from fpga_flow.lowering import lower
+    from fpga_flow.rtl.legality import rtl_findings
 
     network = lower(model)
     rows = [asdict(row) for row in network.describe()]
     findings = legality(model)
+    unmade = [] if findings else rtl_findings(model)
     found = _bisect(model, built, network.input_shape, inputs) if bisect else None
     if as_json:
-        document = {"model": str(model), "layers": rows, "findings": list(map(asdict, findings))}
+        document = {"model": str(model), "layers": rows}
+        document["findings"] = [asdict(finding) for finding in findings]
+        document["rtl_findings"] = [asdict(finding) for finding in unmade]
         print_json(document | ({"bisection": asdict(found)} if found is not None else {}))
     else:
         click.echo(columns([list(rows[0]), *(list(row.values()) for row in rows)]))
@@ -47,6 +51,8 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
             click.echo(f"FINN: {finding}")
         if not findings:
             click.echo("FINN: every node has hardware")
+        for finding in unmade:
+            click.echo(f"RTL: {finding}")
         if found is not None:
             click.echo(str(found))
     return 1 if findings or (found is not None and found.fault is not None) else 0

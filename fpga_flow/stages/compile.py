@@ -83,4 +83,4 @@ def _build(context: StageContext, victim: VictimId) -> None:
         context.progress.log(f"compile: {victim.stem}: bitstream for {chosen.target}")
         key["interface"] = chosen.interface
         outputs = _OPEN if is_open else (hardware.VIVADO,)
-        cell("-bitstream", outputs, partial(hardware.build_chip, folder, chosen))
+        cell("-bitstream", outputs, partial(hardware.build_chip, onnx, folder, chosen))

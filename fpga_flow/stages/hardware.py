@@ -15,10 +15,12 @@ from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
 from fpga_flow.compile.build import hardware_rows as estimate_rows
+from fpga_flow.compile.configuration import VivadoSettings
 from fpga_flow.compile.prediction import Prediction, load_prediction
 from fpga_flow.compile.targets import OpenTarget, VivadoTarget, target
 from fpga_flow.config import CompileSection
 from fpga_flow.console import Progress
+from fpga_flow.rtl.legality import rtl_findings
 
 if TYPE_CHECKING:
     from fpga_flow.rtl import Design
@@ -69,7 +71,15 @@ def finn_settings(chosen: CompileSection) -> CompileSettings:
 
 
 def build_finn(onnx: Path, folder: Path, chosen: CompileSection) -> FinnBuild:
-    """FINN's build: graph, folding, estimates, RTL of every layer."""
+    """FINN's build: graph, folding, estimates, RTL of every layer.
+
+    Raises:
+        InputError: a layer without hardware; for an open target, without a module in RTL.
+    """
+    if chosen.until != "estimate" and isinstance(target(chosen.target), OpenTarget):
+        findings = rtl_findings(onnx)
+        if findings:
+            raise InputError(f"{onnx.name}: there is no RTL for it. {findings[0]}")
     return compile_finn(onnx, folder, finn_settings(chosen))
 
 
@@ -108,8 +118,8 @@ def _speed(design: "Design") -> Row:
     }
 
 
-def build_chip(folder: Path, chosen: CompileSection) -> None:
-    """The bitstream of the design in ``folder``, or for an AMD board FINN's own build.
+def build_chip(onnx: Path, folder: Path, chosen: CompileSection) -> None:
+    """The bitstream of the design in ``folder``, or for an AMD board stock FINN's build.
 
     Raises:
         CheckFailedError: it does not fit, or misses the clock; a folding that fits is named.
@@ -120,6 +130,19 @@ def build_chip(folder: Path, chosen: CompileSection) -> None:
         from fpga_flow.stages.open_chip import build_open_chip
 
         build_open_chip(folder, device, chosen.interface, clock_mhz(chosen))
+    else:
+        from fpga_flow.compile.vivado import build_vivado
+
+        build_vivado(onnx, folder / VIVADO, _vivado_settings(device, chosen))
+
+
+def _vivado_settings(device: VivadoTarget, chosen: CompileSection) -> VivadoSettings:
+    return VivadoSettings(
+        target=device.name,
+        clock_ns=1e3 / clock_mhz(chosen),
+        target_fps=chosen.target_fps,
+        folding_json=chosen.folding,
+    )
 
 
 def rows(folder: Path, variant: str, chosen: CompileSection) -> list[Row]:
@@ -174,5 +197,5 @@ def build_all(onnx: Path, out: Path, chosen: CompileSection, progress: Progress)
         build_design(out)
     if chosen.until == "bitstream":
         progress.log(f"compile: bitstream for {chosen.target}")
-        build_chip(out, chosen)
+        build_chip(onnx, out, chosen)
     return rows(out, onnx.stem, chosen)
