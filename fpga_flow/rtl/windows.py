@@ -127,31 +127,45 @@ def searches_in_turn(record: Facts, before: Facts | None) -> bool:
 _SHAPES = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
 # Of 208 in the largest device; the rest is for images' rows and activations.
 _BLOCKS = 150
+_FEW, _SHALLOW = 16, 64  # words that a look-up table holds for a bit; four of them
 
 
 def weight_memories(records: Sequence[Facts]) -> dict[str, str]:
     """``RAM_STYLE`` of every matrix-vector unit's weights: layer -> style.
 
     ``"block"`` takes no logic at all (words are filled up to a power of two). Few words cost
-    little as ``"logic"``. Where block RAM gets short the widest and shallowest go
-    into logic first, and the others pack as tightly as synthesis can.
+    little as ``"logic"``. Where block RAM gets short, ``"auto"`` packs memories as tightly as
+    synthesis can, at the price of multiplexers; then shallow ones become logic.
 
     Args:
         records: of all layers; those with weights have ``weights``: ``depth`` and ``width``.
+
+    Example:
+        >>> weight_memories([{"name": "a", "weights": {"depth": 25, "width": 192}}])
+        {'a': 'block'}
     """
     sizes = {
         r["name"]: (r["weights"]["depth"], r["weights"]["width"]) for r in records if "weights" in r
     }
-    styles = {n: "block" if depth > 16 else "logic" for n, (depth, _) in sizes.items()}
-    blocks = {n: _blocks(*sizes[n]) for n, style in styles.items() if style == "block"}
-    for name in sorted(blocks, key=lambda n: sizes[n][0]):
-        if sum(blocks.values()) <= _BLOCKS:
-            break
-        del blocks[name]
-        styles[name] = "logic" if sizes[name][0] <= 64 else "auto"
+    styles = {n: "block" if depth > _FEW else "logic" for n, (depth, _) in sizes.items()}
+    blocks = {n: _rounded(*sizes[n]) for n, style in styles.items() if style == "block"}
+    saved = {n: blocks[n] - _tight(*sizes[n]) for n in blocks}
+    for name in sorted(saved, key=lambda n: -saved[n]):
+        if sum(blocks.values()) > _BLOCKS and saved[name] > 0:
+            blocks[name] -= saved[name]
+            styles[name] = "auto"
+    for name in sorted(blocks, key=lambda n: sizes[n]):
+        if sum(blocks.values()) > _BLOCKS and sizes[name][0] <= _SHALLOW:
+            del blocks[name]
+            styles[name] = "logic"
     return styles
 
 
-def _blocks(depth: int, width: int) -> int:
+def _rounded(depth: int, width: int) -> int:
+    """Blocks without multiplexers behind them: words are filled up to a power of two."""
     word = next((bits for words, bits in _SHAPES.items() if words >= depth), 1)
     return -(-width // word) * -(-depth // max(_SHAPES))
+
+
+def _tight(depth: int, width: int) -> int:
+    return min(-(-depth // words) * -(-width // bits) for words, bits in _SHAPES.items())
