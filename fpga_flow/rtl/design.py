@@ -185,6 +185,9 @@ class Design:
     @property
     def classes(self) -> int:
         """Number of the last accumulators."""
+        for node in self.nodes:
+            if node.op == "LabelSelect":
+                return node.input.beats
         return self.output.lanes * self.output.beats
 
     def beats(self, images: npt.NDArray[np.float32]) -> Bytes:
@@ -198,8 +201,32 @@ class Design:
         return self.input.pack(codes.reshape(len(images), self.input.beats, self.input.lanes))
 
     def accumulators(self, beats: Bytes) -> Integers:
-        """The last accumulators, int64 (N, classes), of output beats (N, beats, bytes)."""
+        """The last accumulators, int64 (N, classes), of output beats (N, beats, bytes).
+
+        Raises:
+            InputError: the design answers with labels alone.
+        """
+        if self.answer != "accumulators":
+            raise InputError(
+                f"the hardware design {self.folder} gives labels, no accumulators. Generate it "
+                'with DesignSettings(output="accumulators").'
+            )
         return self.output.unpack(beats).reshape(len(beats), self.classes)
+
+    def labels(self, beats: Bytes) -> Integers:
+        """Labels, int64 (N,), of output beats (N, beats, bytes).
+
+        Accumulators are scaled in float64 here; a ``"top1"`` design does it in integers.
+        """
+        if self.answer == "top1":
+            return self.output.unpack(beats).reshape(len(beats))
+        sums = self.accumulators(beats)
+        labels: Integers = (
+            (sums * np.array(self.output_scale) + np.array(self.output_bias))
+            .argmax(axis=1)
+            .astype(np.int64)
+        )
+        return labels
 
     def logits(self, accumulators: Integers) -> npt.NDArray[np.float32]:
         """float32 (N, classes): scaled and shifted in float64, rounded once."""

@@ -12,6 +12,7 @@ from fpga_flow.compile.process import Worker
 from fpga_flow.rtl.cells import cell, weights_file
 from fpga_flow.rtl.design import Design, Node, Stream
 from fpga_flow.rtl.growing import growing_design
+from fpga_flow.rtl.label import DATA, OP, label_records, label_rule
 from fpga_flow.rtl.library import library, needed
 from fpga_flow.rtl.settings import DesignSettings
 from fpga_flow.rtl.stitch import TOP, chain, isolated, top
@@ -21,6 +22,7 @@ _FOLDED = "step_transpose_decomposition"
 _CLOCK_NS = 10.0  # FINN asks for one; it changes nothing but the DSP58 unit
 _LAYERS = "divqat_layers.sv"
 _CODE = (".v", ".sv")
+_BEHIND = (OP, "StreamingDataWidthConverter")
 
 
 def generate_design(
@@ -108,6 +110,12 @@ def _assemble(
             elif path.suffix == ".dat":
                 data.append(name)
                 shutil.copyfile(path, folder / name)
+    if settings.output == "top1":
+        last = records[-1]["output"]
+        rule = label_rule(build.output_scale, build.output_bias, last["lanes"] * last["beats"])
+        records = [*records, *label_records(records[-1], rule)]
+        data.append(DATA)
+        (folder / DATA).write_text(rule.memory(), encoding="utf-8")
     nodes = chain(_nodes(records, build), settings)
     styles = weight_memories(records) if settings.style == "portable" else {}
     generated[_LAYERS] = "".join(cell(r, styles.get(r["name"], "auto")) for r in records)
@@ -133,6 +141,7 @@ def _assemble(
         output_bias=build.output_bias,
         onnx_sha256=build.onnx_sha256,
         versions=build.versions,
+        answer=settings.output,
     )
 
 
@@ -142,8 +151,9 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild) -> list[Node]:
     layers: dict[str, str] = {}
     if len(thresholds) == len(build.activations):
         layers = dict(zip(thresholds, build.activations, strict=True))
-    if records[-1]["op"] == "MVAU":
-        layers[records[-1]["name"]] = build.output_tensor
+    network = [record for record in records if record["op"] not in _BEHIND]
+    if network[-1]["op"] == "MVAU":
+        layers[network[-1]["name"]] = build.output_tensor
     return [
         Node(
             name=record["name"],

@@ -19,10 +19,12 @@ class DesignSettings:
             ``"finn"``: finn-rtllib's own, with only what simulators need changed.
         fifo_depths: entries of every FIFO, or of each by its name (``input_fifo``,
             ``MVAU_rtl_0_fifo``, ...; others get 16). 0: no FIFO there; else at least 2.
+        output: ``"accumulators"``, or ``"top1"``: the label alone, scaled, shifted and compared
+            on the chip.
         timeout_s: seconds after which FINN's worker process is stopped.
 
     Raises:
-        InputError: an unknown style, or a FIFO of no possible depth.
+        InputError: an unknown style or output, or a FIFO of no possible depth.
 
     Example:
         >>> DesignSettings(fifo_depths={"input_fifo": 0}).depth("input_fifo")
@@ -31,11 +33,14 @@ class DesignSettings:
 
     style: str = "portable"
     fifo_depths: Mapping[str, int] | int = DEFAULT_DEPTH
+    output: str = "accumulators"
     timeout_s: float = 1800.0
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise InputError(f"style must be one of {', '.join(STYLES)}, not {self.style!r}.")
+        if self.output not in ANSWERS:
+            raise InputError(f"output must be one of {', '.join(ANSWERS)}, not {self.output!r}.")
         depths = self.fifo_depths
         for name, depth in depths.items() if isinstance(depths, Mapping) else [("", depths)]:
             if depth < 0 or depth == 1:
