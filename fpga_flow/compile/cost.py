@@ -18,6 +18,8 @@ from fpga_flow.compile.targets import Resources
 
 WEIGHTS = Path(__file__).parent / "cost_weights.json"
 MEASURED = Path(__file__).parent / "layer_costs.json"
+_FORCED_BITS = 1024  # our modules put larger memories of rows into block RAM
+_AUTOMATIC_BITS = 2048  # yosys fills a block RAM with at least as many bits, or takes none
 # Width x depth a block RAM can have (DP16KD; the widest as PDPW16KD).
 _BLOCKS = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16_384))
 
@@ -34,13 +36,13 @@ def block_rams(width: int, depth: int) -> int:
 
 def layer_cost(shape: LayerShape, folding: Folding) -> Resources:
     """Cells of one layer, without the FIFO behind it."""
-    weights = _weights()[_family(shape, folding)]
+    weights = _weights()[family(shape, folding)]
     found = terms(shape, folding)
     amounts = {
         cell: sum(weights[cell][name] * value for name, value in found.items())
         for cell in ("lut", "ff")
     }
-    return Resources(bram=_bram(shape, folding), **amounts)
+    return Resources(bram=block_count(shape, folding), **amounts)
 
 
 def converter_cost(values: int, bits: int, lanes_in: int, lanes_out: int) -> Resources:
@@ -62,11 +64,13 @@ def fifo_cost(depth: int, bits: int) -> Resources:
     return layer_cost(shape, Folding())
 
 
-def _family(shape: LayerShape, folding: Folding) -> str:
-    """Which weights count: window generators come in two kinds."""
+def family(shape: LayerShape, folding: Folding) -> str:
+    """Which weights count: some layers are built in several ways."""
     if shape.kind == shapes.WINDOW:
         parallel = folding.parallel_window or shape.taps == 1
-        return f"{shape.kind} {'parallel' if parallel else 'addressed'}"
+        return f"{shape.kind} {'parallel' if parallel else 'serial'}"
+    if shape.kind == shapes.THRESHOLDING:
+        return f"{shape.kind} {'in turn' if folding.in_turn else 'pipeline'}"
     return shape.kind
 
 
@@ -77,57 +81,97 @@ def terms(shape: LayerShape, folding: Folding) -> dict[str, float]:
 
 def _mvau(shape: LayerShape, folding: Folding) -> dict[str, float]:
     pe, simd = folding.pe, folding.simd
-    product = shape.weight_bits + shape.input_bits
-    fold, rows = shape.columns // simd, shape.out_channels // pe
-    width, depth = pe * simd * shape.weight_bits, fold * rows
-    replay = simd * shape.input_bits if rows > 1 else 0
+    weight, act = shape.weight_bits, shape.input_bits
+    fold, turns = shape.columns // simd, shape.out_channels // pe
+    products, width = pe * simd, pe * simd * weight
+    style = "table" if weight + act <= 4 else "ternary" if weight == 2 else "multiply"
+    amount = {"table": 1, "ternary": act, "multiply": weight * act}[style]
+    replay = simd * act if fold > 1 and turns > 1 else 0
     return {
         "one": 1,
-        "multiply": pe * simd * shape.weight_bits * shape.input_bits,
-        "add": pe * simd * product,
+        "table": products * amount * (style == "table"),
+        "ternary": products * amount * (style == "ternary"),
+        "multiply": products * amount * (style == "multiply"),
+        "add": products * (weight + act),
+        "inputs": simd * act,
         "accumulate": pe * shape.output_bits,
-        "fetch": width,
-        "rom": 0 if _bram(shape, folding) else width * math.ceil(depth / 16),
-        "replay": replay,
-        "replay ram": replay * math.ceil(fold / 16),
+        "queue": pe * shape.output_bits * (fold < 16),
+        "rom": width * math.ceil(fold * turns / 16) * (not _weight_blocks(shape, folding)),
+        "replay": replay * math.ceil(fold / 16) * (not _replay_blocks(shape, folding)),
     }
 
 
+def _weight_blocks(shape: LayerShape, folding: Folding) -> int:
+    """Block RAMs of the weights: words are filled up to a power of two; few words are logic."""
+    depth = (shape.columns // folding.simd) * (shape.out_channels // folding.pe)
+    if depth <= 16:
+        return 0
+    return block_rams(folding.pe * folding.simd * shape.weight_bits, 1 << (depth - 1).bit_length())
+
+
+def _replay_blocks(shape: LayerShape, folding: Folding) -> int:
+    fold, width = shape.columns // folding.simd, folding.simd * shape.input_bits
+    if shape.out_channels == folding.pe or fold <= 32:
+        return 0
+    words = 1 << (fold - 1).bit_length()
+    return block_rams(width, words) if words * width > 2048 else 0
+
+
 def _thresholding(shape: LayerShape, folding: Folding) -> dict[str, float]:
-    stages = shape.steps.bit_length()
-    depth = shape.channels // folding.pe
+    stages, bits = shape.steps.bit_length(), max(shape.input_bits, shape.weight_bits)
+    depths = _threshold_memories(shape, folding)
     memory = sum(
-        folding.pe * shape.input_bits * math.ceil(depth * 2**stage / 16)
-        for stage in range(stages)
-        if not _threshold_in_block(shape, depth * 2**stage)
+        folding.pe * shape.weight_bits * math.ceil(depth / 16)
+        for depth, blocks in depths
+        if not blocks
     )
     return {
         "one": 1,
-        "compare": folding.pe * stages * shape.input_bits,
-        "lanes": folding.pe * shape.output_bits,
+        "compare": folding.pe * bits * (1 if folding.in_turn else stages),
+        "steps": folding.pe * stages,
         "rom": memory,
     }
 
 
+def _threshold_memories(shape: LayerShape, folding: Folding) -> list[tuple[int, int]]:
+    """(words, block RAMs) of every memory of a lane."""
+    stages, fold = shape.steps.bit_length(), shape.channels // folding.pe
+    if folding.in_turn:
+        words = fold * (2**stages - 1)
+        return [(words, block_rams(shape.weight_bits, words) if words > 64 else 0)]
+    depths = [fold * 2**stage for stage in range(stages)]
+    return [(depth, _automatic(shape.weight_bits, depth)) for depth in depths]
+
+
+def _automatic(width: int, depth: int) -> int:
+    """Block RAMs where yosys chooses: none where they would stay nearly empty."""
+    blocks = block_rams(width, depth)
+    return blocks if width * depth >= _AUTOMATIC_BITS * blocks else 0
+
+
 def _window(shape: LayerShape, folding: Folding) -> dict[str, float]:
     word = folding.simd * shape.input_bits
-    counters = math.log2(max(2, shape.inputs))
-    if folding.parallel_window or shape.taps == 1:
-        held = word * shape.taps
-        line = shape.width - shape.kernel[1]
-        ram = 0 if _bram(shape, folding) else math.ceil(line / 16) * word * (shape.kernel[0] - 1)
-        return {"one": 1, "counters": counters, "held": held, "ram": ram}
-    depth = window_depth(shape, folding)
-    ram = 0 if _bram(shape, folding) else math.ceil(depth / 16) * word
-    return {"one": 1, "counters": counters, "word": word, "ram": ram}
+    counters = math.log2(max(2, shape.height * shape.width * shape.channels // folding.simd))
+    width, depth = _window_memory(shape, folding)
+    ram = 0 if _window_blocks(shape, folding) else width * math.ceil(depth / 16)
+    held = word * shape.taps if folding.parallel_window else word
+    return {"one": 1, "counters": counters, "held": held, "ram": ram}
 
 
-def window_depth(shape: LayerShape, folding: Folding) -> int:
-    """Words of an addressed window generator's buffer."""
-    (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
-    span = (kh - 1) * dh * shape.width + (kw - 1) * dw + 1
-    extra = max(0, sw - 1 - kh * kw) + max(0, (sh - 1) * shape.width - kh * kw)
-    return (span + extra) * (shape.channels // folding.simd)
+def _window_memory(shape: LayerShape, folding: Folding) -> tuple[int, int]:
+    """(width, words) of the memory of rows."""
+    word = folding.simd * shape.input_bits
+    if folding.parallel_window:
+        return word * (shape.kernel[0] - 1), 1 << (shape.width - 1).bit_length()
+    ring = 1 << (shape.kernel[0] + shape.stride[0] - 1).bit_length()
+    line = shape.width * (shape.channels // folding.simd)
+    return word, ring << (line - 1).bit_length()
+
+
+def _window_blocks(shape: LayerShape, folding: Folding) -> int:
+    width, depth = _window_memory(shape, folding)
+    used = width * (shape.width if folding.parallel_window else depth)
+    return block_rams(width, depth) if used > _FORCED_BITS else 0
 
 
 def _padding(shape: LayerShape, folding: Folding) -> dict[str, float]:
@@ -135,7 +179,21 @@ def _padding(shape: LayerShape, folding: Folding) -> dict[str, float]:
 
 
 def _pool(shape: LayerShape, folding: Folding) -> dict[str, float]:
-    return {"one": 1, "word": folding.pe * shape.input_bits}
+    word = folding.pe * shape.input_bits
+    words = _pool_words(shape, folding)
+    ram = 0 if _pool_blocks(shape, folding) else word * math.ceil(words / 16)
+    return {"one": 1, "word": word, "ram": ram}
+
+
+def _pool_words(shape: LayerShape, folding: Folding) -> int:
+    if not shape.fused:
+        return 0
+    return (shape.width // shape.kernel[1]) * (shape.channels // folding.pe)
+
+
+def _pool_blocks(shape: LayerShape, folding: Folding) -> int:
+    word, words = folding.pe * shape.input_bits, _pool_words(shape, folding)
+    return block_rams(word, words) if word * words > _FORCED_BITS else 0
 
 
 def _converter(shape: LayerShape, folding: Folding) -> dict[str, float]:
@@ -143,20 +201,18 @@ def _converter(shape: LayerShape, folding: Folding) -> dict[str, float]:
     uneven = wide % narrow > 0
     return {
         "one": 1,
-        "wide": wide * shape.input_bits,
-        "narrow": narrow * shape.input_bits,
-        "uneven": uneven * wide * shape.input_bits,
+        "widen": wide * shape.input_bits * (not uneven and folding.pe == wide),
+        "narrow": wide * shape.input_bits * (not uneven and folding.pe == narrow),
+        "uneven": wide * shape.input_bits * uneven,
     }
 
 
 def _fifo(shape: LayerShape, folding: Folding) -> dict[str, float]:
     word = folding.simd * shape.input_bits
-    blocks = _bram(shape, folding)
     return {
         "one": 1,
-        "pointers": math.log2(max(2, shape.height)),
         "word": word,
-        "ram": 0 if blocks else word * math.ceil(shape.height / 16),
+        "ram": word * math.ceil(shape.height / 16) * (not _automatic(word, shape.height)),
     }
 
 
@@ -171,11 +227,18 @@ _TERMS = {
 }
 
 
-def _threshold_in_block(shape: LayerShape, depth: int) -> bool:
-    return False
-
-
-def _bram(shape: LayerShape, folding: Folding) -> int:
+def block_count(shape: LayerShape, folding: Folding) -> int:
+    """Block RAMs of a layer."""
+    if shape.kind == shapes.MVAU:
+        return _weight_blocks(shape, folding) + _replay_blocks(shape, folding)
+    if shape.kind == shapes.THRESHOLDING:
+        return folding.pe * sum(blocks for _, blocks in _threshold_memories(shape, folding))
+    if shape.kind == shapes.WINDOW:
+        return _window_blocks(shape, folding)
+    if shape.kind == shapes.POOL:
+        return _pool_blocks(shape, folding)
+    if shape.kind == shapes.FIFO:
+        return _automatic(folding.simd * shape.input_bits, shape.height)
     return 0
 
 
