@@ -68,14 +68,20 @@ def _tapped(
 
 
 def _first_wrong(design: Design, taps: tuple[Tap, ...], images: int) -> int | None:
-    """Index of the first node that did not give the beats of ``images``.
+    """Index of the node at fault: the first that did not give the beats of ``images``.
 
-    Part of one more image is fine: padding gives its first rows before it takes anything.
+    Not those before it that offer what is not taken. Part of one more image is fine: padding
+    gives its first rows before it takes anything.
     """
+    blocked = None
     for index, (node, tap) in enumerate(zip(design.nodes, taps, strict=True)):
-        if not images <= tap.beats / node.output.beats < images + 1:
-            return index
-    return None
+        if images <= tap.beats / node.output.beats < images + 1:
+            continue
+        if tap.beats < images * node.output.beats and tap.valid and not tap.ready:
+            blocked = index
+            continue
+        return index
+    return blocked
 
 
 def _story(design: Design, answer: Answer, index: int, images: int) -> str:

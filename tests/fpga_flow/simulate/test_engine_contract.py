@@ -7,7 +7,7 @@ import pytest
 from engine_models import SHAPE, random_images, small_network
 from numpy.typing import NDArray
 
-from divqat_brevitas.errors import InputError, ToolMissingError
+from divqat_brevitas.errors import InputError
 from fpga_flow.simulate import Engine, load_engine
 
 EXACT = ["integer", "qonnx"]
@@ -89,11 +89,6 @@ def test_bad_files(tmp_path: Path, name: str) -> None:
 def test_unknown_engine(path: Path) -> None:
     with pytest.raises(InputError, match="unknown engine 'intger': did you mean 'integer'"):
         load_engine(path, "intger")
-
-
-def test_rtl_is_told_apart(path: Path) -> None:
-    with pytest.raises(ToolMissingError, match="not part of this version"):
-        load_engine(path, "rtl")
 
 
 def test_engines_are_loaded_lazily() -> None:
