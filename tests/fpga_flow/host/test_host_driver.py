@@ -1,3 +1,7 @@
+import contextlib
+import os
+import threading
+import tty
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,3 +143,35 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(ToolMissingError, match=f"pip install {package}"):
         make()  # type: ignore[operator]
+
+
+def test_a_serial_port(design: Design) -> None:
+    """The operating system's own serial driver on a pseudo terminal, a chip at its other end."""
+    pytest.importorskip("serial")
+    board, port = os.openpty()
+    tty.setraw(port)
+    link = chip(design)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the port was closed
+            while data := os.read(board, 4096):
+                link.write(data)
+                os.write(board, link.read(1 << 16))
+
+    server = threading.Thread(target=serve)
+    server.start()
+    transport = SerialTransport(os.ttyname(port), timeout=5.0)
+    try:
+        driver = ChipDriver(transport, design)
+        assert np.array_equal(design.accumulators(driver.run(images(50))), expected(images(50)))
+    finally:
+        transport.close()
+        os.close(port)
+        server.join()
+        os.close(board)
+
+
+def test_a_serial_port_that_is_not_there_is_told() -> None:
+    pytest.importorskip("serial")
+    with pytest.raises(InputError, match="/dev/nowhere"):
+        SerialTransport("/dev/nowhere")
