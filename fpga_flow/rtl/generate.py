@@ -8,6 +8,7 @@ from typing import Any
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile.build import FinnBuild
+from fpga_flow.compile.prediction import Prediction, load_prediction
 from fpga_flow.compile.process import Worker
 from fpga_flow.rtl.cells import cell, weights_file
 from fpga_flow.rtl.design import Design, Node, Stream
@@ -116,7 +117,7 @@ def _assemble(
         records = [*records, *label_records(records[-1], rule)]
         data.append(DATA)
         (folder / DATA).write_text(rule.memory(), encoding="utf-8")
-    nodes = chain(_nodes(records, build), settings)
+    nodes = chain(_nodes(records, build, settings.style), settings)
     styles = weight_memories(records) if settings.style == "portable" else {}
     generated[_LAYERS] = "".join(cell(r, styles.get(r["name"], "auto")) for r in records)
     generated[f"{TOP}.sv"] = top(nodes)
@@ -145,7 +146,7 @@ def _assemble(
     )
 
 
-def _nodes(records: list[dict[str, Any]], build: FinnBuild) -> list[Node]:
+def _nodes(records: list[dict[str, Any]], build: FinnBuild, style: str) -> list[Node]:
     """The layers without FIFOs, with the QONNX tensors their integers are of."""
     thresholds = [record["name"] for record in records if record["op"] == "Thresholding"]
     layers: dict[str, str] = {}
@@ -154,6 +155,7 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild) -> list[Node]:
     network = [record for record in records if record["op"] not in _BEHIND]
     if network[-1]["op"] == "MVAU":
         layers[network[-1]["name"]] = build.output_tensor
+    predicted = load_prediction(build)
     return [
         Node(
             name=record["name"],
@@ -161,13 +163,20 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild) -> list[Node]:
             layer=layers.get(record["name"]),
             input=Stream(**record["input"]),
             output=Stream(**record["output"]),
-            cycles=None,
+            cycles=_cycles(predicted, record["name"], style),
             finn_cycles=record["cycles"],
             pe=record["pe"],
             simd=record["simd"],
         )
         for record in records
     ]
+
+
+def _cycles(predicted: Prediction | None, name: str, style: str) -> int | None:
+    """What our cycle model says of a layer alone."""
+    if predicted is None:
+        return None
+    return (predicted.finn_cycles if style == "finn" else predicted.cycles).get(name)
 
 
 def _without_nettype(text: str) -> str:
