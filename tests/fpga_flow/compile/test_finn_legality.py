@@ -6,6 +6,7 @@ import torch
 from brevitas.nn import (
     QuantConv2d,
     QuantConvTranspose2d,
+    QuantHardTanh,
     QuantIdentity,
     QuantLinear,
     QuantReLU,
@@ -19,7 +20,14 @@ from brevitas.quant import (
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile import CompileSettings, Finding, compile_finn, compiler, legality
+from fpga_flow.compile import (
+    CompileSettings,
+    Finding,
+    compare_steps,
+    compile_finn,
+    compiler,
+    legality,
+)
 
 
 class Residual(nn.Module):
@@ -285,3 +293,26 @@ def test_a_file_that_is_no_qonnx(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(InputError, match=r"model\.onnx"):
         legality(tmp_path / "model.onnx")
+
+
+@pytest.mark.finn
+@pytest.mark.slow
+def test_unusual_layers_that_are_not_refused_are_built_exactly(tmp_path):
+    network = nn.Sequential(
+        networks.pixels(),
+        nn.MaxPool2d(2, stride=1),  # of pixels; 11 x 11 remain
+        *networks.block(1, 4, 4, dilation=2),  # 9 x 9
+        nn.MaxPool2d(3, stride=2, padding=1),  # 5 x 5
+        QuantConv2d(4, 6, (3, 1), stride=(2, 1), padding=(1, 0), bias=True, weight_bit_width=3),
+        QuantHardTanh(bit_width=3, min_val=-1.0, max_val=1.0, return_quant_tensor=True),  # 3 x 5
+        nn.MaxPool2d((2, 1)),  # 1 x 5: the third row is left out
+        nn.Flatten(),
+        QuantLinear(30, 10, bias=True, weight_bit_width=4),
+        QuantIdentity(bit_width=8),  # logits quantized again
+    )
+    path = networks.export(network, (1, 12, 12), tmp_path / "model.onnx")
+    assert legality(path) == []
+    build = compile_finn(path, tmp_path / "build", CompileSettings())
+    rows = compare_steps(build, path, networks.images((1, 12, 12), 32))
+    assert [row.mismatches for row in rows] == [0] * len(build.steps)
+    assert rows[-1].layers == 3  # the codes of both activations and of the logits
