@@ -32,7 +32,10 @@ module divqat_link #(
   logic [8:0] tag_in, tag_out;
   logic byte_valid, byte_ready, tag_in_valid, tag_in_ready, tag_valid, tag_ready;
   logic reply_valid, reply_ready, image_in, in_status, answered, damaged;
-  logic [5:0] info_index;
+  logic [4:0] info_index;
+  logic [15:0] info_hot;
+  logic in_identity;
+  assign in_identity = !reply_type[0];
 
   // Soft reset: the core, what is on its way to and from it, and the counters; not the link.
   // The reply to RESET waits until it is over.
@@ -125,6 +128,7 @@ module divqat_link #(
       .reply_valid(reply_valid && (reply_type != 8'h84 || (reset_done && !in_reset))),
       .reply_ready,
       .info_index,
+      .info_hot,
       .info_data,
       .in_status,
       .answered,
@@ -160,8 +164,10 @@ module divqat_link #(
 
   logic [16*8-1:0] status;
   assign status = {flags, errors, stall_out, stall_in, latency, images};
-  assign info_data = info_index[5] ? status[8*info_index[3:0]+:8]
-                                   : 8'(IDENTITY >> {info_index[4:0], 3'b000});
+  always_comb begin
+    info_data = in_identity ? 8'(IDENTITY >> {info_index, 3'b000}) : 8'd0;
+    for (int i = 0; i < 16; i++) info_data |= status[8*i+:8] & {8{info_hot[i]}};
+  end
 
   assign lights = {|errors || |flags, m_axis_tvalid && !m_axis_tready,
                    s_axis_tvalid && !s_axis_tready, core_rst_n};

@@ -22,7 +22,8 @@ module divqat_send #(
     input  logic [7:0]         reply_sequence,
     input  logic               reply_valid,
     output logic               reply_ready,
-    output logic [5:0]         info_index,   // from 0: IDENTIFY, 24 bytes; from 32: STATUS, 16
+    output logic [4:0]         info_index,   // byte of the reply to IDENTIFY, 0 to 23, or
+    output logic [15:0]        info_hot,     // of STATUS, 0 to 15, a bit each: a small mux
     input  logic [7:0]         info_data,
     output logic               in_status,    // a reply other than an answer is on its way
     output logic               answered,
@@ -46,7 +47,7 @@ module divqat_send #(
   assign type_ = !is_answer ? reply_type : tag_data[8] ? 8'hE1 : 8'h81;
   assign shifted = beat_data >> {in_beat, 3'b000};
   assign last_byte = in_beat == B'(BYTES - 1);
-  assign last_info = info_index[5] ? info_index[3:0] == 4'd15 : info_index[4:0] == 5'd23;
+  assign last_info = info_hot[15] || info_index == 5'd23;
   assign last_beat = beat == N'(BEATS - 1);
 
   always_comb begin
@@ -107,7 +108,8 @@ module divqat_send #(
         TYPE: if (sent) state <= SEQUENCE;
         SEQUENCE:
         if (sent) begin
-          info_index <= {type_[0], 5'd0};
+          info_index <= '0;
+          info_hot <= {15'd0, type_[0]};
           case (type_)
             8'h81: state <= ANSWER;
             8'h82, 8'h83: state <= INFO;
@@ -125,6 +127,7 @@ module divqat_send #(
         INFO:
         if (sent) begin
           info_index <= info_index + 1'b1;
+          info_hot <= info_hot << 1;
           if (last_info) state <= CHECK;
         end
         default:
