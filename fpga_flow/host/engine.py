@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpga_flow.host.driver import ChipDriver
+from fpga_flow.lowering import check_images
 from fpga_flow.rtl.design import Design
 
 
@@ -25,6 +26,7 @@ class ChipEngine:
         """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1].
 
         Raises:
+            InputError: images of another kind.
             CheckFailedError: the link loses or damages bytes all the time.
         """
         return self.design.logits(self._run(images))
@@ -34,4 +36,5 @@ class ChipEngine:
         return {self.design.output_layer: self._run(images)}
 
     def _run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        check_images(images, self.design.input_shape)
         return self.design.accumulators(self.driver.run(self.design.beats(images)))

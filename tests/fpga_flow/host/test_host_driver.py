@@ -61,6 +61,8 @@ def test_the_engine_gives_accumulators_and_logits(design: Design) -> None:
     found = engine.accumulators(pixels)["sum"]
     assert np.array_equal(found, expected(design.beats(pixels)))
     assert np.array_equal(engine.predict(pixels), found.astype(np.float32))
+    with pytest.raises(InputError):
+        engine.predict(pixels[:, :5])
 
 
 @settings(max_examples=60, deadline=None)
