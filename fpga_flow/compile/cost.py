@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fpga_flow.compile import shapes
+from fpga_flow.compile.rings import ring_rows
 from fpga_flow.compile.shapes import Folding, LayerShape
 from fpga_flow.compile.targets import Resources
 
@@ -163,8 +164,8 @@ def _window_memory(shape: LayerShape, folding: Folding) -> tuple[int, int]:
     word = folding.simd * shape.input_bits
     if folding.parallel_window:
         return word * (shape.kernel[0] - 1), 1 << (shape.width - 1).bit_length()
-    ring = 1 << (shape.kernel[0] + shape.stride[0] - 1).bit_length()
     line = shape.width * (shape.channels // folding.simd)
+    ring = ring_rows(shape.kernel[0], shape.stride[0], line)
     return word, ring << (line - 1).bit_length()
 
 

@@ -50,6 +50,20 @@ def portable_window_cycles(
     return _serial(*numbers, fold, vector, fifo)
 
 
+def ring_rows(kernel: int, stride: int, line: int) -> int:
+    """Rows that ``window_serial`` keeps.
+
+    Args:
+        kernel: rows of a window.
+        stride: rows from one window to the next.
+        line: beats of a row.
+    """
+    enough, double = (kernel + stride - 1).bit_length(), (2 * kernel - 1).bit_length()
+    column = max(1, (line - 1).bit_length())
+    # 512 words: a block RAM's at its widest.
+    return 1 << (double if double > enough and double + column <= 9 else enough)
+
+
 @functools.lru_cache(maxsize=8192)
 def _serial(
     h: int, w: int, oh: int, ow: int, kh: int, kw: int, sh: int, sw: int,
@@ -60,7 +74,7 @@ def _serial(
     ``vector`` is the cycles that what follows needs a window.
     """
     line, beats = w * fold, kh * kw * fold
-    ring = 1 << (kh + sh - 1).bit_length()
+    ring = ring_rows(kh, sh, line)
     rest = h - (oh - 1) * sh  # rows given up with an image's last windows
     ahead = 1 + fifo // beats  # windows that may leave before they are taken
     given: list[int] = []  # when each row is given up

@@ -23,8 +23,8 @@ def test_short_block_ram_is_packed_tightly_then_shallow_words_become_logic() -> 
     assert set(tight.values()) == {"auto", "block"}
     # 8 blocks of 20 too many need 5 of these to save 2 each.
     assert list(tight.values()).count("auto") == 5
-    shallow = weight_memories(_weights(wide=(40, 720), deep=(16384, 144)))
-    assert shallow == {"wide": "logic", "deep": "block"}
+    shallow = weight_memories(_weights(wide=(40, 1440), deep=(16384, 144)))
+    assert shallow == {"wide": "logic", "deep": "auto"}
 
 
 def _window(**changes: Any) -> dict[str, Any]:
