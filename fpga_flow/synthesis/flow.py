@@ -21,6 +21,7 @@ from fpga_flow.synthesis.advice import (
 from fpga_flow.synthesis.cells import core_clock_names, count, of_nodes, top_module
 from fpga_flow.synthesis.report import BITSTREAM, CONFIG, SVF, BitstreamReport
 from fpga_flow.synthesis.route import PINS, REPORT, DoesNotFitError, place_and_route
+from fpga_flow.synthesis.routed import ROUTED
 from fpga_flow.synthesis.synth import NETLIST
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool, versions
 from fpga_flow.synthesis.top import ChipSources
@@ -28,7 +29,7 @@ from fpga_flow.synthesis.top import ChipSources
 # Where no clock is asked for: above what the networks reach, so that all of the placer's and
 # router's effort goes into speed.
 _EAGER_MHZ = 120.0
-_KEPT = (synth.CORE_NETLIST, NETLIST, CONFIG, BITSTREAM, SVF, REPORT, PINS, synth.LOGS)
+_KEPT = {synth.CORE_NETLIST, NETLIST, ROUTED, CONFIG, BITSTREAM, SVF, REPORT, PINS, synth.LOGS}
 
 
 def build_bitstream(

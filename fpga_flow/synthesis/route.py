@@ -1,13 +1,14 @@
 """Placing and routing with nextpnr, and what it reports."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.files import read_json
 from fpga_flow.compile.targets import OpenTarget
 from fpga_flow.synthesis.cells import OUTSIDE, Layers
+from fpga_flow.synthesis.routed import ROUTED
 from fpga_flow.synthesis.synth import LOGS
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool
 
@@ -59,7 +60,6 @@ def place_and_route(
     clock_names: frozenset[str],
     layers: Layers,
     deadline: Deadline,
-    extra: Sequence[str] = (),
 ) -> Routed:
     """Place and route ``work/netlist`` into ``work/config``, with the pins of ``work/pins.lpf``.
 
@@ -73,7 +73,7 @@ def place_and_route(
     arguments = [target.nextpnr, "--package", target.package, "--speed", str(target.speed)]
     arguments += ["--json", netlist, "--lpf", PINS, "--lpf-allow-unconstrained"]
     arguments += ["--textcfg", config, "--report", REPORT, "--freq", f"{freq_mhz:g}"]
-    arguments += ["--seed", str(seed), "--timing-allow-fail", *extra]
+    arguments += ["--seed", str(seed), "--timing-allow-fail", "--write", ROUTED]
     log = work / LOGS / "nextpnr-ecp5.log"
 
     def fits(text: str) -> None:

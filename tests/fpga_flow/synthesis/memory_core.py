@@ -8,25 +8,32 @@ from fpga_flow.rtl.design import Design, Node, Stream
 
 BEATS = 8
 # name -> (words, bits): shapes that yosys maps to different modes of a block RAM
-ROMS = {"narrow": (2048, 9), "deep": (8192, 2), "wide": (512, 36), "even": (1024, 18)}
+ROMS = {
+    "narrow": (2048, 9),
+    "nibble": (4096, 4),
+    "deep": (8192, 2),
+    "wide": (512, 36),
+    "even": (1024, 18),
+}
 
 _CORE = """
 module layer_a (input logic clk, input logic [12:0] address, input logic enable,
                 output logic [35:0] word);
   (* ram_style = "block" *) logic [8:0] narrow[2048];
+  (* ram_style = "block" *) logic [3:0] nibble[4096];
   (* ram_style = "block" *) logic [1:0] deep[8192];
   (* ram_style = "block" *) logic [35:0] wide[512];
   (* ram_style = "block" *) logic [17:0] even[1024];
   initial begin
-    $readmemh("narrow.dat", narrow); $readmemh("deep.dat", deep);
+    $readmemh("narrow.dat", narrow); $readmemh("nibble.dat", nibble); $readmemh("deep.dat", deep);
     $readmemh("wide.dat", wide); $readmemh("even.dat", even);
   end
-  logic [8:0] a; logic [1:0] b; logic [35:0] c; logic [17:0] d;
+  logic [8:0] a; logic [1:0] b; logic [3:0] e; logic [35:0] c; logic [17:0] d;
   always_ff @(posedge clk) if (enable) begin
     a <= narrow[address[10:0]]; b <= deep[address]; c <= wide[address[8:0]];
-    d <= even[address[9:0]];
+    d <= even[address[9:0]]; e <= nibble[address[11:0]];
   end
-  assign word = c ^ {d, a, 7'd0, b};
+  assign word = c ^ {d, a, 3'd0, e, b};
 endmodule
 
 // What was written at an address the last time: read first, or through another port.
