@@ -146,10 +146,11 @@ def _build(
         f"-I{root / 'include' / 'vltstd'}",
         "-c",
     ]
+    header = '#include "Vtop__pch.h"'
+    # The driver goes with what runs every cycle: the headers are most of a small design's build.
     jobs = {
-        "always.cpp": (['#include "Vtop__pch.h"', *map(_include, always)], cflags),
-        "once.cpp": (['#include "Vtop__pch.h"', *map(_include, once)], ("-O0",)),
-        "main.cpp": ([_include(str(driver))], cflags),
+        "always.cpp": ([header, *map(_include, always), _include(str(driver))], cflags),
+        "once.cpp": ([header, *map(_include, once)], ("-O0",)),
     }
     for name, (lines, _) in jobs.items():
         (work / name).write_text("\n".join(lines) + "\n")
@@ -176,7 +177,7 @@ def _runtime(include: Path, compiler: str) -> Path:
             growing = root / f".{target.name}.building.o"
             source = growing.with_suffix(".cpp")
             source.write_text("".join(f"{_include(str(include / name))}\n" for name in _RUNTIME))
-            command = [compiler, _STANDARD, "-O1", f"-I{include}", "-c", str(source)]
+            command = [compiler, _STANDARD, "-O0", f"-I{include}", "-c", str(source)]
             _run([*command, "-o", str(growing)], root, "g++ fails on Verilator's runtime")
             source.unlink()
             growing.replace(target)
