@@ -5,11 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from brevitas.nn import QuantConv2d, QuantLinear, QuantReLU
+from brevitas.quant import SignedBinaryWeightPerTensorConst
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "compile"))
+import finn_networks
 import hardware_networks
 
+from fpga_flow.compile import CompileSettings, compile_finn
+from fpga_flow.rtl import DesignSettings, generate_design
+from fpga_flow.simulate.integer import IntegerEngine
 from fpga_flow.simulate.process import Simulation, compiled
+from fpga_flow.simulate.rtl import RtlEngine
 
 pytestmark = pytest.mark.finn
 
@@ -53,3 +63,39 @@ def test_finns_own_modules_equal_the_integer_engine(tmp_path, seed):
 
 def test_a_random_network_equals_the_integer_engine(tmp_path):
     check(tmp_path, 7, "portable")
+
+
+def _network(folder, network, settings):
+    onnx = finn_networks.export(network, (1, 8, 8), folder / "network.onnx")
+    build = compile_finn(onnx, folder / "build", settings)
+    return onnx, generate_design(build, folder / "design", DesignSettings(fifo_depths=2))
+
+
+@pytest.mark.slow
+def test_a_thousand_images_under_stalls(tmp_path):
+    torch.manual_seed(0)
+    settings = CompileSettings(target_fps=50_000)
+    onnx, design = _network(tmp_path, finn_networks.cnn(3, 8), settings)
+    images = finn_networks.images((1, 8, 8), 1000)
+    with RtlEngine(design, idle=0.3, back_pressure=0.3) as engine:
+        (found,) = engine.accumulators(images).values()
+    assert np.array_equal(found, IntegerEngine(onnx).accumulators(images)[design.output_layer])
+
+
+@pytest.mark.slow
+def test_one_bit_weights_become_two_bits(tmp_path):
+    torch.manual_seed(0)
+    weights = {"weight_quant": SignedBinaryWeightPerTensorConst, "bias": False}
+    network = nn.Sequential(
+        finn_networks.pixels(),
+        QuantConv2d(1, 4, 3, **weights),
+        nn.BatchNorm2d(4),
+        QuantReLU(bit_width=2, return_quant_tensor=True),
+        nn.Flatten(),
+        QuantLinear(144, 5, **weights),
+    )
+    onnx, design = _network(tmp_path, network, CompileSettings(target_fps=20_000))
+    images = finn_networks.images((1, 8, 8), 50)
+    with RtlEngine(design, threads=1) as engine:
+        (found,) = engine.accumulators(images).values()
+    assert np.array_equal(found, IntegerEngine(onnx).accumulators(images)[design.output_layer])
