@@ -113,14 +113,18 @@ class RtlEngine:
         """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1].
 
         Raises:
-            InputError: images of another kind.
+            InputError: images of another kind, or a design that gives labels alone.
             SimulationError: a process died, or the hardware hangs, with the stream named.
         """
-        return self.design.logits(self._run(images))
+        return self.design.logits(self.design.accumulators(self._run(images)))
 
     def accumulators(self, images: FloatArray) -> dict[str, Integers]:
         """Last accumulators, int64 (N, classes), by layer name."""
-        return {self.design.output_layer: self._run(images)}
+        return {self.design.output_layer: self.design.accumulators(self._run(images))}
+
+    def labels(self, images: FloatArray) -> Integers:
+        """Labels, int64 (N,); all that a design that chooses them on the chip gives."""
+        return self.design.labels(self._run(images))
 
     def measure(self, images: FloatArray) -> Timing:
         """Simulate ``images`` as one stream in one process, and tell its cycles.
@@ -140,15 +144,17 @@ class RtlEngine:
             self._started.pop().close()
         self._idling = queue.LifoQueue()
 
-    def _run(self, images: FloatArray) -> Integers:
+    def _run(self, images: FloatArray) -> Bytes:
+        """Output beats, uint8 (N, beats, bytes)."""
         check_images(images, self.design.input_shape)
         beats = self.design.beats(images)
         batches = _split(beats, self._threads)
         seeds = range(self._seed, self._seed + len(batches))
         with ThreadPoolExecutor(self._threads) as pool:
             answers = list(pool.map(self._answer, batches, seeds))
-        empty = np.empty((0, self.design.classes), dtype=np.int64)
-        return np.concatenate([empty, *(self.design.accumulators(one.beats) for one in answers)])
+        output = self.design.output
+        empty = np.empty((0, output.beats, output.bytes), dtype=np.uint8)
+        return np.concatenate([empty, *(one.beats for one in answers)])
 
     def _answer(self, beats: Bytes, seed: int) -> Answer:
         simulation = self._simulation()

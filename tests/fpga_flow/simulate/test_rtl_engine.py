@@ -48,6 +48,7 @@ def test_any_number_of_images(engine: RtlEngine, count: int) -> None:
     logits = engine.predict(as_images(pixels))
     assert logits.dtype == np.float32
     assert np.array_equal(logits, sums(pixels) * 0.5 + 1.0)
+    assert engine.labels(as_images(pixels)).tolist() == [0] * count  # the sum is positive
 
 
 def test_more_images_than_a_batch(engine: RtlEngine) -> None:
