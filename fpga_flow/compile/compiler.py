@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_file, write_json
 from fpga_flow.compile.build import RECORD, FinnBuild
@@ -13,6 +15,7 @@ from fpga_flow.compile.folding import read_folding
 from fpga_flow.compile.legality import legality
 from fpga_flow.compile.process import Worker, require_finn
 from fpga_flow.compile.settings import CompileSettings
+from fpga_flow.lowering import LoweringError, lower
 
 LOG = "finn.log"
 
@@ -91,7 +94,7 @@ def _build(onnx_path: Path, folder: Path, log: Path, settings: CompileSettings) 
 
 
 def _record(report: dict[str, Any], onnx_path: Path, settings: CompileSettings) -> dict[str, Any]:
-    affine = json.loads(report["output_affine"])
+    affine = _exact(json.loads(report["output_affine"]), onnx_path)
     kept = (
         "seconds",
         "versions",
@@ -111,6 +114,23 @@ def _record(report: dict[str, Any], onnx_path: Path, settings: CompileSettings) 
         "output_scale": affine["scale"],
         "output_bias": affine["bias"],
     }
+
+
+def _exact(affine: dict[str, list[float]], onnx_path: Path) -> dict[str, list[float]]:
+    """The lowering's output scale and bias in place of FINN's, where both mean the same.
+
+    FINN multiplies the factors in another order and in float32: logits of equal accumulators
+    would differ in their last bits. Where FINN counts in other integers (XNOR and popcount), its
+    own stay.
+    """
+    try:
+        output = lower(onnx_path).output
+    except LoweringError:
+        return affine  # a network that FINN may take and we do not
+    ours = {"scale": output.scale, "bias": output.bias}
+    # A few float32 roundings, each 6e-8; another meaning of the integers differs by far more.
+    equal = all(np.allclose(ours[name], affine[name], rtol=1e-5, atol=1e-7) for name in ours)
+    return {name: values.tolist() for name, values in ours.items()} if equal else affine
 
 
 def _replace(out_dir: Path, grown: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from divqat_brevitas.errors import ToolMissingError
 from fpga_flow.report import svg
 from fpga_flow.report.analysis import Spread, deployed, variants, victim_spread, worst_case
-from fpga_flow.report.schema import AttackRow, LayerEstimate, LayerRow, Results
+from fpga_flow.report.schema import AttackRow, LayerCells, LayerEstimate, LayerRow, Results
 from fpga_flow.report.text import printable
 from fpga_flow.report.words import POOLS
 
@@ -205,6 +205,23 @@ def hardware_charts(variant: str, number: int, rows: Sequence[LayerEstimate]) ->
     return charts
 
 
+def cell_charts(variant: str, number: int, rows: Sequence[LayerCells]) -> list[Chart]:
+    """What each layer of the hardware takes of the chip: look-up tables; FIFOs are left out."""
+    layers = [row for row in rows if row.lut and not row.name.endswith("_fifo")]
+    if not layers:
+        return []
+    return [
+        _bars(
+            f"cells-{number}",
+            f"Look-up tables by layer after synthesis, {variant}",
+            f"Look-up tables by layer: {_said(layers, 'lut')}.",
+            [_short(row.name, 18) for row in layers],
+            {"look-up tables": [_number(row.lut) for row in layers]},
+            "look-up tables",
+        )
+    ]
+
+
 def _bars(
     name: str,
     title: str,
@@ -348,7 +365,7 @@ def _shares(values: Sequence[int | None]) -> list[Spread | None]:
     return [_number(None if value is None else 100 * value / total) for value in values]
 
 
-def _said(rows: Sequence[LayerRow | LayerEstimate], key: str) -> str:
+def _said(rows: Sequence[LayerRow | LayerEstimate | LayerCells], key: str) -> str:
     return ", ".join(f"{row.name} {getattr(row, key):,g}" for row in rows if getattr(row, key))
 
 

@@ -19,6 +19,7 @@ from fpga_flow.report.schema import (
     Dataset,
     EquivalenceRow,
     HardwareRow,
+    LayerCells,
     LayerEstimate,
     LayerRow,
     Results,
@@ -93,6 +94,10 @@ def collect(run_dir: Path, summarize: Summarize | None = None) -> Results:
         "estimates": {
             path.parent.name: _estimates(path)
             for path in sorted(run_dir.glob("compile/*/estimates.json"))
+        },
+        "cells": {
+            path.parents[1].name: _cells(path)
+            for path in sorted(run_dir.glob("compile/*/bitstream/report.json"))
         },
         "training": _json_lines(run_dir / "train" / "metrics.jsonl"),
     }
@@ -183,6 +188,16 @@ def _estimates(path: Path) -> list[Any]:
     if not isinstance(value, list):
         raise InputError(f"{path} must hold one row a layer. Run `divqat compile` again.")
     return _parsed(LayerEstimate, value, path)
+
+
+def _cells(path: Path) -> list[Any]:
+    """Cells by layer of a bitstream's report."""
+    value = _read(path)
+    rows = value.get("layers") if isinstance(value, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} must hold one row a layer. Run `divqat compile` again.")
+    flat = [{"name": row.get("name"), **row.get("cells", {})} for row in rows]
+    return _parsed(LayerCells, flat, path)
 
 
 def _json_lines(path: Path) -> Rows:

@@ -112,6 +112,20 @@ class HardwareRow(Row):
     images_per_s: Amount | None
     bitstream_bytes: Count | None
     tool: str
+    # Beyond schema 1: the clock the rate is meant at, and fractions of the device by kind of cell.
+    clock_mhz: Amount | None = None
+    utilisation: dict[str, Amount] = {}
+
+
+class LayerCells(Row):
+    """What synthesis made of one layer of the hardware (beyond schema 1's fields)."""
+
+    name: str
+    lut: Count
+    ff: Count
+    bram: Count
+    lutram: Count
+    dsp: Count
 
 
 class LayerRow(Row):
@@ -168,6 +182,7 @@ class Results(Row):
     run: Run = Run(name="run", config=None, versions={}, stages={})
     layers: dict[str, list[LayerRow]] = {}
     estimates: dict[str, list[LayerEstimate]] = {}
+    cells: dict[str, list[LayerCells]] = {}
     training: list[dict[str, Any]] = []
 
 

@@ -111,7 +111,9 @@ def hardware(results: Results) -> list[Markup]:
             row.variant,
             element("span", row.device, class_="nowrap"),
             element("span", row.stage.replace("_", " "), class_="label"),
-            *(amount(value) for value in (row.lut, row.ff, row.bram, row.dsp, row.fmax_mhz)),
+            amount(row.lut),
+            fraction(row.utilisation.get("lut")),
+            *(amount(value) for value in (row.ff, row.bram, row.dsp, row.fmax_mhz, row.clock_mhz)),
             *(amount(value) for value in (row.cycles_per_image, row.images_per_s)),
             amount(row.bitstream_bytes),
             row.tool,
@@ -123,10 +125,12 @@ def hardware(results: Results) -> list[Markup]:
         "Device",
         "Stage",
         "LUT",
+        "LUT of the device",
         "FF",
         "BRAM",
         "DSP",
         "fmax, MHz",
+        "Clock, MHz",
         "Cycles per image",
         "Images per s",
         "Bitstream, bytes",
@@ -135,7 +139,12 @@ def hardware(results: Results) -> list[Markup]:
     said = f"{listed(missing).capitalize()}: not run. " if missing else ""
     return [
         table("Resources and speed", head, rows, ("Device", "Stage", "Tool")),
-        paragraph(f"An estimate is the tool's own model, not a measurement. {said}{boards}"),
+        paragraph(
+            "An estimate is the tool's own model, not a measurement. fmax is the place-and-route "
+            "tool's timing model; images per s are at the clock, where one is given. "
+            f"{said}{boards}"
+        ),
+        *_placed(results),
         *_compile_reason(results),
     ]
 
@@ -253,6 +262,24 @@ def _estimated(results: Results) -> list[Markup]:
             charts(figures.hardware_charts(variant, index, rows)),
         )
         parts.append(folded(f"Hardware layers of {variant} (estimate)", *content))
+    return parts
+
+
+def _placed(results: Results) -> list[Markup]:
+    """The cells that each layer takes of the chip."""
+    parts = []
+    for index, variant in enumerate(in_order(results, results.cells)):
+        rows = results.cells[variant]
+        columns = ("lut", "ff", "bram", "lutram", "dsp")
+        content = (
+            table(
+                f"Cells of {variant} by layer, after synthesis",
+                ("Layer", "LUT", "FF", "BRAM", "LUT RAM", "DSP"),
+                [(row.name, *(amount(getattr(row, column)) for column in columns)) for row in rows],
+            ),
+            charts(figures.cell_charts(variant, index, rows)),
+        )
+        parts.append(folded(f"Cells of {variant} by layer, after synthesis", *content))
     return parts
 
 

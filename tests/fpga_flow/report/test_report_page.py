@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from synthetic_run import attack_row, put, victim_rows
 
-from divqat_brevitas.errors import ToolMissingError
+from divqat_brevitas.errors import InputError, ToolMissingError
 from fpga_flow.report import build_report, collect, summary_text
 from fpga_flow.report.words import equivalence_line
 
@@ -260,6 +260,31 @@ def test_the_furthest_stage_of_a_design_is_told(make_run: Maker) -> None:
     line = summary_text(collect(run)).splitlines()[3]
     told = "qat bitstream on LFE5U-85F: 5,000 LUT, 72 MHz, 14,000 images/s"
     assert line.split("; ")[1] == told
+
+
+def test_a_bitstream_shows_its_share_its_clock_and_its_layers(make_run: Maker) -> None:
+    run = make_run()
+    (estimate,) = json.loads((run / "compile" / "qat" / "hardware.json").read_text())
+    built = {"stage": "bitstream", "clock_mhz": 80, "utilisation": {"lut": 0.125}}
+    put(run / "compile" / "qat" / "hardware.json", [estimate | built])
+    cells = {"lut": 600, "ff": 20, "bram": 3, "lutram": 1, "dsp": 0}
+    layers = [{"name": name, "cells": cells} for name in ("MVAU_rtl_0", "MVAU_rtl_0_fifo")]
+    put(run / "compile" / "qat" / "bitstream" / "report.json", {"layers": layers})
+    build_report(run)
+    page = page_of(run)
+    row = page.tables["Resources and speed"][-1]
+    assert ("12.5 %" in row, "80" in row) == (True, True)
+    shown = page.tables["Cells of qat by layer, after synthesis"][1:]
+    assert shown == [
+        [name, "600", "20", "3", "1", "0"] for name in ("MVAU_rtl_0", "MVAU_rtl_0_fifo")
+    ]
+
+
+def test_a_damaged_report_of_a_bitstream_is_refused(make_run: Maker) -> None:
+    run = make_run()
+    put(run / "compile" / "qat" / "bitstream" / "report.json", {"layers": 3})
+    with pytest.raises(InputError, match="one row a layer"):
+        collect(run)
 
 
 def test_a_post_hoc_defence_is_named_beside_its_victim(make_run: Maker) -> None:
