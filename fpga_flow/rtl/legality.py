@@ -56,6 +56,17 @@ def _check(model: ModelWrapper, node: NodeProto, first: NodeProto | None) -> tup
                 f"FINN makes no windows of {kernel[0]} rows with a stride of {strides[0]}",
                 "Use a kernel with at least as many rows as the stride",
             )
+    if node.op_type == "MaxPool":
+        pads = get_by_name(node.attribute, "pads")
+        before = model.find_producer(node.input[0])
+        signed = before is not None and before.op_type == "Quant"
+        if signed and pads is not None and any(pads.ints):
+            attribute = get_by_name(before.attribute, "signed")
+            if attribute is None or attribute.i:
+                return (
+                    "FINN pads a pool with zeros, which could win against signed codes",
+                    "Set padding=0, or put an unsigned quantizer (QuantReLU) in front of it",
+                )
     if node.op_type in _QUANTIZERS and model.get_initializer(node.input[0]) is None:
         return _check_activation(model, node, node is first)
     return None

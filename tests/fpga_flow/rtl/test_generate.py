@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "compile"))
 import finn_networks as networks
@@ -85,3 +87,18 @@ def test_findings_name_the_module_of_one_bit_activations(tmp_path):
 def test_a_network_with_hardware_has_no_findings(tmp_path):
     onnx = networks.export(networks.cnn(2, 8), (1, 8, 8), tmp_path / "cnn.onnx")
     assert rtl_findings(onnx) == []
+
+
+@pytest.mark.parametrize(("signed", "found"), [(True, ["MaxPool"]), (False, [])])
+def test_a_padded_pool_of_signed_codes_is_found(tmp_path, signed, found):
+    activation = QuantIdentity if signed else QuantReLU
+    network = nn.Sequential(
+        networks.pixels(),
+        QuantConv2d(1, 2, 3, bias=False),
+        activation(bit_width=3, return_quant_tensor=True),
+        nn.MaxPool2d(2, padding=1),
+        nn.Flatten(),
+        QuantLinear(32, 3, bias=False),
+    )
+    onnx = networks.export(network, (1, 8, 8), tmp_path / "pool.onnx")
+    assert [finding.op for finding in rtl_findings(onnx)] == found
