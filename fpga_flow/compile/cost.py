@@ -19,6 +19,7 @@ from fpga_flow.compile.targets import Resources
 
 WEIGHTS = Path(__file__).parent / "cost_weights.json"
 MEASURED = Path(__file__).parent / "layer_costs.json"
+_SHORT = 150  # block RAMs beyond which weights are packed tightly
 _FORCED_BITS = 1024  # our modules put larger memories of rows into block RAM
 _AUTOMATIC_BITS = 2048  # yosys fills a block RAM with at least as many bits, or takes none
 # Width x depth a block RAM can have (DP16KD; the widest as PDPW16KD).
@@ -33,6 +34,42 @@ def block_rams(width: int, depth: int) -> int:
         8
     """
     return min(-(-width // w) * -(-depth // d) for w, d in _BLOCKS)
+
+
+@functools.cache
+def tight_block_rams(width: int, depth: int) -> int:
+    """As ``block_rams``, with words split between blocks of different shapes, as yosys can.
+
+    Example:
+        >>> tight_block_rams(40, 2400), block_rams(40, 2400)
+        (7, 9)
+    """
+    best = block_rams(width, depth)
+    for _, chunk in _BLOCKS:
+        if chunk < depth:
+            whole = depth // chunk
+            rest = depth - whole * chunk
+            packed = whole * block_rams(width, chunk)
+            best = min(best, packed + (tight_block_rams(width, rest) if rest else 0))
+    return best
+
+
+def weight_blocks(layers: Mapping[str, tuple[LayerShape, Folding]]) -> int:
+    """Block RAMs of all weights, where the generator packs them tighter once they get short.
+
+    Args:
+        layers: the matrix-vector units.
+    """
+    sizes = {name: (s.columns * s.out_channels // (f.simd * f.pe), f.pe * f.simd * s.weight_bits)
+             for name, (s, f) in layers.items()}  # fmt: skip
+    blocks = {name: _weight_blocks(*layers[name]) for name in layers}
+    for name in sorted(blocks, key=lambda n: sizes[n][0]):
+        if sum(blocks.values()) <= _SHORT:
+            break
+        depth, width = sizes[name]
+        if depth > 64:
+            blocks[name] = min(blocks[name], tight_block_rams(width, depth))
+    return sum(blocks.values())
 
 
 def layer_cost(shape: LayerShape, folding: Folding) -> Resources:
@@ -112,10 +149,9 @@ def _weight_blocks(shape: LayerShape, folding: Folding) -> int:
 
 def _replay_blocks(shape: LayerShape, folding: Folding) -> int:
     fold, width = shape.columns // folding.simd, folding.simd * shape.input_bits
-    if shape.out_channels == folding.pe or fold <= 32:
-        return 0
-    words = 1 << (fold - 1).bit_length()
-    return block_rams(width, words) if words * width > 2048 else 0
+    if shape.out_channels == folding.pe or fold <= 16:
+        return 0  # few words are distributed memory
+    return block_rams(width, 1 << (fold - 1).bit_length())
 
 
 def _thresholding(shape: LayerShape, folding: Folding) -> dict[str, float]:

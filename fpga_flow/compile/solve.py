@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from fpga_flow.compile import shapes
-from fpga_flow.compile.cost import converter_cost, fifo_cost, layer_cost
+from fpga_flow.compile.cost import converter_cost, fifo_cost, layer_cost, weight_blocks
 from fpga_flow.compile.cycles import (
     FIFO_DEPTH,
     chain_cycles,
@@ -30,7 +30,7 @@ from fpga_flow.compile.targets import Resources
 from fpga_flow.compile.window import window_possible
 
 # Share of a device that a design may take: beyond 80 % of the logic cells routing gets slow.
-SHARE = Resources(lut=0.80, ff=0.80, bram=0.90, dsp=1.0)
+SHARE = Resources(lut=0.80, ff=0.80, bram=0.95, dsp=1.0)
 SHELL = Resources(lut=700, ff=500)  # the host interface around the network
 # Tried in turn: how many logic cells a block RAM is worth.
 _PRICES = (400.0, 100.0, 1600.0, 6400.0, 25.0)
@@ -119,12 +119,15 @@ def evaluate(layers: Sequence[LayerShape], folding: Mapping[str, Folding]) -> So
             cost = cost + _between(before, folding[before.name], shape, folding[shape.name])
         costs[shape.name] = cost
         before = shape
+    matrices = {s.name: (s, folding[s.name]) for s in layers if s.kind == shapes.MVAU}
+    apart = sum(weight_blocks({name: one}) for name, one in matrices.items())
+    saved = Resources(bram=weight_blocks(matrices) - apart)
     return Solution(
         folding=dict(folding),
         cycles=chain_cycles(layers, folding),
         cycles_per_image=interval(layers, folding),
         layers=costs,
-        resources=sum(costs.values(), SHELL),
+        resources=sum(costs.values(), SHELL) + saved,
         latency=latency_cycles(layers, folding),
     )
 
