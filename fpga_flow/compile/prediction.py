@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
 from fpga_flow.compile.build import FinnBuild
 from fpga_flow.compile.shapes import Folding, LayerShape
@@ -43,6 +44,9 @@ class Prediction:
 def load_prediction(build: FinnBuild) -> Prediction | None:
     """The prediction of ``build``; None where it has a layer our models do not know.
 
+    Raises:
+        InputError: it is of another version.
+
     Example:
         >>> load_prediction(FinnBuild.load(Path("build"))).cycles["MVAU_rtl_0"]  # doctest: +SKIP
         4704
@@ -50,7 +54,13 @@ def load_prediction(build: FinnBuild) -> Prediction | None:
     path = build.folder / PREDICTION
     if not path.exists():
         return None
-    record = read_json(path)
+    try:
+        return _prediction(read_json(path))
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{path} is not of this version ({e}). Run `divqat compile` again.") from e
+
+
+def _prediction(record: dict[str, Any]) -> Prediction:
     return Prediction(
         shapes=tuple(LayerShape(**_plain(shape)) for shape in record["shapes"]),
         folding=MappingProxyType({n: Folding(**one) for n, one in record["folding"].items()}),
