@@ -191,7 +191,7 @@ def fastest(layers: Sequence[LayerShape], within: Resources, at_least_cycles: in
         CheckFailedError: not even the slowest folding fits.
     """
     slow = evaluate(layers, {shape.name: Folding() for shape in layers}).cycles_per_image
-    found = cheapest(layers, slow, within)
+    found = _slowest_that_fits(layers, slow, within, at_least_cycles)
     low, high = max(1, at_least_cycles), found.cycles_per_image
     while high - low > max(1, low // 100):
         middle = round(math.sqrt(low * high))
@@ -202,6 +202,21 @@ def fastest(layers: Sequence[LayerShape], within: Resources, at_least_cycles: in
         else:
             high = found.cycles_per_image
     return found
+
+
+def _slowest_that_fits(
+    layers: Sequence[LayerShape], slow: int, within: Resources, least: int
+) -> Solution:
+    """Where the search starts: deep, narrow memories of a slow folding can waste block RAM."""
+    while True:
+        try:
+            return cheapest(layers, slow, within)
+        except CheckFailedError:
+            if slow // 2 < least or not any(s.kind == shapes.MVAU for s in layers):
+                raise
+            slow //= 2
+        except InputError:
+            return cheapest(layers, 2 * slow, within)
 
 
 def _own_cost(shape: LayerShape, folding: Folding) -> Resources:
