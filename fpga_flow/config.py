@@ -158,7 +158,7 @@ class SimulateSection(Section):
     engine: EngineName = "integer"
     inputs: Count = 1000
     rtl_inputs: Annotated[int, Field(ge=0)] = 1000
-    netlist_inputs: Annotated[int, Field(ge=0)] = 20
+    netlist_inputs: Annotated[int, Field(ge=0)] = 100
     chip_inputs: Annotated[int, Field(ge=0)] = 5
 
 

@@ -180,7 +180,7 @@ def _before(checks: bool) -> dict[str, list[str]]:
 
 def _after(checks: bool, steps: tuple[str, ...]) -> dict[str, list[str]]:
     injected = {
-        "step_qonnx_to_finn": [_STEPS + "step_ties_to_even"],
+        "step_qonnx_to_finn": [_STEPS + "step_ties_to_even", _STEPS + "step_room_for_signs"],
         "step_streamline": [_STEPS + "step_exact_thresholds", _STEPS + "step_integer_output"],
     }
     if "step_make_driver" in steps:

@@ -44,6 +44,7 @@ def size_fifos(
     slack: float = 0.005,
     images: int = 6,
     smallest: int = 2,
+    deepest: int = 256,
 ) -> FifoSizing:
     """Find small FIFOs that keep the design's speed.
 
@@ -54,9 +55,11 @@ def size_fifos(
 
     Args:
         design: of style "portable".
-        slack: fraction by which the initiation interval may exceed that of unlimited FIFOs.
+        slack: fraction by which the initiation interval may exceed that of the deepest FIFOs.
         images: simulated in a trial, at least 4: the interval is that of the second half.
         smallest: 2, or 0 to try wires in place of FIFOs (less logic, longer paths).
+        deepest: a power of two from 2 to 4096. Deeper ones cost block RAM by the dozen for the
+            last per cents of speed; ``unlimited_cycles`` tells how many.
 
     Returns:
         depths and intervals. ``restitch(design, folder, fifo_depths=sizing.depths)`` takes them.
@@ -78,12 +81,14 @@ def size_fifos(
         )
     if images < 4 or smallest not in (0, 2) or slack < 0:
         raise InputError("size_fifos needs images >= 4, smallest 0 or 2, and slack >= 0.")
+    if deepest not in [2**k for k in range(1, _BITS + 1)]:
+        raise InputError(f"deepest must be a power of two from 2 to {2**_BITS}, not {deepest!r}.")
     with tempfile.TemporaryDirectory(prefix="divqat-fifos-") as folder:
         # Every place that can have a FIFO gets one.
         full = restitch(design, Path(folder) / "design", fifo_depths=2)
         simulation = Simulation(full, _compiled(full))
         try:
-            return _Search(full, simulation, images, smallest).run(slack)
+            return _Search(full, simulation, images, smallest, deepest).run(slack)
         finally:
             simulation.close()
 
@@ -110,12 +115,15 @@ def _fifos(design: Design) -> list[Node]:
 
 
 class _Search:
-    def __init__(self, design: Design, simulation: Simulation, images: int, smallest: int) -> None:
+    def __init__(
+        self, design: Design, simulation: Simulation, images: int, smallest: int, deepest: int
+    ) -> None:
         self._simulation = simulation
         self._fifos = _fifos(design)
         self._index = [k for k, node in enumerate(design.nodes) if node.op == _FIFO]
         self._beats = np.zeros((images, design.input.beats, design.input.bytes), np.uint8)
-        self._candidates = ([0] if smallest == 0 else []) + [2**k for k in range(1, _BITS + 1)]
+        rings = [2**k for k in range(1, deepest.bit_length())]
+        self._candidates = ([0] if smallest == 0 else []) + rings
         self._simulations = 0
 
     def run(self, slack: float) -> FifoSizing:
@@ -124,12 +132,14 @@ class _Search:
             raise CheckFailedError(
                 "the design hangs with FIFOs of any depth: `divqat check --bisect` says where."
             )
-        best = timing(unlimited).interval_cycles
-        allowed = best * (1 + slack)
+        deepest = self._try([self._candidates[-1]] * len(self._fifos))
+        allowed = timing(deepest).interval_cycles * (1 + slack)
         # What a FIFO never held, it does not need. One more candidate up: a ring holds one more
         # than its depth, two registers do not.
         depths = [
-            next(c for c in self._candidates if c >= min(unlimited.taps[k].most, 2**_BITS))
+            next(
+                c for c in self._candidates if c >= min(deepest.taps[k].most, self._candidates[-1])
+            )
             for k in self._index
         ]
         least = [self._candidates[0]] * len(depths)
@@ -149,7 +159,7 @@ class _Search:
         return FifoSizing(
             depths={node.name: depth for node, depth in zip(self._fifos, depths, strict=True)},
             interval_cycles=timing(final).interval_cycles,
-            unlimited_cycles=best,
+            unlimited_cycles=timing(unlimited).interval_cycles,
             bits=sum(
                 depth * node.output.lanes * node.output.bits
                 for node, depth in zip(self._fifos, depths, strict=True)

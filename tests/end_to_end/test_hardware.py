@@ -89,34 +89,21 @@ def test_logits_are_equal_to_the_last_bit(run):
         assert np.array_equal(load_engine(path, engine).predict(images), expected)
 
 
-def test_a_flipped_weight_is_found_in_its_layer(run, tmp_path):
+def test_flipped_weights_are_found_in_their_layer(run, tmp_path):
     onnx, built = run / "export" / "qat.onnx", tmp_path / "built"
     shutil.copytree(run / "compile" / "qat", built)
     sound = divqat("check", onnx, "--bisect", "--built", built, "--inputs", "8", "--json")
     assert sound.returncode == 0, sound.stderr
     assert json.loads(sound.stdout)["bisection"]["fault"] is None
     weights = built / "design" / "MVAU_rtl_1_weights.dat"
-    word, *others = weights.read_text().split("\n")
-    weights.write_text("\n".join([f"{int(word, 16) ^ 0b10:x}", *others]))
+    # One bit of the first weight of every word: a single one may change no activation.
+    words = weights.read_text().split()
+    weights.write_text("\n".join(f"{int(word, 16) ^ 0b10:x}" for word in words))
     broken = divqat("check", onnx, "--bisect", "--built", built, "--inputs", "8", "--json")
     assert broken.returncode == 1, broken.stderr
     fault = json.loads(broken.stdout)["bisection"]["fault"]
     assert fault["rung"] == "RTL"
     assert fault["nodes"][0].startswith("MVAU_rtl_1")
-
-
-def test_what_does_not_fit_is_exit_code_1_with_a_folding_that_would(run, tmp_path):
-    settings = ("--set", "compile.fill=1", "--set", "compile.clock_ns=4")
-    out = tmp_path / "fast"
-    result = divqat("compile", run / "export" / "qat.onnx", "--out", out, *settings)
-    assert result.returncode == 0, result.stderr
-    # At 250 MHz nothing on this device meets its clock.
-    result = divqat(
-        "compile", run / "export" / "qat.onnx", "--out", out, "--target", "ecp5-12f", *settings
-    )
-    assert result.returncode == 1, result.stderr
-    assert "largest layer is" in result.stderr
-    assert (out / "bitstream-failed").is_dir()
 
 
 def test_a_board_without_vivado_is_exit_code_3_and_keeps_what_was_made(run, tmp_path):
