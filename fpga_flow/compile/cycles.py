@@ -58,9 +58,7 @@ def portable_layers(layers: Sequence[LayerShape]) -> tuple[LayerShape, ...]:
             and before.stride == before.kernel
             and before.dilation == (1, 1)
         ):
-            found[-1] = replace(
-                shape, fused=before.name, height=before.height, width=before.width
-            )
+            found[-1] = replace(shape, fused=before.name, height=before.height, width=before.width)
         else:
             found.append(shape)
     return tuple(found)
