@@ -22,7 +22,8 @@ from fpga_flow.rundir import RunDirectory
 from fpga_flow.simulate.layers import measure_layers
 from fpga_flow.simulate.rtl import RtlEngine
 
-_SIMULATED_IMAGES = 2000
+# Cycles simulated to measure the speed: seconds to a minute, whatever the network.
+_SIMULATED_CYCLES = 40_000_000
 Record = dict[str, Any]
 
 
@@ -170,9 +171,11 @@ def _worst(layers: Sequence[Record], key: str) -> float:
 
 def _simulation(design: Design) -> Record:
     """Images a second in Verilator, warm: one process a core."""
-    images = np.random.default_rng(0).random((_SIMULATED_IMAGES, *design.input_shape), np.float32)
+    slowest = max(node.finn_cycles for node in design.nodes)
+    count = min(max(_SIMULATED_CYCLES // slowest, 64), 10_000)
+    images = np.random.default_rng(0).random((count, *design.input_shape), np.float32)
     with RtlEngine(design) as engine:
-        engine.accumulators(images[:8])
+        engine.accumulators(images[:64])
         start = time.perf_counter()
         engine.accumulators(images)
         seconds = time.perf_counter() - start

@@ -67,7 +67,10 @@ def test_the_results_are_of_schema_1_and_every_engine_agrees(whole):
     assert all(row["mismatches"] == 0 and row["inputs"] >= 50 for row in found["equivalence"])
     assert {row["victim"] for row in found["attacks"]} == {"float", "qat", "divqat"}
     assert {row["engine"] for row in found["attacks"] if row["victim"] != "float"} == {"integer"}
-    assert [row["variant"] for row in found["hardware"]] == ["qat"]
+    tools = [(row["variant"], row["stage"], row["tool"].split()[0]) for row in found["hardware"]]
+    assert tools == [("qat", "estimate", "finn-plus"), ("qat", "estimate", "divqat")]
+    stitched = {row["b"]: row["inputs"] for row in found["equivalence"] if row["a"] == "integer"}
+    assert stitched["rtl"] == stitched["rtl with stalls"] == 1000
     assert {stage["status"] for stage in found["run"]["stages"].values()} == {"done"}
 
 
