@@ -126,7 +126,8 @@ def _layers(record: Record) -> list[str]:
         "| Layer | RTL simulation | predicted | FINN's estimate |",
         "|---|---|---|---|",
         *(
-            f"| {row['name']} | {row['measured']:,} | {row['predicted']:,} | {row['finn']:,} |"
+            f"| {row['name']} | {row['measured']:,} | {row['predicted']:,} | "
+            f"{'–' if row['finn'] is None else format(row['finn'], ',')} |"
             for row in record["cycles"]["layers"]
         ),
         "",
@@ -151,7 +152,7 @@ def _cycles(build: FinnBuild, design: Design) -> Record:
             "name": name,
             "measured": measured[name],
             "predicted": predicted[name],
-            "finn": finn[name],
+            "finn": finn[name] or None,  # FINN estimates no cycles of converters
         }
         for name in measured
         if name in predicted
@@ -165,8 +166,9 @@ def _cycles(build: FinnBuild, design: Design) -> Record:
 
 
 def _worst(layers: Sequence[Record], key: str) -> float:
-    """The largest relative error of a layer's cycles."""
-    return max((abs(row[key] / row["measured"] - 1) for row in layers), default=0.0)
+    """The largest relative error of a layer's cycles, where there is a figure."""
+    errors = [abs(row[key] / row["measured"] - 1) for row in layers if row[key] is not None]
+    return max(errors, default=0.0)
 
 
 def _simulation(design: Design) -> Record:
