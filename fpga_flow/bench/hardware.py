@@ -23,7 +23,7 @@ from fpga_flow.simulate.layers import measure_layers
 from fpga_flow.simulate.rtl import RtlEngine
 
 # Cycles simulated to measure the speed: seconds to a minute, whatever the network.
-_SIMULATED_CYCLES = 40_000_000
+_SIMULATED_CYCLES = 5_000_000
 Record = dict[str, Any]
 
 
