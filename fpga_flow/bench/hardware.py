@@ -84,7 +84,8 @@ def table(records: Sequence[Record]) -> str:
         "Made by `divqat bench hardware` from the JSON files beside it; each says versions and "
         "all figures. Trained networks, one seed. LUT, FF, block RAM and Fmax are nextpnr's for "
         "an LFE5U-85F-6 after place and route; nothing ran on a board. Seconds are of a shared "
-        "2-core machine. Accuracy is of test data, by the engine named.",
+        "2-core machine. Accuracy is of test data, by the engine named. FINN's estimates of cycles "
+        "are of FINN's modules: pools, and thresholds behind slow layers, are ours here.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",

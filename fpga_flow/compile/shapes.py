@@ -70,6 +70,8 @@ class LayerShape:
             return self.vectors * self.columns
         if self.kind == POOL and not self.fused:
             return self.vectors * self.taps * self.channels
+        if self.kind == THRESHOLDING:
+            return self.vectors * self.channels
         return self.height * self.width * self.channels
 
     @property

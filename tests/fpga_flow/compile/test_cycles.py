@@ -132,6 +132,12 @@ def test_converters_are_named_after_the_layer_before():
     assert chain_cycles(layers, folding)["pool_dwc"] == 128
 
 
+def test_a_converter_in_front_of_thresholds_moves_every_pixel():
+    layers = portable_layers(chain())
+    folding = {shape.name: Folding() for shape in layers} | {"conv": Folding(pe=2)}
+    assert chain_cycles(layers, folding)["conv_dwc"] == 64 * 8
+
+
 def test_thresholds_behind_a_slow_matrix_are_searched_in_turn():
     layers = portable_layers(chain())
     slow = searched(layers, {shape.name: Folding() for shape in layers})
