@@ -24,7 +24,6 @@ _FINN = (
     "rtl",
     "report",
     "finn.log",
-    "prediction.json",
 )
 _OPEN = ("chip", "bitstream")
 

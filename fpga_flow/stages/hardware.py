@@ -87,7 +87,7 @@ def build_design(folder: Path) -> None:
     """The stitched design of the build in ``folder``, with FIFOs as deep as they need to be.
 
     Writes design/ and speed.json (cycles, simulated). Without Verilator the FIFOs keep their
-    default depth and speed.json is not written.
+    default depth and speed.json is empty.
     """
     from fpga_flow.rtl import generate_design, restitch
 
@@ -98,6 +98,7 @@ def build_design(folder: Path) -> None:
 
         sizing = size_fifos(design)
     except ToolMissingError:
+        write_json(folder / SPEED, {})
         return
     sized = restitch(design, folder / DESIGN, fifo_depths=sizing.depths)
     speed = _speed(sized) | {"fifo_bits": sizing.bits}
@@ -157,7 +158,7 @@ def rows(folder: Path, variant: str, chosen: CompileSection) -> list[Row]:
         from fpga_flow.synthesis import BitstreamReport
         from fpga_flow.synthesis import hardware_rows as bitstream_rows
 
-        speed = read_json(folder / SPEED) if (folder / SPEED).is_file() else {}
+        speed = read_json(folder / SPEED)
         found += bitstream_rows(
             BitstreamReport.load(folder / BITSTREAM),
             variant,

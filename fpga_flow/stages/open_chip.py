@@ -5,9 +5,9 @@ from pathlib import Path
 from fpga_flow.compile import FinnBuild
 from fpga_flow.compile.fitting import fitting_advice
 from fpga_flow.compile.targets import OpenTarget
-from fpga_flow.host.chip import Chip, write_chip
+from fpga_flow.host.chip import write_chip
 from fpga_flow.rtl import Design
-from fpga_flow.synthesis import ChipSources, Shortfall, build_bitstream
+from fpga_flow.synthesis import Shortfall, build_bitstream
 
 CHIP = "chip"
 
@@ -25,16 +25,4 @@ def build_open_chip(folder: Path, device: OpenTarget, interface: str, clock_mhz:
     def advice(short: Shortfall) -> str | None:
         return fitting_advice(build, device, short.over, folder) if short.over else None
 
-    build_bitstream(design, device, folder / "bitstream", chip=sources(chip), advice=advice)
-
-
-def sources(chip: Chip) -> ChipSources:
-    """What synthesis needs of a chip."""
-    return ChipSources(
-        name=f"{chip.interface}, {chip.board}",
-        folder=chip.folder,
-        top=chip.top,
-        sources=chip.sources,
-        constraints=chip.constraints,
-        clock_mhz=chip.clock_mhz,
-    )
+    build_bitstream(design, device, folder / "bitstream", chip=chip.for_synthesis(), advice=advice)
