@@ -21,10 +21,10 @@ from typing import Literal
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from fpga_flow.bench.extraction.cells import read_cell, run_cell, write_cell
-from fpga_flow.bench.extraction.locks import LockedError, locked
 from fpga_flow.bench.extraction.specs import CellSpec
 from fpga_flow.bench.extraction.victims import OutOfTimeError, VictimStore
 from fpga_flow.errors import explain
+from fpga_flow.locks import LockedError, locked
 
 State = Literal["done", "elsewhere", "out of time", "failed"]
 Log = Callable[[str], None]
@@ -36,7 +36,7 @@ class Place:
 
     Attributes:
         results: folder with the cells' JSON in ``cells/``.
-        work: folder of victims, checkpoints and locks.
+        work: folder of victims, checkpoints, clones and locks.
         root: data folder; None: the cache.
         deadline: ``time.time()`` after which nothing new begins; None: never.
     """
@@ -157,7 +157,7 @@ def work(cell: CellSpec, place: Place) -> Outcome:
         with locked(place.work / "locks" / f"cell-{cell.key[:16]}", wait=False):
             if read_cell(place.results, cell) is not None:
                 return outcome("elsewhere", "already done by another runner")
-            result = run_cell(cell, store)
+            result = run_cell(cell, store, place.work / "clones")
             write_cell(place.results, cell, result)
     except LockedError:
         return outcome("elsewhere", "another runner is at it")

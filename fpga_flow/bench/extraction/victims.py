@@ -37,9 +37,9 @@ from divqat_brevitas.training import (
     train,
 )
 from divqat_brevitas.training.trainer import Criterion, Data, PlainLoss
-from fpga_flow.bench.extraction.locks import locked
 from fpga_flow.bench.extraction.specs import VictimSpec
 from fpga_flow.defender import Defender
+from fpga_flow.locks import locked
 from fpga_flow.rundir import versions
 
 _CALIBRATION_IMAGES = 500

@@ -15,11 +15,11 @@ from divqat_brevitas.files import read_json, write_json
 from fpga_flow.bench.extraction import again, runner
 from fpga_flow.bench.extraction.again import prediction_interval, repeat
 from fpga_flow.bench.extraction.cells import cell_file, read_cell
-from fpga_flow.bench.extraction.locks import LockedError, locked
 from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.runner import Place, run
 from fpga_flow.bench.extraction.victims import OutOfTimeError
 from fpga_flow.cli import main
+from fpga_flow.locks import LockedError, locked
 
 CELLS = plan("mini")[:4]
 
@@ -34,7 +34,7 @@ def ran(monkeypatch):
     """Cells that run at once; gives the names of those that did."""
     names: list[str] = []
 
-    def run_cell(spec, store):
+    def run_cell(spec, store, clones=None):
         names.append(spec.name)
         return {"key": spec.key, "clone_accuracy": 0.5, "victim_accuracy": 0.9}
 
@@ -93,7 +93,7 @@ def test_nothing_begins_after_the_deadline(place, ran):
 
 
 def test_training_stops_in_time_and_is_no_failure(place, monkeypatch):
-    def run_cell(spec, store):
+    def run_cell(spec, store, clones=None):
         raise OutOfTimeError("stopped")
 
     monkeypatch.setattr(runner, "run_cell", run_cell)
@@ -104,7 +104,7 @@ def test_training_stops_in_time_and_is_no_failure(place, monkeypatch):
 def test_one_failure_costs_no_other_cell(place, ran, monkeypatch):
     fine = runner.run_cell
 
-    def run_cell(spec, store):
+    def run_cell(spec, store, clones=None):
         if spec == CELLS[0]:
             raise InputError("the pool is gone.")
         return fine(spec, store)
@@ -121,7 +121,7 @@ import sys, time
 from pathlib import Path
 from fpga_flow.bench.extraction import runner
 from fpga_flow.bench.extraction.plan import plan
-def run_cell(spec, store):
+def run_cell(spec, store, clones=None):
     if spec == plan("mini")[1]:
         print("hanging", flush=True)
         time.sleep(600)
