@@ -169,7 +169,9 @@ def needs_shadow(learner: str) -> bool:
     return any(entry.needs_shadow and name in parts for name, entry in LEARNERS.items())
 
 
-def _learner(theft: Theft, shadow: ShadowPairs | None) -> Learner:
+def _learner(
+    theft: Theft, shadow: ShadowPairs | None = None, remember: Path | None = None
+) -> Learner:
     return make_learner(
         theft.learner,
         surrogate=theft.surrogate,
@@ -177,6 +179,7 @@ def _learner(theft: Theft, shadow: ShadowPairs | None) -> Learner:
         training=SurrogateTraining(precision=theft.precision),
         shadow=shadow,
         seed=theft.seed,
+        remember=remember,
     )
 
 
@@ -257,6 +260,7 @@ def steal(
     *,
     defence: Defence | None = None,
     shadow: ShadowPairs | None = None,
+    remember: Path | None = None,
 ) -> Loot:
     """Carry a theft out on a fresh victim that ``predictor`` answers for.
 
@@ -266,11 +270,12 @@ def steal(
         supplied: what the thief starts from.
         defence: the one that ``theft`` names, where it needs material; None: made from its name.
         shadow: pairs for learners that need them.
+        remember: folder of clones trained before; saves training the same one again.
 
     Raises:
         InputError: names or material that do not fit.
     """
-    learner = _learner(theft, shadow)
+    learner = _learner(theft, shadow, remember)
     thief = make_attack(theft.attack, learner, theft.seed)
     watched = _Watched(predictor)
     applied = make_defence(theft.defence, seed=theft.seed) if defence is None else defence

@@ -15,6 +15,7 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Answers, to_float
+from divqat_brevitas.extraction.remembered import keep, recall, training_key
 from divqat_brevitas.extraction.surrogates import SURROGATES, build_surrogate, load_initial
 from divqat_brevitas.extraction.training import Epoch, SurrogateTraining, train_surrogate
 from divqat_brevitas.extraction.treatments import make_treatment, treat
@@ -115,6 +116,8 @@ class PlainLearner:
         training: how it is trained.
         init: safetensors file with the weights of an equal network to start from, all but the
             classifying layer's; None starts from random weights.
+        remember: folder of trained clones: one trained before in the same way is read from there
+            and not trained again. It is no part of the learner's settings, for it changes no bit.
 
     Raises:
         InputError: an unknown name, or no epoch.
@@ -132,6 +135,7 @@ class PlainLearner:
     epochs: int = 20
     training: SurrogateTraining = field(default_factory=SurrogateTraining)
     init: Path | None = None
+    remember: Path | None = None
 
     def __post_init__(self) -> None:
         if self.surrogate not in SURROGATES:
@@ -147,8 +151,10 @@ class PlainLearner:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All of the arguments."""
-        return asdict(self) | {"init": None if self.init is None else str(self.init)}
+        """All of the arguments that the clone depends on."""
+        about = asdict(self) | {"init": None if self.init is None else str(self.init)}
+        del about["remember"]
+        return about
 
     def learn(
         self,
@@ -174,13 +180,29 @@ class PlainLearner:
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> list[Epoch]:
-        """Train a given clone in place on the treated answers; gives the history."""
-        return train_surrogate(
-            clone,
-            to_float(np.asarray(answered.images)),
-            treat(answered.answers, self.treatment),
-            epochs=self.epochs,
-            seed=seed,
-            settings=self.training,
-            on_epoch=on_epoch,
-        )
+        """Train a given clone in place on the treated answers; gives the history.
+
+        ``on_epoch`` is not called for a clone that was trained before.
+        """
+        images = to_float(np.asarray(answered.images))
+        targets = treat(answered.answers, self.treatment)
+
+        def trained() -> list[Epoch]:
+            return train_surrogate(
+                clone,
+                images,
+                targets,
+                epochs=self.epochs,
+                seed=seed,
+                settings=self.training,
+                on_epoch=on_epoch,
+            )
+
+        if self.remember is None:
+            return trained()
+        key = training_key(clone, images, targets, self.epochs, seed, self.training)
+        history = recall(self.remember, key, clone)
+        if history is None:
+            history = trained()
+            keep(self.remember, key, clone, history)
+        return history

@@ -7,6 +7,7 @@ is before "soft". Results name the learner under "treatment" by the same name.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.learner import Learner, PlainLearner
@@ -28,6 +29,7 @@ class _Recipe:
     training: SurrogateTraining
     shadow: ShadowPairs | None
     seed: int
+    remember: Path | None = None
 
     def plain(self, treatment: str = "soft") -> PlainLearner:
         return PlainLearner(
@@ -35,6 +37,7 @@ class _Recipe:
             treatment=treatment,
             epochs=self.epochs,
             training=self.training,
+            remember=self.remember,
         )
 
     def pairs(self, name: str) -> ShadowPairs:
@@ -146,6 +149,7 @@ def make_learner(
     *,
     shadow: ShadowPairs | None = None,
     seed: int = 0,
+    remember: Path | None = None,
 ) -> Learner:
     """The learner called ``name``.
 
@@ -156,6 +160,7 @@ def make_learner(
         training: how it is trained.
         shadow: pairs that "recovery" and "bayes" are fitted on.
         seed: of that fit.
+        remember: folder of clones trained before, see :class:`PlainLearner`.
 
     Raises:
         InputError: unknown name, a combination that does not exist, or shadow pairs missing.
@@ -164,7 +169,7 @@ def make_learner(
         >>> make_learner("filtered-argmax", surrogate="compact").name
         'filtered-argmax'
     """
-    recipe = _Recipe(surrogate, epochs, training or SurrogateTraining(), shadow, seed)
+    recipe = _Recipe(surrogate, epochs, training or SurrogateTraining(), shadow, seed, remember)
     return _make(name, recipe, name)
 
 

@@ -51,8 +51,13 @@ def write_cell(folder: Path, spec: CellSpec, cell: Cell) -> None:
     write_json(cell_file(folder, spec), cell)
 
 
-def run_cell(spec: CellSpec, store: VictimStore) -> Cell:
+def run_cell(spec: CellSpec, store: VictimStore, clones: Path | None = None) -> Cell:
     """Run a cell; its victim is trained now if it is not there.
+
+    Args:
+        spec: the cell.
+        store: of victims.
+        clones: folder of clones trained before; None trains this cell's anew, whatever there is.
 
     Raises:
         InputError: a name or material that is not there.
@@ -78,7 +83,7 @@ def run_cell(spec: CellSpec, store: VictimStore) -> Cell:
         shadow_pairs(spec.victim, known, supplied, store) if needs_shadow(how.learner) else None
     )
     defence = defender.defence(known.defence, seed=how.seed)
-    loot = steal(how, robbed.predictor, supplied, defence=defence, shadow=shadow)
+    loot = steal(how, robbed.predictor, supplied, defence=defence, shadow=shadow, remember=clones)
     return {
         "schema": SCHEMA,
         "name": spec.name,

@@ -92,6 +92,20 @@ def test_nothing_begins_after_the_deadline(place, ran):
     assert (summary.done, len(summary.left), ran) == ([], len(CELLS), [])
 
 
+def test_clones_are_remembered_between_cells_but_not_for_a_repeat(place, ran, monkeypatch):
+    fine, given = runner.run_cell, []
+
+    def run_cell(spec, store, clones=None):
+        given.append(clones)
+        return fine(spec, store)
+
+    for module in (runner, again):
+        monkeypatch.setattr(module, "run_cell", run_cell)
+    run(CELLS[:1], place, log=quiet)
+    again.repeat(CELLS[0].name, CELLS, place)
+    assert given == [place.work / "clones", None]
+
+
 def test_training_stops_in_time_and_is_no_failure(place, monkeypatch):
     def run_cell(spec, store, clones=None):
         raise OutOfTimeError("stopped")

@@ -1,0 +1,86 @@
+"""Clones trained before: the same start, images, targets and settings give the same clone.
+
+A benchmark trains many a clone twice over: labels taken from soft answers are the answers of a
+top-1 interface, and a defence that leaves a pool's answers alone leaves its clone alone. Files are
+found by a hash of everything that training depends on, and checked by a digest when read.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.training import Epoch, SurrogateTraining
+from divqat_brevitas.training.checkpoint import load_weights, save_weights
+
+
+def training_key(
+    clone: nn.Module,
+    images: Images,
+    targets: Answers,
+    epochs: int,
+    seed: int,
+    settings: SurrogateTraining,
+) -> str:
+    """SHA-256 of what the result of ``train_surrogate`` depends on.
+
+    Args:
+        clone: as training finds it; its classes, weights and buffers count.
+        images: float32 (N, C, H, W).
+        targets: float32 (N, classes).
+        epochs: of training.
+        seed: of training.
+        settings: of training.
+    """
+    about = {
+        "network": repr(clone),
+        "epochs": epochs,
+        "seed": seed,
+        "settings": asdict(settings),
+        "shapes": [list(images.shape), list(targets.shape)],
+        # Sums are taken in another order by other versions and numbers of threads.
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in clone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    for array in (images, targets):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def recall(folder: Path, key: str, clone: nn.Module) -> list[Epoch] | None:
+    """Load a clone's trained weights into it, in eval mode; gives the history of its training.
+
+    None where no clone of that key is in ``folder``. A file that was altered or cut off counts as
+    none: it is written anew.
+    """
+    path = _file(folder, key)
+    if not path.is_file():
+        return None
+    try:
+        record = load_weights(path, clone)
+    except InputError:
+        return None
+    clone.eval()
+    history: list[Epoch] = record["history"]
+    return history
+
+
+def keep(folder: Path, key: str, clone: nn.Module, history: list[Epoch]) -> None:
+    """Write a trained clone, whole or not at all."""
+    path = _file(folder, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(path, clone, {"key": key, "history": history})
+
+
+def _file(folder: Path, key: str) -> Path:
+    return Path(folder) / key[:2] / f"{key[:32]}.safetensors"
