@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from fpga_flow.report.figures import Chart
-from fpga_flow.report.markup import Markup, element, number, text
+from fpga_flow.report.charts import Chart
+from fpga_flow.report.markup import Markup, element, number, table, text
 from fpga_flow.report.text import percent
 
 
@@ -20,11 +20,19 @@ def note(sentence: str) -> Markup:
 def charts(found: Iterable[Chart | None]) -> Markup:
     """Charts side by side where there is room; nothing where there is none."""
     drawn = [
-        element("figure", element("figcaption", chart.title), Markup(chart.svg))
+        element("figure", element("figcaption", chart.title), Markup(chart.svg), _numbers(chart))
         for chart in found
         if chart is not None
     ]
     return element("div", *drawn, class_="charts") if drawn else text("")
+
+
+def _numbers(chart: Chart) -> Markup:
+    """The numbers of a chart, for those who cannot see it and those who want them."""
+    if chart.numbers is None:
+        return text("")
+    caption = f"{chart.title}: numbers"
+    return folded("Numbers", table(caption, chart.numbers.head, chart.numbers.rows))
 
 
 def folded(title: str, *content: Markup) -> Markup:

@@ -1,43 +1,11 @@
-"""The report's charts, as inline SVG strings.
+"""The report's charts: which numbers of the results each one draws."""
 
-Colour is never the only sign: every series also has its own marker, line style or hatch.
-Matplotlib is imported when a chart is drawn.
-"""
+from collections.abc import Iterable, Sequence
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from divqat_brevitas.errors import ToolMissingError
-from fpga_flow.report import svg
 from fpga_flow.report.analysis import Spread, deployed, variants, victim_spread, worst_case
+from fpga_flow.report.charts import Chart, Series, bar_chart, line_chart
 from fpga_flow.report.schema import AttackRow, LayerCells, LayerEstimate, LayerRow, Results
-from fpga_flow.report.text import printable
 from fpga_flow.report.words import POOLS
-
-MARKERS = "osD^vPX*"
-_LINES = ("-", "--", "-.", ":")
-_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx")
-_WIDTH, _HEIGHT = 5.2, 3.3  # inches at 72 units: read well at half a page and on a telephone
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart: what a page needs to place it."""
-
-    name: str
-    title: str
-    svg: str
-
-
-@dataclass(frozen=True)
-class Series:
-    """Points of one line: x, the mean over seeds, and the seeds' spread where there are several."""
-
-    label: str
-    colour: int
-    x: Sequence[float]
-    spread: Sequence[Spread]
 
 
 def victim_accuracy(results: Results) -> Chart | None:
@@ -59,7 +27,7 @@ def victim_accuracy(results: Results) -> Chart | None:
         "victims",
         "Victims' test accuracy",
         f"Test accuracy in torch: {said}.",
-        [_short(name, 12) for name in names],
+        names,
         {
             label: [value and value.scaled(100) for value in values]
             for label, values in series.items()
@@ -67,6 +35,7 @@ def victim_accuracy(results: Results) -> Chart | None:
         "test accuracy, %",
         limits=(0, 109),
         label_bars=True,
+        longest=12,
     )
 
 
@@ -156,7 +125,7 @@ def layer_charts(variant: str, number: int, rows: Sequence[LayerRow]) -> list[Ch
     layers = [row for row in rows if row.weight_bits is not None]
     if not layers:
         return []
-    names = [_short(row.name, 14) for row in layers]
+    names = [row.name for row in layers]
     widths = {
         "weights": [_number(row.weight_bits) for row in layers],
         "activations": [_number(row.activation_bits) for row in layers],
@@ -197,9 +166,10 @@ def hardware_charts(variant: str, number: int, rows: Sequence[LayerEstimate]) ->
                     f"{key}-{number}",
                     f"Estimated {unit}, {variant}",
                     f"{unit} by layer: {_said(rows, key)}.",
-                    [_short(row.name, 18) for row in rows],
+                    [row.name for row in rows],
                     {unit: values},
                     unit,
+                    longest=18,
                 )
             )
     return charts
@@ -215,153 +185,12 @@ def cell_charts(variant: str, number: int, rows: Sequence[LayerCells]) -> list[C
             f"cells-{number}",
             f"Look-up tables by layer after synthesis, {variant}",
             f"Look-up tables by layer: {_said(layers, 'lut')}.",
-            [_short(row.name, 18) for row in layers],
+            [row.name for row in layers],
             {"look-up tables": [_number(row.lut) for row in layers]},
             "look-up tables",
+            longest=18,
         )
     ]
-
-
-def bar_chart(
-    name: str,
-    title: str,
-    description: str,
-    groups: Sequence[str],
-    series: Mapping[str, Sequence[Spread | None]],
-    unit: str,
-    limits: tuple[float, float] | None = None,
-    label_bars: bool = False,
-    colours: Sequence[int] | None = None,
-) -> Chart:
-    """Grouped bars from zero; whiskers show the spread over seeds.
-
-    ``colours`` numbers the series' colours as :class:`Series` does; without it they count from 1.
-    """
-    numbers = colours or range(1, len(series) + 1)
-
-    def draw(axes: Any) -> None:
-        width = 0.8 / len(series)
-        for index, (label, values) in enumerate(series.items()):
-            found = [(at, value) for at, value in enumerate(values) if value is not None]
-            at = [place + (index - (len(series) - 1) / 2) * width for place, _ in found]
-            hatch = _HATCHES[index % len(_HATCHES)]
-            bars = axes.bar(
-                at,
-                [value.mean for _, value in found],
-                width * 0.92,
-                label=label,
-                facecolor=svg.COLOURS["surface" if hatch else f"series-{numbers[index] % 8}"],
-                edgecolor=svg.COLOURS[f"series-{numbers[index] % 8}"],
-                hatch=hatch,
-                yerr=whiskers([value for _, value in found]),
-                error_kw={"ecolor": svg.COLOURS["ink"], "capsize": 3, "elinewidth": 1.2},
-            )
-            if label_bars:
-                axes.bar_label(bars, fmt="{:.1f}", fontsize=9, padding=2)
-        crowded = len(groups) > 6 or any(len(group) > 12 for group in groups)
-        angle = 0 if not crowded else 40 if len(groups) <= 12 else 90
-        axes.set_xticks(
-            range(len(groups)),
-            groups,
-            rotation=angle,
-            ha="right" if angle else "center",
-            va="center" if angle == 90 else "top",
-            rotation_mode="anchor" if angle else None,
-            fontsize=min(10.5, 260 / max(len(groups), 1)),
-        )
-        axes.set_xlim(-0.6, len(groups) - 0.4)
-        axes.set_ylabel(unit)
-        axes.grid(axis="y")
-        if limits:
-            axes.set_ylim(*limits)
-        if len(series) > 1:
-            axes.figure.legend(loc="outside upper left", ncols=min(len(series), 3))
-
-    return chart(name, title, description, draw)
-
-
-def line_chart(
-    name: str,
-    title: str,
-    description: str,
-    lines: Sequence[Series],
-    x_label: str,
-    y_label: str,
-    band: Spread | None = None,
-    floor: float | None = None,
-) -> Chart:
-    """Lines with markers; whiskers show the spread over seeds.
-
-    ``band`` is a range to compare with, ``floor`` what is reached without any query.
-    """
-
-    def draw(axes: Any) -> None:
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-        if band is not None:
-            # Never thinner than can be seen.
-            middle, half = (band.low + band.high) / 2, max((band.high - band.low) / 2, 0.15)
-            axes.axhspan(
-                middle - half,
-                middle + half,
-                facecolor=svg.COLOURS["grid"],
-                label="victims themselves",
-            )
-        if floor is not None:
-            axes.axhline(floor, color=svg.COLOURS["muted"], linestyle=":", label="chance")
-        for line in lines:
-            axes.errorbar(
-                line.x,
-                [value.mean for value in line.spread],
-                yerr=whiskers(line.spread),
-                label=_short(line.label, 14),
-                color=svg.COLOURS[f"series-{line.colour % 8}"],
-                marker=MARKERS[line.colour % len(MARKERS)],
-                linestyle=_LINES[line.colour % len(_LINES)],
-                markersize=5.5 if len(line.x) < 20 else 3,
-                linewidth=1.7,
-                capsize=3,
-            )
-        budgets = sorted({x for line in lines for x in line.x})
-        if len(budgets) <= 5:
-            axes.set_xticks(budgets)
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-        if len(budgets) == 1:
-            axes.set_xlim(budgets[0] - 1, budgets[0] + 1)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.grid(axis="y")
-        axes.figure.legend(loc="outside upper left", ncols=3)
-
-    return chart(name, title, description, draw)
-
-
-def chart(
-    name: str,
-    title: str,
-    description: str,
-    draw: Callable[[Any], None],
-    size: tuple[float, float] = (_WIDTH, _HEIGHT),
-) -> Chart:
-    """A chart that ``draw`` puts on the axes it is given; colours from ``svg.COLOURS`` only.
-
-    Raises:
-        ToolMissingError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise ToolMissingError(
-            "the report's charts need matplotlib, which is not installed. "
-            "Install it with `pip install '.[report]'`."
-        ) from e
-    with rc_context(svg.style()):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.add_subplot())
-        return Chart(name, title, svg.inline(figure, name, title, description))
 
 
 def _ceiling(results: Results, victims: Iterable[str]) -> Spread | None:
@@ -369,15 +198,6 @@ def _ceiling(results: Results, victims: Iterable[str]) -> Spread | None:
     names = set(victims)
     values = tuple(100 * deployed(row) for row in results.victims if row.variant in names)
     return Spread(values) if values else None
-
-
-def whiskers(values: Sequence[Spread]) -> list[list[float]] | None:
-    """Lowest and highest value below and above each mean; None with one value each."""
-    if all(len(value.values) < 2 for value in values):
-        return None
-    # The mean of equal values may lie an ulp outside of them.
-    below = [max(value.mean - value.low, 0.0) for value in values]
-    return [below, [max(value.high - value.mean, 0.0) for value in values]]
 
 
 def _number(value: float | None) -> Spread | None:
@@ -391,10 +211,3 @@ def _shares(values: Sequence[int | None]) -> list[Spread | None]:
 
 def _said(rows: Sequence[LayerRow | LayerEstimate | LayerCells], key: str) -> str:
     return ", ".join(f"{row.name} {getattr(row, key):,g}" for row in rows if getattr(row, key))
-
-
-def _short(text: str, length: int) -> str:
-    """At most ``length`` characters; the end stays, where layers' names have their number."""
-    text = printable(text)
-    head = (length - 1) // 2
-    return text if len(text) <= length else f"{text[:head]}…{text[-(length - 1 - head) :]}"

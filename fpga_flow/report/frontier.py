@@ -1,12 +1,21 @@
 """What protection costs: victim accuracy against the best clone's, every variant tried."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fpga_flow.report import svg
 from fpga_flow.report.analysis import Spread, deployed, variants, victim_spread
+from fpga_flow.report.charts import (
+    MARKERS,
+    Chart,
+    Numbers,
+    Series,
+    bar_chart,
+    chart,
+    line_chart,
+    said,
+    whiskers,
+)
 from fpga_flow.report.contest import ALL_ORACLES, Side, Thief, best, thieves
-from fpga_flow.report.figures import MARKERS, Chart, Series, bar_chart, chart, line_chart, whiskers
 from fpga_flow.report.schema import Results
 from fpga_flow.report.statistics import seed_means
 from fpga_flow.report.text import printable
@@ -46,14 +55,14 @@ def budget_curves(results: Results) -> list[Chart]:
             if found:
                 lines.append(Series(victim, colour, list(found), list(found.values())))
         if lines:
-            said = "; ".join(
+            told = "; ".join(
                 f"{line.label} {line.spread[-1].mean:.1f} % at {line.x[-1]:,}" for line in lines
             )
             charts.append(
                 line_chart(
                     f"budget-{kind}",
                     f"{POOLS[kind]} queries".capitalize(),
-                    f"Best clone over all oracles: {said}.",
+                    f"Best clone over all oracles: {told}.",
                     lines,
                     "query budget",
                     "best clone's accuracy, %",
@@ -84,7 +93,7 @@ def pool_bars(results: Results) -> Chart | None:
             for _, pool in pools
         )
         series[name] = [_spread(thief) if thief else None for thief in thief_of]
-    said = "; ".join(
+    told = "; ".join(
         f"{name} "
         + ", ".join(
             f"{pool} {value.mean:.1f} %"
@@ -96,7 +105,7 @@ def pool_bars(results: Results) -> Chart | None:
     return bar_chart(
         "pools",
         f"By the thief's images, {most:,} queries",
-        f"Best clone by pool: {said}.",
+        f"Best clone by pool: {told}.",
         ["victim's kind" if pool == "in" else pool for _, pool in pools],
         series,
         "best clone's accuracy, %",
@@ -120,7 +129,7 @@ def _points(results: Results, kind: str, budget: int) -> list[_Point]:
 
 
 def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
-    def draw(axes: Any) -> None:
+    def draw(axes: Any, ink: Mapping[str, str]) -> None:
         for victim, colour, own, thief in points:
             clone = _spread(thief)
             name = " / ".join(thief.key[1:5])
@@ -130,7 +139,7 @@ def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
                 xerr=whiskers([own]),
                 yerr=whiskers([clone]),
                 label=printable(f"{victim}: {name} on {thief.key[0]}"),
-                color=svg.COLOURS[f"series-{colour % 8}"],
+                color=ink[f"series-{colour % 8}"],
                 marker=MARKERS[colour % len(MARKERS)],
                 markersize=7,
                 linestyle="none",
@@ -139,21 +148,26 @@ def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
         # Where clone and victim are equal, as far as the points reach.
         low, high = axes.get_xlim()
         axes.autoscale(False)
-        axes.axline((low, low), (high, high), color=svg.COLOURS["grid"], zorder=0)
+        axes.axline((low, low), (high, high), color=ink["grid"], zorder=0)
         axes.set_xlabel("victim's accuracy, %")
         axes.set_ylabel("best clone's accuracy, %")
         axes.grid()
         axes.figure.legend(loc="outside lower left", fontsize=8.5)
 
-    said = "; ".join(
+    numbers = Numbers(
+        ("Victim", "its accuracy, %", "best clone's accuracy, %", "best thief"),
+        [(victim, said(own), said(_spread(thief)), thief.name) for victim, _, own, thief in points],
+    )
+    told = "; ".join(
         f"{victim} {own.mean:.1f} % and {_spread(thief).mean:.1f} % ({thief.name})"
         for victim, _, own, thief in points
     )
     return chart(
         f"frontier-{kind}",
         f"{POOLS[kind].capitalize()} queries, {budget:,}",
-        f"Victim's accuracy and best clone's: {said}.",
+        f"Victim's accuracy and best clone's: {told}.",
         draw,
+        numbers,
         size=(5.2, 3.0 + 0.2 * len(points)),
     )
 

@@ -8,6 +8,7 @@ the only addresses in the file), and every id gets the chart's own prefix.
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from typing import Any
 
 from fpga_flow.report.text import printable
@@ -58,9 +59,9 @@ def inline(figure: Any, name: str, title: str, description: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def style() -> dict[str, object]:
+def style(colours: Mapping[str, str] = COLOURS) -> dict[str, object]:
     """Matplotlib settings for :func:`inline`: real text, stand-in colours, few lines."""
-    ink, muted, grid = COLOURS["ink"], COLOURS["muted"], COLOURS["grid"]
+    ink, muted, grid = colours["ink"], colours["muted"], colours["grid"]
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": "divqat",  # the same chart is the same text

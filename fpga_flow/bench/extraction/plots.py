@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from divqat_brevitas.files import write_text
-from fpga_flow.report.figures import Chart
+from fpga_flow.report.charts import Chart
 from fpga_flow.report.frontier import budget_curves, frontiers
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import printable

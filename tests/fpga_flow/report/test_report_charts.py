@@ -7,8 +7,8 @@ import pytest
 
 from divqat_brevitas.errors import ToolMissingError
 from fpga_flow.report import collect
+from fpga_flow.report.charts import Chart
 from fpga_flow.report.figures import (
-    Chart,
     clone_curves,
     hardware_charts,
     layer_charts,
