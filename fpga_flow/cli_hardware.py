@@ -7,6 +7,7 @@ import click
 
 from fpga_flow.cli_base import Commands, Examples, json_option, print_json
 from fpga_flow.cli_extraction import bench_extraction
+from fpga_flow.cli_speed import bench_speed
 
 if TYPE_CHECKING:
     from fpga_flow.simulate.bisect import Bisection
@@ -82,6 +83,7 @@ def bench() -> None:
 
 
 bench.add_command(bench_extraction)
+bench.add_command(bench_speed)
 
 
 @bench.command(

@@ -1,112 +1,17 @@
 """The training loop: one for all variants, resumable at any epoch with equal results.
 
-SGD with Nesterov momentum, linear warm-up and cosine decay. Everything random comes from
-(seed, epoch), so a run that was killed and continued ends bit-identical to one that was not
-(same machine, same number of threads).
+SGD with Nesterov momentum, linear warm-up and cosine decay.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
-from divqat_brevitas.files import sha256_text
-from divqat_brevitas.inference import device_of, plain
-from divqat_brevitas.training.augment import augmented
-from divqat_brevitas.training.checkpoint import load_tensors, restore, save_tensors
-from divqat_brevitas.training.evaluate import accuracy, to_input
+from divqat_brevitas.training.evaluate import accuracy
 from divqat_brevitas.training.guard import AccuracyGuard
-from divqat_brevitas.training.kernels import PRECISIONS, channels_last, fast_kernels
-
-Data = tuple[Tensor, Tensor]
-Row = dict[str, float]
-
-
-class TrainingDivergedError(CheckFailedError):
-    """The loss became NaN or infinite."""
-
-
-class Criterion(Protocol):
-    """A loss as the trainer calls it; ``DivQATLoss`` is one, ``PlainLoss`` another."""
-
-    terms: dict[str, Tensor]
-    progress: float
-
-    def __call__(self, logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        """Scalar loss of a batch."""
-        ...
-
-    def with_outliers(self, inputs: Tensor, generator: Generator | None = None) -> Tensor:
-        """``inputs``, and behind them whatever else the network is to see in this step."""
-        ...
-
-    def scale_weight(self, factor: float) -> None:
-        """Multiply the weight of what the accuracy guard may weaken."""
-        ...
-
-
-class PlainLoss:
-    """Cross-entropy alone: float training and plain QAT."""
-
-    def __init__(self) -> None:
-        self.terms: dict[str, Tensor] = {}
-        self.progress = 1.0
-
-    def __call__(self, logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        """Cross-entropy; ``inputs`` is not looked at."""
-        loss = F.cross_entropy(logits, labels)
-        self.terms = {"cross_entropy": loss.detach()}
-        return loss
-
-    def with_outliers(self, inputs: Tensor, generator: Generator | None = None) -> Tensor:
-        """``inputs`` alone."""
-        return inputs
-
-    def scale_weight(self, factor: float) -> None:
-        """Nothing to weaken."""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the training data.
-        batch_size: images a step.
-        learning_rate: at its peak, after a warm-up of the first tenth of all steps.
-        weight_decay: on weights; not on biases, batch norm and scales.
-        momentum: Nesterov momentum.
-        clip_norm: gradients are clipped to this norm.
-        augment: "none", "shift" or "flip-shift".
-        seed: of the order of images and the augmentation.
-        precision: of convolutions and linear layers, "float32" or "bfloat16" (faster where the
-            processor has it). Weights, quantizers, batch norm and loss stay float32.
-    """
-
-    epochs: int = 10
-    batch_size: int = 128
-    learning_rate: float = 0.05
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
-    clip_norm: float = 5.0
-    augment: str = "none"
-    seed: int = 0
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)}: it must be above 0.")
-        if self.augment not in ("none", "shift", "flip-shift"):
-            raise InputError(f"augment={self.augment!r}: take none, shift or flip-shift.")
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
+from divqat_brevitas.training.loop import Criterion, Data, Loop, Row, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -160,7 +65,7 @@ def train(
         >>> len(r.history)
         2
     """
-    loop = _Loop(model, criterion, train, settings, name)
+    loop = Loop(model, criterion, train, settings, name)
     extra = guard.extra_epochs if guard is not None else 0
     history = loop.resume(checkpoint)
     while len(history) < settings.epochs + extra:
@@ -180,140 +85,3 @@ def train(
     if guard is not None:
         guard.check(history[-1]["val_accuracy"], name)
     return TrainResult(tuple(history))
-
-
-class _Loop:
-    """Model, optimizer and position of one training."""
-
-    def __init__(
-        self, model: nn.Module, criterion: Criterion, data: Data, settings: TrainSettings, name: str
-    ) -> None:
-        self.model, self.criterion, self.settings, self.name = model, criterion, settings, name
-        self.images, self.labels = data
-        if len(self.images) < 2:
-            raise InputError(f"training {name}: {len(self.images)} images are too few.")
-        self.weight_factor = 1.0
-        if isinstance(criterion, nn.Module):  # its reference sees what the model sees
-            criterion.to(device_of(model))
-        self._make_optimizer()
-
-    def _make_optimizer(self) -> None:
-        s = self.settings
-        scales = {
-            id(p) for n, p in self.model.named_parameters() if n.endswith("scaling_impl.value")
-        }
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        decay = [p for p in self.parameters if p.dim() > 1 and id(p) not in scales]
-        rest = [p for p in self.parameters if p.dim() <= 1 or id(p) in scales]
-        groups: list[dict[str, Any]] = [
-            {"params": decay, "weight_decay": s.weight_decay},
-            {"params": rest},
-        ]
-        self.optimizer = torch.optim.SGD(
-            groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0
-        )
-
-    @property
-    def _ordered(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def weaken(self, factor: float) -> None:
-        self.weight_factor *= factor
-        self.criterion.scale_weight(factor)
-
-    def epoch(self, number: int) -> Row:
-        """One pass over the data; means of the loss terms."""
-        s = self.settings
-        generator = torch.Generator().manual_seed(_mix(s.seed, number))
-        order = torch.randperm(len(self.images), generator=generator)
-        # A last batch of one image has no batch statistics: it joins the one before.
-        batches = list(torch.split(order, s.batch_size))
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        sums: Row = {}
-        device = device_of(self.model)
-        self.model.train()
-        # Layers such as dropout draw from the device's global generator.
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_mix(s.seed, number))
-            for step, index in enumerate(batches):
-                done = (number + step / len(batches)) / s.epochs
-                self.criterion.progress = min(1.0, done)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = s.learning_rate * _rate(done)
-                # Drawn on the CPU, so that every device trains on the same images.
-                x = augmented(to_input(self.images[index]), s.augment, generator)
-                x = channels_last(self.criterion.with_outliers(x, generator)).to(device)
-                with fast_kernels(self.model, s.precision):
-                    logits = plain(self.model(x))
-                loss = self.criterion(logits, self.labels[index].to(device), x)
-                if not math.isfinite(loss.item()):
-                    raise TrainingDivergedError(
-                        f"training {self.name} diverged: the loss is {loss.item()} in epoch "
-                        f"{number + 1}, step {step + 1}. Lower the learning rate "
-                        f"(now {s.learning_rate}) or the divergence weight; the checkpoint of "
-                        "the epoch before is kept."
-                    )
-                self.optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(self.parameters, s.clip_norm)
-                self.optimizer.step()
-                for key, value in (("loss", loss), *self.criterion.terms.items()):
-                    sums[key] = sums.get(key, 0.0) + value.item() * len(index)
-        row = {key: value / len(self.images) for key, value in sums.items() if key != "total"}
-        return {"epoch": number + 1, **row}
-
-    def save(self, path: Path, history: list[Row]) -> None:
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for i, p in enumerate(self._ordered):
-            momentum = self.optimizer.state.get(p, {}).get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{i}"] = momentum
-        record = {
-            "training": self._fingerprint(),
-            "history": history,
-            "weight_factor": self.weight_factor,
-        }
-        save_tensors(path, tensors, record)
-
-    def resume(self, path: Path | None) -> list[Row]:
-        """Continue from a checkpoint where there is one; gives the epochs it has."""
-        if path is None or not path.is_file():
-            return []
-        tensors, record = load_tensors(path)
-        if record.get("training") != self._fingerprint():
-            raise InputError(
-                f"{path} belongs to a training with other settings or data. Delete it to start "
-                "afresh, or restore the settings to continue it."
-            )
-        prefix = "model."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        restore(self.model, state, path)
-        self._make_optimizer()  # loading makes Brevitas renew its scale parameters
-        for i, p in enumerate(self._ordered):
-            if f"momentum.{i}" in tensors:
-                momentum = tensors[f"momentum.{i}"].to(p.device)
-                self.optimizer.state[p]["momentum_buffer"] = momentum
-        self.weaken(record["weight_factor"])
-        history: list[Row] = record["history"]
-        return history
-
-    def _fingerprint(self) -> str:
-        """What the training is, so that another's checkpoint is not continued by mistake."""
-        about: dict[str, Any] = {"settings": asdict(self.settings), "images": len(self.images)}
-        about["criterion"] = getattr(self.criterion, "preset", "plain")
-        about["shapes"] = [list(p.shape) for p in self.parameters]
-        return sha256_text(repr(about))
-
-
-def _mix(seed: int, epoch: int) -> int:
-    return seed * 100_003 + epoch
-
-
-def _rate(done: float) -> float:
-    """Learning-rate factor: linear over the first tenth, a cosine to 0, then 0.05 (recovery)."""
-    if done >= 1:
-        return 0.05
-    if done < 0.1:
-        return done / 0.1 * 0.9 + 0.1
-    return 0.5 * (1 + math.cos(math.pi * (done - 0.1) / 0.9))

@@ -24,7 +24,7 @@ from divqat_brevitas.training import (
     save_weights,
     train,
 )
-from divqat_brevitas.training.trainer import Criterion, Data, PlainLoss
+from divqat_brevitas.training.loop import Criterion, Data, PlainLoss
 from fpga_flow.config import Config
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import (

@@ -25,7 +25,7 @@ from divqat_brevitas.training import (
     train,
 )
 from divqat_brevitas.training.augment import augmented
-from divqat_brevitas.training.trainer import PlainLoss
+from divqat_brevitas.training.loop import PlainLoss
 
 Data = tuple[Tensor, Tensor]
 

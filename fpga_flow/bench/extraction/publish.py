@@ -13,7 +13,8 @@ from fpga_flow.bench.extraction.collect import (
 )
 from fpga_flow.bench.extraction.plots import write_plots
 from fpga_flow.bench.extraction.specs import CellSpec
-from fpga_flow.bench.extraction.tables import block, page, rewrite_block
+from fpga_flow.bench.extraction.tables import block, page
+from fpga_flow.bench.marks import rewrite_block
 
 
 def publish(
@@ -48,6 +49,6 @@ def publish(
     found = documents(read_cells(folder, planned), read_victims(folder))
     write_text(folder / "README.md", page(found, planned))
     if readme is not None:
-        rewrite_block(readme, block(found))
+        rewrite_block(readme, "extraction", block(found))
     written = [folder / "README.md", *([] if readme is None else [readme])]
     return [*written, *write_documents(found, folder), *write_plots(found, folder)]

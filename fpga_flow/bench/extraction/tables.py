@@ -3,11 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.defences import split_target
-from divqat_brevitas.files import write_text
 from fpga_flow.bench.extraction.collect import order_of
 from fpga_flow.bench.extraction.markdown import NONE, cost, difference, percentages, spread, table
 from fpga_flow.bench.extraction.specs import CellSpec
@@ -37,7 +34,6 @@ from fpga_flow.report.statistics import seed_means
 from fpga_flow.report.text import counted
 from fpga_flow.report.words import POOLS
 
-BEGIN, END = "<!-- extraction:begin -->", "<!-- extraction:end -->"
 _INTRODUCTION = (
     "Made from the cells' JSON alone (`cells/`, `victims/`). Accuracies are of test data, in per "
     "cent, as mean ± standard deviation over victim seeds. *Naive*: KnockoffNets, random queries, "
@@ -303,32 +299,6 @@ def block(found: dict[str, Results]) -> str:
                     )
         words += _claims(results, f"{results.dataset.name}: ")
     return "\n".join([*table(head, rows), *words]).rstrip()
-
-
-def rewrite_block(readme: Path, text: str) -> None:
-    """Put ``text`` between the README's two marks.
-
-    Raises:
-        InputError: the marks are not there, once each and in order.
-    """
-    write_text(readme, with_block(readme.read_text(encoding="utf-8"), text, str(readme)))
-
-
-def with_block(page: str, text: str, where: str = "the page") -> str:
-    """``page`` with ``text`` between the marks.
-
-    Raises:
-        InputError: as :func:`rewrite_block`.
-
-    Example:
-        >>> with_block(f"a {BEGIN} old {END} b", "new").count("new")
-        1
-    """
-    before, begin, rest = page.partition(BEGIN)
-    old, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in old + after or END in before + after:
-        raise InputError(f"{where} must hold {BEGIN} and after it {END}, once each.")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 def accuracy(results: Results, victim: str) -> str:

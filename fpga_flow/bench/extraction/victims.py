@@ -36,7 +36,7 @@ from divqat_brevitas.training import (
     save_weights,
     train,
 )
-from divqat_brevitas.training.trainer import Criterion, Data, PlainLoss
+from divqat_brevitas.training.loop import Criterion, Data, PlainLoss
 from fpga_flow.bench.extraction.specs import VictimSpec
 from fpga_flow.defender import Defender
 from fpga_flow.locks import locked

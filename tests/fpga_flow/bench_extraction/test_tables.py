@@ -21,7 +21,8 @@ from fpga_flow.bench.extraction.collect import (
 from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.plots import write_plots
 from fpga_flow.bench.extraction.publish import publish
-from fpga_flow.bench.extraction.tables import BEGIN, END, block, main_table, page, rewrite_block
+from fpga_flow.bench.extraction.tables import block, main_table, page
+from fpga_flow.bench.marks import marks, rewrite_block
 from fpga_flow.report import read
 from fpga_flow.report.claims import claims
 from fpga_flow.report.frontier import frontiers
@@ -29,6 +30,7 @@ from fpga_flow.report.schema import Results
 
 ROOT = Path(__file__).parents[3]
 COMMITTED = ROOT / "benchmarks" / "extraction"
+BEGIN, END = marks("extraction")
 
 
 @pytest.fixture(scope="module")
@@ -209,16 +211,16 @@ def test_plots_are_svg_with_text_in_both_themes(found: dict[str, Results], tmp_p
 def test_block_goes_between_the_marks_only(found: dict[str, Results], tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
-    rewrite_block(readme, block(found))
+    rewrite_block(readme, "extraction", block(found))
     text = readme.read_text("utf-8")
     assert text == f"above\n{BEGIN}\n{block(found)}\n{END}\nbelow\n"
     assert "87.0 ± 0.2 (costs 4.0)" in text
-    rewrite_block(readme, block(found))
+    rewrite_block(readme, "extraction", block(found))
     assert readme.read_text("utf-8") == text
     for broken in ("none", f"{END} {BEGIN}", f"{BEGIN} {END} {BEGIN}"):
         readme.write_text(broken, encoding="utf-8")
         with pytest.raises(InputError, match="once each"):
-            rewrite_block(readme, "x")
+            rewrite_block(readme, "extraction", "x")
 
 
 def test_what_is_committed_is_what_its_cells_give(folder: Path) -> None:
