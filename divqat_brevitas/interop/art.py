@@ -1,0 +1,107 @@
+"""A victim for ART, the Adversarial Robustness Toolbox: `pip install 'divqat[art]'`.
+
+ART's own KnockoffNets, CopycatCNN, HopSkipJump, ... then work on it, and the victim counts.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divqat_brevitas.errors import InputError, ToolMissingError
+from divqat_brevitas.extraction.arrays import Answers
+from divqat_brevitas.extraction.victim import Victim
+
+try:
+    from art.estimators.classification import BlackBoxClassifierNeuralNetwork
+except ImportError as e:
+    raise ToolMissingError(
+        "ART is not installed. Get it with: pip install 'divqat[art]' "
+        "(the package is called adversarial-robustness-toolbox)."
+    ) from e
+
+
+class VictimClassifier(BlackBoxClassifierNeuralNetwork):  # type: ignore[misc]
+    """ART's black-box classifier over a victim; made by :func:`as_art_classifier`.
+
+    Attributes:
+        victim: answers and counts; ``victim.ledger`` has a row for every batch that ART asked.
+    """
+
+    def __init__(self, victim: Victim, input_shape: tuple[int, int, int], classes: int) -> None:
+        self.victim = victim
+        super().__init__(
+            self._ask,
+            input_shape,
+            classes,
+            channels_first=True,
+            clip_values=(0.0, 1.0),
+        )
+
+    def predict(
+        self, x: NDArray[Any], batch_size: int = 128, training_mode: bool = False, **kwargs: Any
+    ) -> Answers:
+        """The oracle's answers, float32 (N, classes), to images (N, C, H, W) in [0, 1].
+
+        Asked in batches of ``batch_size``; every image is one query.
+
+        Raises:
+            BudgetExceededError: fewer than N queries are left; no batch was asked.
+            InputError: images of another shape, or not in [0, 1].
+        """
+        if np.shape(x)[1:] != self.input_shape:
+            raise InputError(
+                f"ART asks images of shape {np.shape(x)[1:]}, but this classifier was made for "
+                f"{self.input_shape}, channels first."
+            )
+        if len(x) > self.victim.remaining:
+            # Refused by the victim itself, before the first batch is spent.
+            self._ask(np.asarray(x, np.float32))
+        answers: Answers = super().predict(x, batch_size=batch_size, **kwargs)
+        return answers
+
+    def _ask(self, images: NDArray[Any]) -> Answers:
+        answers = self.victim.query(np.ascontiguousarray(images, np.float32))
+        if answers.shape[1] != self.nb_classes:
+            raise InputError(
+                f"the victim answers with {answers.shape[1]} classes, but the ART classifier was "
+                f"made for {self.nb_classes}: as_art_classifier(..., classes={answers.shape[1]})."
+            )
+        return answers
+
+
+def as_art_classifier(
+    victim: Victim, *, input_shape: tuple[int, int, int], classes: int
+) -> VictimClassifier:
+    """A victim as an ART classifier without gradients.
+
+    ART's attacks are not told of the budget: give them what it allows (``nb_stolen=...``). One
+    that asks for more meets the victim's own ``BudgetExceededError``. ART's KnockoffNets and
+    CopycatCNN draw from NumPy's global random state; seed it yourself (``np.random.seed``) for
+    runs that can be repeated.
+
+    Args:
+        victim: answers and counts. ART takes answers of any oracle as class scores.
+        input_shape: (C, H, W) of an image. Asking the victim for it would cost a query.
+        classes: how many the victim tells apart.
+
+    Raises:
+        ToolMissingError: ART is not installed (on import of this module).
+        InputError: no such shape or number of classes.
+
+    Example:
+        >>> from art.attacks.extraction import KnockoffNets  # doctest: +SKIP
+        >>> classifier = as_art_classifier(  # doctest: +SKIP
+        ...     victim, input_shape=(1, 28, 28), classes=10
+        ... )
+        >>> attack = KnockoffNets(classifier, nb_stolen=1000)  # doctest: +SKIP
+        >>> attack.extract(images, thieved_classifier=clone)  # doctest: +SKIP
+        >>> victim.queries_used  # doctest: +SKIP
+        1000
+    """
+    shape = tuple(input_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"input_shape must be (channels, height, width), but is {input_shape!r}.")
+    if classes < 2:
+        raise InputError(f"classes must be at least 2, but is {classes!r}.")
+    return VictimClassifier(victim, shape, classes)
