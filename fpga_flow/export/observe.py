@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
-from brevitas.proxy import ActQuantProxyFromInjector
+from brevitas.proxy import ActQuantProxyFromInjector, BiasQuantProxyFromInjector
 from torch import nn
 
 from divqat_brevitas.inference import device_of, evaluating, plain
@@ -72,16 +72,26 @@ def _rounded(layer: Layer, values: FloatArray) -> IntArray:
 def _recording(model: nn.Module) -> Iterator[list[tuple[bool, FloatArray]]]:
     """Collect (is a weighted layer, value without bias) of every call, in order."""
     calls: list[tuple[bool, FloatArray]] = []
+    biases: dict[int, torch.Tensor] = {}  # quantized ones, by their quantizer, as last used
+
+    def remember_bias(module: Any, _: Any, output: Any) -> None:
+        biases[id(module)] = plain(output)
 
     def hook(module: Any, _: Any, output: Any) -> None:
         value = plain(output)
         weighted = isinstance(module, QuantWeightBiasInputOutputLayer)
         if weighted and module.bias is not None:
+            bias = biases.get(id(module.bias_quant), module.bias)
             shape = (1, -1) + (1,) * (value.dim() - 2)
-            value = value.double() - module.bias.double().reshape(shape)
+            value = value.double() - bias.double().reshape(shape)
         calls.append((weighted, value.detach().cpu().numpy()))
 
     handles = [m.register_forward_hook(hook) for m in model.modules() if _is_observed(m)]
+    handles += [
+        m.register_forward_hook(remember_bias)
+        for m in model.modules()
+        if isinstance(m, BiasQuantProxyFromInjector) and m.is_quant_enabled
+    ]
     try:
         yield calls
     finally:

@@ -108,7 +108,7 @@ def export_qonnx(
             before = ModelWrapper(cleaned.model, make_deepcopy=True)
             records = settle(cleaned)
             if any(record.values is not None for record in records):
-                apply_to_model(records, before, twin)
+                apply_to_model(records, before, twin, lambda m: _exported(m, images, exporter))
                 # Exported afresh, so that the file is what the settled torch model gives.
                 cleaned = _exported(twin, images, exporter)
                 network = lower(cleaned)
