@@ -1,6 +1,7 @@
 """The integer engine: the network of ``fpga_flow.lowering`` in batches, exact and fast.
 
-How floating-point kernels stay exact is told in ``kernels``.
+How its kernels stay exact is told in ``kernels`` (floating point), ``int8`` (bytes) and
+``rescale`` (thresholds).
 """
 
 from collections.abc import Collection, Iterator
@@ -13,7 +14,8 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
-from fpga_flow.simulate.kernels import channels_last, compile_layer, exact_arithmetic
+from fpga_flow.simulate.kernels import channels_last, code_dtype, exact_arithmetic
+from fpga_flow.simulate.plan import Planner
 
 FloatArray = npt.NDArray[np.float32]
 _MAX_BATCH = 256
@@ -48,13 +50,18 @@ class IntegerEngine:
     ) -> None:
         self.network = model if isinstance(model, Network) else lower(model)
         self._batch = batch or _suitable_batch(self.network)
-        layers = self.network.layers
+        self._planner = Planner(self.network, self._batch)
         with exact_arithmetic():
-            self._kernels = [
-                compile_layer(one, [self.network.layer(name) for name in one.inputs], self._batch)
-                for one in layers
-            ]
-        self._last_use = {name: i for i, layer in enumerate(layers) for name in layer.inputs}
+            self._planner.plan([self.network.output.tensor])
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """What computes each layer when ``predict`` runs, by layer name.
+
+        "int8 with Quant_5" does that layer's work too. Layers of one kernel have one entry.
+        """
+        plan = self._planner.plan([self.network.output.tensor])
+        return {step.layer: step.kernel.kind for step in plan}
 
     def predict(self, images: FloatArray) -> FloatArray:
         """Logits, float32 (N, classes), of float32 images (N, *shape) in [0, 1].
@@ -94,15 +101,13 @@ class IntegerEngine:
             yield {name: tensor.to(torch.int64).numpy() for name, tensor in values.items()}
 
     def _execute(self, images: FloatArray, keep: Collection[str]) -> dict[str, torch.Tensor]:
-        codes = self.network.input.codes(images).astype(np.float32)
-        values = {self.network.input.output: channels_last(torch.from_numpy(codes))}
-        for index, (layer, kernel) in enumerate(
-            zip(self.network.layers, self._kernels, strict=True)
-        ):
-            values[layer.output] = kernel(*(values[name] for name in layer.inputs))
-            for name in layer.inputs:
-                if self._last_use[name] == index and name not in keep:
-                    values.pop(name, None)
+        entry = self.network.input
+        codes = torch.from_numpy(entry.codes(images)).to(code_dtype(entry))
+        values = {entry.output: channels_last(codes)}
+        for step in self._planner.plan(keep):
+            values[step.output] = step.kernel(*(values[name] for name in step.inputs))
+            for name in step.done:
+                del values[name]
         return {name: values[name] for name in keep}
 
 

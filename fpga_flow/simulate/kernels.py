@@ -1,15 +1,17 @@
-"""One PyTorch function a layer: integers in, integers out, carried by floating-point tensors.
+"""One PyTorch function a layer: integers in, integers out.
 
-Float32 where every partial sum stays below 2**24, float64 below 2**53: there each product and
-each sum is an integer that the format holds, so results are exact in any order of summation.
-Only algorithms that transform their operands (Winograd, FFT) would break that, so every
-convolution is compared with int64 arithmetic on extreme inputs once, and unfolded into a
-matrix product where it differs.
+Codes of up to 8 bits travel as bytes, sums as floating-point numbers: float32 where every partial
+sum stays below 2**24, float64 below 2**53. There each product and each sum is an integer that the
+format holds, so results are exact in any order of summation. Only algorithms that transform their
+operands (Winograd, FFT) would break that, so every convolution is compared with int64 arithmetic
+on extreme inputs once, and unfolded into a matrix product where it differs. Kernels that multiply
+bytes are in ``int8``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -25,14 +27,32 @@ from fpga_flow.lowering.ir import (
     MatMul,
     MaxPool,
     Pads,
+    Pair,
     Reshape,
     SumPool,
     Threshold,
 )
+from fpga_flow.simulate.rescale import EXACT, Rescale, fit_rescale
 
-Kernel = Callable[..., Tensor]
 TABLE_LIMIT = 2**22
 _CHECKED_CHANNELS = 16
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A layer's function.
+
+    Attributes:
+        kind: what computes it, such as "float32" or "table": shown to users.
+        run: tensors of integers (N, ...) to a tensor of integers.
+    """
+
+    kind: str
+    run: Callable[..., Tensor]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Execute it."""
+        return self.run(*inputs)
 
 
 @contextmanager
@@ -78,16 +98,16 @@ def compile_layer(layer: Layer, sources: Sequence[Layer], batch: int) -> Kernel:
         case Add():
             return _add(layer, sources)
         case Reshape():
-            return lambda x: x.reshape(len(x), *layer.shape)
+            return Kernel("view", lambda x: x.reshape(len(x), *layer.shape))
         case _:
             raise TypeError(f"no kernel for {type(layer).__name__}")
 
 
 def compile_conv(layer: Conv, source: Layer, batch: int) -> Kernel:
     """A convolution, verified against int64 arithmetic at ``batch`` images and at one."""
-    dtype = _dtype(layer, _bound(layer.weight, _magnitude(source), layer.groups))
+    dtype = _dtype(layer, bound(layer, source))
     direct = direct_conv(layer, dtype)
-    right = all(_agrees(direct, layer, source, dtype, count) for count in {batch, 1})
+    right = all(agrees(direct, [layer], source, dtype, count) for count in {batch, 1})
     return direct if right else unfolded_conv(layer, dtype)
 
 
@@ -100,7 +120,7 @@ def direct_conv(layer: Conv, dtype: torch.dtype) -> Kernel:
     def run(x: Tensor) -> Tensor:
         x = x.to(dtype)
         if padding is None:
-            x = _pad(x, layer.pads, 0.0)
+            x = pad(x, layer.pads, 0.0)
         return F.conv2d(
             x,
             weight,
@@ -110,7 +130,7 @@ def direct_conv(layer: Conv, dtype: torch.dtype) -> Kernel:
             groups=layer.groups,
         )
 
-    return run
+    return Kernel(_named(dtype), run)
 
 
 def unfolded_conv(layer: Conv, dtype: torch.dtype) -> Kernel:
@@ -122,31 +142,81 @@ def unfolded_conv(layer: Conv, dtype: torch.dtype) -> Kernel:
     weight = weight.reshape(1, layer.groups, out // layer.groups, rows)
 
     def run(x: Tensor) -> Tensor:
-        padded = _pad(x.to(dtype), layer.pads, 0.0)
+        padded = pad(x.to(dtype), layer.pads, 0.0)
         columns = F.unfold(padded, kernel, dilation=layer.dilations, stride=layer.strides)
         product = weight @ columns.reshape(len(x), layer.groups, rows, -1)
         return product.reshape(len(x), *layer.shape)
 
-    return run
+    return Kernel(f"{_named(dtype)}, unfolded", run)
 
 
-def _agrees(kernel: Kernel, layer: Conv, source: Layer, dtype: torch.dtype, count: int) -> bool:
-    """Whether the kernel is exact on an image of random extremes, in a batch of ``count``."""
+def agrees(
+    kernel: Kernel,
+    chain: Sequence[Conv | MatMul | Threshold],
+    source: Layer,
+    dtype: torch.dtype,
+    count: int,
+) -> bool:
+    """Whether ``kernel`` equals a chain of layers on an input of random extremes.
+
+    Args:
+        kernel: computes the whole chain.
+        chain: a Conv or MatMul, then perhaps its Threshold.
+        source: writes the chain's input.
+        dtype: of the tensor that carries it.
+        count: equal inputs in the batch.
+    """
     rng = np.random.default_rng(0)
-    low, high = (edge[:, None, None] for edge in (source.low, source.high))
+    low, high = (e.reshape(-1, *[1] * (len(source.shape) - 1)) for e in (source.low, source.high))
     image = np.where(rng.random(source.shape) < 0.5, low, high)[None]
     # Whole groups are cheap; of an ungrouped convolution some channels tell.
-    some = np.arange(len(layer.weight))
-    if layer.groups == 1:
+    some = np.arange(chain[0].shape[0])
+    if not (isinstance(chain[0], Conv) and chain[0].groups > 1):
         some = rng.permutation(some)[:_CHECKED_CHANNELS]
-    expected = reference.run(replace(layer, weight=layer.weight[some]), [image])
-    batch = channels_last(torch.from_numpy(image).to(dtype).repeat(count, 1, 1, 1))
-    result = kernel(batch)[[0, -1]].to(torch.int64).numpy()[:, some]
+    expected = image
+    for layer in chain:
+        expected = reference.run(_narrowed(layer, some), [expected])
+    batch = torch.from_numpy(image).to(dtype).repeat(count, *[1] * len(source.shape))
+    result = kernel(channels_last(batch))[[0, -1]].to(torch.int64).numpy()[:, some]
     return bool((result == expected).all())
 
 
+def _narrowed(layer: Conv | MatMul | Threshold, some: IntArray) -> Layer:
+    """The layer with ``some`` of its output channels alone."""
+    match layer:
+        case Conv():
+            return replace(layer, weight=layer.weight[some])
+        case MatMul():
+            return replace(layer, weight=layer.weight[:, some])
+        case Threshold():
+            return replace(layer, thresholds=layer.thresholds[some], signs=layer.signs[some])
+
+
 def compile_threshold(layer: Threshold, source: Layer) -> Kernel:
-    """A look-up table over the range in which thresholds lie, or a search where it is large."""
+    """A multiply-add where one is exact; else a table of the thresholds' range, or a search."""
+    for dtype in (np.float32, np.float64):
+        rescale = fit_rescale(layer, source, dtype)
+        if rescale is not None:
+            return rescaling(layer, rescale)
+    return tabulated(layer, source) or searched(layer)
+
+
+def rescaling(layer: Threshold, rescale: Rescale) -> Kernel:
+    """``clip(rint(n * slope + offset))``."""
+    slope, offset = torch.from_numpy(rescale.slope), torch.from_numpy(rescale.offset)
+    dtype = code_dtype(layer)
+
+    def run(x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+        scaled = (x.to(slope.dtype) * slope).add_(offset).round_()
+        codes = scaled.clamp_(rescale.low, rescale.high).to(dtype)
+        return codes.permute(0, 3, 1, 2) if x.ndim == 4 else codes
+
+    return Kernel(f"{_named(slope.dtype)} multiply-add", run)
+
+
+def tabulated(layer: Threshold, source: Layer) -> Kernel | None:
+    """A look-up table over the range in which thresholds lie; None where it is too large."""
     # Outside [below, above] the code does not change any more.
     m = np.sort(np.stack([layer.signs * source.low, layer.signs * source.high]), axis=0)
     moving = (layer.thresholds > m[0][:, None]) & (layer.thresholds <= m[1][:, None])
@@ -158,11 +228,12 @@ def compile_threshold(layer: Threshold, source: Layer) -> Kernel:
     ends = np.sort(np.stack([layer.signs * first, layer.signs * last]), axis=0)
     below, width = ends[0], int((ends[1] - ends[0]).max()) + 1
     if width * len(below) > TABLE_LIMIT:
-        return _search(layer)
+        return None
 
     # Row c of the table: codes of below[c], below[c] + 1, ...; beyond ends[1] never read.
     inputs = below + np.arange(width)[:, None]
-    table = torch.from_numpy(reference.run(layer, [inputs]).T.copy()).to(torch.float32).reshape(-1)
+    codes = torch.from_numpy(reference.run(layer, [inputs]).T.copy())
+    table = codes.to(code_dtype(layer)).reshape(-1)
     start = torch.from_numpy(np.arange(len(below)) * width)
     minimum, maximum = (torch.from_numpy(end.copy()) for end in ends)
 
@@ -174,10 +245,12 @@ def compile_threshold(layer: Threshold, source: Layer) -> Kernel:
         codes = table.index_select(0, index.reshape(-1)).reshape(x.shape)
         return codes.permute(0, 3, 1, 2) if x.ndim == 4 else codes
 
-    return run
+    return Kernel("table", run)
 
 
-def _search(layer: Threshold) -> Kernel:
+def searched(layer: Threshold) -> Kernel:
+    """Binary search, for any range."""
+    dtype = code_dtype(layer)
     thresholds = torch.from_numpy(layer.thresholds.copy()).to(torch.float64)
     signs = torch.from_numpy(layer.signs.copy()).to(torch.float64)[:, None]
 
@@ -185,10 +258,18 @@ def _search(layer: Threshold) -> Kernel:
         by_channel = x.transpose(0, 1)
         rows = (by_channel.reshape(len(signs), -1).to(torch.float64) * signs).contiguous()
         count = torch.searchsorted(thresholds, rows, right=True)
-        codes = (layer.base + layer.step * count).to(torch.float32)
+        codes = (layer.base + layer.step * count).to(dtype)
         return channels_last(codes.reshape(by_channel.shape).transpose(0, 1))
 
-    return run
+    return Kernel("search", run)
+
+
+def code_dtype(layer: Layer) -> torch.dtype:
+    """What carries a layer's codes: bytes where they fit, else float32."""
+    low, high = int(layer.low.min()), int(layer.high.max())
+    if low >= 0 and high <= 255:
+        return torch.uint8
+    return torch.int8 if low >= -128 and high <= 127 else torch.float32
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -199,49 +280,63 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def _matmul(layer: MatMul, source: Layer) -> Kernel:
-    dtype = _dtype(layer, _bound(layer.weight.T, _magnitude(source), 1))
+    dtype = _dtype(layer, bound(layer, source))
     weight = torch.from_numpy(layer.weight.copy()).to(dtype)
-    return lambda x: x.to(dtype) @ weight
+    return Kernel(_named(dtype), lambda x: x.to(dtype) @ weight)
 
 
 def _max_pool(layer: MaxPool) -> Kernel:
+    """Rows first, then columns; maxima of strided views, which any dtype has."""
     signs = None
     if (layer.signs < 0).any():
         signs = torch.from_numpy(layer.signs.copy()).to(torch.float32)[:, None, None]
 
     def run(x: Tensor) -> Tensor:
         x = x if signs is None else x * signs
-        x = _pad(x, layer.pads, -torch.inf)
-        x = F.max_pool2d(x, layer.kernel, layer.strides, dilation=layer.dilations)
+        lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
+        x = pad(x, layer.pads, lowest)
+        for axis in (2, 3):
+            views = _strided(x, axis, layer.kernel, layer.strides, layer.dilations)
+            x = reduce(torch.maximum, views)
         return x if signs is None else x * signs
 
-    return run
+    return Kernel("maximum", run)
+
+
+def _strided(x: Tensor, axis: int, kernel: Pair, strides: Pair, dilations: Pair) -> list[Tensor]:
+    """For each place of a window, its values along ``axis``."""
+    places, stride, dilation = (pair[axis - 2] for pair in (kernel, strides, dilations))
+    span = x.shape[axis] - dilation * (places - 1)
+    views = (x.narrow(axis, place * dilation, span) for place in range(places))
+    every = (slice(None),) * axis + (slice(None, None, stride),)
+    return [view[every] for view in views]
 
 
 def _sum_pool(layer: SumPool) -> Kernel:
     dtype = _dtype(layer, int(np.maximum(-layer.low, layer.high).max()))
 
     def run(x: Tensor) -> Tensor:
-        x = _pad(x.to(dtype), layer.pads, 0.0)
+        x = pad(x.to(dtype), layer.pads, 0.0)
         total = F.avg_pool2d(x, layer.kernel, layer.strides, divisor_override=1)
         return total.reshape(len(x), *layer.shape)
 
-    return run
+    return Kernel(_named(dtype), run)
 
 
 def _add(layer: Add, sources: Sequence[Layer]) -> Kernel:
-    bound = sum(
+    total = sum(
         (_magnitude(s) << shift).max() for s, shift in zip(sources, layer.shifts, strict=True)
     )
-    dtype = _dtype(layer, int(bound))
+    dtype = _dtype(layer, int(total))
     factors = [
         torch.from_numpy(2**shift).to(dtype).reshape(-1, *[1] * (len(layer.shape) - 1))
         for shift in layer.shifts
     ]
-    return lambda a, b: a.to(dtype) * factors[0] + b.to(dtype) * factors[1]
+    return Kernel(_named(dtype), lambda a, b: a.to(dtype) * factors[0] + b.to(dtype) * factors[1])
 
 
-def _pad(x: Tensor, pads: Pads, value: float) -> Tensor:
+def pad(x: Tensor, pads: Pads, value: float) -> Tensor:
+    """``value`` around the images."""
     top, left, bottom, right = pads
     return F.pad(x, (left, right, top, bottom), value=value) if any(pads) else x
 
@@ -251,19 +346,25 @@ def _magnitude(source: Layer) -> IntArray:
     return np.maximum(np.abs(source.low), np.abs(source.high))
 
 
-def _bound(weight: IntArray, magnitude: IntArray, groups: int) -> int:
-    """No partial sum of any output exceeds this; ``weight`` is (out, in / groups, ...)."""
+def bound(layer: Conv | MatMul, source: Layer) -> int:
+    """No partial sum of any output exceeds this."""
+    groups = layer.groups if isinstance(layer, Conv) else 1
+    weight = layer.weight if isinstance(layer, Conv) else layer.weight.T  # (out, in / groups, ...)
     group = np.arange(len(weight)) // (len(weight) // groups)
-    inputs = magnitude.reshape(groups, -1)[group]
+    inputs = _magnitude(source).reshape(groups, -1)[group]
     sums = np.abs(weight).reshape(*weight.shape[:2], -1).sum(axis=2)
     return int((sums * inputs).sum(axis=1).max())
 
 
-def _dtype(layer: Layer, bound: int) -> torch.dtype:
-    if bound < 2**24:
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(layer: Layer, limit: int) -> torch.dtype:
+    if limit < EXACT:
         return torch.float32
-    if bound < 2**53:
+    if limit < 2**53:
         return torch.float64
     raise InputError(
-        f"{layer.op} {layer.name!r} can sum up to {bound}, more than 2**53. Use fewer bits."
+        f"{layer.op} {layer.name!r} can sum up to {limit}, more than 2**53. Use fewer bits."
     )

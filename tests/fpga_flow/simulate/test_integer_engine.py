@@ -11,6 +11,7 @@ from engine_models import SHAPE, random_images, small_network
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering import Network, lower
+from fpga_flow.simulate import plan
 from fpga_flow.simulate.integer import IntegerEngine
 
 
@@ -35,6 +36,41 @@ def test_equals_the_reference(network: Network) -> None:
             engine.integers(images, [layer.name])[layer.name], reference[layer.output]
         )
     assert np.array_equal(engine.predict(images), network.predict(images))
+
+
+def test_sums_are_fused_away_only_where_nobody_asks_for_them(network: Network) -> None:
+    images = random_images(40)
+    engine = IntegerEngine(network, batch=16)
+    reference = network.run(images)
+    names = [layer.name for layer in network.layers]
+    for keep in (["Conv_0"], ["Quant_3"], ["Conv_0", "Quant_3"], names):
+        for name, found in engine.integers(images, keep).items():
+            assert np.array_equal(found, reference[network.layer(name).output])
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_says_which_kernels_it_uses(network: Network) -> None:
+    assert IntegerEngine(network).kernels == {
+        "Conv_0": "int8 with Quant_3",
+        "MaxPool_0": "maximum",
+        "Flatten_0": "view",
+        "Gemm_0": "int8",
+    }
+
+
+def test_without_int8_kernels_it_computes_the_same(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = random_images(40)
+    expected = network.run(images)
+    monkeypatch.setattr(plan, "compile_int8", lambda *args: None)
+    engine = IntegerEngine(network)
+    assert engine.kernels["Conv_0"] == "float32"
+    assert engine.kernels["Quant_3"] == "float32 multiply-add"
+    assert np.array_equal(engine.predict(images), network.predict(images))
+    for layer in network.layers:
+        found = engine.integers(images, [layer.name])[layer.name]
+        assert np.array_equal(found, expected[layer.output])
 
 
 def test_integers_by_layer_and_by_tensor_name(network: Network) -> None:

@@ -7,65 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from kernel_layers import common, conv, execute, extremes, source, threshold
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.lowering import Layer, reference
-from fpga_flow.lowering.ir import Add, Conv, MatMul, MaxPool, Reshape, SumPool, Threshold
+from fpga_flow.lowering import reference
+from fpga_flow.lowering.ir import Add, MatMul, MaxPool, SumPool
 from fpga_flow.simulate import kernels
-
-Integers = NDArray[np.int64]
-
-
-def common(shape: tuple[int, ...], low: Any = -8, high: Any = 7) -> dict[str, Any]:
-    channels = shape[0]
-    return {
-        "name": "layer",
-        "source": "",
-        "inputs": ("x",),
-        "output": "y",
-        "shape": shape,
-        "scale": np.ones(()),
-        "bias": np.zeros(()),
-        "low": np.broadcast_to(np.asarray(low, dtype=np.int64), (channels,)),
-        "high": np.broadcast_to(np.asarray(high, dtype=np.int64), (channels,)),
-        "bits": 4,
-    }
-
-
-def source(shape: tuple[int, ...], low: Any = -8, high: Any = 7) -> Layer:
-    return Reshape(**common(shape, low, high))
-
-
-def extremes(layer: Layer, count: int, seed: int = 0) -> Integers:
-    """Integers of a layer's range: half of them its ends."""
-    rng = np.random.default_rng(seed)
-    low, high = (e.reshape(-1, *[1] * (len(layer.shape) - 1)) for e in (layer.low, layer.high))
-    inside = rng.integers(low, high + 1, (count, *layer.shape))
-    ends = np.where(rng.random(inside.shape) < 0.5, low, high)
-    return np.where(rng.random(inside.shape) < 0.5, inside, ends)
-
-
-def execute(kernel: kernels.Kernel, *inputs: Integers) -> Integers:
-    with kernels.exact_arithmetic():
-        tensors = [kernels.channels_last(torch.from_numpy(x).to(torch.float64)) for x in inputs]
-        return kernel(*tensors).to(torch.int64).numpy()
-
-
-def conv(
-    rng: np.random.Generator, shape: tuple[int, ...], limit: int = 8, **parameters: Any
-) -> Conv:
-    p = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1, **parameters}
-    out, kernel = 6, (3, 2)
-    (h, w), (top, left, bottom, right) = shape[1:], p["pads"]
-    size = [
-        (n + pad - d * (k - 1) - 1) // s + 1
-        for n, pad, d, k, s in zip(
-            (h, w), (top + bottom, left + right), p["dilations"], kernel, p["strides"], strict=True
-        )
-    ]
-    weight = rng.integers(-limit, limit, (out, shape[0] // p["groups"], *kernel))
-    return Conv(**common((out, *size)), weight=weight, weight_bits=4, **p)
 
 
 @settings(deadline=None, max_examples=25)
@@ -127,16 +74,6 @@ def test_an_inexact_convolution_is_replaced(monkeypatch: pytest.MonkeyPatch) -> 
     kernel = kernels.compile_conv(layer, before, batch=3)
     assert np.array_equal(execute(kernel, x), expected)
     assert not np.array_equal(execute(kernels.direct_conv(layer, torch.float32), x), expected)
-
-
-def threshold(rng: np.random.Generator, before: Layer, count: int, step: int = 1) -> Threshold:
-    """Random thresholds, some never and some always passed, signs of both kinds."""
-    signs = rng.choice([-1, 1], before.shape[0])
-    ends = np.sort(np.stack([signs * before.low, signs * before.high]), axis=0)[:, :, None]
-    thresholds = np.sort(rng.integers(ends[0], ends[1] + 2, (before.shape[0], count)), axis=1)
-    return Threshold(
-        **common(before.shape), thresholds=thresholds, signs=signs, base=-count // 2, step=step
-    )
 
 
 @settings(deadline=None, max_examples=30)

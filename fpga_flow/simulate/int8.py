@@ -1,0 +1,177 @@
+"""Convolutions and products of bytes by oneDNN (part of PyTorch), thresholds fused into them.
+
+oneDNN multiplies unsigned by signed bytes, adds in int32 and, on its way out, multiplies by a
+slope a channel, adds an offset, rounds to even and clips: ``rescale`` says when that is a
+quantizer's thresholds, exactly. Signed codes enter with 128 added, as the zero-point that oneDNN
+takes off again. Processors that do not add four products at once (VNNI and its kin do) add pairs
+in int16, which saturates: `saturates` asks the library itself, and layers that could reach that
+limit are then left to floating point. Every kernel is compared with int64 arithmetic on extremes
+before it is used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from fpga_flow.lowering import Layer
+from fpga_flow.lowering.ir import Conv, MatMul, Threshold
+from fpga_flow.simulate.kernels import Kernel, agrees, bound, code_dtype, pad
+from fpga_flow.simulate.rescale import EXACT, fit_rescale
+
+_ZERO_POINT = 128  # of signed codes
+_PAIR_LIMIT = 2**15
+
+
+def compile_int8(
+    layer: Conv | MatMul, threshold: Threshold | None, source: Layer, batch: int
+) -> Kernel | None:
+    """A layer, and the thresholds after it, in bytes; None where that would not be exact.
+
+    Args:
+        layer: adds.
+        threshold: the only reader of its sums; with None the kernel gives the sums, in float32.
+        source: writes the layer's input.
+        batch: usual number of images.
+    """
+    try:
+        if not _fits(layer, source):
+            return None
+        finish = _finish(layer, threshold)
+        if finish is None:
+            return None
+        if isinstance(layer, Conv):
+            run = _conv(layer, finish, source, batch)
+        else:
+            run = _product(layer, finish, batch)
+        kernel = Kernel("int8" if threshold is None else f"int8 with {threshold.name}", run)
+        chain = [layer] if threshold is None else [layer, threshold]
+        carrier = code_dtype(source)
+        right = all(agrees(kernel, chain, source, carrier, count) for count in {batch, 1})
+    except (AttributeError, RuntimeError):  # PyTorch without these operators, or without oneDNN
+        return None
+    return kernel if right else None
+
+
+def _fits(layer: Conv | MatMul, source: Layer) -> bool:
+    """Whether operands are bytes, and sums exact."""
+    carrier = code_dtype(source)
+    # Fast products take no zero-point; convolutions do, at little cost.
+    if carrier == torch.float32 or (carrier == torch.int8 and isinstance(layer, MatMul)):
+        return False
+    low, high = int(layer.weight.min()), int(layer.weight.max())
+    if low < -128 or high > 127 or bound(layer, source) >= EXACT:
+        return False
+    largest = int(source.high.max()) if carrier == torch.uint8 else 255
+    return 2 * largest * max(-low, high) < _PAIR_LIMIT or not saturates()
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """What oneDNN makes of a sum: ``clip(rint(sum * slope + offset))``, or nothing."""
+
+    slope: Tensor
+    offset: Tensor | None
+    dtype: torch.dtype
+    clip: tuple[float, float] | None = None
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The operators' arguments: scales and zero-points of the weights, bias."""
+        return self.slope, torch.zeros(len(self.slope), dtype=torch.int32), self.offset
+
+    @property
+    def output(self) -> tuple[float, int, torch.dtype, str, list[float], str]:
+        """The operators' arguments: scale, zero-point and dtype, then the clip."""
+        operation, limits = ("none", []) if self.clip is None else ("hardtanh", [*self.clip])
+        return 1.0, 0, self.dtype, operation, limits, ""
+
+
+def _finish(layer: Layer, threshold: Threshold | None) -> _Finish | None:
+    if threshold is None:
+        return _Finish(torch.ones(len(layer.low)), None, torch.float32)
+    dtype, rescale = code_dtype(threshold), fit_rescale(threshold, layer)
+    if dtype == torch.float32 or rescale is None:
+        return None
+    return _Finish(
+        torch.from_numpy(rescale.slope),
+        torch.from_numpy(rescale.offset),
+        dtype,
+        (float(rescale.low), float(rescale.high)),
+    )
+
+
+def _conv(layer: Conv, finish: _Finish, source: Layer, batch: int) -> Callable[[Tensor], Tensor]:
+    signed = code_dtype(source) == torch.int8
+    zero = _ZERO_POINT if signed else 0
+    weight = torch.from_numpy(layer.weight.copy()).to(torch.int8)
+    # PyTorch pads both sides alike; what differs is padded before.
+    top, left, bottom, right = layer.pads
+    even = (top, left) == (bottom, right)
+    geometry = (layer.strides, (top, left) if even else (0, 0), layer.dilations, layer.groups)
+    packed = torch.ops.onednn.qconv_prepack(
+        weight, finish.slope, 1.0, zero, *geometry, [batch, *source.shape]
+    )
+
+    def run(x: Tensor) -> Tensor:
+        if signed:
+            # Two's complement: flipping the highest bit adds 128.
+            x = x.to(torch.int8).view(torch.uint8) ^ _ZERO_POINT
+        x = x.to(torch.uint8)
+        x = x if even else pad(x, layer.pads, zero)
+        result: Tensor = torch.ops.onednn.qconv_pointwise(
+            x, 1.0, zero, packed, *finish.weights, *geometry, *finish.output
+        )
+        return result
+
+    return run
+
+
+def _product(layer: MatMul, finish: _Finish, batch: int) -> Callable[[Tensor], Tensor]:
+    weight = torch.from_numpy(layer.weight.T.copy()).to(torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(weight, [batch, len(layer.weight)])
+
+    def run(x: Tensor) -> Tensor:
+        result: Tensor = torch.ops.onednn.qlinear_pointwise(
+            x.to(torch.uint8), 1.0, 0, packed, *finish.weights, *finish.output
+        )
+        return result
+
+    return run
+
+
+@cache
+def saturates() -> bool:
+    """Whether sums of large products come out wrong on this processor.
+
+    Raises:
+        AttributeError: PyTorch without these operators.
+        RuntimeError: PyTorch without oneDNN.
+    """
+    count, ones = 64, torch.ones(64)
+    x = torch.full((count, count), 255, dtype=torch.uint8)
+    weight = torch.full((count, count), 127, dtype=torch.int8)
+    plain = _Finish(ones, None, torch.float32)
+    product = torch.ops.onednn.qlinear_pointwise(
+        x,
+        1.0,
+        0,
+        torch.ops.onednn.qlinear_prepack(weight, [count, count]),
+        *plain.weights,
+        *plain.output,
+    )
+    geometry = ((1, 1), (0, 0), (1, 1), 1)
+    conv = torch.ops.onednn.qconv_pointwise(
+        x[:, :, None, None],
+        1.0,
+        0,
+        torch.ops.onednn.qconv_prepack(
+            weight[:, :, None, None], ones, 1.0, 0, *geometry, [count, count, 1, 1]
+        ),
+        *plain.weights,
+        *geometry,
+        *plain.output,
+    )
+    return not all(bool((found == 255 * 127 * count).all()) for found in (product, conv))

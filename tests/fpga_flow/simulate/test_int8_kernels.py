@@ -1,0 +1,150 @@
+"""Kernels on bytes against plain int64 arithmetic, at the limits of bytes."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_layers import (
+    common,
+    conv,
+    execute,
+    extremes,
+    quantizer,
+    source,
+    threshold,
+    with_range,
+)
+
+from fpga_flow.lowering import Layer, reference
+from fpga_flow.lowering.ir import MatMul
+from fpga_flow.simulate import int8
+from fpga_flow.simulate.int8 import compile_int8, saturates
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN"
+)
+
+
+def dense(rng: np.random.Generator, before: Layer, out: int, limit: int = 8) -> MatMul:
+    weight = rng.integers(-limit, limit, (before.shape[0], out))
+    return with_range(MatMul(**common((out,)), weight=weight, weight_bits=8), before)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.integers(0, 2**16),
+    st.tuples(*[st.integers(1, 2)] * 2),
+    st.tuples(*[st.integers(0, 2)] * 4),
+    st.tuples(*[st.integers(1, 2)] * 2),
+    st.sampled_from([1, 2, 6]),
+    st.sampled_from([(0, 15), (0, 255), (-8, 7), (-128, 127)]),
+    st.sampled_from([0, -8]),
+)
+def test_convolutions(
+    seed: int, strides: Any, pads: Any, dilations: Any, groups: int, codes: Any, base: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    before = source((6, 7, 6), *codes)
+    layer = with_range(
+        conv(rng, before.shape, strides=strides, pads=pads, dilations=dilations, groups=groups),
+        before,
+    )
+    after = quantizer(rng, layer, 15, base)
+    x = extremes(before, 3, seed)
+    sums = compile_int8(layer, None, before, batch=3)
+    fused = compile_int8(layer, after, before, batch=3)
+    assert sums is not None
+    assert fused is not None
+    expected = reference.run(layer, [x])
+    assert np.array_equal(execute(sums, x), expected)
+    assert np.array_equal(execute(fused, x), reference.run(after, [expected]))
+
+
+@pytest.mark.parametrize("codes", [(0, 255), (-128, 127)])
+def test_the_largest_bytes(codes: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    before = source((16, 8, 8), *codes)
+    layer = conv(rng, before.shape)
+    layer = with_range(replace(layer, weight=rng.choice([-128, 127], layer.weight.shape)), before)
+    after = quantizer(rng, layer, 3)
+    if saturates():
+        assert compile_int8(layer, after, before, batch=4) is None
+        return
+    kernel = compile_int8(layer, after, before, batch=4)
+    assert kernel is not None
+    x = extremes(before, 4)
+    assert np.array_equal(execute(kernel, x), reference.run(after, [reference.run(layer, [x])]))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_products(fused: bool) -> None:
+    rng = np.random.default_rng(0)
+    before = source((36,), 0, 255)
+    layer = dense(rng, before, 5)
+    after = quantizer(rng, layer, 15)
+    kernel = compile_int8(layer, after if fused else None, before, batch=7)
+    assert kernel is not None
+    assert kernel.kind == ("int8 with layer" if fused else "int8")
+    x = extremes(before, 7)
+    expected = reference.run(layer, [x])
+    expected = reference.run(after, [expected]) if fused else expected
+    assert np.array_equal(execute(kernel, x), expected)
+
+
+def test_what_is_left_to_floating_point() -> None:
+    rng = np.random.default_rng(0)
+    before = source((6, 7, 6), 0, 255)
+    layer = with_range(conv(rng, before.shape), before)
+    assert compile_int8(layer, None, before, 2) is not None
+    # operands that are no bytes
+    assert compile_int8(layer, None, source((6, 7, 6), 0, 256), 2) is None
+    wide = replace(layer, weight=layer.weight * 128)
+    assert compile_int8(wide, None, before, 2) is None
+    # products with a zero-point
+    assert compile_int8(dense(rng, source((36,)), 5), None, source((36,)), 2) is None
+    # sums that float32 rounds
+    long = source((700,), 0, 255)
+    assert (
+        compile_int8(replace(dense(rng, long, 2), weight=np.full((700, 2), 127)), None, long, 2)
+        is None
+    )
+    # thresholds that are no line
+    assert compile_int8(layer, threshold(rng, layer, 15), before, 2) is None
+
+
+def test_where_pairs_saturate_only_small_products_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(int8, "saturates", lambda: True)
+    rng = np.random.default_rng(0)
+    large, small = source((6, 7, 6), 0, 255), source((6, 7, 6), 0, 15)
+    layer = conv(rng, large.shape, limit=128)
+    assert compile_int8(with_range(layer, large), None, large, 2) is None
+    assert compile_int8(with_range(layer, small), None, small, 2) is not None
+
+
+def test_an_inexact_kernel_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    true_conv = torch.ops.onednn.qconv_pointwise
+
+    def saturating(*args: Any) -> torch.Tensor:
+        return true_conv(*args).clamp(-100, 100)
+
+    rng = np.random.default_rng(0)
+    before = source((6, 7, 6), 0, 255)
+    layer = with_range(conv(rng, before.shape), before)
+    monkeypatch.setattr(torch.ops.onednn, "qconv_pointwise", saturating)
+    assert compile_int8(layer, None, before, 2) is None
+
+
+def test_a_pytorch_without_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: Any) -> torch.Tensor:
+        raise RuntimeError("ATen not compiled with MKLDNN support")
+
+    rng = np.random.default_rng(0)
+    before = source((6, 7, 6), 0, 255)
+    monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", missing)
+    assert compile_int8(with_range(conv(rng, before.shape), before), None, before, 2) is None
