@@ -2,12 +2,22 @@
 
 from pathlib import Path
 
+from fpga_flow.report.figure_files import write_figures
 from fpga_flow.report.page import write_page
 from fpga_flow.report.results import Summarize, collect, read, validate, write
 from fpga_flow.report.schema import Results
 from fpga_flow.report.words import summary_text
 
-__all__ = ["Results", "build_report", "collect", "read", "summary_text", "validate", "write"]
+__all__ = [
+    "Results",
+    "build_report",
+    "collect",
+    "read",
+    "summary_text",
+    "validate",
+    "write",
+    "write_figures",
+]
 
 
 def build_report(run_dir: Path, summarize: Summarize | None = None) -> Results:

@@ -109,11 +109,13 @@ def bar_chart(
     label_bars: bool = False,
     colours: Sequence[int] | None = None,
     longest: int = 14,
+    stacked_legend: bool = False,
 ) -> Chart:
     """Grouped bars from zero; whiskers show the spread over seeds.
 
     ``colours`` numbers the series' colours as :class:`Series` does; without it they count from 1.
     Names of groups are cut to ``longest`` characters in the drawing, not in the table.
+    ``stacked_legend``: one name a line, for long ones.
     """
     numbers = colours or range(1, len(series) + 1)
 
@@ -154,8 +156,9 @@ def bar_chart(
         axes.grid(axis="y")
         if limits:
             axes.set_ylim(*limits)
-        if len(series) > 1:
-            axes.figure.legend(loc="outside upper left", ncols=min(len(series), 3))
+        if len(series) > 1 or stacked_legend:
+            columns = 1 if stacked_legend else min(len(series), 3)
+            axes.figure.legend(loc="outside upper left", ncols=columns)
 
     rows = [
         (group, *(said(values[at]) for values in series.values()))

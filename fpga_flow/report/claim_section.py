@@ -13,7 +13,7 @@ from fpga_flow.report.statistics import Difference
 from fpga_flow.report.text import points
 from fpga_flow.report.words import POOLS, not_run
 
-_CLASS = {"supported": "good", "not supported": "bad"}
+WORDS = {"supported": "good", "not supported": "bad"}
 
 
 def claims(results: Results) -> list[Markup]:
@@ -75,7 +75,7 @@ def _table(found: Iterable[Claim]) -> Markup:
     cells = [
         (
             element("span", claim.claim, class_="nowrap"),
-            element("span", claim.verdict, class_=_CLASS.get(claim.verdict)),
+            element("span", claim.verdict, class_=WORDS.get(claim.verdict)),
             claim.victim,
             claim.against,
             _thieves(claim),

@@ -2,9 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 
-from fpga_flow.report.analysis import Spread, deployed, variants, victim_spread, worst_case
+from fpga_flow.report.analysis import (
+    Spread,
+    deployed,
+    in_order,
+    variants,
+    victim_spread,
+    worst_case,
+)
 from fpga_flow.report.charts import Chart, Series, bar_chart, line_chart
-from fpga_flow.report.schema import AttackRow, LayerCells, LayerEstimate, LayerRow, Results
+from fpga_flow.report.schema import (
+    AttackRow,
+    HardwareRow,
+    LayerCells,
+    LayerEstimate,
+    LayerRow,
+    Results,
+)
 from fpga_flow.report.words import POOLS
 
 
@@ -153,6 +167,57 @@ def layer_charts(variant: str, number: int, rows: Sequence[LayerRow]) -> list[Ch
             limits=(0, 100),
         ),
     ]
+
+
+def device_share(results: Results) -> Chart | None:
+    """Shares of the device's cells that each design takes; None where none is known.
+
+    Of a design the latest stage that names shares; for devices of the open flow, estimates are
+    divided by what the device holds.
+    """
+    shares: dict[str, tuple[str, dict[str, float]]] = {}
+    names = in_order(results, dict.fromkeys(row.variant for row in results.hardware))
+    for row in (row for name in names for row in results.hardware if row.variant == name):
+        found = _shares_of_device(row)
+        if found:
+            place = f"{row.variant}, {row.stage.replace('_', ' ')} on {row.device}"
+            shares[row.variant] = (place, found)
+    if not shares:
+        return None
+    kinds = [kind for kind in _CELLS if any(kind in found for _, found in shares.values())]
+    told = "; ".join(
+        f"{place}: {', '.join(f'{_CELLS[kind]} {100 * found[kind]:.1f} %' for kind in found)}"
+        for place, found in shares.values()
+    )
+    return bar_chart(
+        "device",
+        "Use of the device",
+        f"{told}.",
+        [_CELLS[kind] for kind in kinds],
+        {
+            place: [_number(100 * found[kind]) if kind in found else None for kind in kinds]
+            for place, found in shares.values()
+        },
+        "% of the device",
+        label_bars=True,
+        stacked_legend=True,
+    )
+
+
+_CELLS = {"lut": "LUT", "ff": "FF", "bram": "block RAM", "dsp": "DSP"}
+
+
+def _shares_of_device(row: HardwareRow) -> dict[str, float]:
+    from fpga_flow.compile.targets import TARGETS, OpenTarget  # a second to import
+
+    if row.utilisation:
+        return {kind: share for kind, share in row.utilisation.items() if kind in _CELLS}
+    devices = (one for one in TARGETS.values() if isinstance(one, OpenTarget))
+    capacity = next((one.capacity for one in devices if one.part == row.device), None)
+    amounts = {kind: getattr(row, kind) for kind in _CELLS}
+    if capacity is None:
+        return {}
+    return {k: float(n / getattr(capacity, k)) for k, n in amounts.items() if n is not None}
 
 
 def hardware_charts(variant: str, number: int, rows: Sequence[LayerEstimate]) -> list[Chart]:

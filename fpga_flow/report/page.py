@@ -11,24 +11,24 @@ from string import Template
 from divqat_brevitas.files import write_text
 from fpga_flow.report import words
 from fpga_flow.report.attack_section import attacks
-from fpga_flow.report.claim_section import claims
+from fpga_flow.report.claim_section import WORDS, claims
+from fpga_flow.report.hardware_section import hardware
+from fpga_flow.report.ladder import equivalence
 from fpga_flow.report.markup import Markup, element, joined, text
+from fpga_flow.report.reproduce_section import reproduce
 from fpga_flow.report.schema import Results
-from fpga_flow.report.sections import (
-    equivalence,
-    hardware,
-    layers,
-    limits,
-    reproduce,
-    training,
-    victims,
-)
+from fpga_flow.report.sections import layers, limits, training, victims
+from fpga_flow.report.shown import confusions, examples
+from fpga_flow.report.theme import style_sheet
+from fpga_flow.report.verdict import sentences
 
 _SECTIONS = {
+    "claims": ("The method's claims, checked", claims),
+    "attacks": ("What thieves got", attacks),
+    "examples": ("Answers with and without the defence", examples),
+    "confusion": ("What is taken for what", confusions),
     "victims": ("Victims", victims),
     "equivalence": ("The same integers on every engine", equivalence),
-    "attacks": ("What thieves got", attacks),
-    "claims": ("The method's claims, checked", claims),
     "hardware": ("Hardware", hardware),
     "layers": ("Layers and their cost", layers),
     "training": ("Training", training),
@@ -57,16 +57,33 @@ def page(results: Results) -> str:
         element("li", element("a", title, href=f"#{name}"))
         for name, (title, _) in _SECTIONS.items()
     )
-    here = files("fpga_flow.report")
     headline = words.headline(results)
-    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
+    template = (files("fpga_flow.report") / "page.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
         title=text(f"{headline} – divqat"),
-        style=Markup((here / "page.css").read_text(encoding="utf-8")),
+        style=Markup(style_sheet()),
         run=text(results.run.name),
         headline=text(headline),
+        claim=_claim(results),
         lead=joined((element("p", sentence) for sentence in words.lead(results)), "\n"),
         contents=contents,
         sections=joined(sections, "\n"),
+    )
+
+
+def _claim(results: Results) -> Markup:
+    """The claims in plain sentences, the word first."""
+    return joined(
+        (
+            element(
+                "p",
+                element("strong", f"{told.verdict.capitalize()}.", class_=WORDS.get(told.verdict)),
+                f" Claim: {told.text}",
+                class_="claim",
+            )
+            for told in sentences(results)
+        ),
+        "\n",
     )
 
 

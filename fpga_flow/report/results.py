@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import read_json, write_json
+from divqat_brevitas.files import read_json, sha256_file, write_json
+from fpga_flow.report.evidence import best_clones, without_confusion
+from fpga_flow.report.placement import placement
 from fpga_flow.report.schema import (
     SCHEMA,
     AttackRow,
+    Confusion,
     Dataset,
     EquivalenceRow,
+    Example,
     HardwareRow,
     LayerCells,
     LayerEstimate,
@@ -33,6 +37,7 @@ from fpga_flow.report.schema import (
 
 __all__ = ["Results", "collect", "read", "validate", "write"]
 
+_COMPARED = (".safetensors", ".onnx", "/victims.json", "/design/design.json", "/chip.bit")
 Rows = list[dict[str, Any]]
 Summarize = Callable[[Rows, Rows], Rows]
 
@@ -70,6 +75,8 @@ def collect(run_dir: Path, summarize: Summarize | None = None) -> Results:
         for path in sorted(run_dir.glob("attack/*.json"))
         for row in _rows(path, one_row_allowed=True)
     ]
+    clones, attack_rows = best_clones(attack_rows), without_confusion(attack_rows)
+    shown = _shown(run_dir / "report" / "evidence.json")
     # Checked before they are summarised: the summary may then rely on the fields.
     _parsed(VictimRow, victim_rows, victims)
     _parsed(AttackRow, attack_rows, run_dir / "attack")
@@ -99,6 +106,13 @@ def collect(run_dir: Path, summarize: Summarize | None = None) -> Results:
             path.parents[1].name: _cells(path)
             for path in sorted(run_dir.glob("compile/*/bitstream/report.json"))
         },
+        "placement": {
+            path.parents[1].name: placement(path)
+            for path in sorted(run_dir.glob("compile/*/bitstream/report.json"))
+            if path.with_name("routed.json").is_file()
+        },
+        "confusions": _parsed(Confusion, [*shown["confusions"], *clones], run_dir / "attack"),
+        "examples": _parsed(Example, shown["examples"], run_dir / "report" / "evidence.json"),
         "training": _json_lines(run_dir / "train" / "metrics.jsonl"),
     }
     return parse(Results, document, str(run_dir))
@@ -200,6 +214,14 @@ def _cells(path: Path) -> list[Any]:
     return _parsed(LayerCells, flat, path)
 
 
+def _shown(path: Path) -> dict[str, Rows]:
+    """What the report stage asked the victims, for the page to show."""
+    value = _read(path) if path.is_file() else {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold a JSON object. Delete it and run `divqat report`.")
+    return {name: value.get(name, []) for name in ("confusions", "examples")}
+
+
 def _json_lines(path: Path) -> Rows:
     if not path.is_file():
         return []
@@ -235,6 +257,7 @@ def _run(run_dir: Path) -> Run:
         name=_name(text) or run_dir.resolve().name,
         config=text,
         versions=_versions(records.values()),
+        files=_files(config, records.values()),
         stages={
             name: parse(
                 Stage,
@@ -244,6 +267,17 @@ def _run(run_dir: Path) -> Run:
             for name, record in records.items()
         },
     )
+
+
+def _files(config: Path, records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """SHA-256 of what a reader would compare: settings, weights, QONNX files, bitstreams."""
+    found = {config.name: sha256_file(config)} if config.is_file() else {}
+    for record in records:
+        outputs = record.get("outputs")
+        for path, digest in outputs.items() if isinstance(outputs, dict) else ():
+            if path.endswith(_COMPARED) and "/models/" not in path:
+                found[path] = str(digest)
+    return found
 
 
 def _name(config: str | None) -> str | None:

@@ -134,6 +134,48 @@ class LayerCells(Row):
     dsp: Count
 
 
+class Placement(Row):
+    """Where place-and-route put a design's cells (beyond schema 1's fields).
+
+    ``tiles`` maps layers to the tiles they have cells in, ``"x,y x,y ..."``, x from the left and y
+    from the top; ``columns`` and ``rows`` are the device's, null where they are not known.
+    """
+
+    device: str
+    columns: Count | None
+    rows: Count | None
+    tiles: dict[str, Annotated[str, Field(pattern=r"^(\d+,\d+( |$))*$")]]
+
+
+class Confusion(Row):
+    """Which class was taken for which, of one victim or its best clone (beyond schema 1's fields).
+
+    ``counts[i][j]``: test images of class i that were answered with class j.
+    """
+
+    kind: Literal["victim", "clone"]
+    victim: str
+    seed: int
+    what: str
+    counts: list[list[Count]]
+
+
+class ExampleAnswer(Row):
+    """What one victim's interface answers to an image: a probability a class."""
+
+    who: str
+    probabilities: list[Fraction]
+
+
+class Example(Row):
+    """One image and the answers to it; ``png`` is base64, null where it could not be drawn."""
+
+    source: str
+    label: str | None
+    png: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*=*$")] | None
+    answers: list[ExampleAnswer]
+
+
 class LayerRow(Row):
     """One layer of an exported network (beyond schema 1's fields)."""
 
@@ -166,12 +208,16 @@ class Stage(Row):
 
 
 class Run(Row):
-    """How to make the run again: its settings (TOML text), versions and stages."""
+    """How to make the run again: its settings (TOML text), versions, stages and files.
+
+    ``files`` maps what a reader would compare (weights, QONNX files, bitstreams) to SHA-256.
+    """
 
     name: str
     config: str | None
     versions: dict[str, str]
     stages: dict[str, Stage]
+    files: dict[str, str] = {}
 
 
 class Results(Row):
@@ -189,6 +235,9 @@ class Results(Row):
     layers: dict[str, list[LayerRow]] = {}
     estimates: dict[str, list[LayerEstimate]] = {}
     cells: dict[str, list[LayerCells]] = {}
+    placement: dict[str, Placement] = {}
+    confusions: list[Confusion] = []
+    examples: list[Example] = []
     training: list[dict[str, Any]] = []
 
 

@@ -1,15 +1,12 @@
 """The sections of the page: results in, HTML out. Each stands for itself."""
 
-import shlex
-from collections.abc import Iterable
-
 from fpga_flow.report import figures
 from fpga_flow.report.analysis import in_order
 from fpga_flow.report.blocks import charts, decimal, folded, fraction, note, paragraph
 from fpga_flow.report.markup import Markup, amount, element, table
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import counted, listed
-from fpga_flow.report.words import RECONSTRUCTION, equivalence_line, not_run
+from fpga_flow.report.words import RECONSTRUCTION, not_run
 
 
 def victims(results: Results) -> list[Markup]:
@@ -56,96 +53,6 @@ def victims(results: Results) -> list[Markup]:
             f"{sum(row.accuracy_engine is not None for row in results.victims)} of "
             f"{counted(len(results.victims), 'victim row')}."
         ),
-    ]
-
-
-def equivalence(results: Results) -> list[Markup]:
-    """The ladder of engines, rung by rung."""
-    if not results.equivalence:
-        return [paragraph(f"Equivalence of engines: {not_run(results, 'simulate')}.")]
-    rows = [
-        (
-            row.variant,
-            row.a,
-            row.b,
-            row.unit,
-            amount(row.inputs),
-            element(
-                "span",
-                "✓ " if row.mismatches == 0 else "✗ ",
-                amount(row.mismatches),
-                ", identical" if row.mismatches == 0 else ", differ",
-                class_="good" if row.mismatches == 0 else "bad",
-            ),
-        )
-        for row in results.equivalence
-    ]
-    return [
-        paragraph(
-            f"{equivalence_line(results)}. A mismatch is an input on which any compared integer "
-            "differs; equality is exact, without a tolerance."
-        ),
-        table(
-            "Engines compared",
-            ("Variant", "From", "To", "Compared", "Inputs", "Mismatches"),
-            rows,
-            ("From", "To", "Compared"),
-        ),
-    ]
-
-
-def hardware(results: Results) -> list[Markup]:
-    """What the tools said of the devices, and what was not run."""
-    stages = ("estimate", "synthesis", "place_and_route", "bitstream")
-    missing = [
-        stage.replace("_", " ")
-        for stage in stages
-        if stage not in {row.stage for row in results.hardware}
-    ]
-    tools = " ".join(row.tool.lower() for row in results.hardware)
-    boards = f"{'' if 'vivado' in tools else 'Vivado: not run. '}Execution on a board: not run."
-    if not results.hardware:
-        return [paragraph(f"Hardware: {not_run(results, 'compile')}."), paragraph(boards)]
-    rows = [
-        (
-            row.variant,
-            element("span", row.device, class_="nowrap"),
-            element("span", row.stage.replace("_", " "), class_="label"),
-            amount(row.lut),
-            fraction(row.utilisation.get("lut")),
-            *(amount(value) for value in (row.ff, row.bram, row.dsp, row.fmax_mhz, row.clock_mhz)),
-            *(amount(value) for value in (row.cycles_per_image, row.images_per_s)),
-            amount(row.bitstream_bytes),
-            row.tool,
-        )
-        for row in results.hardware
-    ]
-    head = (
-        "Variant",
-        "Device",
-        "Stage",
-        "LUT",
-        "LUT of the device",
-        "FF",
-        "BRAM",
-        "DSP",
-        "fmax, MHz",
-        "Clock, MHz",
-        "Cycles per image",
-        "Images per s",
-        "Bitstream, bytes",
-        "Tool",
-    )
-    said = f"{listed(missing).capitalize()}: not run. " if missing else ""
-    return [
-        table("Resources and speed", head, rows, ("Device", "Stage", "Tool")),
-        paragraph(
-            "An estimate is the tool's own model, not a measurement. fmax is the place-and-route "
-            "tool's timing model; images per s are at the clock, where one is given. "
-            f"{said}{boards}"
-        ),
-        *_placed(results),
-        *_compile_reason(results),
     ]
 
 
@@ -215,38 +122,6 @@ def limits(results: Results) -> list[Markup]:
     return [element("ul", *(element("li", sentence) for sentence in sentences))]
 
 
-def reproduce(results: Results) -> list[Markup]:
-    """Command, settings, seeds, versions and how each stage ended."""
-    run = results.run
-    command = f"divqat run config.toml --out {shlex.quote(f'runs/{run.name}')}"
-    parts = [
-        paragraph("Save the settings below as config.toml and run, with the versions below:"),
-        element("pre", element("code", command), tabindex=0, aria_label="Command"),
-        folded("Settings", element("pre", run.config, tabindex=0, aria_label="Settings"))
-        if run.config
-        else paragraph("The run directory holds no config.toml."),
-        element(
-            "p",
-            f"Victim seeds: {_seeds(row.seed for row in results.victims)}. "
-            f"Clone seeds: {_seeds(row.seed for row in results.attacks)}.",
-        ),
-    ]
-    if run.versions:
-        parts.append(
-            table("Versions", ("Package", "Version"), list(run.versions.items()), ("Version",))
-        )
-    if run.stages:
-        parts.append(
-            table(
-                "Stages",
-                ("Stage", "Outcome", "Reason"),
-                [(name, stage.status, stage.reason) for name, stage in run.stages.items()],
-                ("Outcome", "Reason"),
-            )
-        )
-    return parts
-
-
 def _estimated(results: Results) -> list[Markup]:
     """FINN's layers: other names and other cuts than the exported network's."""
     parts = []
@@ -263,32 +138,3 @@ def _estimated(results: Results) -> list[Markup]:
         )
         parts.append(folded(f"Hardware layers of {variant} (estimate)", *content))
     return parts
-
-
-def _placed(results: Results) -> list[Markup]:
-    """The cells that each layer takes of the chip."""
-    parts = []
-    for index, variant in enumerate(in_order(results, results.cells)):
-        rows = results.cells[variant]
-        columns = ("lut", "ff", "bram", "lutram", "dsp")
-        content = (
-            table(
-                f"Cells of {variant} by layer, after synthesis",
-                ("Layer", "LUT", "FF", "BRAM", "LUT RAM", "DSP"),
-                [(row.name, *(amount(getattr(row, column)) for column in columns)) for row in rows],
-            ),
-            charts(figures.cell_charts(variant, index, rows)),
-        )
-        parts.append(folded(f"Cells of {variant} by layer, after synthesis", *content))
-    return parts
-
-
-def _compile_reason(results: Results) -> list[Markup]:
-    stage = results.run.stages.get("compile")
-    if stage is None or stage.status in ("done", "running"):
-        return []
-    return [paragraph(f"The compile stage did not finish: {not_run(results, 'compile')}.")]
-
-
-def _seeds(seeds: Iterable[int]) -> str:
-    return listed([str(seed) for seed in sorted(set(seeds))]) or "none"

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Predictor, accuracy, agreement, make_oracle
+from divqat_brevitas.extraction import Predictor, accuracy, agreement, as_predictor, make_oracle
 from divqat_brevitas.files import sha256_text, write_json
 from fpga_flow import theft
 from fpga_flow.config import Config
 from fpga_flow.defender import Defender
 from fpga_flow.lowering.answer import AnswerUnit
+from fpga_flow.report.evidence import confusion
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import (
     VictimId,
@@ -186,6 +187,10 @@ class _Robber:
         shown: dict[str, object] = {"answer": how.answer} if how.answer != "logits" else {}
         if found is not None:
             shown |= {"defence_l1": found.cost.l1, "defence_found": asdict(found)}
+        answered = as_predictor(loot.result.clone).predict(images).argmax(axis=1)
+        counts = confusion(labels, answered, len(dataset_info(data.name).classes))
+        if counts is not None:
+            shown["confusion"] = counts
         write_json(self.context.folder / f"{attack.name}.json", {**row, **shown})
 
     def _unit(self, answer: str) -> AnswerUnit | None:

@@ -7,10 +7,14 @@ from fpga_flow.stages.context import StageContext
 
 
 def run(context: StageContext) -> None:
-    """Write both; the numbers stay where the page cannot be drawn."""
+    """Write both, and the charts as files; the numbers stay where the page cannot be drawn."""
+    from fpga_flow.stages import evidence  # torch: `summary` does without
+
+    evidence.gather(context)
     context.output("results.json")
-    report.build_report(context.run.path)
+    results = report.build_report(context.run.path)
     context.output("index.html")
+    report.write_figures(results, context.output("figures"))
 
 
 def summary(directory: Path) -> str:
