@@ -83,6 +83,7 @@ def swap_quantizers(
     order = list(modules)
     first = order.index(weighted[0])
 
+    acts = _ActQuantizers(act)
     replaced: dict[int, nn.Module] = {}  # a module used under two names is swapped once
     for name, module in chosen.items():
         if id(module) in replaced:
@@ -92,7 +93,7 @@ def swap_quantizers(
             new = _swap(
                 module,
                 weight=weight if bits is None else weight.let(bit_width=bits),
-                act=act,
+                acts=acts,
                 input_act=input_act if is_float and name == weighted[0] else None,
                 describes_input=order.index(name) <= first,
             )
@@ -107,22 +108,22 @@ def swap_quantizers(
 
 
 def _swap(
-    module: nn.Module, weight: Any, act: Any, input_act: Any, describes_input: bool
+    module: nn.Module, weight: Any, acts: "_ActQuantizers", input_act: Any, describes_input: bool
 ) -> nn.Module:
     """The counterpart of one layer: a new one, or the layer itself with its quantizers changed."""
     if type(module) in WEIGHTED:
         return _quantized_layer(module, weight, input_act)
     if type(module) in ACTIVATIONS:
-        quantizer = act.let(signed=True) if type(module) in SIGNED else act
+        quantizer = acts.act.let(signed=True) if type(module) in SIGNED else acts.act
         return ACTIVATIONS[type(module)](act_quant=quantizer).train(module.training)
     if isinstance(module, QuantWeightBiasInputOutputLayer):
         if module.weight_quant.is_quant_enabled:
             module.weight_quant = weight.proxy_class(module, weight)
         if not describes_input:
-            _replace_act_quantizer(module, "input_quant", act)
-        _replace_act_quantizer(module, "output_quant", act)
+            acts.replace(module, "input_quant")
+        acts.replace(module, "output_quant")
     elif isinstance(module, QuantNonLinearActLayer) and not describes_input:
-        _replace_act_quantizer(module, "act_quant", act)
+        acts.replace(module, "act_quant")
     return module
 
 
@@ -152,17 +153,66 @@ def _quantized_layer(module: Any, weight: Any, input_act: Any) -> nn.Module:
     return result
 
 
-def _replace_act_quantizer(module: Any, attribute: str, act: Any) -> None:
-    old = getattr(module, attribute)
-    if not old.is_quant_enabled:
-        return
-    function = type(old.fused_activation_quant_proxy.activation_impl)
-    quantizer = act.let(
-        act_impl=None if function.__name__ == "Identity" else function, passthrough_act=True
-    )
-    if old.is_signed:
-        quantizer = quantizer.let(signed=True)
-    setattr(module, attribute, quantizer.proxy_class(module, quantizer).train(module.training))
+class _ActQuantizers:
+    """New activation quantizers for old ones; what old ones share, their successors share.
+
+    Branches of a sum have one scale: by one quantizer in several layers, or, as Brevitas'
+    ``graph.quantize`` has it, by one ``tensor_quant`` or ``scaling_impl`` in several quantizers.
+    """
+
+    def __init__(self, act: Any) -> None:
+        self.act = act
+        # By the old object's id; the object itself is kept, or its id would be used again.
+        self._made: dict[int, tuple[Any, Any]] = {}
+
+    def replace(self, module: Any, attribute: str) -> None:
+        """Replace the quantizer ``module.attribute`` if it is enabled."""
+        old = getattr(module, attribute)
+        if not old.is_quant_enabled:
+            return
+        new = self._successor(old)
+        if new is None:
+            injector = self._injector(old)
+            new = injector.proxy_class(module, injector).train(module.training)
+            tensor_quant = old.fused_activation_quant_proxy.tensor_quant
+            made = new.fused_activation_quant_proxy.tensor_quant
+            for before, after in ((old, new), *_shareable(tensor_quant, made)):
+                self._made.setdefault(id(before), (before, after))
+        else:
+            new.add_tracked_module(module)
+        setattr(module, attribute, new)
+
+    def _injector(self, old: Any) -> Any:
+        function = type(old.fused_activation_quant_proxy.activation_impl)
+        quantizer = self.act.let(
+            act_impl=None if function.__name__ == "Identity" else function, passthrough_act=True
+        )
+        if old.is_signed:
+            quantizer = quantizer.let(signed=True)
+        tensor_quant = old.fused_activation_quant_proxy.tensor_quant
+        whole = self._successor(tensor_quant)
+        if whole is not None:
+            return quantizer.let(tensor_quant=whole)
+        scaling = self._successor(getattr(tensor_quant, "scaling_impl", None))
+        if scaling is None:
+            return quantizer
+        bounds = self._successor(tensor_quant.int_scaling_impl)
+        return quantizer.let(
+            scaling_impl=scaling, **({"int_scaling_impl": bounds} if bounds else {})
+        )
+
+    def _successor(self, old: Any) -> Any:
+        return self._made.get(id(old), (old, None))[1]
+
+
+def _shareable(old: Any, new: Any) -> list[tuple[Any, Any]]:
+    """The parts of a ``tensor_quant`` that quantizers of one scale have in common."""
+    parts = [(old, new)]
+    for name in ("scaling_impl", "int_scaling_impl"):
+        before, after = getattr(old, name, None), getattr(new, name, None)
+        if before is not None and after is not None:
+            parts.append((before, after))
+    return parts
 
 
 def _put(root: nn.Module, name: str, new: nn.Module) -> nn.Module:

@@ -52,7 +52,8 @@ _UNCHANGED = (
     nn.Dropout,
     nn.Dropout2d,
 )
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# Plain modules are the containers of torch.fx: a GraphModule's forward calls what is in them.
+_CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _FUNCTIONAL_ACTIVATIONS = {
     F.relu, F.relu_, torch.relu, torch.relu_, F.relu6, F.gelu, F.silu, F.hardtanh,
     F.leaky_relu, torch.sigmoid, torch.tanh, F.hardswish, F.softmax, "relu", "relu_",

@@ -57,6 +57,31 @@ def observe(
     return logits, {layer: integers[layer] for layer in layers if layer in integers}
 
 
+def quantizers_by_layer(
+    model: nn.Module, network: Network, images: FloatArray
+) -> dict[str, ActQuantProxyFromInjector]:
+    """The torch quantizer of each threshold layer (and the input's), by the layer's name.
+
+    Empty where the numbers of both differ, so that order tells nothing.
+    """
+    called: list[ActQuantProxyFromInjector] = []
+    handles = [
+        m.register_forward_hook(lambda module, _, __: called.append(module))
+        for m in model.modules()
+        if isinstance(m, ActQuantProxyFromInjector) and m.is_quant_enabled
+    ]
+    try:
+        logits_of(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    layers = [layer for layer in (network.input, *network.layers) if _is_weighted(layer) is False]
+    layers.sort(key=lambda layer: layer.position)
+    if len(layers) != len(called):
+        return {}
+    return {layer.name: module for layer, module in zip(layers, called, strict=True)}
+
+
 def _is_weighted(layer: Layer) -> bool | None:
     """True for Conv and MatMul, False for activation quantizers, None for the rest."""
     if isinstance(layer, Conv | MatMul):

@@ -29,8 +29,9 @@ from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.files import replacing
 from fpga_flow.export.observe import logits_of
 from fpga_flow.export.parity import ParityError, ParityResult, compare, probes
+from fpga_flow.export.rescaled import rescale
 from fpga_flow.export.settled import apply_to_model
-from fpga_flow.lowering import Network, Settled, check_images, clean, lower, settle
+from fpga_flow.lowering import Network, Settled, check_images, clean, lower, settle, undecided
 
 Exporter = Literal["torchscript", "dynamo"]
 FloatArray = npt.NDArray[np.float32]
@@ -46,6 +47,8 @@ class ExportReport:
         parity: the comparison of torch with QONNX execution; its mismatches are 0.
         settled: one record an activation quantizer (see ``lowering.settle``); empty where the
             model cannot be lowered to integers.
+        rescaled: names of activation quantizers whose thresholds lay on integers with no bias to
+            move them by: their scale is 0.16 % larger now (see ``export.rescaled``).
         flips: how many of the parity images the model as passed in labels differently from
             the settled one (thresholds move by up to half an accumulator step).
         model: the settled copy, in evaluation mode: what the file computes.
@@ -57,6 +60,7 @@ class ExportReport:
     exporter: str
     parity: ParityResult
     settled: tuple[Settled, ...]
+    rescaled: tuple[str, ...]
     flips: int
     model: nn.Module
     network: Network | None
@@ -84,7 +88,7 @@ def export_qonnx(
         example_images: float32 (N, C, H, W) in [0, 1], for the parity gate. Images that sit on
             rounding ties are added.
         exporter: which torch exporter.
-        settle_thresholds: False exports the weights exactly as they are.
+        settle_thresholds: False exports weights and scales exactly as they are.
 
     Raises:
         ParityError: QONNX execution differs from torch; the first differing layer is named.
@@ -101,12 +105,19 @@ def export_qonnx(
     twin = copy.deepcopy(model).cpu().eval()
     cleaned = _exported(twin, images, exporter)
     records: list[Settled] = []
+    rescaled: list[str] = []
     network, not_lowered = None, None
     try:
         network = lower(cleaned)
         if settle_thresholds:
             before = ModelWrapper(cleaned.model, make_deepcopy=True)
             records = settle(cleaned)
+            rescaled = rescale(twin, network, undecided(cleaned), images)
+            if rescaled:
+                cleaned = _exported(twin, images, exporter)
+                network = lower(cleaned)
+                before = ModelWrapper(cleaned.model, make_deepcopy=True)
+                records = settle(cleaned)
             if any(record.values is not None for record in records):
                 apply_to_model(records, before, twin, lambda m: _exported(m, images, exporter))
                 # Exported afresh, so that the file is what the settled torch model gives.
@@ -125,6 +136,7 @@ def export_qonnx(
         exporter=exporter,
         parity=result,
         settled=tuple(records),
+        rescaled=tuple(rescaled),
         flips=_flips(model, twin, inputs),
         model=twin,
         network=network,

@@ -10,7 +10,7 @@ from fpga_flow.lowering.ir import Layer
 from fpga_flow.lowering.lower import lower
 from fpga_flow.lowering.model import clean, load_model, source_of
 from fpga_flow.lowering.network import LayerRow, Network, OutputAffine
-from fpga_flow.lowering.settle import Settled, settle
+from fpga_flow.lowering.settle import Settled, settle, undecided
 
 __all__ = [
     "Layer",
@@ -25,4 +25,5 @@ __all__ = [
     "lower",
     "settle",
     "source_of",
+    "undecided",
 ]

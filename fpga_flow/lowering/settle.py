@@ -23,6 +23,7 @@ from fpga_flow.lowering.model import clean
 MARGIN = 1 / 64
 _ENOUGH = 1 - 1e-3  # of the largest margin there is, where that is less than asked for
 _NUDGE = 1e-6
+_NOISE = 2.0**-21  # relative: a few roundings of float32
 _PASSES = 4  # one does it, unless float32 is coarse or a parameter reaches two quantizers
 
 
@@ -82,6 +83,28 @@ def settle(model: ModelWrapper, margin: float = MARGIN) -> list[Settled]:
         if not _moves(model, sites, margin):
             break
     return [_record(site, model, first) for site in sites]
+
+
+def undecided(model: ModelWrapper) -> list[str]:
+    """Names of the quantizers that float32 engines need not decide as exact arithmetic does.
+
+    One of their thresholds lies closer to an integer than float32 tells numbers of its size
+    apart. ``settle`` leaves those that have no bias of their own: behind a global pooling, or a
+    quantized bias, thresholds can lie on integers systematically.
+
+    Args:
+        model: a cleaned model.
+
+    Raises:
+        LoweringError: what ``lower`` refuses.
+    """
+    found = []
+    for site in trace(model)[1]:
+        real = site.folded.real[site.folded.live]
+        noise = np.maximum(np.abs(real), 1.0) * _NOISE
+        if (np.abs(real - np.rint(real)) < noise).any():
+            found.append(site.layer)
+    return found
 
 
 def _moves(model: ModelWrapper, sites: Sequence[Site], margin: float) -> dict[str, FloatArray]:
