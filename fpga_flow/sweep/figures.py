@@ -1,0 +1,107 @@
+"""A finished run's key figures, and the table of a sweep made from them."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from divqat_brevitas.files import write_json, write_text
+from fpga_flow.console import columns
+from fpga_flow.sweep.cell import cell_folder, last_event, recorded
+from fpga_flow.sweep.plan import Cell
+
+
+def key_figures(run: Path) -> dict[str, float]:
+    """Accuracies of a run, by name.
+
+    Args:
+        run: a run directory in which at least ``train`` is done.
+
+    Returns:
+        ``accuracy.VARIANT`` (mean over training seeds) and, per victim, oracle and budget,
+        ``naive.VICTIM.ORACLE.BUDGET`` and ``worst.VICTIM.ORACLE.BUDGET``: the naive and the best
+        clone's accuracy. All are fractions of 1 on test data.
+    """
+    from fpga_flow.report import collect
+
+    results = collect(run)
+    by_variant: dict[str, list[float]] = {}
+    for victim in results.victims:
+        by_variant.setdefault(victim.variant, []).append(victim.accuracy)
+    figures = {f"accuracy.{variant}": fmean(values) for variant, values in by_variant.items()}
+    for row in results.summary:
+        where = f"{row.victim}.{row.oracle}.{row.budget}"
+        if row.naive_clone_accuracy is not None:
+            figures[f"naive.{where}"] = row.naive_clone_accuracy
+        figures[f"worst.{where}"] = row.worst_case_clone_accuracy
+    return figures
+
+
+def rows(cells: Sequence[Cell], out: Path, states: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row a cell: name, folder, state, settings, seconds and figures.
+
+    Args:
+        cells: the sweep's.
+        out: its folder.
+        states: what became of cells just now, by name; else what their folders say: "start" is
+            a cell that runs, or ran when it was killed.
+    """
+    table = []
+    for cell in cells:
+        folder = cell_folder(out, cell)
+        record = recorded(folder, cell.key) or {}
+        row: dict[str, Any] = {
+            "cell": cell.name,
+            "folder": folder.relative_to(out).as_posix(),
+            "state": states.get(cell.name) or record.get("state") or last_event(folder) or "left",
+        }
+        row |= {"settings": cell.settings, "seconds": record.get("seconds")}
+        table.append(row | {"figures": record.get("figures", {})})
+    return table
+
+
+def write_table(table: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Write ``summary.json`` and ``summary.csv`` (a column a setting and a figure) to ``out``."""
+    write_json(out / "summary.json", {"schema": 1, "cells": list(table)})
+    settings, figures = _names(table, "settings"), _names(table, "figures")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["cell", "state", *settings, *figures, "seconds", "folder"])
+    for row in table:
+        values = [row["settings"].get(name) for name in settings]
+        measured = [row["figures"].get(name) for name in figures]
+        writer.writerow(
+            [row["cell"], row["state"], *values, *measured, row["seconds"], row["folder"]]
+        )
+    write_text(out / "summary.csv", text.getvalue())
+
+
+def table_text(table: Sequence[Mapping[str, Any]]) -> str:
+    """The rows for a terminal: settings, accuracies, and each victim's best clone, in per cent."""
+    settings = _names(table, "settings")
+    figures = _names(table, "figures")
+    variants = [name.removeprefix("accuracy.") for name in figures if name.startswith("accuracy.")]
+    stolen = [v for v in variants if any(name.startswith(f"worst.{v}.") for name in figures)]
+    header = [*settings, "state", *variants, *(f"clone of {victim}" for victim in stolen)]
+    lines: list[list[object]] = [[*header]]
+    for row in table:
+        found = row["figures"]
+        clones = [
+            [value for name, value in found.items() if name.startswith(f"worst.{victim}.")]
+            for victim in stolen
+        ]
+        line: list[object] = [row["settings"].get(name) for name in settings]
+        line += [row["state"], *(_percent(found.get(f"accuracy.{v}")) for v in variants)]
+        lines.append([*line, *(_percent(max(values, default=None)) for values in clones)])
+    return columns(lines)
+
+
+def _names(table: Sequence[Mapping[str, Any]], part: str) -> list[str]:
+    """The keys of all rows' ``part``, in the order met."""
+    return list(dict.fromkeys(name for row in table for name in row[part]))
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,23 @@
+import pytest
+
+# The least that is a run: one epoch of a float network on 8x8 digits.
+TINY = """
+preset = "smoke"
+skip = ["export", "compile", "simulate", "attack", "report"]
+[base]
+train.variants = ["float"]
+[grid]
+run.seeds = [{seeds}]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A sweep file of so many cells that differ in their seed."""
+
+    def write(cells):
+        file = tmp_path / "sweep.toml"
+        file.write_text(TINY.format(seeds=", ".join(map(str, range(cells)))))
+        return file
+
+    return write
