@@ -22,7 +22,7 @@ class _Rung:
 
 
 _RUNGS = (
-    _Rung("QAT in torch → QONNX", "qonnx", whole=True),
+    _Rung("quantized, in torch → QONNX", "qonnx", whole=True),
     _Rung("QONNX → integer engine", "integer", whole=True),
     _Rung("integer engine → FINN, after each step", "finn"),
     _Rung("integer engine → RTL", "rtl", whole=True),

@@ -20,7 +20,7 @@ from fpga_flow.report.schema import Results
 from fpga_flow.report.sections import layers, limits, training, victims
 from fpga_flow.report.shown import confusions, examples
 from fpga_flow.report.theme import style_sheet
-from fpga_flow.report.verdict import sentences
+from fpga_flow.report.verdict import heading, sentences
 
 _SECTIONS = {
     "claims": ("The method's claims, checked", claims),
@@ -57,18 +57,24 @@ def page(results: Results) -> str:
         element("li", element("a", title, href=f"#{name}"))
         for name, (title, _) in _SECTIONS.items()
     )
-    headline = words.headline(results)
+    title = heading(results)
     template = (files("fpga_flow.report") / "page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
-        title=text(f"{headline} – divqat"),
+        title=text(f"{title} – divqat"),
         style=Markup(style_sheet()),
         run=text(results.run.name),
-        headline=text(headline),
+        headline=text(title),
         claim=_claim(results),
-        lead=joined((element("p", sentence) for sentence in words.lead(results)), "\n"),
+        lead=joined((element("p", sentence) for sentence in _lead(results, title)), "\n"),
         contents=contents,
         sections=joined(sections, "\n"),
     )
+
+
+def _lead(results: Results, title: str) -> list[str]:
+    """What was measured; how all comparisons came out, unless the heading says that."""
+    overall = words.headline(results)
+    return [*words.lead(results), *([] if overall == title else [f"In all: {overall}."])]
 
 
 def _claim(results: Results) -> Markup:

@@ -13,17 +13,21 @@ from fpga_flow.report.claims import Claim, claims
 from fpga_flow.report.schema import Results
 from fpga_flow.report.statistics import Difference
 from fpga_flow.report.text import counted, percent, points
-from fpga_flow.report.words import POOLS
+from fpga_flow.report.words import POOLS, headline
 
 _FIRST = ("out", "in", "free")
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One claim in plain words: the verdict, and the sentence that follows it."""
+    """One claim in plain words: the verdict, and the sentence that follows it.
+
+    ``victim`` is whose clones it is about; None where it is about the victim itself.
+    """
 
     verdict: str
     text: str
+    victim: str | None = None
 
 
 def sentences(results: Results) -> list[Sentence]:
@@ -34,10 +38,24 @@ def sentences(results: Results) -> list[Sentence]:
         mine = [c for c in found if (c.victim, c.against) == (victim, BASELINE)]
         clones = [c for c in mine if c.claim == "clone degrades" and c.answers == "all"]
         clones.sort(key=lambda claim: _FIRST.index(claim.pool_kind or "free"))
-        told += [Sentence(claim.verdict, _clone(claim)) for claim in clones[:1]]
+        told += [Sentence(claim.verdict, _clone(claim), victim) for claim in clones[:1]]
         own = [c for c in mine if c.claim == "victim accuracy holds"]
         told += [Sentence(claim.verdict, _own(claim)) for claim in own[:1]]
     return told
+
+
+def heading(results: Results) -> str:
+    """The page's heading: the first claim's word on clones; without one, what there is."""
+    about = [told for told in sentences(results) if told.victim is not None]
+    if len(about) != 1:
+        return headline(results)
+    (told,) = about
+    name = results.dataset.name
+    if told.verdict == "supported":
+        return f"{told.victim} is harder to steal than plain QAT on {name}"
+    if told.verdict == "not supported":
+        return f"{told.victim} is no harder to steal than plain QAT on {name}"
+    return f"Undecided: is {told.victim} harder to steal than plain QAT on {name}?"
 
 
 def _clone(claim: Claim) -> str:

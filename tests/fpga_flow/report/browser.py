@@ -89,16 +89,18 @@ class Browser:
             self.events.append(self._next())
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression."""
-        found = self("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression; of a promise, what it comes to."""
+        found = self(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def press(self, key: str, code: int) -> None:
-        """A key down and up."""
-        for kind in ("rawKeyDown", "keyUp"):
-            at = {"windowsVirtualKeyCode": code, "nativeVirtualKeyCode": code}
-            self("Input.dispatchKeyEvent", type=kind, key=key, code=key, **at)
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """A key down and up; ``text`` is what it types."""
+        at = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **at)
+        self("Input.dispatchKeyEvent", type="keyUp", **at)
 
     def screenshot(self, path: Path) -> None:
         """The whole page as a PNG."""

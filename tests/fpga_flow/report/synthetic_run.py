@@ -190,3 +190,57 @@ def build(
             ],
         )
     return run
+
+
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+
+
+def put_evidence(run: Path, who: tuple[str, ...] = ("qat", "divqat")) -> None:
+    """What the report stage asks the victims, and a clone's confusion in an attack's file."""
+    sure, unsure = [0.9] + [0.1 / 9] * 9, [0.1] * 10
+    answers = [
+        {"who": name, "probabilities": p} for name, p in zip(who, (sure, unsure), strict=True)
+    ]
+    diagonal = [[30 if i == j else int(i == 0 and j == 1) for j in range(10)] for i in range(10)]
+    put(
+        run / "report/evidence.json",
+        {
+            "confusions": [
+                {"kind": "victim", "victim": name, "seed": 0, "what": "first 301 test images"}
+                | {"counts": diagonal}
+                for name in who
+            ],
+            "examples": [
+                {"source": "test image 1", "label": "3", "png": PIXEL, "answers": answers},
+                {"source": "the thief's image 1 of letters", "label": None, "png": PIXEL}
+                | {"answers": answers},
+            ],
+        },
+    )
+    lost = [[10 if j == 4 else 0 for j in range(10)] for _ in range(10)]
+    for at, accuracy in enumerate((0.05, 0.1)):
+        row = attack_row(who[-1], accuracy, oracle="logits", seed=at, confusion=lost)
+        put(run / f"attack/with-confusion-{at}.json", row)
+
+
+def put_bitstream(run: Path, variant: str = "qat") -> None:
+    """A placed design of two layers and an interface."""
+    (estimate,) = json.loads((run / f"compile/{variant}/hardware.json").read_text())
+    built = {"stage": "bitstream", "device": "LFE5U-85F-6CABGA381", "clock_mhz": 50}
+    shares = {"utilisation": {"lut": 0.125, "ff": 0.02, "bram": 0.5, "dsp": 0.0}}
+    put(run / f"compile/{variant}/hardware.json", [estimate, estimate | built | shares])
+    cells = {"lut": 600, "ff": 20, "bram": 3, "lutram": 1, "dsp": 0}
+    layers = [{"name": name, "cells": cells} for name in ("MVAU_0", "MVAU_0_fifo", "(interface)")]
+    folder = run / f"compile/{variant}/bitstream"
+    put(folder / "report.json", {"layers": layers, "part": "LFE5U-85F-6CABGA381"})
+    placed = {
+        "core.MVAU_0.acc": "X5/Y9/SLICEA.LUT0",
+        "core.MVAU_0.acc2": "X5/Y9/SLICEA.LUT1",
+        "core.MVAU_0_fifo.full": "X6/Y9/SLICEA.LUT1",
+        "uart": "X1/Y2/SLICEB.FF0",
+        "unplaced": "",
+    }
+    found = {name: {"attributes": {"NEXTPNR_BEL": bel}} for name, bel in placed.items()}
+    put(folder / "routed.json", {"modules": {"top": {"cells": found}}})
