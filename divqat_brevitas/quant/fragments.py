@@ -16,7 +16,7 @@ from brevitas.quant.solver.parameter import SolveParameterScalingImplFromEnum
 from divqat_brevitas.core.learned_scale import LearnedScaleIntQuant
 from divqat_brevitas.core.unset_scale import ActScale, WeightScale
 from divqat_brevitas.proxy import DivQATWeightQuantProxy
-from divqat_brevitas.quant.validate import validate_quantizer
+from divqat_brevitas.quant.validate import check_settings
 
 
 class LearnedScale(ExtendedInjector):  # type: ignore[misc]
@@ -46,7 +46,7 @@ class LearnedWeightScale(LearnedScale):
     @value  # type: ignore[untyped-decorator]
     def proxy_class(__self__: Any) -> Any:  # noqa: N805
         """Our proxy, once every setting is known to be read by something."""
-        validate_quantizer(__self__)
+        check_settings(__self__)
         return DivQATWeightQuantProxy
 
 
@@ -62,7 +62,7 @@ class LearnedActScale(LearnedScale):
     @value  # type: ignore[untyped-decorator]
     def proxy_class(__self__: Any) -> Any:  # noqa: N805
         """Brevitas' proxy, once every setting is known to be read by something."""
-        validate_quantizer(__self__)
+        check_settings(__self__)
         return ActQuantProxyFromInjector
 
 
