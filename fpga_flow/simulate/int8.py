@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fpga_flow.lowering import Layer
@@ -23,6 +24,7 @@ from fpga_flow.simulate.rescale import EXACT, fit_rescale
 
 _ZERO_POINT = 128  # of signed codes
 _PAIR_LIMIT = 2**15
+_PIXEL = 4  # input channels that a processor multiplies at once
 
 
 def compile_int8(
@@ -107,35 +109,57 @@ def _conv(layer: Conv, finish: _Finish, source: Layer, batch: int) -> Callable[[
     signed = code_dtype(source) == torch.int8
     zero = _ZERO_POINT if signed else 0
     weight = torch.from_numpy(layer.weight.copy()).to(torch.int8)
+    few = layer.groups == 1 and source.shape[0] < _PIXEL
+    if few:
+        weight = F.pad(weight, (0, 0, 0, 0, 0, _PIXEL - source.shape[0]))
     # PyTorch pads both sides alike; what differs is padded before.
     top, left, bottom, right = layer.pads
     even = (top, left) == (bottom, right)
     geometry = (layer.strides, (top, left) if even else (0, 0), layer.dilations, layer.groups)
     packed = torch.ops.onednn.qconv_prepack(
-        weight, finish.slope, 1.0, zero, *geometry, [batch, *source.shape]
+        weight,
+        finish.slope,
+        1.0,
+        zero,
+        *geometry,
+        [batch, weight.shape[1] * layer.groups, *source.shape[1:]],
     )
+
+    weights, output = finish.weights, finish.output
 
     def run(x: Tensor) -> Tensor:
         if signed:
             # Two's complement: flipping the highest bit adds 128.
             x = x.to(torch.int8).view(torch.uint8) ^ _ZERO_POINT
-        x = x.to(torch.uint8)
+        x = _pixels(x.to(torch.uint8)) if few else x.to(torch.uint8)
         x = x if even else pad(x, layer.pads, zero)
         result: Tensor = torch.ops.onednn.qconv_pointwise(
-            x, 1.0, zero, packed, *finish.weights, *geometry, *finish.output
+            x, 1.0, zero, packed, *weights, *geometry, *output
         )
         return result
 
     return run
 
 
+def _pixels(x: Tensor) -> Tensor:
+    """Fewer than four channels as the bytes of one word: channels last, zeros behind them."""
+    planes = x.to(torch.int32)
+    words = planes[:, 0]
+    for channel in range(1, x.shape[1]):
+        words = words | planes[:, channel] << 8 * channel
+    pixels = words.contiguous().view(torch.uint8).view(*words.shape, _PIXEL)
+    return pixels.permute(0, 3, 1, 2)
+
+
 def _product(layer: MatMul, finish: _Finish, batch: int) -> Callable[[Tensor], Tensor]:
     weight = torch.from_numpy(layer.weight.T.copy()).to(torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(weight, [batch, len(layer.weight)])
 
+    weights, output = finish.weights, finish.output
+
     def run(x: Tensor) -> Tensor:
         result: Tensor = torch.ops.onednn.qlinear_pointwise(
-            x.to(torch.uint8), 1.0, 0, packed, *finish.weights, *finish.output
+            x.to(torch.uint8), 1.0, 0, packed, *weights, *output
         )
         return result
 

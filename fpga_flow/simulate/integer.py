@@ -14,11 +14,11 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
-from fpga_flow.simulate.kernels import channels_last, code_dtype, exact_arithmetic
+from fpga_flow.simulate.kernels import code_dtype, exact_arithmetic
 from fpga_flow.simulate.plan import Planner
 
 FloatArray = npt.NDArray[np.float32]
-_MAX_BATCH = 256
+_MAX_BATCH = 1024
 _BATCH_BYTES = 64 * 2**20
 _COPIES = 4  # float32 tensors of a layer's size alive at once: input, output, temporaries
 
@@ -103,7 +103,7 @@ class IntegerEngine:
     def _execute(self, images: FloatArray, keep: Collection[str]) -> dict[str, torch.Tensor]:
         entry = self.network.input
         codes = torch.from_numpy(entry.codes(images)).to(code_dtype(entry))
-        values = {entry.output: channels_last(codes)}
+        values = {entry.output: codes}
         for step in self._planner.plan(keep):
             values[step.output] = step.kernel(*(values[name] for name in step.inputs))
             for name in step.done:

@@ -118,7 +118,7 @@ def direct_conv(layer: Conv, dtype: torch.dtype) -> Kernel:
     padding = (top, left) if (top, left) == (bottom, right) else None
 
     def run(x: Tensor) -> Tensor:
-        x = x.to(dtype)
+        x = channels_last(x.to(dtype))
         if padding is None:
             x = pad(x, layer.pads, 0.0)
         return F.conv2d(

@@ -82,6 +82,8 @@ class Entry:
 # In the order published. One line a suite.
 SUITES: Mapping[str, Entry] = {
     "training": Entry("fpga_flow.bench.speed.training", "a training step: float, stock, ours"),
+    "engines": Entry("fpga_flow.bench.speed.engines", "images a second of every engine"),
+    "startup": Entry("fpga_flow.bench.speed.startup", "the command line and imports, fresh processes"),
 }
 
 

@@ -64,6 +64,19 @@ def test_convolutions(
     assert np.array_equal(execute(fused, x), reference.run(after, [expected]))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("codes", [(0, 255), (-128, 127)])
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 2, 1, 0)])
+def test_few_channels_are_packed_into_pixels(channels: int, codes: Any, pads: Any) -> None:
+    rng = np.random.default_rng(0)
+    before = source((channels, 7, 6), *codes)
+    layer = with_range(conv(rng, before.shape, pads=pads), before)
+    kernel = compile_int8(layer, None, before, batch=3)
+    assert kernel is not None
+    x = extremes(before, 3)
+    assert np.array_equal(execute(kernel, x), reference.run(layer, [x]))
+
+
 @pytest.mark.parametrize("codes", [(0, 255), (-128, 127)])
 def test_the_largest_bytes(codes: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
