@@ -83,7 +83,7 @@ class Entry:
 SUITES: Mapping[str, Entry] = {
     "training": Entry("fpga_flow.bench.speed.training", "a training step: float, stock, ours"),
     "engines": Entry("fpga_flow.bench.speed.engines", "images a second of every engine"),
-    "startup": Entry("fpga_flow.bench.speed.startup", "the command line and imports, fresh processes"),
+    "startup": Entry("fpga_flow.bench.speed.startup", "the command line and the imports"),
 }
 
 
