@@ -16,6 +16,7 @@ import click
 
 from fpga_flow.cli_base import Commands, json_option, print_json, set_option
 from fpga_flow.cli_hardware import bench, check, finn_config
+from fpga_flow.cli_serve import serve
 from fpga_flow.cli_sweep import sweep
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ cli.add_command(check)
 cli.add_command(finn_config)
 cli.add_command(bench)
 cli.add_command(sweep)
+cli.add_command(serve)
 
 
 @cli.command(epilog="divqat doctor --json")

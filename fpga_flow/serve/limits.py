@@ -1,0 +1,180 @@
+"""What a server grants: sizes, times, who may ask, and on which address it listens."""
+
+import hmac
+import ipaddress
+import socket
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from divqat_brevitas.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request, one connection and all together may take.
+
+    Attributes:
+        images_per_request: images in one query.
+        body_bytes: of a request; a larger one is refused before it is in memory.
+        header_seconds: from a connection's or request's first byte to the end of its headers.
+        body_seconds: for the whole body.
+        write_seconds: a client that does not read its answer for so long is cut off.
+        idle_seconds: a kept-alive connection without a request is closed.
+        queue_seconds: waiting for a place before "busy" (503).
+        concurrent: requests whose bodies are in memory at once.
+        connections: open at once; more are answered 503.
+
+    Raises:
+        InputError: a limit that is not above 0.
+    """
+
+    images_per_request: int = 1024
+    body_bytes: int = 16 * 2**20
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    write_seconds: float = 30.0
+    idle_seconds: float = 30.0
+    queue_seconds: float = 60.0
+    concurrent: int = 8
+    connections: int = 512
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise InputError(f"the server's {field.name} must be above 0, but is {value!r}.")
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who may ask.
+
+    Attributes:
+        name: what the ledger calls it.
+        token: sent as ``Authorization: Bearer TOKEN``.
+        budget: queries; None is whatever the server's budget leaves.
+    """
+
+    name: str
+    token: str
+    budget: int | None = None
+
+
+def read_clients(path: Path) -> list[Client]:
+    r"""Clients from a TOML file: a table a client, with ``token`` and, if limited, ``budget``.
+
+    Raises:
+        InputError: no such file, not TOML, an unknown key, or tokens that are too short or equal.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "clients.toml"
+        >>> _ = file.write_text('[red-team]\ntoken = "correct horse battery"\nbudget = 100\n')
+        >>> read_clients(file)[0].budget
+        100
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(f"cannot read the clients' file {path}: {e.strerror}.") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise InputError(f"{path} is not TOML: {e}.") from e
+    clients = []
+    for name, table in tables.items():
+        if not isinstance(table, dict) or not set(table) <= {"token", "budget"}:
+            raise InputError(
+                f'{path}: {name!r} must be a table with token = "..." and, if the client has a '
+                "budget of its own, budget = N; nothing else."
+            )
+        token, budget = table.get("token"), table.get("budget")
+        # What an Authorization header can carry, and long enough not to be guessed by chance.
+        if not isinstance(token, str) or len(token) < 16 or not token.isprintable():
+            raise InputError(
+                f"{path}: the token of {name!r} must be a text of at least 16 printable "
+                'characters. One: python -c "import secrets; print(secrets.token_urlsafe())"'
+            )
+        if not token.isascii() or token != token.strip():
+            raise InputError(f"{path}: the token of {name!r} must be ASCII without outer spaces.")
+        whole = isinstance(budget, int) and not isinstance(budget, bool) and budget >= 0
+        if budget is not None and not whole:
+            raise InputError(
+                f"{path}: the budget of {name!r} must be a whole number of at least 0."
+            )
+        clients.append(Client(name, token, budget))
+    if not clients:
+        raise InputError(f"{path} names no client. Leave out --clients to serve without tokens.")
+    if len({client.token for client in clients}) < len(clients):
+        raise InputError(f"{path}: two clients have the same token.")
+    return clients
+
+
+def find_client(clients: Sequence[Client], authorization: str) -> Client | None:
+    """The client whose token an ``Authorization`` header carries; compared in constant time."""
+    scheme, _, token = authorization.partition(" ")
+    given = token.strip().encode()
+    found = None
+    for client in clients:
+        if hmac.compare_digest(client.token.encode(), given):
+            found = client
+    return found if scheme.lower() == "bearer" else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether every address of ``host`` is this machine's own.
+
+    Raises:
+        InputError: a name that cannot be resolved.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as e:
+        raise InputError(f"cannot resolve the host {host!r}: {e}. Use an address.") from e
+    addresses = [str(row[4][0]).partition("%")[0] for row in found]
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
+
+
+def names_loopback(host_header: str) -> bool:
+    """Whether a ``Host`` header names this machine.
+
+    A page in a browser can make its own domain point here (DNS rebinding); it cannot change
+    what its requests call the host.
+
+    Example:
+        >>> names_loopback("127.0.0.1:8080"), names_loopback("[::1]"), names_loopback("a.example")
+        (True, True, False)
+    """
+    try:
+        name = urlsplit(f"//{host_header}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def bind(host: str, port: int, public: bool) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        InputError: an address of other machines' reach without ``public``, or one that cannot
+            be taken.
+    """
+    if not is_loopback(host) and not public:
+        raise InputError(
+            f"{host} can be reached from other machines, and this server has no TLS. Use "
+            "--host 127.0.0.1 and a tunnel (ssh -L), or add --public if that is meant."
+        )
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(1024)
+    except OSError as e:
+        listening.close()
+        raise InputError(
+            f"cannot listen on {host}:{port}: {e.strerror}. Choose another --port (0 takes a "
+            "free one)."
+        ) from e
+    return listening

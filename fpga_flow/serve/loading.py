@@ -1,0 +1,103 @@
+"""What `divqat serve` puts behind the line: a QONNX file, or an exported victim of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.extraction import Predictor
+from divqat_brevitas.files import sha256_file
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model ready to answer.
+
+    Attributes:
+        predictor: gives logits, or what a host makes of the chip's codes.
+        shape: (C, H, W) of an image.
+        classes: how many it tells apart.
+        name: for ``/info``.
+        identity: what the ledger counts the queries of; equal for every engine.
+        ledger: where its queries are counted, if nothing else is said.
+    """
+
+    predictor: Predictor
+    shape: tuple[int, ...]
+    classes: int
+    name: str
+    identity: dict[str, Any]
+    ledger: Path
+
+
+def load_served(path: Path, engine: str, variant: str | None) -> Served:
+    """The model of a QONNX file or of a run directory.
+
+    Args:
+        path: either.
+        engine: see ``fpga_flow.load_engine``.
+        variant: which victim of a run, such as "qat"; None where there is one alone.
+
+    Raises:
+        InputError: neither, no such victim, or one that was not exported.
+    """
+    from fpga_flow.lowering import lower
+    from fpga_flow.simulate import load_engine
+
+    if path.is_dir():
+        return _of_run(path, engine, variant)
+    if variant is not None:
+        raise InputError(f"--victim chooses a victim of a run; {path} is no run directory.")
+    network = lower(path)
+    return Served(
+        load_engine(path, engine),
+        network.input_shape,
+        network.classes,
+        path.name,
+        {"model": sha256_file(path), "answer": "logits"},
+        path.with_name(f"{path.stem}.queries.sqlite"),
+    )
+
+
+def _of_run(path: Path, engine: str, variant: str | None) -> Served:
+    from fpga_flow.console import Progress
+    from fpga_flow.lowering import lower
+    from fpga_flow.rundir import RunDirectory
+    from fpga_flow.stages.context import StageContext
+    from fpga_flow.stages.victims import (
+        answer_of,
+        chip_answer,
+        compiled_answer,
+        first_seed,
+        predictor,
+        split,
+    )
+
+    run = RunDirectory.existing(path)
+    config = run.config()
+    victims = {victim.stem: victim for victim in first_seed(config)}
+    if variant is None and len(victims) != 1:
+        raise InputError(
+            f"{path} has several victims: choose one with --victim {' | --victim '.join(victims)}."
+        )
+    name = variant or next(iter(victims))
+    if name not in victims:
+        raise unknown_name("victim", name, victims)
+    victim = victims[name]
+    file = path / victim.attacked
+    if not file.is_file():
+        raise InputError(f"{file} is not there yet: `divqat run --out {path} --until export`.")
+    context = StageContext("serve", run, config, Progress(), frozenset({"train", "compile"}))
+    answer = answer_of(config, victim)
+    unit = compiled_answer(context, victim)
+    if unit is None and answer != "logits":
+        unit = chip_answer(file, answer, split(config, "train")[0])
+    network = lower(file)
+    return Served(
+        predictor(context, victim, engine, unit),
+        network.input_shape,
+        network.classes,
+        f"{path.name}/{name}",
+        {"model": sha256_file(file), "answer": answer},
+        path / "serve" / f"{name}.queries.sqlite",
+    )
