@@ -33,6 +33,7 @@ from divqat_brevitas.extraction.attacks import (
     Substitute,
     make_attack,
 )
+from divqat_brevitas.extraction.cached import CachedPredictor
 from divqat_brevitas.extraction.floor import ZeroQueryFloor, zero_query_floor
 from divqat_brevitas.extraction.learner import Answered, Learned, Learner, PlainLearner
 from divqat_brevitas.extraction.learners import (
@@ -74,6 +75,7 @@ __all__ = [
     "AttackRow",
     "AveragedQueries",
     "BudgetExceededError",
+    "CachedPredictor",
     "CopycatCNN",
     "DisGUIDE",
     "JacobianAugmentation",
