@@ -12,7 +12,7 @@ env: .venv/.ready
 .venv/.ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch setuptools
-	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[data,report,finn,hardware,sweep,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[data,report,tensorboard,finn,hardware,sweep,dev]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps mip finn-plus
 	touch $@
 

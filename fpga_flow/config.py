@@ -53,12 +53,14 @@ class RunSection(Section):
     """``[run]``: the run's name, and the seeds every victim is trained with.
 
     ``threads`` is PyTorch's number of threads (None: one a core). Small networks are
-    fastest with one, and equal results to the last bit need an equal number.
+    fastest with one, and equal results to the last bit need an equal number. ``tensorboard``
+    writes every training's epochs for TensorBoard too, into ``train/tensorboard/``.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
     seeds: Seeds = (0,)
     threads: Count | None = None
+    tensorboard: bool = False
 
 
 class DataSection(Section):

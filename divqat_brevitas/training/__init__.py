@@ -4,11 +4,13 @@ from divqat_brevitas.training.calibrate import calibrate
 from divqat_brevitas.training.checkpoint import load_weights, save_weights
 from divqat_brevitas.training.evaluate import accuracy, logits_of
 from divqat_brevitas.training.guard import AccuracyGuard, GuardError
+from divqat_brevitas.training.log import EpochLog
 from divqat_brevitas.training.loop import TrainingDivergedError, TrainSettings
 from divqat_brevitas.training.trainer import TrainResult, train
 
 __all__ = [
     "AccuracyGuard",
+    "EpochLog",
     "GuardError",
     "TrainResult",
     "TrainSettings",

@@ -124,7 +124,7 @@ class Loop:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
         >>> loop = Loop(net, PlainLoss(), data, TrainSettings(epochs=2), "net")
         >>> sorted(loop.epoch(0))
-        ['cross_entropy', 'epoch', 'loss']
+        ['cross_entropy', 'epoch', 'loss', 'train_accuracy']
     """
 
     def __init__(
@@ -159,13 +159,18 @@ class Loop:
     def _ordered(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
     def weaken(self, factor: float) -> None:
         """Multiply the weight of what the guard may weaken, and remember it."""
         self.weight_factor *= factor
         self.criterion.scale_weight(factor)
 
     def epoch(self, number: int) -> Row:
-        """One pass over the data; means of the loss terms."""
+        """One pass over the data; means of the loss terms, and the accuracy on its way."""
         s = self.settings
         generator = torch.Generator().manual_seed(_mix(s.seed, number))
         order = torch.randperm(len(self.images), generator=generator)
@@ -203,6 +208,9 @@ class Loop:
                 self.optimizer.step()
                 for key, value in (("loss", loss), *self.criterion.terms.items()):
                     sums[key] = sums.get(key, 0.0) + value.item() * len(index)
+                # Outliers stand behind the images and have no label.
+                right = logits[: len(index)].argmax(dim=1).cpu() == self.labels[index]
+                sums["train_accuracy"] = sums.get("train_accuracy", 0.0) + right.sum().item()
         row = {key: value / len(self.images) for key, value in sums.items() if key != "total"}
         return {"epoch": number + 1, **row}
 

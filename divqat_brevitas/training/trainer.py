@@ -3,7 +3,7 @@
 SGD with Nesterov momentum, linear warm-up and cosine decay.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from divqat_brevitas.training.evaluate import accuracy
 from divqat_brevitas.training.guard import AccuracyGuard
+from divqat_brevitas.training.log import scales
 from divqat_brevitas.training.loop import Criterion, Data, Loop, Row, TrainSettings
 
 
@@ -36,6 +37,7 @@ def train(
     checkpoint: Path | None = None,
     guard: AccuracyGuard | None = None,
     name: str = "model",
+    on_start: Callable[[Sequence[Row]], None] = lambda rows: None,
     on_epoch: Callable[[Row], None] = lambda row: None,
 ) -> TrainResult:
     """Train ``model`` in place.
@@ -50,6 +52,7 @@ def train(
             it once the result is stored. None: no checkpoints.
         guard: halves the divergence weight when accuracy drops too far.
         name: for messages.
+        on_start: called with the rows of the epochs found in the checkpoint, before any other.
         on_epoch: called after each epoch with its row (not for epochs found in the checkpoint).
 
     Raises:
@@ -68,6 +71,7 @@ def train(
     loop = Loop(model, criterion, train, settings, name)
     extra = guard.extra_epochs if guard is not None else 0
     history = loop.resume(checkpoint)
+    on_start(history)
     while len(history) < settings.epochs + extra:
         epoch = len(history)
         if epoch >= settings.epochs:  # recovery: only while the guard is not satisfied
@@ -76,6 +80,7 @@ def train(
                 break
         row = loop.epoch(epoch)
         row["val_accuracy"] = accuracy(model, *val)
+        row |= {"learning_rate": loop.learning_rate, **scales(model)}
         if guard is not None and guard.too_low(epoch, row["val_accuracy"]):
             loop.weaken(0.5)
         history.append(row)

@@ -18,6 +18,7 @@ from divqat_brevitas.files import read_json, write_json, write_text
 from divqat_brevitas.loss import loss_settings
 from divqat_brevitas.training import (
     AccuracyGuard,
+    EpochLog,
     TrainSettings,
     calibrate,
     logits_of,
@@ -130,7 +131,22 @@ def _fit(
     data: Data,
 ) -> list[dict[str, float]]:
     settings = _settings(context.config, victim)
-    with context.progress.bar(f"epochs of {victim.stem}", settings.epochs) as show:
+    # No outputs of the stage: a network that needs no training leaves its files as they are.
+    events = context.folder / "tensorboard" / victim.stem
+    about = {"variant": victim.variant, "seed": victim.seed}
+    with (
+        context.progress.bar(f"epochs of {victim.stem}", settings.epochs) as show,
+        EpochLog(
+            context.folder / "metrics.jsonl",
+            about,
+            events if context.config.run.tensorboard else None,
+        ) as log,
+    ):
+
+        def after(row: dict[str, float]) -> None:
+            log.add(row)
+            show(int(row["epoch"]))
+
         result = train(
             network,
             criterion,
@@ -140,7 +156,8 @@ def _fit(
             checkpoint=context.scratch,
             guard=guard,
             name=victim.stem,
-            on_epoch=lambda row: show(int(row["epoch"])),
+            on_start=log.begin,
+            on_epoch=after,
         )
     context.progress.log(f"train: {victim.stem}: validation {result.val_accuracy:.2%}")
     # Rows that come from a checkpoint have their keys in another order.
