@@ -83,6 +83,7 @@ class Entry:
 SUITES: Mapping[str, Entry] = {
     "training": Entry("fpga_flow.bench.speed.training", "a training step: float, stock, ours"),
     "engines": Entry("fpga_flow.bench.speed.engines", "images a second of every engine"),
+    "attacks": Entry("fpga_flow.bench.speed.attacks", "an extraction: victim, training, memory"),
     "startup": Entry("fpga_flow.bench.speed.startup", "the command line and the imports"),
 }
 

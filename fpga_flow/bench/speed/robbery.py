@@ -1,0 +1,126 @@
+"""One KnockoffNets run against the integer engine, with its time and memory, in this process."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from divqat_brevitas.extraction import KnockoffNets, PlainLearner, Victim
+from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.learner import Answered, Learned
+from divqat_brevitas.extraction.predictor import Predictor
+from divqat_brevitas.extraction.training import Epoch
+from fpga_flow.simulate.integer import IntegerEngine
+
+
+@dataclass(frozen=True)
+class Robbery:
+    """What is attacked, and how.
+
+    Attributes:
+        qonnx: the victim's file.
+        queries: asked, each on an image of its own.
+        surrogate: the clone's network.
+        epochs: of its training.
+        threads: of PyTorch.
+    """
+
+    qonnx: Path
+    queries: int
+    surrogate: str
+    epochs: int
+    threads: int
+
+
+class _TimedEngine:
+    """Counts the seconds in the predictor alone."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self.seconds = 0.0
+
+    def predict(self, images: Images) -> Answers:
+        start = time.perf_counter()
+        answers = self._predictor.predict(images)
+        self.seconds += time.perf_counter() - start
+        return answers
+
+
+class _TimedVictim(Victim):
+    """Counts the seconds in queries: checks, engine, oracle and ledger."""
+
+    seconds = 0.0
+
+    def query(self, images: Images) -> Answers:
+        start = time.perf_counter()
+        answers = super().query(images)
+        self.seconds += time.perf_counter() - start
+        return answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TimedLearner(PlainLearner):
+    """Tells the seconds in training."""
+
+    clock: Callable[[float], None]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"surrogate": self.surrogate, "epochs": self.epochs}
+
+    def learn(
+        self,
+        answered: Answered,
+        seed: int,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> Learned:
+        start = time.perf_counter()
+        learned = super().learn(answered, seed, on_epoch)
+        self.clock(time.perf_counter() - start)
+        return learned
+
+
+def rob(robbery: Robbery) -> dict[str, Any]:
+    """Run it; seconds by part, and resident memory in bytes before and at its peak.
+
+    Memory is the process's: run it in one of its own.
+    """
+    torch.set_num_threads(robbery.threads)
+    network = IntegerEngine(robbery.qonnx)
+    shape = network.network.input_shape
+    pool = np.random.default_rng(0).integers(0, 256, (robbery.queries, *shape), dtype=np.uint8)
+    engine = _TimedEngine(network)
+    victim = _TimedVictim(engine, oracle="soft", budget=robbery.queries)
+    training: list[float] = []
+    learner = _TimedLearner(
+        surrogate=robbery.surrogate, epochs=robbery.epochs, clock=training.append
+    )
+    network.predict(np.zeros((1, *shape), np.float32))
+    before = _peak_memory()
+    start = time.perf_counter()
+    result = KnockoffNets(learner=learner, seed=0).run(victim, pool)
+    total = time.perf_counter() - start
+    return {
+        "queries": result.queries_used,
+        "counted": victim.queries_used,
+        "batches": len(victim.ledger),
+        "seconds": {
+            "total": total,
+            "victim": victim.seconds,
+            "engine": engine.seconds,
+            "training": sum(training),
+        },
+        "loss": [row["loss"] for row in result.history],
+        "memory": {"before": before, "peak": _peak_memory(), "pool": pool.nbytes},
+    }
+
+
+def _peak_memory() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
