@@ -94,7 +94,7 @@ def _epochs(
         )
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(size, generator=generator)
-        for part in torch.split(order, settings.batch_size):  # type: ignore[no-untyped-call]
+        for part in torch.split(order, settings.batch_size):
             optimizer.zero_grad()
             soft_cross_entropy(model(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
