@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fpga_flow.config import Config
     from fpga_flow.pipeline import Outcome
 
+_PATH = click.Path(path_type=Path)
 STAGES = {
     "train": "Train the victims: float, quantized, QAT, DivQAT.",
     "export": "Write the victims as QONNX, behind the parity gate.",
@@ -147,26 +148,61 @@ def _add_compile_command(summary: str) -> None:
 def _add_report_command(summary: str) -> None:
     @cli.command(
         "report",
-        help=f"{summary}\n\nWith --claims: judge the abstract's claims by the numbers of a run, a "
+        help=f"{summary}\n\nOf several runs, with --out: compare them on one page. Rows are runs "
+        "and victims; runs on other data or engines form groups of their own."
+        "\n\nWith --claims: judge the abstract's claims by the numbers of a run, a "
         "results.json or a benchmark's folder instead: supported, not supported or undecided, "
         "with intervals. Exit code 0 whatever the words are: a refuted claim is a finding, not "
         "a failure.",
         epilog="""divqat report runs/smoke
+                  divqat report runs/a runs/b --out runs/a-and-b
                   divqat report --claims runs/smoke
                   divqat report --claims benchmarks/extraction --json""",
     )
-    @click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+    @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=_PATH)
+    @click.option("--out", type=_PATH, help="Folder of the comparison of several runs.")
     @click.option("--claims", is_flag=True, help="Judge the claims of the method's abstract.")
     @set_option
     @json_option
-    def command(path: Path, claims: bool, overrides: tuple[str, ...], as_json: bool) -> int:
+    def command(
+        paths: tuple[Path, ...],
+        out: Path | None,
+        claims: bool,
+        overrides: tuple[str, ...],
+        as_json: bool,
+    ) -> int:
+        from divqat_brevitas.errors import InputError
         from fpga_flow.config import resolve
         from fpga_flow.rundir import RunDirectory
 
+        several = len(paths) > 1 or out is not None
+        if several and (claims or overrides):
+            raise InputError("--claims and --set go with one run, and without --out.")
+        if several:
+            return _compare(paths, out, as_json)
         if claims:
-            return _judge(path, as_json)
-        run = RunDirectory.existing(path)
-        return _execute(path, resolve(run.config_file, None, overrides), as_json, only="report")
+            return _judge(paths[0], as_json)
+        run = RunDirectory.existing(paths[0])
+        settings = resolve(run.config_file, None, overrides)
+        return _execute(paths[0], settings, as_json, only="report")
+
+
+def _compare(paths: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
+    from divqat_brevitas.errors import InputError
+    from fpga_flow.report import comparison_text, write_comparison
+    from fpga_flow.report.comparison import document
+
+    if out is None or len(paths) < 2:
+        raise InputError(
+            "A comparison needs several runs and a folder for its page: "
+            "`divqat report RUN1 RUN2 --out DIR`."
+        )
+    found = write_comparison(paths, out)
+    if as_json:
+        print_json(document(found))
+    else:
+        click.echo(comparison_text(found, out / "index.html"))
+    return 0
 
 
 def _judge(path: Path, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fpga_flow.report.comparison_page import comparison_text, write_comparison
 from fpga_flow.report.figure_files import write_figures
 from fpga_flow.report.page import write_page
 from fpga_flow.report.results import Summarize, collect, read, validate, write
@@ -12,10 +13,12 @@ __all__ = [
     "Results",
     "build_report",
     "collect",
+    "comparison_text",
     "read",
     "summary_text",
     "validate",
     "write",
+    "write_comparison",
     "write_figures",
 ]
 

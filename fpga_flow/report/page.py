@@ -4,22 +4,20 @@ No script, nothing loaded from elsewhere, everything escaped. A part that did no
 why. Numbers carry their exact value in ``<data value>``.
 """
 
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from divqat_brevitas.files import write_text
 from fpga_flow.report import words
 from fpga_flow.report.attack_section import attacks
 from fpga_flow.report.claim_section import WORDS, claims
+from fpga_flow.report.frame import Section, framed
 from fpga_flow.report.hardware_section import hardware
 from fpga_flow.report.ladder import equivalence
-from fpga_flow.report.markup import Markup, element, joined, text
+from fpga_flow.report.markup import Markup, element
 from fpga_flow.report.reproduce_section import reproduce
 from fpga_flow.report.schema import Results
 from fpga_flow.report.sections import layers, limits, training, victims
 from fpga_flow.report.shown import confusions, examples
-from fpga_flow.report.theme import style_sheet
 from fpga_flow.report.verdict import heading, sentences
 
 _SECTIONS = {
@@ -43,31 +41,17 @@ def page(results: Results) -> str:
     Raises:
         ToolMissingError: matplotlib, which draws the charts, is not installed.
     """
-    sections = [
-        element(
-            "section",
-            element("h2", title, id=f"{name}-heading"),
-            *content(results),
-            id=name,
-            aria_labelledby=f"{name}-heading",
-        )
-        for name, (title, content) in _SECTIONS.items()
-    ]
-    contents = joined(
-        element("li", element("a", title, href=f"#{name}"))
-        for name, (title, _) in _SECTIONS.items()
-    )
     title = heading(results)
-    template = (files("fpga_flow.report") / "page.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        title=text(f"{title} – divqat"),
-        style=Markup(style_sheet()),
-        run=text(results.run.name),
-        headline=text(title),
-        claim=_claim(results),
-        lead=joined((element("p", sentence) for sentence in _lead(results, title)), "\n"),
-        contents=contents,
-        sections=joined(sections, "\n"),
+    return framed(
+        kind="divqat run",
+        name=results.run.name,
+        heading=title,
+        claims=_claims(results),
+        lead=_lead(results, title),
+        sections=[
+            Section(name, title_, content(results)) for name, (title_, content) in _SECTIONS.items()
+        ],
+        numbers="report/results.json",
     )
 
 
@@ -77,20 +61,17 @@ def _lead(results: Results, title: str) -> list[str]:
     return [*words.lead(results), *([] if overall == title else [f"In all: {overall}."])]
 
 
-def _claim(results: Results) -> Markup:
+def _claims(results: Results) -> list[Markup]:
     """The claims in plain sentences, the word first."""
-    return joined(
-        (
-            element(
-                "p",
-                element("strong", f"{told.verdict.capitalize()}.", class_=WORDS.get(told.verdict)),
-                f" Claim: {told.text}",
-                class_="claim",
-            )
-            for told in sentences(results)
-        ),
-        "\n",
-    )
+    return [
+        element(
+            "p",
+            element("strong", f"{told.verdict.capitalize()}.", class_=WORDS.get(told.verdict)),
+            f" Claim: {told.text}",
+            class_="claim",
+        )
+        for told in sentences(results)
+    ]
 
 
 def write_page(results: Results, path: Path) -> None:

@@ -1,0 +1,262 @@
+"""Several runs side by side: what each victim reached, and differences with their intervals.
+
+Runs are compared only with runs on the same data (name, shape, classes, numbers of images) that
+were attacked through the same engines; the others form groups of their own. In a group every
+victim stands against plain QAT of the group's first run, and against the same variant of the first
+run that has it. Differences and intervals are :mod:`fpga_flow.report.statistics`': paired by victim
+seed and attack seed, which is what two runs share when their seeds are equal.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from divqat_brevitas.errors import InputError
+from fpga_flow.report.analysis import BASELINE, Spread, deployed, variants, victim_spread
+from fpga_flow.report.claim_list import results_files
+from fpga_flow.report.contest import (
+    ALL_ORACLES,
+    Side,
+    accuracy_difference,
+    best,
+    contest,
+    largest_common_budget,
+    thieves,
+)
+from fpga_flow.report.results import read
+from fpga_flow.report.schema import Results
+from fpga_flow.report.statistics import Difference, seed_means
+from fpga_flow.report.text import listed
+from fpga_flow.report.words import POOLS
+
+NOTE = (
+    "Ours minus theirs; in brackets a 95 % t-interval over victim seeds, paired by victim seed and "
+    "attack seed. One seed gives no interval, two or three a wide one. The thief's best is chosen "
+    "by its mean on each side. Nothing corrects for the number of comparisons."
+)
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """A run as the page calls it: its name, or where two share one, its path."""
+
+    label: str
+    path: str
+    results: Results
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One victim of one run; ``name`` is its variant in the group's merged results."""
+
+    run: str
+    variant: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One quantity of a victim against another's.
+
+    Attributes:
+        ours: the victim judged, ``run: variant``.
+        theirs: the one it is compared with.
+        quantity: "test accuracy", or "best clone" with the kind and number of queries.
+        difference: ours minus theirs, a fraction of 1, with intervals; None without a common pair
+            of seeds.
+        remark: what a reader has to know of it; empty if nothing.
+    """
+
+    ours: str
+    theirs: str
+    quantity: str
+    difference: Difference | None
+    remark: str
+
+    @property
+    def excludes_zero(self) -> bool | None:
+        """Whether the t-interval does; None without one."""
+        interval = None if self.difference is None else self.difference.t
+        return None if interval is None else 0 not in interval
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared.
+
+    Attributes:
+        runs: in the order given.
+        engines: that answered the thieves.
+        merged: all their rows, variants renamed to ``run: variant``.
+        entries: the victims.
+        changes: against the first run.
+    """
+
+    runs: tuple[NamedRun, ...]
+    engines: tuple[str, ...]
+    merged: Results
+    entries: tuple[Entry, ...]
+    changes: tuple[Change, ...]
+
+
+def load_runs(paths: Sequence[Path]) -> list[NamedRun]:
+    """Read the results of run directories, results files or benchmark folders.
+
+    Raises:
+        InputError: none there, one named twice, or not schema 1.
+    """
+    files = [file for path in paths for file in results_files(path)]
+    seen: set[Path] = set()
+    for file in files:
+        if file.resolve() in seen:
+            raise InputError(f"{file} is named twice. Name every run once.")
+        seen.add(file.resolve())
+    found = [read(file) for file in files]
+    names = [results.run.name for results in found]
+    return [
+        NamedRun(name if names.count(name) == 1 else f"{name} ({_place(file)})", str(file), results)
+        for name, file, results in zip(names, files, found, strict=True)
+    ]
+
+
+def groups(runs: Sequence[NamedRun]) -> list[Group]:
+    """The runs, put together where they may be compared; in the order of their first runs."""
+    alike: dict[str, list[NamedRun]] = {}
+    for run in runs:
+        about = run.results.dataset.model_dump(include=set(_DATA))
+        alike.setdefault(repr((sorted(about.items()), _engines(run.results))), []).append(run)
+    return [_group(tuple(members)) for members in alike.values()]
+
+
+def document(found: Sequence[Group]) -> dict[str, Any]:
+    """The comparison as one JSON document."""
+    return {
+        "schema": 1,
+        "note": NOTE,
+        "groups": [
+            {
+                "dataset": group.merged.dataset.model_dump(),
+                "engines": list(group.engines),
+                "runs": [{"name": run.label, "results": run.path} for run in group.runs],
+                "victims": [_row(group, entry) for entry in group.entries],
+                "differences": [asdict(change) for change in group.changes],
+            }
+            for group in found
+        ],
+    }
+
+
+def best_clone(group: Group, entry: Entry, kind: str) -> tuple[int, Spread] | None:
+    """Budget and accuracy of the best clone at the victim's largest budget of a kind of queries."""
+    rows = [row for row in group.merged.attacks if row.victim == entry.name]
+    budgets = [r.budget for r in rows if r.pool_kind == kind and (r.defence or "none") == "none"]
+    if not budgets:
+        return None
+    side = Side(entry.name, ALL_ORACLES, kind, max(budgets))
+    thief = best(thieves(side.rows(group.merged)))
+    return (
+        None if thief is None else (max(budgets), Spread(tuple(seed_means(thief.values).values())))
+    )
+
+
+_SEEDS = "not the same victim seeds; only common ones count"
+_DATA = ("name", "train", "test", "classes", "shape")
+
+
+def _place(file: Path) -> str:
+    """What tells runs of one name apart: the run directory, or the file."""
+    parent = file.parent
+    return str(parent.parent if parent.name == "report" else file)
+
+
+def _engines(results: Results) -> tuple[str, ...]:
+    asked = {row.engine for row in results.attacks}
+    asked |= {row.engine for row in results.victims if row.engine} if not asked else set()
+    return tuple(sorted(asked))
+
+
+def _group(runs: tuple[NamedRun, ...]) -> Group:
+    entries = tuple(
+        Entry(run.label, variant, f"{run.label}: {variant}")
+        for run in runs
+        for variant in variants(run.results)
+    )
+    merged = runs[0].results.model_copy(
+        update={
+            "victims": [
+                row.model_copy(update={"variant": f"{run.label}: {row.variant}"})
+                for run in runs
+                for row in run.results.victims
+            ],
+            "attacks": [
+                row.model_copy(update={"victim": f"{run.label}: {row.victim}"})
+                for run in runs
+                for row in run.results.attacks
+            ],
+        }
+    )
+    changes = tuple(
+        change
+        for ours, theirs in _pairs(entries)
+        for change in _changes(merged, ours.name, theirs.name)
+    )
+    return Group(runs, _engines(merged), merged, entries, changes)
+
+
+def _pairs(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
+    """Each victim with the group's reference, and with its like in the first run that has it."""
+    if not entries:
+        return
+    first = [entry for entry in entries if entry.run == entries[0].run]
+    reference = next((entry for entry in first if entry.variant == BASELINE), first[0])
+    for ours in entries:
+        like = next(entry for entry in entries if entry.variant == ours.variant)
+        for theirs in dict.fromkeys((reference, like)):
+            if theirs != ours:
+                yield ours, theirs
+
+
+def _changes(merged: Results, ours: str, theirs: str) -> Iterator[Change]:
+    own = accuracy_difference(merged, ours, theirs)
+    seeds = [{row.seed for row in merged.victims if row.variant == name} for name in (ours, theirs)]
+    yield Change(ours, theirs, "test accuracy", own, "" if seeds[0] == seeds[1] else _SEEDS)
+    for kind, name in POOLS.items():
+        budget = largest_common_budget(merged, ours, theirs, kind, ("none", "none"))
+        if budget is None:
+            continue
+        sides = [Side(victim, ALL_ORACLES, kind, budget) for victim in (ours, theirs)]
+        found = contest(merged, *sides)
+        if found is not None:
+            quantity = f"best clone, {budget:,} {name} queries"
+            yield Change(ours, theirs, quantity, found.difference, _remark(merged, *sides))
+
+
+def _remark(merged: Results, ours: Side, theirs: Side) -> str:
+    mine, base = (thieves(side.rows(merged)) for side in (ours, theirs))
+    said = []
+    engines = [sorted({thief.key[5] for thief in found}) for found in (mine, base)]
+    if engines[0] != engines[1]:
+        said.append(f"other engines: {listed(engines[0])} and {listed(engines[1])}")
+    if {thief.key[:5] for thief in mine} != {thief.key[:5] for thief in base}:
+        said.append("not attacked in the same ways")
+    seeds = [frozenset().union(*(thief.victim_seeds for thief in found)) for found in (mine, base)]
+    if seeds[0] != seeds[1]:
+        said.append(_SEEDS)
+    return "; ".join(said)
+
+
+def _row(group: Group, entry: Entry) -> dict[str, Any]:
+    own = victim_spread(group.merged, entry.name, deployed)
+    clones = {kind: best_clone(group, entry, kind) for kind in POOLS}
+    return {
+        "run": entry.run,
+        "variant": entry.variant,
+        "seeds": sorted(row.seed for row in group.merged.victims if row.variant == entry.name),
+        "accuracy": own.mean if own else None,
+        "best_clones": [
+            {"pool_kind": kind, "budget": found[0], "accuracy": found[1].mean}
+            for kind, found in clones.items()
+            if found
+        ],
+    }
