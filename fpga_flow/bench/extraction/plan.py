@@ -44,7 +44,8 @@ class Arena:
             data.
         frontier: further victims, as (variant, changes of its preset): how much accuracy buys
             how much protection.
-        pools: what thieves hold; the first is the main one: real images, but not the victim's.
+        pools: what thieves hold; the first is the main one: of those that are not the victim's own
+            kind, that which plain QAT gives most away to.
         theft: arguments of its Thefts that all share.
         budgets: the main budget, then the smaller ones of the curve.
         free_budget: of attacks that make their own images; None: the main one.
@@ -130,6 +131,7 @@ _FRONTIER: tuple[tuple[str, Changes], ...] = (
     ("divqat-nasty", (("cap", 1.0),)),
     ("divqat-nasty", (("warmup", 0.0),)),
     ("divqat-decoy", (("ood_weight", 0.1),)),
+    ("divqat-decoy", (("ood_weight", 0.5),)),
     ("divqat-decoy", (("ood_weight", 1.0),)),
     ("divqat-decoy", (("decoy_mass", 0.82),)),
     ("divqat-decoy", (("decoy_class", 8),)),
@@ -144,7 +146,7 @@ COMPACT = (
         studied=STUDIED,
         gates=_GATES,
         frontier=_FRONTIER,
-        pools=("dataset:cifar10", "dataset:mnist", "fonts", "in"),
+        pools=("fonts", "dataset:cifar10", "dataset:mnist", "in"),
         theft=_SMALL,
         budgets=(5000, 500, 2000),
         free_budget=20_000,
@@ -303,6 +305,10 @@ def _broad_cells(arena: Arena) -> Iterator[CellSpec]:
         yield arena.cell(variant, changes, oracle="top1")
         for learner in ("soft", "centred"):
             yield arena.cell(variant, changes, learner=learner)
+        if gate := arena.gates.get(variant):
+            yield arena.cell(variant, changes, oracle="top1", learner="filtered")
+            for learner in ("soft", "argmax", "filtered"):
+                yield arena.cell(variant, changes, learner=learner, defence=gate)
     for budget in arena.budgets[1:]:
         for variant in arena.studied:
             yield arena.cell(variant, budget=budget)
