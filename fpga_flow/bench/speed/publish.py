@@ -11,7 +11,7 @@ from fpga_flow.bench.speed.suite import Record, load_suite
 
 
 def publish(folder: Path, readme: Path | None = None) -> list[Path]:
-    """Write ``folder/README.md`` and the block ``speed`` of ``readme``.
+    """Write ``folder/README.md``, the suites' figures and the block ``speed`` of ``readme``.
 
     Raises:
         InputError: no record, a damaged or quick one, or a page without marks.
@@ -23,7 +23,18 @@ def publish(folder: Path, readme: Path | None = None) -> list[Path]:
     write_text(folder / "README.md", page(records))
     if readme is not None:
         rewrite_block(readme, "speed", block(records))
-    return [folder / "README.md", *([] if readme is None else [readme])]
+    return [folder / "README.md", *_figures(records, folder), *([] if readme is None else [readme])]
+
+
+def _figures(records: Mapping[str, Record], folder: Path) -> list[Path]:
+    """Write ``folder/<suite>.svg`` of every suite that draws one."""
+    paths = []
+    for name, record in records.items():
+        draw = getattr(load_suite(name), "figure", None)
+        if draw is not None:
+            paths.append(folder / f"{name}.svg")
+            write_text(paths[-1], draw(record["result"]))
+    return paths
 
 
 def page(records: Mapping[str, Record]) -> str:
