@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from divqat_brevitas.errors import unknown_name
 from fpga_flow.console import columns
 
 
@@ -80,6 +82,28 @@ def examine() -> list[Finding]:
         _vivado(),
         *datasets(),
     ]
+
+
+def look_for(name: str) -> Finding:
+    """Look for one package, tool or program by its name in :func:`examine`.
+
+    Raises:
+        InputError: no such name.
+
+    Example:
+        >>> look_for("torch").status
+        'ok'
+    """
+    looks: dict[str, Callable[[], Finding]] = {
+        "finn-plus": _finn,
+        "c++-compiler": _compiler,
+        "vivado": _vivado,
+        **{package.name: partial(_package, package) for package in _PACKAGES},
+        **{tool[0]: partial(_tool, *tool) for tool in _TOOLS},
+    }
+    if name not in looks:
+        raise unknown_name("tool", name, looks)
+    return looks[name]()
 
 
 def datasets(root: Path | None = None) -> list[Finding]:

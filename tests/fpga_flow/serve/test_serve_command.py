@@ -20,9 +20,12 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import BudgetExceededError, Victim
 from fpga_flow import load_engine
 from fpga_flow.cli import cli
+from fpga_flow.config import resolve
 from fpga_flow.export import export_qonnx
+from fpga_flow.rundir import RunDirectory
 from fpga_flow.serve import RestVictim
 from fpga_flow.serve.limits import bind, is_loopback, names_loopback, read_clients
+from fpga_flow.serve.loading import load_served
 
 # A shell may have left Ctrl-C ignored for its children.
 START = (
@@ -153,3 +156,37 @@ def test_addresses():
         bind("127.0.0.1", first.getsockname()[1], public=False)
     with pytest.raises(InputError, match="--public"):
         bind("0.0.0.0", 0, public=False)
+
+
+@pytest.fixture
+def run_directory(onnx, tmp_path):
+    run = RunDirectory(tmp_path / "mine")
+    run.save_config(resolve(overrides=["train.variants=float,ptq,qat"]))
+    (run.path / "export").mkdir()
+    shutil.copy(onnx, run.path / "export" / "qat.onnx")
+    return run.path
+
+
+def test_a_victim_of_a_run_is_served_through_its_file(run_directory, onnx, images):
+    served = load_served(run_directory, "integer", "qat")
+    expected = load_engine(onnx).predict(images(4))
+    np.testing.assert_array_equal(served.predictor.predict(images(4)), expected)
+    assert (served.shape, served.classes, served.name) == ((1, 8, 8), 5, "mine/qat")
+    assert served.ledger == run_directory / "serve" / "qat.queries.sqlite"
+    # The same file on its own is the same thing asked, by whatever engine.
+    assert served.identity == load_served(onnx, "qonnx", None).identity
+
+
+@pytest.mark.parametrize(
+    ("victim", "said"),
+    [
+        (None, "--victim ptq | --victim qat"),
+        ("qta", "did you mean 'qat'"),
+        ("float", "unknown victim"),
+        ("ptq", "--until export"),
+    ],
+)
+def test_a_run_without_that_victim_is_named(run_directory, victim, said):
+    with pytest.raises(InputError) as caught:
+        load_served(run_directory, "integer", victim)
+    assert said in str(caught.value)

@@ -1,0 +1,202 @@
+"""Assertions for a project's own tests: engines agree to the bit, thefts stay below a bound.
+
+The pytest plug-in gives them as fixtures; without pytest they are plain functions.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction import (
+    PlainLearner,
+    Predictor,
+    Victim,
+    accuracy,
+    make_attack,
+)
+from divqat_brevitas.extraction.arrays import check_labels, check_pool, to_float
+from divqat_brevitas.extraction.predictor import as_predictor
+
+Model = Path | str | Predictor | nn.Module | Victim
+
+
+def assert_bit_exact(
+    model: Model, engine: Path | str | Predictor | nn.Module = "qonnx", *, images: NDArray[Any]
+) -> None:
+    """Two ways to execute one network give the same bits.
+
+    A QONNX file is executed by the integer engine and by ``engine``, and every integer
+    accumulator that both know is compared, and the labels; logits are integers times a float
+    scale, whose last bit is the engine's own. Anything else is compared with ``engine`` by what
+    it answers, every bit; a victim by what its oracle shows, which costs queries.
+
+    Args:
+        model: a QONNX file; or a predictor, a torch module or a :class:`Victim` (such as
+            ``RestVictim``) without a defence.
+        engine: for a file, the other engine's name: "qonnx", "finn", "rtl". For anything else
+            what it must equal: a QONNX file (executed in integers), a predictor or a module.
+        images: uint8, or float32 in [0, 1], (N, C, H, W).
+
+    Raises:
+        AssertionError: with the first layer, image and integers that differ.
+        InputError: bad images, an unknown engine, a victim with a defence.
+        ToolMissingError: the engine is not installed; mark the test ``needs_finn``, ...
+
+    Example:
+        >>> assert_bit_exact("model.onnx", "rtl", images=images[:4])  # doctest: +SKIP
+    """
+    __tracebackhide__ = True
+    asked = to_float(check_pool(images, "the images"))
+    if isinstance(model, Path | str):
+        if not isinstance(engine, str):
+            raise InputError("a QONNX file is compared with an engine by name, such as 'qonnx'.")
+        _assert_engines_agree(Path(model), engine, asked)
+        return
+    if isinstance(model, Victim):
+        if model.defence != "none":
+            raise InputError(
+                f"this victim's answers pass the defence {model.defence!r}: compare the one "
+                "behind it."
+            )
+        options: dict[str, Any] = dict(model.options)
+        expected = Victim(_reference(engine), model.oracle, len(asked), **options)
+        _assert_equal(model.query(asked), expected.query(asked), "the victim's answers")
+        return
+    found = as_predictor(model).predict(asked)
+    _assert_equal(found, _reference(engine).predict(asked), "the predictions")
+
+
+def assert_extraction_at_most(
+    victim: Model,
+    bound: float,
+    *,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    pool: Any,
+    attack: str = "knockoff-random",
+    budget: int = 1000,
+    seeds: Sequence[int] = (0,),
+    oracle: str = "soft",
+    defence: str = "none",
+    learner: PlainLearner | None = None,
+) -> list[float]:
+    """No clone stolen with ``attack`` is more accurate than ``bound``, whatever the seed.
+
+    The bound speaks of this thief alone: a weak one (a small surrogate, few epochs, a pool unlike
+    the data) keeps any bound. Check the bound against a victim that is known to be easy to steal.
+
+    Args:
+        victim: a QONNX file (attacked through the integer engine), a predictor or a torch module:
+            each seed then meets a fresh victim. Or a :class:`Victim`, whose own oracle and defence
+            hold; it must have ``budget`` queries left for every seed.
+        bound: the largest clone accuracy allowed, a fraction of 1.
+        images: of the test set, uint8 or float32 in [0, 1], (N, C, H, W).
+        labels: of the test set, integers (N,).
+        pool: the thief's images, an array or anything with ``images``; for a data-free attack the
+            (C, H, W) of an image.
+        attack: a key of ``ATTACKS``.
+        budget: queries a seed.
+        seeds: of the attack; everything random follows from them.
+        oracle: what the victim shows.
+        defence: what perturbs the answers.
+        learner: makes the clone; None is ``PlainLearner()``.
+
+    Returns:
+        The clone accuracies, one a seed.
+
+    Raises:
+        AssertionError: a clone is more accurate; all accuracies are told.
+        InputError: unknown names, bad arrays, no seed, or a bound outside [0, 1].
+
+    Example:
+        >>> assert_extraction_at_most(  # doctest: +SKIP
+        ...     "model.onnx", 0.6, images=test, labels=labels, pool=pool, budget=500, seeds=(0, 1)
+        ... )
+        [0.41, 0.44]
+    """
+    __tracebackhide__ = True
+    if not 0 <= bound <= 1:
+        raise InputError(f"the bound is a fraction of 1, not {bound!r}.")
+    if not seeds:
+        raise InputError("no seed, no theft: give at least one, such as seeds=(0, 1, 2).")
+    # Before hours of theft, not after.
+    check_labels(labels, len(check_pool(images, "the test images")), "the test labels")
+    thieves = [make_attack(attack, learner or PlainLearner(), seed) for seed in seeds]
+    if isinstance(victim, Victim):
+        if victim.remaining < budget * len(seeds):
+            raise InputError(
+                f"the victim has {victim.remaining} queries left, but {len(seeds)} thefts of "
+                f"{budget} need {budget * len(seeds)}."
+            )
+        robbed = [victim] * len(seeds)
+    else:
+        model = _reference(victim)
+        robbed = [Victim(model, oracle, budget, defence) for _ in seeds]
+    accuracies = [
+        accuracy(thief.run(one, pool, budget).clone, images, labels)
+        for thief, one in zip(thieves, robbed, strict=True)
+    ]
+    if max(accuracies) > bound:
+        told = ", ".join(f"{a:.4f} (seed {s})" for a, s in zip(accuracies, seeds, strict=True))
+        raise AssertionError(
+            f"{attack} with {budget} queries stole clones of accuracy {told}: more than {bound}."
+        )
+    return accuracies
+
+
+def _reference(model: Path | str | Predictor | nn.Module) -> Predictor:
+    if isinstance(model, Path | str):
+        from fpga_flow.simulate import load_engine
+
+        return load_engine(model)
+    return as_predictor(model)
+
+
+def _assert_engines_agree(path: Path, name: str, images: NDArray[np.float32]) -> None:
+    __tracebackhide__ = True
+    from fpga_flow.simulate import load_engine
+
+    ours, theirs = load_engine(path), load_engine(path, name)
+    with ExitStack() as stack:
+        if close := getattr(theirs, "close", None):
+            stack.callback(close)
+        found = theirs.accumulators(images)
+        labels = theirs.predict(images).argmax(axis=1, keepdims=True)
+    expected = ours.accumulators(images)
+    # FINN and the hardware tell the last layer's alone.
+    _assert_layers(found, expected, f"{path.name}: {name} and integer")
+    own = ours.predict(images).argmax(axis=1, keepdims=True)
+    _assert_equal(labels, own, f"{path.name}: the labels of {name} and integer")
+
+
+def _assert_layers(
+    found: Mapping[str, NDArray[np.int64]], expected: Mapping[str, NDArray[np.int64]], what: str
+) -> None:
+    __tracebackhide__ = True
+    common = [name for name in expected if name in found]
+    if not common:
+        raise AssertionError(f"{what} have no layer in common: {list(found)}, {list(expected)}.")
+    for name in common:
+        a, b = found[name], expected[name]
+        _assert_equal(a.reshape(len(a), -1), b.reshape(len(b), -1), f"{what} in layer {name}")
+
+
+def _assert_equal(found: NDArray[Any], expected: NDArray[Any], what: str) -> None:
+    __tracebackhide__ = True
+    if found.shape != expected.shape:
+        raise AssertionError(f"{what} differ in shape: {found.shape}, not {expected.shape}.")
+    differs = found != expected
+    if not differs.any():
+        return
+    rows = np.flatnonzero(differs.any(axis=1))
+    column = int(np.flatnonzero(differs[rows[0]])[0])
+    raise AssertionError(
+        f"{what} differ on {len(rows)} of {len(found)} images, first on image {rows[0]}: value "
+        f"{column} is {found[rows[0], column]}, not {expected[rows[0], column]}."
+    )
