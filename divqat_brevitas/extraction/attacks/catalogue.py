@@ -15,6 +15,7 @@ from divqat_brevitas.extraction.attacks.knockoff import KnockoffNets
 from divqat_brevitas.extraction.attacks.semi import SemiSupervised
 from divqat_brevitas.extraction.attacks.substitute import Substitute
 from divqat_brevitas.extraction.learner import Learner
+from divqat_brevitas.plugins import Registry
 
 Material = Literal["pool", "seeds", "free"]
 
@@ -35,7 +36,7 @@ class Entry:
     source: str
 
 
-ATTACKS: dict[str, Entry] = {
+_BUILT_IN: dict[str, Entry] = {
     "knockoff-random": Entry(
         lambda learner, seed: KnockoffNets(learner=learner, seed=seed),
         "pool",
@@ -113,12 +114,21 @@ ATTACKS: dict[str, Entry] = {
     ),
 }
 
+ATTACKS: Registry[Entry] = Registry(
+    "attack",
+    "divqat.attacks",
+    _BUILT_IN,
+    fits=lambda found: isinstance(found, Entry),
+    expected="an Entry of divqat_brevitas.extraction.attacks.catalogue",
+)
+"""All attacks by name: these, and those of installed packages."""
+
 
 def make_attack(name: str, learner: Learner, seed: int = 0) -> Attack:
     """The attack called ``name``, with its published settings scaled to small budgets.
 
     Raises:
-        InputError: unknown attack.
+        InputError: unknown attack, or a plug-in that cannot be loaded.
 
     Example:
         >>> from divqat_brevitas.extraction import PlainLearner

@@ -29,6 +29,7 @@ from divqat_brevitas.extraction.defences.noise import GaussianNoise
 from divqat_brevitas.extraction.defences.reverse_sigmoid import DCP, ReverseSigmoid
 from divqat_brevitas.extraction.defences.truncation import Rounding, Top1, TopK
 from divqat_brevitas.extraction.predictor import Predictor
+from divqat_brevitas.plugins import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ def _whole(family: str, number: float) -> int:
     return int(number)
 
 
-FAMILIES: dict[str, Entry] = {
+_BUILT_IN: dict[str, Entry] = {
     "none": Entry(
         make=lambda numbers, material, seed: Undefended(),
         source="",
@@ -245,6 +246,15 @@ FAMILIES: dict[str, Entry] = {
         hardware="second network for each further member, and a hash of the pixel stream",
     ),
 }
+
+FAMILIES: Registry[Entry] = Registry(
+    "defence",
+    "divqat.defences",
+    _BUILT_IN,
+    fits=lambda found: isinstance(found, Entry),
+    expected="an Entry of divqat_brevitas.extraction.defences.catalogue",
+)
+"""All families by name: these, and those of installed packages."""
 
 
 def make_defence(spec: str, material: DefenceMaterial | None = None, seed: int = 0) -> Defence:

@@ -325,8 +325,8 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
     shadowed = has_shadow(arena.recipe["dataset"])
     for variant, gate in _protected(arena):
         shown: dict[str, Any] = {"defence": gate}
-        for name in ATTACKS:
-            if ATTACKS[name].material == "free":
+        for name, entry in ATTACKS.built_in.items():  # not what this machine has beside them
+            if entry.material == "free":
                 free: dict[str, Any] = {
                     "pool": FREE_POOL,
                     "budget": arena.free_budget or arena.budgets[0],
