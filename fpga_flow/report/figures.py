@@ -93,7 +93,7 @@ def training_curves(results: Results) -> list[Chart]:
     """What ``train/metrics.jsonl`` recorded over epochs, mean over seeds; one chart a quantity."""
     charts = []
     for number, (key, label) in enumerate(_QUANTITIES.items()):
-        scale = 100 if key == "val_accuracy" else 1
+        scale = 100 if key.endswith("_accuracy") else 1
         points: dict[str, dict[float, list[float]]] = {}
         for row in results.training:
             x, y = row.get("epoch"), row.get(key)
@@ -128,9 +128,11 @@ def training_curves(results: Results) -> list[Chart]:
 
 _QUANTITIES = {
     "val_accuracy": "validation accuracy, %",
+    "train_accuracy": "accuracy in training, %",
     "loss": "training loss, all terms",
     "cross_entropy": "cross-entropy of training",
     "divergence": "divergence from the reference",
+    "learning_rate": "learning rate",
 }
 
 

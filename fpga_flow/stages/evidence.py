@@ -129,7 +129,7 @@ def _chosen(
         pool = query_pool(
             name, config.data.name, _QUERIES, config.attack.seeds[0], config.data.root
         )
-        if pool.kind == "out":
+        if pool.kind != "in":
             for at, image in enumerate(to_float(pool.images)):
                 yield f"the thief's image {at + 1} of {pool.name}", None, image
             return
