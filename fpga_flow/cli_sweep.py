@@ -43,7 +43,8 @@ def sweep(
 
     With --cluster, OUT must be on a file system that all workers share; Ctrl-C drops the cells
     that wait, and those begun go on. Dask runs what its clients send: connect only to a cluster
-    that you trust. Exit code 1 where a cell failed, 3 where one lacked a tool.
+    that you trust. Cells without run.threads share the cores; set it where numbers shall be equal
+    to the last bit. Exit code 1 where a cell failed or is left, 3 where one lacked a tool.
     """  # noqa: D301 (\b is a backspace: click keeps the lines)
     from dataclasses import asdict
 
@@ -72,7 +73,7 @@ def sweep(
     )
     table = rows(cells, out, summary.states)
     write_table(table, out)
-    code = 1 if summary.failed else 3 if summary.missing else 0
+    code = 1 if summary.failed or summary.left else 3 if summary.missing else 0
     if as_json:
         print_json({"out": str(out), **asdict(summary), "cells": table, "exit_code": code})
     else:

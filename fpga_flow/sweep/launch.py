@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from fpga_flow.errors import explain
 from fpga_flow.sweep.cell import SWEEP_LOCK, Outcome, Task
 
 # What BLAS, OpenMP and torch read when they are imported.
@@ -29,8 +30,15 @@ def launch(task: Task, threads: int | None = None, stop: threading.Event | None 
         stop: when set, the process is interrupted as by Ctrl-C.
 
     Returns:
-        The outcome; a process that dies is a failed cell, not an exception.
+        The outcome; a process that dies, or cannot be started, is a failed cell, not an exception.
     """
+    try:
+        return _launch(task, threads, stop)
+    except OSError as e:
+        return Outcome("failed", explain(e)[0])
+
+
+def _launch(task: Task, threads: int | None, stop: threading.Event | None) -> Outcome:
     folder = Path(task.folder)
     if not (task.sweep / SWEEP_LOCK).exists():
         return Outcome(

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +115,9 @@ def test_names_are_looked_up_before_anything_runs(sweep):
     cells = sweep("preset = 'smoke'\n[grid]\nattack.attacks = ['copycat', 'copycta']")
     with pytest.raises(InputError, match=r"cell attack.attacks-copycta: .*did you mean 'copycat'"):
         check(cells)
+
+
+def test_the_example_is_a_sweep():
+    cells = read_sweep(Path(__file__).parents[3] / "examples" / "sweep.toml")
+    assert len(cells) == 5
+    check(cells)

@@ -167,6 +167,15 @@ def test_a_folder_that_a_worker_does_not_see_is_said(tiny, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_process_that_cannot_be_started_is_a_failed_cell(tiny, tmp_path):
+    (cell,) = read_sweep(tiny(1))
+    (tmp_path / SWEEP_LOCK).touch()
+    (tmp_path / "cells").write_text("")  # a file where the cells' folder has to be
+    outcome = launch(Task.of(cell, tmp_path))
+    assert outcome.state == "failed"
+    assert str(tmp_path / "cells") in outcome.detail
+
+
 def test_a_cell_the_cluster_gives_up_fails_and_a_cancelled_one_is_left(tiny, tmp_path):
     cells = read_sweep(tiny(3))
 
