@@ -32,6 +32,7 @@ _SHOWN = {
     "torch": "PyTorch, float",
     "brevitas": "Brevitas, eval",
     "qonnx": "`qonnx.execute_onnx`",
+    "qonnx-alone": "`qonnx.execute_onnx`, one image at a time",
     "finn": "FINN's graph in Python",
     "finn-cpp": "FINN's C++ simulation",
     "rtl": "generated RTL in Verilator",
@@ -67,19 +68,21 @@ def _network(network: "Exported", context: Context) -> Record:
     least = 0.0 if context.quick else _TURN
     sizes = {name: _best(racer, images) for name, racer in racers.items()}
     calls = {name: _batched(racer, images, sizes[name]) for name, racer in racers.items()}
+    calls["qonnx-alone"] = _batched(racers["qonnx"], images[:1], 1)
     side = 64 if context.quick else _PRODUCT
     times = _turns(calls | {"product": _product(side)}, context.rounds, least)
     product = times.pop("product")
     operations = 2 * sum(row.macs for row in engine.network.describe())
     alone = {name: _batched(racer, images[:1], 1) for name, racer in racers.items()}
+    alone_times = _turns(alone, context.rounds, least)
     record = {
         "model": network.name,
         "operations": operations,
         "kernels": engine.kernels,
         "checked": checked,
         "batch": sizes,
-        "batched": _compared(times, count),
-        "single": _compared(_turns(alone, context.rounds, least), 1),
+        "batched": _compared(times, dict.fromkeys(times, count) | {"qonnx-alone": 1}),
+        "single": _compared(alone_times, dict.fromkeys(alone_times, 1)),
         "peak": _peak(times["integer"], operations * count, product, 2 * side**3),
     }
     simulated, missing = _simulations(network, engine, images[:_SIMULATED], context)
@@ -170,16 +173,17 @@ def _peak(ours: Spread, operations: int, product: Spread, of_product: int) -> Re
     }
 
 
-def _compared(times: Mapping[str, Spread], images: int) -> Record:
+def _compared(times: Mapping[str, Spread], images: Mapping[str, int]) -> Record:
     """Seconds an image, and how many times the integer engine's."""
+    seconds = {
+        name: Spread(tuple(s / images[name] for s in spread.samples))
+        for name, spread in times.items()
+    }
     return {
-        "seconds": {
-            name: Spread(tuple(s / images for s in spread.samples)).record()
-            for name, spread in times.items()
-        },
+        "seconds": {name: spread.record() for name, spread in seconds.items()},
         "to_integer": {
-            name: ratio(spread, times["integer"]).record()
-            for name, spread in times.items()
+            name: ratio(spread, seconds["integer"]).record()
+            for name, spread in seconds.items()
             if name != "integer"
         },
     }
@@ -207,7 +211,7 @@ def _simulations(
             for name, racer in {"integer": engine.predict, **racers}.items()
         }
         times = interleaved(calls, min(context.rounds, _SIMULATED_ROUNDS))
-    return _compared(times, len(images)), lacking
+    return _compared(times, dict.fromkeys(times, len(images))), lacking
 
 
 def section(record: Record) -> Section:
@@ -235,7 +239,7 @@ def _tables(row: Mapping[str, Any]) -> Sequence[str]:
         cells = [
             (
                 _SHOWN[name],
-                str(row["batch"].get(name, "all")) if title == "in batches" else "",
+                str(row["batch"].get(name, 1)) if title == "in batches" else "",
                 shown_seconds(seconds),
                 f"{1 / seconds['median']:,.0f}",
                 "" if name == "integer" else shown_ratio(part["to_integer"][name]),
@@ -263,7 +267,7 @@ def _summary(row: Mapping[str, Any]) -> Sequence[Line]:
     found = []
     for part, how in (("batched", "in batches"), ("single", "one image at a time")):
         ratios = row[part]["to_integer"]
-        for name in ("onnxruntime", "qonnx"):
+        for name in ("onnxruntime", "qonnx", "qonnx-alone"):
             if name in ratios:
                 what = f"Images a second, {row['model']}, {how}"
                 found.append(Line(what, _SHOWN["integer"], shown_ratio(ratios[name]), _SHOWN[name]))

@@ -36,9 +36,9 @@ def test_a_quick_run_is_recorded_and_shown(
     expected = {"integer", "torch", "brevitas", "qonnx"} | (
         set() if "onnxruntime" in row["not_run"] else {"onnxruntime"}
     )
-    for part in ("batched", "single"):
-        assert set(row[part]["seconds"]) == expected
-        assert set(row[part]["to_integer"]) == expected - {"integer"}
+    for part, names in (("batched", expected | {"qonnx-alone"}), ("single", expected)):
+        assert set(row[part]["seconds"]) == names
+        assert set(row[part]["to_integer"]) == names - {"integer"}
     assert {"finn", "finn-cpp", "rtl"} <= set(row["not_run"])
     section = engines.section(record)
     text = "\n".join(section.lines)
@@ -70,6 +70,13 @@ def test_short_calls_are_repeated_and_counted_once() -> None:
     found = engines._turns({"short": lambda: calls.append("x")}, rounds=2, least=0.001)
     assert len(calls) > 20
     assert found["short"].median < 0.001
+
+
+def test_seconds_are_of_an_image() -> None:
+    times = {"integer": Spread((1.0, 2.0)), "qonnx-alone": Spread((5.0, 8.0))}
+    found = engines._compared(times, {"integer": 100, "qonnx-alone": 1})
+    assert found["seconds"]["integer"]["samples"] == [0.01, 0.02]
+    assert found["to_integer"]["qonnx-alone"]["samples"] == [500.0, 400.0]
 
 
 def test_the_share_of_the_peak_is_of_the_same_round() -> None:

@@ -1,6 +1,11 @@
 """Kernels on bytes against plain int64 arithmetic, at the limits of bytes."""
 
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,3 +166,37 @@ def test_a_pytorch_without_the_operators(monkeypatch: pytest.MonkeyPatch) -> Non
     before = source((6, 7, 6), 0, 255)
     monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", missing)
     assert compile_int8(with_range(conv(rng, before.shape), before), None, before, 2) is None
+
+
+_OLDER = """
+import numpy as np
+from kernel_layers import conv, execute, extremes, source, with_range
+from fpga_flow.lowering import reference
+from fpga_flow.simulate.int8 import compile_int8, saturates
+
+for reach, limit in ((255, 128), (15, 8), (255, 8)):
+    before = source((64, 7, 6), 0, reach)
+    layer = with_range(conv(np.random.default_rng(0), before.shape, limit), before)
+    kernel = compile_int8(layer, None, before, 3)
+    x = extremes(before, 3)
+    exact = kernel and np.array_equal(execute(kernel, x), reference.run(layer, [x]))
+    print(reach, limit, saturates(), exact)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 instruction sets")
+def test_exact_on_processors_that_saturate() -> None:
+    # oneDNN can be told to use no newer instructions than an older processor has
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _OLDER],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    )
+    assert found.stdout.splitlines() == [
+        "255 128 True None",
+        "15 8 True True",
+        "255 8 True True",
+    ]
