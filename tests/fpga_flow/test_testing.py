@@ -64,6 +64,15 @@ def test_a_file_is_exact_in_other_engines(onnx, images):
     assert_bit_exact(str(onnx), images=(images * 255).round().astype(np.uint8))
 
 
+@pytest.mark.slow
+@pytest.mark.needs_finn
+@pytest.mark.needs_verilator
+def test_a_file_is_exact_in_hardware(onnx, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIVQAT_CACHE", str(tmp_path))
+    for engine in ("finn", "rtl"):
+        assert_bit_exact(onnx, engine, images=images[:3])
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
