@@ -67,13 +67,15 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: missing or not JSON, with the place named.
+        InputError: missing, unreadable or not JSON, with the place named.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise InputError(f"{path} does not exist.") from e
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+    except OSError as e:  # a folder, no permission, a name too long
+        raise InputError(f"{path} cannot be read ({e.strerror or e}). Check the path.") from e
+    except (ValueError, RecursionError) as e:  # not UTF-8, a NUL in the path, nested too deeply
         raise InputError(f"{path} is not valid JSON ({e}). Delete it or restore it.") from e
 
 

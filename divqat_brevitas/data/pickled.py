@@ -4,7 +4,7 @@ These files are pickles of ``{"data": uint8 (N, 3072), "labels": [int], ...}``. 
 names the callables it wants; here each of the few names a NumPy array needs is given a
 stand-in that only keeps its arguments, and every other name is refused. No NumPy code,
 and nothing the file names, is ever called. The opcodes are looked through first, so that
-a small file cannot ask for much memory.
+a small file can ask neither for much memory nor for much time.
 """
 
 import io
@@ -16,6 +16,15 @@ import numpy as np
 
 from divqat_brevitas.data.arrays import Images, Labels
 from divqat_brevitas.errors import InputError
+
+_PLAIN = frozenset(  # what may be used again: names and numbers' texts
+    ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "GLOBAL")
+)
+
+
+def _slot(argument: object) -> int:
+    """A memo slot; the text opcodes write it in decimal."""
+    return int(str(argument))
 
 
 def _reader(data: bytes) -> pickle.Unpickler:
@@ -55,8 +64,19 @@ def _reader(data: bytes) -> pickle.Unpickler:
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Refuse opcodes that allocate what they declare: memo slots far off, protocol 3 and later."""
+    """Refuse what is larger than it looks.
+
+    Opcodes that allocate what they declare (memo slots far off, protocol 3 and later), and
+    containers used twice: 50 tuples, each of the one before twice, take 2^50 steps to hash.
+    """
+    containers: set[object] = set()
+    last = ""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if "PUT" in opcode.name:
+            (containers.discard if last in _PLAIN else containers.add)(_slot(argument))
+        elif opcode.name == "DUP" or ("GET" in opcode.name and _slot(argument) in containers):
+            raise pickle.UnpicklingError("it uses a value twice, which CIFAR does not")
+        last = opcode.name
         if opcode.proto > 2:
             raise pickle.UnpicklingError(f"{opcode.name} is of a later protocol than CIFAR's")
         if "PUT" in opcode.name and argument is not None and not 0 <= int(argument) <= count + 1:

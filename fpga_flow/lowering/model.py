@@ -5,17 +5,16 @@ one name a node and a tensor. The names it gives (``Conv_0``, ``Conv_0_out0``) a
 of layers and tensors everywhere downstream; cleaning a cleaned model changes nothing.
 """
 
-import ast
+import re
 from pathlib import Path
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.util.cleanup import cleanup_model
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.safe_onnx import check_shape, read_onnx
 
 QUANTIZERS = ("Quant", "BipolarQuant")
 _SOURCE = "divqat.source"
@@ -34,31 +33,19 @@ def load_model(path: Path | str) -> ModelWrapper:
         the model as it is in the file.
 
     Raises:
-        InputError: missing, no ONNX, truncated, without its external data, or no QONNX.
+        InputError: missing, no ONNX, truncated, without its external data, no QONNX, or one
+            that asks for more than a classifier needs (see ``fpga_flow.safe_onnx``).
 
     Example:
         >>> load_model("nowhere.onnx")
         Traceback (most recent call last):
         divqat_brevitas.errors.InputError: nowhere.onnx: cannot be read (No such file or ...
     """
-    path = Path(path)
-    try:
-        proto = onnx.load(path, format="protobuf", load_external_data=False)
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror or e}). Check the path.") from e
-    except DecodeError as e:
-        raise InputError(f"{path}: no ONNX file, or a truncated one. {_EXPORT} again.") from e
-    try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as e:
-        raise InputError(
-            f"{path}: its weights lie in another file that is missing or damaged ({e}). "
-            f"Copy that file beside the model, or save the model as a single file."
-        ) from e
+    proto = read_onnx(path)
     _check(proto, str(path))
     try:
         return ModelWrapper(proto)
-    except AssertionError as e:
+    except Exception as e:  # QONNX asserts, and trips over what is missing
         raise InputError(f"{path}: a damaged ONNX file ({e}). {_EXPORT} again.") from e
 
 
@@ -102,6 +89,8 @@ def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
         raise InputError(
             f"{name}: some tensor shapes cannot be inferred. Export with a fixed image size."
         )
+    for shape in shapes:
+        check_shape(shape, name, "a tensor")
     return copy
 
 
@@ -121,7 +110,7 @@ def _remember_source(node: NodeProto, position: int) -> None:
     node.metadata_props.add(key=_POSITION, value=str(position))
     name = str(node.name)
     if scopes := _property(node, _SCOPES):  # the dynamo exporter's own names say nothing
-        name = "/".join(ast.literal_eval(scopes))
+        name = "/".join(re.findall(r"'([^']*)'", scopes))  # text of a list of names
     node.metadata_props.add(key=_SOURCE, value=name)
 
 

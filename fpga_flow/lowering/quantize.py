@@ -12,6 +12,7 @@ from fpga_flow.lowering.quantizers import Quantizer, read_quantizer
 from fpga_flow.lowering.thresholds import fold
 
 MAX_ACTIVATION_BITS = 8
+MAX_THRESHOLDS = 2**25  # of one layer; 256 MiB each of several arrays
 MAX_CONSTANT_BITS = 32  # biases; weights are limited where they are used
 
 
@@ -77,6 +78,13 @@ def _image(ctx: Context, node: NodeProto, value: Float, quantizer: Quantizer) ->
 
 def _activation(ctx: Context, node: NodeProto, value: Affine, quantizer: Quantizer) -> None:
     scale = per_channel(node, quantizer.scale.astype(np.float64), value.shape)
+    if value.shape[0] << quantizer.bits > MAX_THRESHOLDS:
+        raise refuse(
+            node,
+            f"{value.shape[0]} channels of {quantizer.bits} bits need over {MAX_THRESHOLDS} "
+            "thresholds",
+            "Quantize before flattening, or pool first",
+        )
     folded = fold(
         quantizer,
         gain=value.scale / scale,

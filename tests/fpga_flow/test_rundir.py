@@ -1,6 +1,8 @@
 import multiprocessing
 import os
+import re
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import write_text
-from fpga_flow.config import resolve
+from fpga_flow.config import resolve, to_toml
 from fpga_flow.errors import RunLockedError
 from fpga_flow.rundir import RunDirectory, StageRecord, versions
 
@@ -27,14 +29,16 @@ def test_the_lock_names_its_owner_and_dies_with_it(tmp_path):
     owner.start()
     try:
         assert ready.wait(30)
-        with pytest.raises(RunLockedError, match=f"process {owner.pid}") as caught:
+        named = rf"process {owner.pid} on {re.escape(socket.gethostname())} since \d{{4}}-"
+        with pytest.raises(RunLockedError, match=named) as caught:
             RunDirectory(tmp_path).lock().__enter__()
         assert caught.value.exit_code == 2
     finally:
         owner.kill()
         owner.join()
     with RunDirectory(tmp_path).lock():
-        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+        text = (tmp_path / ".lock").read_text()
+        assert re.fullmatch(rf"{os.getpid()} on \S+ since \d{{4}}-\S+\n", text)
 
 
 def test_the_lock_is_released_after_an_error(tmp_path):
@@ -46,17 +50,50 @@ def test_the_lock_is_released_after_an_error(tmp_path):
 
 
 def test_the_next_owner_sweeps_what_a_killed_process_left(tmp_path):
-    keep = [tmp_path / "train" / "a.txt", tmp_path / ".cells" / "train" / "a.json"]
+    keep = [
+        tmp_path / "train" / "a.txt",
+        tmp_path / ".cells" / "train" / "a.json",
+        tmp_path / "train" / ".gitignore",
+        tmp_path / "train" / ".git" / "config",
+        tmp_path / "notes" / ".a.txt.x1_b2c3d.txt",
+        tmp_path / ".config.toml.swp",
+    ]
     leave = [
-        tmp_path / "train" / ".a.txt.x1.txt",
-        tmp_path / "compile" / ".build-x" / "deep" / "b.v",
-        tmp_path / ".manifest.json.x1.json",
-        tmp_path / ".cells" / "train" / ".a.json.x1.json",
+        tmp_path / "train" / ".a.txt.x1_b2c3d.txt",
+        tmp_path / "compile" / ".qat.building" / "deep" / "b.v",
+        tmp_path / "compile" / ".qat.0123abcd" / "deep" / "b.v",
+        tmp_path / ".manifest.json.x1_b2c3d.json",
+        tmp_path / ".cells" / "train" / ".a.json.x1_b2c3d.json",
     ]
     for file in keep + leave:
         write_text(file, "x")
     with RunDirectory(tmp_path).lock():
         assert [file for file in keep + leave if file.exists()] == keep
+
+
+def test_in_a_folder_without_a_run_nothing_is_swept(tmp_path):
+    theirs = [tmp_path / "report" / ".a.txt.x1_b2c3d.txt", tmp_path / "src" / ".git" / "config"]
+    for file in theirs:
+        write_text(file, "x")
+    with RunDirectory(tmp_path).lock():
+        assert all(file.exists() for file in theirs)
+
+
+def test_somebody_elses_settings_are_not_overwritten(tmp_path):
+    run = RunDirectory(tmp_path)
+    config = resolve(preset="smoke")
+    for theirs in ("[tool]\nx = 1\n", '# my notes\n[run]\nname = "mine"\n'):
+        run.config_file.write_text(theirs)
+        with pytest.raises(InputError, match=r"holds other settings.*Move it away"):
+            run.save_config(config)
+        assert run.config_file.read_text() == theirs
+    run.config_file.write_text(same := "# smoke, by hand\n" + to_toml(config))
+    run.save_config(config)
+    assert run.config_file.read_text() == same
+    # A run that was killed before its manifest was written goes on, whatever its settings.
+    run.config_file.write_text(to_toml(config))
+    run.save_config(resolve(preset="demo"))
+    assert run.config() == resolve(preset="demo")
 
 
 def test_records_are_kept_beside_each_other(tmp_path):

@@ -1,0 +1,353 @@
+"""ONNX files of strangers: read as data, within bounds, or refused.
+
+A model file is more than numbers: it names files to read (external data), Python modules to
+import (QONNX imports the module that an operator's domain names), and sizes to allocate. Here all
+that is looked at before anything acts on it. Genuine classifiers are far inside every bound.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from divqat_brevitas.errors import InputError
+from fpga_flow.wire_format import count_messages
+
+MAX_FILE = 2**31 - 1  # bytes: protobuf's own bound
+MAX_MESSAGES = 400_000  # entries of the file: each costs memory beyond its bytes
+MAX_DEPTH = 16  # of messages within messages; without subgraphs it is below 8
+MAX_NODES = 5_000
+MAX_NAME = 1_000  # characters
+MAX_ELEMENTS = 2**25  # of an activation of one image
+MAX_PARAMETERS = 2**29  # elements of all constants in the file
+MAX_COMPUTED = 2**28  # elements of all constants that follow from others
+DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
+QUANTIZERS = ("Quant", "BipolarQuant", "Trunc", "IntQuant", "FloatQuant")
+_SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+_WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": 0, "group": 1}
+_SMALL = 64  # elements: constants that may be shapes keep their values for shape inference
+_REMEDY = "Use a model you exported yourself (fpga_flow.export_qonnx)"
+
+
+class UnsafeModelError(InputError):
+    """A model file that asks for what no QONNX classifier needs."""
+
+
+def read_onnx(path: Path | str) -> ModelProto:
+    """Read and check an ONNX file, with the tensors stored beside it.
+
+    Args:
+        path: an ONNX file; tensors stored outside it must lie in its folder or below.
+
+    Returns:
+        a model whose operators, names, references and sizes are within bounds.
+
+    Raises:
+        InputError: missing, no ONNX, truncated, or without its external data.
+        UnsafeModelError: it reaches out of its folder, names unknown operators or modules,
+            holds subgraphs or a cycle, or declares sizes out of bounds.
+
+    Example:
+        >>> read_onnx("nowhere.onnx")
+        Traceback (most recent call last):
+        divqat_brevitas.errors.InputError: nowhere.onnx: cannot be read (No such file or ...
+    """
+    path = Path(path)
+    try:
+        if not path.is_file() and path.exists():
+            raise InputError(f"{path}: cannot be read (it is no regular file). Check the path.")
+        if path.stat().st_size > MAX_FILE:
+            raise UnsafeModelError(f"{path}: larger than 2 GiB, which no ONNX file may be.")
+        content = path.read_bytes()
+    except (OSError, ValueError) as e:
+        said = getattr(e, "strerror", None) or e
+        raise InputError(f"{path}: cannot be read ({said}). Check the path.") from e
+    model = _parsed(content, str(path))
+    check_model(model, str(path))
+    _load_external(model, path)
+    _check_constants(model.graph, str(path))
+    check_sizes(model, str(path))
+    return model
+
+
+def check_model(model: ModelProto, name: str) -> None:
+    """Check operators, names and references of a model; tensors' content is not looked at.
+
+    Args:
+        model: as parsed.
+        name: of the file, for messages.
+
+    Raises:
+        UnsafeModelError: what :func:`read_onnx` says.
+    """
+    graph = model.graph
+    if model.functions or model.training_info or graph.sparse_initializer:
+        raise _unsafe(name, "it holds functions, training steps or sparse tensors")
+    if len(graph.node) > MAX_NODES:
+        raise _unsafe(name, f"it has {len(graph.node)} nodes, more than {MAX_NODES}")
+    values = [*graph.input, *graph.output, *graph.value_info]
+    texts = [value.name for value in values] + [tensor.name for tensor in graph.initializer]
+    for node in graph.node:
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+    # Text that is not UTF-8 comes as bytes.
+    if any(not isinstance(text, str) or len(text) > MAX_NAME for text in texts):
+        raise _unsafe(name, f"a name in it is no text, or longer than {MAX_NAME} characters")
+    for value in values:
+        check_shape(_dimensions(value), name, f"tensor {value.name!r}")
+    for node in graph.node:
+        _check_node(node, name)
+    _check_references(graph, name)
+
+
+def check_sizes(model: ModelProto, name: str) -> None:
+    """Bound what computing the constants and one image would allocate.
+
+    Args:
+        model: one that :func:`check_model` let through, its tensors loaded.
+        name: of the file, for messages.
+
+    Raises:
+        UnsafeModelError: a tensor would be larger than ``MAX_ELEMENTS``, or the size of a
+            computed constant cannot be told beforehand.
+    """
+    try:
+        # Without data propagation, which itself computes constants of any size.
+        inferred = onnx.shape_inference.infer_shapes(_outline(model)).graph
+    except Exception as e:  # malformed nodes fail in many ways
+        raise InputError(f"{name}: its graph is inconsistent ({_short(e)}). {_REMEDY}.") from e
+    shapes = {value.name: value for value in (*inferred.value_info, *inferred.output)}
+    constant = {tensor.name for tensor in model.graph.initializer} | {""}
+    total = 0
+    for node in model.graph.node:
+        # QONNX folds what follows from shapes alone, too.
+        computed = node.op_type in ("Shape", "Size") or constant.issuperset(node.input)
+        for output in node.output:
+            dims = _dimensions(shapes[output]) if output in shapes else [None]
+            check_shape(dims, name, f"tensor {output!r}")
+            if not computed:
+                continue
+            constant.add(output)
+            if node.op_type == "Constant" or node.domain:
+                continue  # as large as what is in the file
+            if None in dims:
+                raise _unsafe(name, f"the size of the constant {output!r} cannot be told")
+            total += math.prod(d for d in dims if d is not None)
+    if total > MAX_COMPUTED:
+        raise _unsafe(name, f"its computed constants have {total} elements")
+
+
+def _parsed(content: bytes, name: str) -> ModelProto:
+    try:
+        count_messages(content, ModelProto.DESCRIPTOR, MAX_MESSAGES, MAX_DEPTH)
+    except OverflowError as e:
+        raise _unsafe(name, str(e)) from e
+    except ValueError as e:
+        raise _no_onnx(name) from e
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as e:
+        raise _no_onnx(name) from e
+    return model
+
+
+def _check_node(node: NodeProto, name: str) -> None:
+    where = f"{node.op_type} node {node.name!r}"
+    if node.domain not in DOMAINS:
+        raise _unsafe(name, f"{where}: unknown operator domain {node.domain!r}")
+    if node.op_type not in QUANTIZERS:
+        # Every other operator must be ONNX's own: its shape can be inferred.
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+            raise _unsafe(name, f"{where}: unknown operator")
+        node.domain = ""
+    names = [attribute.name for attribute in node.attribute]
+    if len(set(names)) < len(names):
+        raise _unsafe(name, f"{where}: an attribute stands in it twice")
+    for attribute in node.attribute:
+        if attribute.type in _SUBGRAPHS or attribute.HasField("g") or attribute.graphs:
+            raise _unsafe(name, f"{where}: it holds a subgraph")
+        if attribute.ref_attr_name or attribute.sparse_tensor.dims or attribute.sparse_tensors:
+            raise _unsafe(name, f"{where}: its attribute {attribute.name!r} is no plain value")
+        if attribute.name in _WINDOWS:
+            low = _WINDOWS[attribute.name]
+            numbers = attribute.ints if attribute.ints else [attribute.i]
+            if not all(low <= n <= MAX_ELEMENTS for n in numbers):
+                raise _unsafe(name, f"{where}: {attribute.name} = {list(numbers)[:8]}")
+
+
+def _check_references(graph: GraphProto, name: str) -> None:
+    """Every tensor is made once, before it is read."""
+    initializers = [tensor.name for tensor in graph.initializer]
+    inputs = [value.name for value in graph.input]
+    for kind, names in (("constants", initializers), ("inputs", inputs)):
+        if len(set(names)) < len(names):
+            raise _unsafe(name, f"two of its {kind} have the same name")
+    made = {*initializers, *inputs, ""}
+    for node in graph.node:
+        for source in node.input:
+            if source not in made:
+                raise _unsafe(
+                    name,
+                    f"{node.op_type} node {node.name!r} reads {source!r}, which no node before it "
+                    "makes (a cycle, or nodes out of order)",
+                )
+        for output in node.output:
+            if output and output in made:
+                raise _unsafe(name, f"the tensor {output!r} is made twice")
+            made.add(output)
+    for value in graph.output:
+        if value.name not in made:
+            raise _unsafe(name, f"nothing makes its output {value.name!r}")
+
+
+def _load_external(model: ModelProto, path: Path) -> None:
+    """Load tensors from other files; onnx keeps to the folder and follows no links."""
+    total = 0
+    for tensor in _tensors(model.graph):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        about = {entry.key: entry.value for entry in tensor.external_data}
+        location = about.get("location", "")
+        try:
+            size = (path.parent / location).lstat().st_size
+            declared = int(about.get("length", size))
+        except (OSError, ValueError) as e:
+            raise _no_weights(path, e) from e
+        total += max(size, declared)
+        if total > MAX_FILE:
+            raise _unsafe(str(path), f"its weights lie in {location!r}, which is too large")
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as e:
+        raise _no_weights(path, e) from e
+
+
+def _check_constants(graph: GraphProto, name: str) -> None:
+    total = 0
+    for tensor in _tensors(graph):
+        total += _check_tensor(tensor, name)
+    if total > MAX_PARAMETERS:
+        raise _unsafe(name, f"its constants have {total} elements")
+
+
+def _check_tensor(tensor: TensorProto, name: str) -> int:
+    """Elements of a tensor, whose content must be as long as its shape says."""
+    where = f"the constant {tensor.name!r}"
+    if tensor.data_type not in _SIZES:
+        raise _unsafe(name, f"{where} has the element type {tensor.data_type}")
+    if tensor.HasField("segment") or any(d < 0 for d in tensor.dims):
+        raise _unsafe(name, f"{where} is in segments, or a dimension is negative")
+    elements = int(math.prod(tensor.dims))
+    if tensor.HasField("raw_data"):
+        stored = len(tensor.raw_data) / _SIZES[tensor.data_type]
+    else:
+        stored = len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
+    if stored != elements:
+        shape = list(tensor.dims)[:8]
+        raise _unsafe(name, f"{where} declares the shape {shape} but holds {stored:g} values")
+    return elements
+
+
+def _element_sizes() -> dict[int, int]:
+    """Bytes of an element by ONNX type: plain numbers alone (no text, no packed 4 bits)."""
+    plain = "FLOAT DOUBLE FLOAT16 INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 BOOL"
+    kinds = [TensorProto.DataType.Value(kind) for kind in plain.split()]
+    return {kind: np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize for kind in kinds}
+
+
+_SIZES = _element_sizes()
+
+
+def _outline(model: ModelProto) -> ModelProto:
+    """The model without its large constants and with ONNX's operators alone, to infer shapes."""
+    outline = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = outline.graph
+    graph.name = "outline"
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name in constants:
+            continue
+        added = graph.input.add()
+        added.CopyFrom(value)
+        dims = added.type.tensor_type.shape.dim
+        if dims:  # the bounds are of one image
+            dims[0].dim_value = 1
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL:
+            graph.initializer.add().CopyFrom(tensor)
+        else:
+            shape = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.add().CopyFrom(shape)
+    for node in model.graph.node:
+        added_node = graph.node.add()
+        if node.op_type in QUANTIZERS:
+            added_node.op_type = "Identity"
+            added_node.input.extend(node.input[:1])
+            added_node.output.extend(node.output[:1])
+        else:
+            added_node.CopyFrom(node)
+    for value in model.graph.output:
+        graph.output.add().name = value.name
+    return outline
+
+
+def _tensors(graph: GraphProto) -> Iterable[TensorProto]:
+    """The constants of a graph, those in attributes among them."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[int | None]:
+    """Dimensions of a tensor; None where unknown (all of them: [None])."""
+    if not value.type.tensor_type.HasField("shape"):
+        return [None]
+    dims = value.type.tensor_type.shape.dim
+    return [int(d.dim_value) if d.HasField("dim_value") else None for d in dims]
+
+
+def check_shape(dims: Sequence[int | None], name: str, where: str) -> None:
+    """Bound a tensor by the elements that one image takes in it.
+
+    Args:
+        dims: the batch first; None where unknown.
+        name: of the file, for messages.
+        where: the tensor, for messages.
+
+    Raises:
+        UnsafeModelError: a negative dimension, or more than ``MAX_ELEMENTS``.
+    """
+    known = [d for d in dims[1:] if d is not None]  # without the batch
+    first = dims[0] if dims and dims[0] is not None else 0
+    if any(not 0 <= d <= MAX_ELEMENTS for d in (first, *known)) or math.prod(known) > MAX_ELEMENTS:
+        raise _unsafe(
+            name, f"{where} has the shape {list(dims)[:8]}, over {MAX_ELEMENTS} elements an image"
+        )
+
+
+def _short(error: object) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _unsafe(name: str, problem: str) -> UnsafeModelError:
+    return UnsafeModelError(f"{name}: {problem}. {_REMEDY}.")
+
+
+def _no_onnx(name: str) -> InputError:
+    return InputError(f"{name}: no ONNX file, or a truncated one. {_REMEDY}.")
+
+
+def _no_weights(path: Path, error: Any) -> InputError:
+    return InputError(
+        f"{path}: its weights lie in another file that is missing or damaged ({_short(error)}). "
+        "Copy that file beside the model, or save the model as a single file."
+    )
