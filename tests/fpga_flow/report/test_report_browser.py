@@ -10,7 +10,8 @@ import pytest
 from browser import EXECUTABLE, Browser
 from synthetic_run import attack_row, build, put, put_bitstream, put_evidence, victim_rows
 
-from fpga_flow.report import build_report
+from fpga_flow.report import build_report, collect, write_comparison
+from fpga_flow.report.results import write
 from fpga_flow.report.theme import palette
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed")
@@ -65,6 +66,16 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def compared(shown: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page that compares such a run with another."""
+    folder = tmp_path_factory.mktemp("compared")
+    other = build(folder / "run", attacked=False)
+    write(collect(other), other / "report" / "results.json")
+    write_comparison([shown.parents[1], other], folder / "out")
+    return folder / "out" / "index.html"
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with Browser() as running:
         yield running
@@ -98,6 +109,21 @@ def test_nothing_is_loaded_logged_or_executed(browser: Browser, shown: Path, dar
         assert browser.happened(method) == []
     assert browser.evaluate("typeof window.hacked") == "undefined"
     assert browser.evaluate("document.scripts.length") == 0
+
+
+@THEMES
+def test_a_comparison_fits_is_read_and_loads_nothing(
+    browser: Browser, compared: Path, dark: bool
+) -> None:
+    opened(browser, compared, 360, dark)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+    ratio, words, tag, texts = browser.evaluate(_CONTRAST)
+    assert texts > 100
+    assert ratio >= 4.5, (words, tag)
+    asked = [event["request"]["url"] for event in browser.happened("Network.requestWillBeSent")]
+    assert asked == [compared.resolve().as_uri()]
+    assert browser.happened("Log.entryAdded") == []
+    assert browser.evaluate("typeof window.hacked") == "undefined"
 
 
 def test_the_browser_refuses_what_the_policy_forbids(browser: Browser, shown: Path) -> None:
