@@ -1,16 +1,21 @@
-"""Integer quantization for training in a few vectorised passes over memory.
+"""Integer quantization for training, block by block in the processor's cache.
 
 Brevitas composes a quantizer of small differentiable steps; on a CPU each is a pass over the
-activations, and together they cost as much as the convolutions. Here forward and backward are
-written out for zero-point 0. The values and the gradient of ``x`` are Brevitas' own, bit for
-bit; the gradient of the scale sums in another order. They are those of straight-through
-rounding and a clamp, Esser et al., "Learned Step Size Quantization", ICLR 2020, eq. 3 and 5::
+activations, and together they cost as much as the convolutions, in time and in what they keep for
+the backward pass. Here forward and backward are written out for zero-point 0, take all their steps
+on one block after the other, and keep the input alone. The values and the gradient of ``x`` are
+Brevitas' own, bit for bit; the gradient of the scale sums in another order. They are those of
+straight-through rounding and a clamp, Esser et al., "Learned Step Size Quantization", ICLR 2020,
+eq. 3 and 5::
 
     dL/dx = g             where round(x/s) is within the bounds, else 0
     dL/ds = Σ g · (round(x/s) - x/s   within the bounds, else the bound)
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,9 @@ from torch.autograd.function import once_differentiable
 
 # Beyond it a bound ± 0.5 is no float32; such bit widths take Brevitas' own path.
 LARGEST_BOUND = 2**22
+# Values a thread has in hand at a time: four blocks of float32 fit in a level-2 cache of 1 MiB or
+# little more, and a call of an operator is short beside the work on one.
+_BLOCK = 2**17
 
 
 def edges(low: int, high: int) -> tuple[float, float]:
@@ -40,40 +48,99 @@ def edges(low: int, high: int) -> tuple[float, float]:
     return below, above
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """Where values are quantized to: multiples of a scale between two bounds.
+
+    With ``rectify`` (and ``low`` 0) what a ReLU would have cut off before counts as 0.
+    """
+
+    scale: Tensor
+    low: int
+    high: int
+    rectify: bool = False
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """A new tensor, laid out in memory as ``x``."""
+        result = torch.empty_like(x)
+        for (values, out), scale in _blocks((x, result), self.scale):
+            torch.div(values, scale, out=out).add_(0.0)  # the zero-point: it turns -0 into 0
+            if self.rectify:  # bounds are integers: the order decides over the sign of zeros alone
+                out.clamp_(self.low, self.high).round_()
+            else:
+                out.round_().clamp_(self.low, self.high)
+            out.mul_(scale)
+        return result
+
+    def gradients(self, x: Tensor, gradient: Tensor, of_scale: bool) -> tuple[Tensor, Tensor]:
+        """Those of ``x`` and of the scale; the latter, unsummed, is empty if not asked for."""
+        below, above = edges(self.low, self.high)
+        if self.rectify:
+            below = 0.0
+        inside = torch.empty_like(gradient)
+        terms = torch.empty_like(gradient) if of_scale else x.new_empty(0)
+        parts = (x, gradient, inside, terms) if of_scale else (x, gradient, inside)
+        for (values, g, into, *into_terms), scale in _blocks(parts, self.scale):
+            ratio = torch.div(values, scale)
+            # One vectorised pass: the gradient strictly between the edges, 0 elsewhere. Times scale
+            # and divided by it again is what the chain rule does in Brevitas, last bit included.
+            torch.ops.aten.hardtanh_backward.grad_input(
+                g * scale, ratio, below, above, grad_input=into
+            )
+            into.div_(scale)
+            for out in into_terms:
+                codes = ratio.round().clamp_(self.low, self.high)
+                torch.addcmul(codes.mul_(g), into, ratio, value=-1, out=out)
+        return inside, terms
+
+
+def _blocks(
+    tensors: tuple[Tensor, ...], scale: Tensor
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """Blocks of tensors in the order of their memory, with their scale.
+
+    One block of everything where there are several scales or layouts, little, or no such cache.
+    """
+    first = tensors[0]
+    size = _BLOCK * torch.get_num_threads()
+    alike = all(t.stride() == first.stride() for t in tensors)
+    if not alike or scale.numel() > 1 or first.device.type != "cpu" or first.numel() <= size:
+        yield tensors, scale
+        return
+    flat = [t.as_strided((t.numel(),), (1,)) for t in tensors]
+    for parts in zip(*(torch.split(t, size) for t in flat), strict=True):
+        yield parts, scale.reshape(())
+
+
 class _FusedIntQuant(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-        ratio = (x / scale).add_(0.0)  # the zero-point: it turns -0 into 0
-        codes = ratio.round().clamp_(low, high)
-        ctx.save_for_backward(ratio, codes, scale)
-        ctx.edges = edges(low, high)
-        return codes * scale
+    def forward(ctx: Any, x: Tensor, scale: Tensor, *bounds: Any) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.bounds = bounds
+        return _Grid(scale, *bounds).quantize(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        ratio, codes, scale = ctx.saved_tensors
-        (gradient,) = gradients
-        # One vectorised pass: the gradient strictly between the edges, 0 elsewhere. Times scale
-        # and divided by it again is what the chain rule does in Brevitas, last bit included.
-        inside = torch.ops.aten.hardtanh_backward(gradient * scale, ratio, *ctx.edges)
-        inside.div_(scale)
-        if not ctx.needs_input_grad[1]:
-            return inside, None, None, None
-        terms = (gradient * codes).addcmul_(inside, ratio, value=-1)
-        return inside, terms.sum_to_size(scale.shape), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale = ctx.saved_tensors
+        of_scale = ctx.needs_input_grad[1]
+        inside, terms = _Grid(scale, *ctx.bounds).gradients(x, gradients[0], of_scale)
+        return inside, terms.sum_to_size(scale.shape) if of_scale else None, None, None, None
 
 
-def fused_int_quant(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+def fused_int_quant(x: Tensor, scale: Tensor, low: int, high: int, rectify: bool = False) -> Tensor:
     """``clamp(round(x / scale), low, high) * scale`` with the gradients above.
 
-    Differentiable once. ``x`` and the result may be in any memory format.
+    Differentiable once. ``x`` and the result may be in any memory format. ``x`` must not be changed
+    in place before the backward pass.
 
     Args:
         x: float32, any shape.
         scale: float32, broadcastable to ``x``.
         low: smallest code, above -2**22.
         high: largest code, below 2**22.
+        rectify: quantize ``relu(x)``, in the same pass and with the gradient through both;
+            ``low`` must be 0.
 
     Returns:
         float32, the shape of ``x``.
@@ -86,5 +153,49 @@ def fused_int_quant(x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
         >>> y.detach(), x.grad, round(scale.grad.item(), 4)
         (tensor([ 0.0000, -0.3000,  0.7000]), tensor([1., 1., 0.]), 6.2)
     """
-    result: Tensor = _FusedIntQuant.apply(x, scale, low, high)  # type: ignore[no-untyped-call]
+    gapless = torch.empty_like(x)
+    if gapless.stride() != x.stride():
+        x = gapless.copy_(x)
+    result: Tensor = _FusedIntQuant.apply(x, scale, low, high, rectify)  # type: ignore[no-untyped-call]
+    if result.requires_grad:
+        grid = _Grid(scale.detach(), low, high, rectify)
+        result._divqat_source = _Source(x.detach(), grid, result._version)  # type: ignore[attr-defined]
     return result
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a quantized tensor can be made of again, as long as it has not been changed."""
+
+    x: Tensor
+    grid: _Grid
+    version: int
+
+
+@contextmanager
+def requantizing() -> Iterator[None]:
+    """Let layers keep a quantizer's input instead of its output for the backward pass.
+
+    A convolution keeps its input for the gradient of its weights, and the quantizer before it
+    keeps its own. The first is a function of the second, so here it is computed again when it is
+    wanted, bit for bit: one tensor less an activation, for one more pass in the cache.
+
+    Example:
+        >>> x = (torch.rand(8) / 2).requires_grad_()
+        >>> with requantizing():
+        ...     y = fused_int_quant(x, torch.tensor(0.25), 0, 3)
+        ...     (y * y).sum().backward()  # the product does not keep y
+        >>> torch.equal(x.grad, 2 * y)
+        True
+    """
+    with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
+        yield
+
+
+def _pack(tensor: Tensor) -> Tensor | _Source:
+    source: _Source | None = getattr(tensor, "_divqat_source", None)
+    return tensor if source is None or source.version != tensor._version else source
+
+
+def _unpack(kept: Tensor | _Source) -> Tensor:
+    return kept if isinstance(kept, Tensor) else kept.grid.quantize(kept.x)

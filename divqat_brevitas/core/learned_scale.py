@@ -76,6 +76,10 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
         restrict_scaling_type: how the scale is parametrized (float or power of two).
         **int_quant: the arguments of Brevitas' ``IntQuant``.
 
+    Attributes:
+        rectifying: whether the ReLU before it was left out, to be done here; set by whoever
+            leaves it out (see :mod:`divqat_brevitas.core.rectify`), with unsigned codes alone.
+
     Example:
         >>> from brevitas.core.function_wrapper import Identity
         >>> quant = LearnedScaleIntQuant(
@@ -104,6 +108,7 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
             tensor_clamp_impl or TensorClamp(),
             quant_delay_steps,
         )
+        self.rectifying = False
         self.log_domain = restrict_scaling_type in (
             RestrictValueType.POWER_OF_TWO,
             RestrictValueType.LOG_FP,
@@ -121,7 +126,9 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
         if self.training and self._fusible(scale, zero_point, x):
             low, high = int(self.min_int(bit_width)), int(self.max_int(bit_width))
             if max(-low, high) < LARGEST_BOUND:
-                return fused_int_quant(x, scale, low, high)
+                return fused_int_quant(x, scale, low, high, self.rectifying)
+        if self.rectifying:
+            x = torch.relu(x)
         result: Tensor = super().forward(scale, zero_point, bit_width, x)
         return result
 

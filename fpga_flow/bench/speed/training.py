@@ -5,6 +5,7 @@ presets of the loss add the frozen reference's pass or the synthetic outliers.
 """
 
 from collections.abc import Mapping, Sequence
+from time import process_time
 from typing import Any
 
 from fpga_flow.bench.extraction.markdown import table
@@ -23,14 +24,20 @@ _SHOWN = {
 
 
 def measure(context: Context) -> Record:
-    """Time the contestants' steps, and list the operators that take most of them."""
+    """Time the contestants' steps, list the operators that take most of them, weigh their memory.
+
+    On one thread the processor's time of this process is measured as well: where others wait for
+    the same cores it says more than the time that passed.
+    """
     import torch
 
-    from fpga_flow.bench.speed.contestants import contestants
+    from fpga_flow.bench.speed.contestants import NAMES, contestants
+    from fpga_flow.bench.speed.memory import memory
     from fpga_flow.bench.speed.profile import operators
 
     torch.set_num_threads(context.threads)
     models, size = (("cifar-cnn",), 8) if context.quick else (("vgg-tiny", "cifar-cnn"), 128)
+    weighed = ("float",) if context.quick else NAMES
     rows = []
     for model in models:
         for precision in ("float32", "bfloat16"):
@@ -38,6 +45,10 @@ def measure(context: Context) -> Record:
             found = contestants(model, precision, size)
             calls = {name: contestant.step for name, contestant in found.items()}
             times = interleaved(calls, context.rounds, warmup=_WARMUP)
+            busy = interleaved(calls, context.rounds, warmup=0, clock=process_time)
+            needs = {
+                name: memory(name, model, precision, size, context.threads) for name in weighed
+            }
             rows.append(
                 {
                     "model": model,
@@ -46,6 +57,10 @@ def measure(context: Context) -> Record:
                     "seconds": {name: spread.record() for name, spread in times.items()},
                     "to_float": _ratios(times, "float"),
                     "to_stock": _ratios(times, "stock"),
+                    "cpu_seconds": {name: spread.record() for name, spread in busy.items()},
+                    "cpu_to_float": _ratios(busy, "float"),
+                    "cpu_to_stock": _ratios(busy, "stock"),
+                    "memory": needs,
                     "operators": {name: operators(call) for name, call in calls.items()},
                 }
             )
@@ -71,7 +86,14 @@ def section(record: Record) -> Section:
             ("Network", "Training", "Step", "to float", "to Brevitas' QAT"),
             [cells for row in rows for cells in _step_cells(row)],
         ),
-        "Operators that take most of a step (self time, torch.profiler, one step):",
+        "The same in processor time, which other processes touch less, and the steps' memory: the "
+        "most that was resident in a process that trains, less what was before the first step.",
+        "",
+        *table(
+            ("Network", "Training", "to float", "to Brevitas' QAT", "Memory", "to float"),
+            [cells for row in rows for cells in _need_cells(row)],
+        ),
+        "Operators that take most of a step (own time, torch.profiler, the quickest of a few):",
         "",
         *table(
             ("Network", "Training", "Operators"),
@@ -98,6 +120,27 @@ def _step_cells(row: Mapping[str, Any]) -> Sequence[Sequence[str]]:
     ]
 
 
+def _need_cells(row: Mapping[str, Any]) -> Sequence[Sequence[str]]:
+    return [
+        (
+            _name(row),
+            _SHOWN[name],
+            _or_dash(row["cpu_to_float"].get(name)),
+            _or_dash(row["cpu_to_stock"].get(name)),
+            *_memory_cells(row["memory"].get(name), row["memory"]["float"]),
+        )
+        for name in row["seconds"]
+    ]
+
+
+def _memory_cells(
+    found: Mapping[str, int] | None, beside: Mapping[str, int] | None
+) -> tuple[str, str]:
+    if found is None or beside is None:
+        return "–", "–"
+    return f"{found['steps'] / 2**20:.0f} MiB", f"{found['steps'] / beside['steps']:.2f}x"
+
+
 def _or_dash(found: Mapping[str, Any] | None) -> str:
     return "–" if found is None else shown_ratio(found)
 
@@ -115,6 +158,8 @@ def _operator_cells(row: Mapping[str, Any]) -> Sequence[Sequence[str]]:
 
 def _summary(row: Mapping[str, Any]) -> Sequence[Line]:
     what = f"Training step, {_name(row)}"
+    memory = row["memory"]
+    needs = [_memory_cells(memory.get(name), memory["float"])[1] for name in ("ours", "stock")]
     return [
         Line(
             what,
@@ -125,5 +170,8 @@ def _summary(row: Mapping[str, Any]) -> Sequence[Line]:
         *(
             Line(what, _SHOWN[name], shown_ratio(row["to_stock"][name]), _SHOWN["stock"])
             for name in ("nasty", "decoy")
+        ),
+        Line(
+            what + ": memory", _SHOWN["ours"], needs[0], f"float (Brevitas' quantizers: {needs[1]})"
         ),
     ]
