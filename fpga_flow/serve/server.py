@@ -42,7 +42,7 @@ _STOP_SECONDS = 30
 
 
 class Service:
-    """What a server answers with; an ASGI application is its ``app``.
+    """What a server answers with; an ASGI application is its ``app``. It serves once.
 
     Args:
         victim: answers. The ledger's budget is what counts, so that restarts do not forget.
@@ -95,6 +95,10 @@ class Service:
             ],
             exception_handlers={HTTPException: _http_error},
         )
+
+    def close(self) -> None:
+        """Wait for the query under way; there will be no other."""
+        self._worker.shutdown(cancel_futures=True)
 
     def about(self, client: str = ANYONE) -> dict[str, Any]:
         """What ``/info`` tells a client."""
@@ -315,7 +319,10 @@ def serve(
     listening = bind(host, port, public)
     if ready is not None:
         ready(_url(listening))
-    _server(service).run(sockets=[listening])
+    try:
+        _server(service).run(sockets=[listening])
+    finally:
+        service.close()
 
 
 @contextmanager
@@ -338,3 +345,4 @@ def running(service: Service, host: str = "127.0.0.1", port: int = 0) -> Iterato
         thread.join(_STOP_SECONDS + 5)
         if thread.is_alive():
             raise InputError("the server did not stop: its victim is still answering.")
+        service.close()

@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.extraction import BudgetExceededError, TorchPredictor, Victim
 from divqat_brevitas.interop import GradientError, as_torch_callable
 
@@ -107,3 +108,10 @@ def test_the_package_imports_no_toolbox():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_art_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "art.estimators.classification", None)
+    monkeypatch.delitem(sys.modules, "divqat_brevitas.interop.art", raising=False)
+    with pytest.raises(ToolMissingError, match=r"divqat\[art\]"):
+        importlib.import_module("divqat_brevitas.interop.art")

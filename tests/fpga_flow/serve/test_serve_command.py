@@ -16,7 +16,7 @@ from brevitas.quant import Uint8ActPerTensorFloat
 from click.testing import CliRunner
 from torch import nn
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.extraction import BudgetExceededError, Victim
 from fpga_flow import load_engine
 from fpga_flow.cli import cli
@@ -116,6 +116,15 @@ def test_wrong_settings_are_input_errors(onnx, tmp_path):
         error = run(*arguments, *ledger)
         assert isinstance(error, InputError), arguments
         assert said in str(error)
+    assert not (tmp_path / "ledger.sqlite").exists()
+
+
+def test_without_the_servers_packages_the_extra_is_named(onnx, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "fpga_flow.serve.server", raising=False)
+    error = run(onnx, "--ledger", tmp_path / "ledger.sqlite")
+    assert isinstance(error, ToolMissingError)
+    assert "pip install 'divqat[serve]'" in str(error)
     assert not (tmp_path / "ledger.sqlite").exists()
 
 

@@ -129,6 +129,26 @@ def test_a_slow_body_is_told_so_and_costs_nothing(serving, send):
     assert send(service.url, "GET", "/info")[0] == 200
 
 
+def test_a_client_that_does_not_read_its_answers_is_cut_off(serving, send):
+    service = serving(budget=10**7, limits=Limits(write_seconds=0.3))
+    address, body = urlsplit(service.url), encode(np.zeros((1024, 1, 8, 8), np.uint8))
+    head = f"POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: {NPY}\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.settimeout(60)
+        s.connect((address.hostname, address.port))
+
+        def flood():
+            # Answers pile up in the buffers between us until the server can write no more.
+            for _ in range(5000):
+                s.sendall(request)
+
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            flood()
+    assert send(service.url, "GET", "/info")[0] == 200
+
+
 def test_slow_clients_leave_places_for_others(serving, send, images):
     service = serving(limits=Limits(body_seconds=0.5, concurrent=1))
     address = urlsplit(service.url)
