@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,9 +65,13 @@ def _fits(layer: Conv | MatMul, source: Layer) -> bool:
     if carrier == torch.float32 or (carrier == torch.int8 and isinstance(layer, MatMul)):
         return False
     low, high = int(layer.weight.min()), int(layer.weight.max())
-    if low < -128 or high > 127 or bound(layer, source) >= EXACT:
+    largest, sums = int(source.high.max()), bound(layer, source)
+    if carrier == torch.int8:
+        # As they enter; sums are exact before the zero-point is taken off, too.
+        largest = 255
+        sums = largest * int(np.abs(layer.weight).sum(axis=(1, 2, 3)).max())
+    if low < -128 or high > 127 or sums >= EXACT:
         return False
-    largest = int(source.high.max()) if carrier == torch.uint8 else 255
     return 2 * largest * max(-low, high) < _PAIR_LIMIT or not saturates()
 
 

@@ -130,6 +130,12 @@ def test_what_is_left_to_floating_point() -> None:
         compile_int8(replace(dense(rng, long, 2), weight=np.full((700, 2), 127)), None, long, 2)
         is None
     )
+    # sums that float32 rounds before the zero-point of signed codes is taken off
+    signed, unsigned = source((600, 3, 3), -100, 1), source((600, 3, 3), 0, 100)
+    many = conv(rng, (600, 3, 3), limit=1)
+    many = replace(many, weight=np.full(many.weight.shape, 20))
+    assert compile_int8(with_range(many, unsigned), None, unsigned, 2) is not None
+    assert compile_int8(with_range(many, signed), None, signed, 2) is None
     # thresholds that are no line
     assert compile_int8(layer, threshold(rng, layer, 15), before, 2) is None
 
