@@ -21,17 +21,17 @@ def _damaged(where: str, what: str) -> InputError:
 MAX_BYTES = 2**30  # of one unpacked file: five times the largest of the classic sets
 
 
-def unpack_gzip(data: bytes, most: int = MAX_BYTES) -> bytes:
-    """Unpack a gzip file of at most ``most`` bytes: a small one can hold gigabytes of zeros.
+def unpack_gzip(data: bytes) -> bytes:
+    """Unpack a gzip file of at most ``MAX_BYTES``: a small one can hold gigabytes of zeros.
 
     Raises:
         ValueError: it holds more.
         OSError, EOFError, zlib.error: it is damaged.
     """
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"unpacked it is larger than {most} bytes")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"unpacked it is larger than {MAX_BYTES} bytes")
     return content
 
 

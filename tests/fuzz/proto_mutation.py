@@ -60,9 +60,10 @@ def _once(message: Any, rng: random.Random, whole: Any) -> None:
 
 
 def _alike(message: Any, whole: Any, rng: random.Random) -> Any:
-    """Another message of the same type, from anywhere in the whole."""
+    """A copy of another message of the same type, from anywhere in the whole."""
     same = [one for one in _messages(whole) if one.DESCRIPTOR is message.DESCRIPTOR]
-    return rng.choice(same) if same else message
+    # Through bytes: protobuf crashes where a message is copied into a part of itself.
+    return type(message).FromString(rng.choice(same or [message]).SerializePartialToString())
 
 
 def _value(field: Any, rng: random.Random, old: Any) -> Any:
