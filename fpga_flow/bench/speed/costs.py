@@ -24,7 +24,7 @@ from fpga_flow.report.figure_files import sheet
 
 BASE = Size(images=64, width=16, bits=4)
 AXES = ("images", "parameters", "bits")
-_WIDTHS, _BITS = (8, 12, 16, 24, 32), (2, 3, 4, 8)
+_WIDTHS, _BITS = (8, 12, 16, 24, 32, 48), (2, 3, 4, 8)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 
 from divqat_brevitas.errors import CheckFailedError
 from fpga_flow.bench.speed import costs
-from fpga_flow.bench.speed.cost_work import Size, samples
+from fpga_flow.bench.speed.cost_work import Size, _network
 from fpga_flow.bench.speed.power_law import fit
 from fpga_flow.bench.speed.publish import publish
 from fpga_flow.bench.speed.suite import Context
@@ -79,8 +79,8 @@ def test_every_axis_but_bits_spans_a_decade_of_sizes():
         images = [size.images for axes, size in points if "images" in axes]
         widths = [size.width for axes, size in points if "parameters" in axes]
         assert name == "compile" or max(images) >= 10 * min(images)
-        # Weights of the second convolution, the bulk of them, grow with the width's square.
-        assert max(widths) ** 2 >= 10 * min(widths) ** 2
+        parameters = [sum(p.numel() for p in _network(width).parameters()) for width in widths]
+        assert max(parameters) >= 10 * min(parameters)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_quick_run_measures_every_stage_that_needs_no_finn(record):
         assert row["axes"] == ["images"]
         assert len(row["seconds"]) == 1
         assert row["seconds"][0] > 0
-        assert row["parameters"] == 3 * 4 * 9 + 8 + 4 * 8 * 9 + 16 + (8 * 16 + 1) * 10
+        assert row["parameters"] == 1 * 4 * 9 + 8 + 4 * 8 * 9 + 16 + (8 * 16 + 1) * 10
     json.dumps(record, allow_nan=False)
 
 
@@ -136,13 +136,13 @@ def test_the_work_of_a_process_that_fails_is_told():
         costs._child("nothing", [Size(8, 4, 4)], 1, 1)
 
 
-def test_more_images_take_more_memory(tmp_path):
+def test_more_images_take_more_memory():
     # Memory is no matter of chance as time is; three orders of magnitude leave no doubt.
-    small, large = samples("engine", [Size(4, 4, 4), Size(4096, 4, 4)], 1, 1, tmp_path)
+    small, large = costs._child("engine", [Size(4, 4, 4), Size(4096, 4, 4)], 1, 1)
     if small["memory"] is None:
         pytest.skip("this system does not tell a process' peak memory")
     assert large["memory"] > small["memory"]
-    assert large["memory"] > 4096 * 3 * 16 * 16  # a byte a pixel at the least
+    assert large["memory"] > 4096 * 16 * 16  # a byte a pixel at the least
 
 
 @pytest.mark.slow
