@@ -1,5 +1,6 @@
 """`divqat serve`: a victim behind HTTP."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -69,28 +70,24 @@ def serve(
     one repeated under the same Idempotency-Key is counted once. Ctrl-C stops it; what is under
     way is finished.
     """
-    from divqat_brevitas.errors import InputError
-    from fpga_flow.serve.limits import Limits, is_loopback, read_clients
+    from fpga_flow.serve.limits import Limits, check_reach, read_clients
 
     limits = Limits(images_per_request=max_images, body_bytes=max_bytes, concurrent=max_concurrent)
     known = read_clients(clients) if clients is not None else []
-    local = is_loopback(host)
-    if not local and not public:
-        raise InputError(
-            f"--host {host} can be reached from other machines, and this server has no TLS. Use "
-            "127.0.0.1 and a tunnel (ssh -L), or add --public if that is meant."
-        )
+    local = check_reach(host, public)
     given = {"k": k, "decimals": decimals}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
-    from divqat_brevitas.extraction import Victim
-    from divqat_brevitas.extraction.defences import make_defence
-    from fpga_flow.serve.ledger import QueryLedger
-    from fpga_flow.serve.loading import load_served
-    from fpga_flow.serve.server import Service
-    from fpga_flow.serve.server import serve as run_server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what libraries warn of is for developers
+        from divqat_brevitas.extraction import Victim
+        from divqat_brevitas.extraction.defences import make_defence
+        from fpga_flow.serve.ledger import QueryLedger
+        from fpga_flow.serve.loading import load_served
+        from fpga_flow.serve.server import Service
+        from fpga_flow.serve.server import serve as run_server
 
-    served = load_served(model, engine, victim)
+        served = load_served(model, engine, victim)
     robbed = Victim(
         served.predictor,
         oracle,

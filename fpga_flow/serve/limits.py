@@ -153,6 +153,21 @@ def names_loopback(host_header: str) -> bool:
         return False
 
 
+def check_reach(host: str, public: bool) -> bool:
+    """Whether ``host`` is this machine alone.
+
+    Raises:
+        InputError: it is not, and that is not said to be meant.
+    """
+    local = is_loopback(host)
+    if not local and not public:
+        raise InputError(
+            f"{host} can be reached from other machines, and this server has no TLS. Use "
+            "--host 127.0.0.1 and a tunnel (ssh -L), or add --public if that is meant."
+        )
+    return local
+
+
 def bind(host: str, port: int, public: bool) -> socket.socket:
     """A listening socket.
 
@@ -160,11 +175,7 @@ def bind(host: str, port: int, public: bool) -> socket.socket:
         InputError: an address of other machines' reach without ``public``, or one that cannot
             be taken.
     """
-    if not is_loopback(host) and not public:
-        raise InputError(
-            f"{host} can be reached from other machines, and this server has no TLS. Use "
-            "--host 127.0.0.1 and a tunnel (ssh -L), or add --public if that is meant."
-        )
+    check_reach(host, public)
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
