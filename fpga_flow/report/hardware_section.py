@@ -1,6 +1,6 @@
 """The page's section on hardware: the device's floor, resources and speed, cells by layer."""
 
-from fpga_flow.report import figures
+from fpga_flow.report import hardware_figures
 from fpga_flow.report.analysis import in_order
 from fpga_flow.report.blocks import charts, folded, fraction, paragraph
 from fpga_flow.report.floor import floor
@@ -78,7 +78,7 @@ def _placed(results: Results) -> list[Markup]:
                 ("Layer", "LUT", "FF", "BRAM", "LUT RAM", "DSP"),
                 [(row.name, *(amount(getattr(row, column)) for column in columns)) for row in rows],
             ),
-            charts(figures.cell_charts(variant, index, rows)),
+            charts(hardware_figures.cell_charts(variant, index, rows)),
         )
         parts.append(folded(f"Cells of {variant} by layer, after synthesis", *content))
     return parts

@@ -1,6 +1,6 @@
 """The sections of the page: results in, HTML out. Each stands for itself."""
 
-from fpga_flow.report import figures
+from fpga_flow.report import figures, hardware_figures
 from fpga_flow.report.analysis import in_order
 from fpga_flow.report.blocks import charts, decimal, folded, fraction, note, paragraph
 from fpga_flow.report.markup import Markup, amount, element, table
@@ -84,7 +84,7 @@ def layers(results: Results) -> list[Markup]:
                 ],
                 ("Operation",),
             ),
-            charts(figures.layer_charts(title, index, rows)),
+            charts(hardware_figures.layer_charts(title, index, rows)),
         ]
     return [*parts, *_estimated(results)]
 
@@ -134,7 +134,7 @@ def _estimated(results: Results) -> list[Markup]:
                 ("Layer", "PE", "SIMD", "Cycles per image", "LUT", "BRAM", "DSP"),
                 [(row.name, *(amount(getattr(row, column)) for column in columns)) for row in rows],
             ),
-            charts(figures.hardware_charts(variant, index, rows)),
+            charts(hardware_figures.hardware_charts(variant, index, rows)),
         )
         parts.append(folded(f"Hardware layers of {variant} (estimate)", *content))
     return parts

@@ -8,13 +8,8 @@ import pytest
 from divqat_brevitas.errors import ToolMissingError
 from fpga_flow.report import collect
 from fpga_flow.report.charts import Chart
-from fpga_flow.report.figures import (
-    clone_curves,
-    hardware_charts,
-    layer_charts,
-    training_curves,
-    victim_accuracy,
-)
+from fpga_flow.report.figures import clone_curves, training_curves, victim_accuracy
+from fpga_flow.report.hardware_figures import hardware_charts, layer_charts
 from fpga_flow.report.schema import LayerEstimate, LayerRow
 
 Maker = Callable[..., Path]
