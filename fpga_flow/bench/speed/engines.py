@@ -258,7 +258,7 @@ def _tables(row: Mapping[str, Any]) -> Sequence[str]:
         "",
         f"Kernels: {kernels}.",
         "",
-        *(f"Not run: {_SHOWN[name]}: {reason}." for name, reason in row["not_run"].items()),
+        *(f"- Not run: {_SHOWN[name]}: {reason}." for name, reason in row["not_run"].items()),
     ]
     return lines
 
