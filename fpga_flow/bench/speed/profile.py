@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-_TOP, _CALLS = 12, 5
+_TOP = 12
 
 
-def operators(
-    call: Callable[[], object], top: int = _TOP, calls: int = _CALLS
-) -> list[dict[str, Any]]:
+def operators(call: Callable[[], object], top: int = _TOP, calls: int = 1) -> list[dict[str, Any]]:
     """The operators that take most of one call, by the time spent in themselves.
 
     Args:

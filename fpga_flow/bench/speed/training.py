@@ -37,7 +37,7 @@ def measure(context: Context) -> Record:
 
     torch.set_num_threads(context.threads)
     models, size = (("cifar-cnn",), 8) if context.quick else (("vgg-tiny", "cifar-cnn"), 128)
-    weighed = ("float",) if context.quick else NAMES
+    weighed, profiles = (("float",), 1) if context.quick else (NAMES, 5)
     rows = []
     for model in models:
         for precision in ("float32", "bfloat16"):
@@ -61,7 +61,9 @@ def measure(context: Context) -> Record:
                     "cpu_to_float": _ratios(busy, "float"),
                     "cpu_to_stock": _ratios(busy, "stock"),
                     "memory": needs,
-                    "operators": {name: operators(call) for name, call in calls.items()},
+                    "operators": {
+                        name: operators(call, calls=profiles) for name, call in calls.items()
+                    },
                 }
             )
     return {"bits": "w4a4", "steps": rows}
