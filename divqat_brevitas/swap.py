@@ -44,16 +44,17 @@ def swap_quantizers(
     Float convolutions, linear layers and ReLUs become their Brevitas counterparts, a ``Join`` of
     branches a signed quantizer, and the first weighted layer also quantizes the image. In a
     Brevitas model the quantizers are replaced where there are any; a signed activation quantizer
-    stays signed, and what quantizes the input (before the first weighted layer) stays as it is,
-    since it describes the data's format, not the network's.
+    stays signed, scales that quantizers share stay shared, and what quantizes the input (before
+    the first weighted layer) stays as it is, since it describes the data's format, not the
+    network's. Where nothing quantizes the input, ``input_act`` does.
 
     Args:
         model: a float or Brevitas network; deep-copied.
         weight: weight quantizer class.
         act: activation quantizer class, unsigned; used with ``signed=True`` where a Brevitas
             model's own is signed.
-        input_act: quantizer of the image in a float model; None leaves the input float. The
-            default expects pixel/255 in [0, 1] (scale 1/255), not normalised images.
+        input_act: quantizer of the image where the model has none; None leaves the input float.
+            The default expects pixel/255 in [0, 1] (scale 1/255), not normalised images.
         first_bit_width: weight bit width of the first weighted layer, in module order.
         last_bit_width: weight bit width of the last one. None keeps the class's.
         filter_fn: called with (qualified name, module); False leaves that module as it is.
@@ -78,10 +79,11 @@ def swap_quantizers(
     weighted = [name for name, module in chosen.items() if is_weighted(module)]
     bit_widths = {weighted[0]: first_bit_width}
     bit_widths[weighted[-1]] = last_bit_width or bit_widths.get(weighted[-1])
-    is_float = not any(isinstance(m, BREVITAS) for m in modules.values())
-    # Quantizers before the first weighted layer describe the input.
+    # Quantizers before the first weighted layer describe the input; copies of torch.fx models
+    # have their modules in order of execution.
     order = list(modules)
     first = order.index(weighted[0])
+    has_input = any(_quantizes_input(modules[name]) for name in order[: first + 1])
 
     acts = _ActQuantizers(act)
     replaced: dict[int, nn.Module] = {}  # a module used under two names is swapped once
@@ -94,7 +96,7 @@ def swap_quantizers(
                 module,
                 weight=weight if bits is None else weight.let(bit_width=bits),
                 acts=acts,
-                input_act=input_act if is_float and name == weighted[0] else None,
+                input_act=None if has_input or name != weighted[0] else input_act,
                 describes_input=order.index(name) <= first,
             )
             replaced[id(module)] = new
@@ -121,10 +123,19 @@ def _swap(
             module.weight_quant = weight.proxy_class(module, weight)
         if not describes_input:
             acts.replace(module, "input_quant")
+        elif input_act is not None:
+            injector = input_act.let(act_impl=None, passthrough_act=True)
+            module.input_quant = injector.proxy_class(module, injector).train(module.training)
         acts.replace(module, "output_quant")
     elif isinstance(module, QuantNonLinearActLayer) and not describes_input:
         acts.replace(module, "act_quant")
     return module
+
+
+def _quantizes_input(module: nn.Module) -> bool:
+    """Whether an activation quantizer of this module acts on what the module takes."""
+    name = "act_quant" if isinstance(module, QuantNonLinearActLayer) else "input_quant"
+    return isinstance(module, BREVITAS) and bool(getattr(module, name).is_quant_enabled)
 
 
 def _quantized_layer(module: Any, weight: Any, input_act: Any) -> nn.Module:
