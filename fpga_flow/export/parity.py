@@ -60,7 +60,10 @@ class ParityError(CheckFailedError):
             f"{result.first_layer!r} (image {result.first_image}, by up to {result.largest} "
             f"{result.unit}). The file was not written. A weight quantizer that does not round to "
             "nearest exports wrong integers from Brevitas: use the DivQAT quantizers "
-            "(swap_quantizers) for that layer; if it already has one, please report it."
+            "(swap_quantizers) for that layer. One step in an activation quantizer can be float "
+            "noise at a threshold that no bias of the model could move (batch norm merged and "
+            "biases quantized, as brevitas.graph does): keep batch norm (merge_bn=False) or use "
+            "bias_quant=None. Anything else please report."
         )
 
 
