@@ -1,5 +1,6 @@
 """Where the time of a call goes, by operator."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ def operators(call: Callable[[], object], top: int = _TOP, calls: int = 1) -> li
         >>> operators(lambda: a @ a)[0]["name"]
         'aten::mm'
     """
+    # Read at the profiler's first start: else each start and stop is a line on stderr.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from torch.profiler import ProfilerActivity, profile
 
     quickest: dict[str, tuple[float, int]] = {}
