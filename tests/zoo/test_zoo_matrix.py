@@ -18,7 +18,6 @@ from divqat_brevitas.quant import validate_quantizer
 from fpga_flow import export_qonnx
 
 SHAPE = (2, 5, 5)
-EXPORTERS = ("torchscript", "dynamo")
 
 
 class FloorWeights(stock.Int8WeightPerTensorFloat):  # type: ignore[misc]
@@ -110,10 +109,10 @@ def test_activations(act: Any, tmp_path: Path) -> None:
 
 # The dynamo exporter takes seconds: each layer once, and quantizers with handlers of their own.
 DYNAMO = (
-    *((layer, quant.Int4WeightPerChannelFloatDivQAT) for layer in LAYERS),
-    ("convolution", stock.SignedBinaryWeightPerTensorConst),
-    ("convolution", stock.Int4WeightPerTensorFloatDecoupled),
-    ("convolution", ExportedFloorWeights),
+    ("convolution", quant.Int4WeightPerChannelFloatDivQAT),
+    ("depthwise", stock.Int4WeightPerTensorFloatDecoupled),
+    ("pointwise", stock.SignedBinaryWeightPerTensorConst),
+    ("linear", ExportedFloorWeights),
 )
 
 
@@ -141,8 +140,15 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("exporter", EXPORTERS)
-@pytest.mark.parametrize("quantizer", REFUSED, ids=lambda q: q.__name__)
+@pytest.mark.parametrize(
+    ("quantizer", "exporter"),
+    [
+        *((quantizer, "torchscript") for quantizer in REFUSED),
+        (stock.ShiftedUint8WeightPerTensorFloat, "dynamo"),
+        (FloorWeights, "dynamo"),
+    ],
+    ids=lambda v: getattr(v, "__name__", v),
+)
 def test_refused_by_explain_and_by_the_export(
     quantizer: Any, exporter: Any, tmp_path: Path
 ) -> None:
