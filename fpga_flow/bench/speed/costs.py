@@ -205,12 +205,19 @@ def _chart(record: Record, axis: str, cost: str) -> Chart:
             lines[name] = [x for x, _ in points], [y / scale for _, y in points]
 
     def draw(axes: Any, ink: Mapping[str, str]) -> None:
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
         for name, (x, y) in lines.items():
             number = list(STAGES).index(name)
             axes.plot(x, y, color=ink[f"series-{number}"], marker=MARKERS[number],
                       label=STAGES[name].shown)  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for scale in (axes.xaxis, axes.yaxis):
+            # Plain numbers: powers of ten would be mathematical text, which is off.
+            scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            scale.set_major_formatter(StrMethodFormatter("{x:g}"))
+            scale.set_minor_formatter(NullFormatter())
         axes.set_xlabel(axis)
         axes.set_ylabel(label)
         axes.grid()

@@ -112,6 +112,8 @@ def test_the_page_has_the_exponents_and_the_curves(record, tmp_path):
     drawing = ET.fromstring(costs.figure(whole))
     titles = [text.text for text in drawing.iter() if text.get("class") == "title"]
     assert titles == ["Time by images", "Peak memory by images"]
+    texts = {text.text for text in drawing.iter() if text.tag.endswith("text")}
+    assert {"20", "50", "100"} <= texts  # plain numbers on the axes
 
 
 def test_publish_writes_the_figure_beside_the_page(record, tmp_path):
