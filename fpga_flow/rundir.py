@@ -189,9 +189,10 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as e:
+        except (OSError, ValueError) as e:  # a NUL in the name is a ValueError
+            said = getattr(e, "strerror", None) or e
             raise InputError(
-                f"cannot write to the run directory {self.path}: {e.strerror}. Make it writable "
+                f"cannot write to the run directory {self.path}: {said}. Make it writable "
                 "or choose another with --out."
             ) from e
         try:

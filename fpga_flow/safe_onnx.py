@@ -30,6 +30,7 @@ DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.cust
 QUANTIZERS = ("Quant", "BipolarQuant", "Trunc", "IntQuant", "FloatQuant")
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": 0, "group": 1}
+_WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3}
 _SMALL = 64  # elements: constants that may be shapes keep their values for shape inference
 _REMEDY = "Use a model you exported yourself (fpga_flow.export_qonnx)"
 
@@ -71,6 +72,7 @@ def read_onnx(path: Path | str) -> ModelProto:
     check_model(model, str(path))
     _load_external(model, path)
     _check_constants(model.graph, str(path))
+    _write_kernel_shapes(model.graph, str(path))
     check_sizes(model, str(path))
     return model
 
@@ -203,6 +205,26 @@ def _check_references(graph: GraphProto, name: str) -> None:
     for value in graph.output:
         if value.name not in made:
             raise _unsafe(name, f"nothing makes its output {value.name!r}")
+
+
+def _write_kernel_shapes(graph: GraphProto, name: str) -> None:
+    """Write out the kernel shapes that convolutions leave to their weights.
+
+    Without them, and with activations of another rank, ONNX's shape inference reads out of
+    bounds and ends the process.
+    """
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in QUANTIZERS and node.input and node.input[0] in shapes:
+            shapes[node.output[0]] = shapes[node.input[0]]
+        at = _WEIGHTS.get(node.op_type)
+        if at is None or any(one.name == "kernel_shape" for one in node.attribute):
+            continue
+        weights = shapes.get(node.input[at]) if len(node.input) > at else None
+        if weights is None or len(weights) < 3:
+            problem = "its kernel_shape is missing, and its weights are no constant"
+            raise _unsafe(name, f"{node.op_type} node {node.name!r}: {problem}")
+        node.attribute.add().CopyFrom(helper.make_attribute("kernel_shape", weights[2:]))
 
 
 def _load_external(model: ModelProto, path: Path) -> None:

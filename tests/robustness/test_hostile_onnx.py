@@ -291,6 +291,26 @@ def test_a_quantizer_of_many_features_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "m.onnx", "thresholds", model.model)
 
 
+def test_a_convolution_may_leave_its_kernel_shape_to_the_weights(tmp_path: Path) -> None:
+    model = valid()
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    at = [attribute.name for attribute in conv.attribute].index("kernel_shape")
+    del conv.attribute[at]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert lower(path).input_shape == SHAPE
+
+
+def test_a_convolution_of_a_vector_does_not_end_the_process(tmp_path: Path) -> None:
+    """Found by fuzzing: ONNX's shape inference aborted."""
+    model = valid()
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    del conv.attribute[[attribute.name for attribute in conv.attribute].index("kernel_shape")]
+    del model.graph.value_info[:]
+    del model.graph.input[0].type.tensor_type.shape.dim[2:]
+    refused(tmp_path / "m.onnx", "inconsistent|inferred|reads activations", model)
+
+
 def test_names_that_are_no_text() -> None:
     model = valid()
     content = model.SerializeToString().replace(b"image", b"im\xffge")
