@@ -93,7 +93,8 @@ def campaign(out: Path, moments: int, seed: int, settings: list[str]) -> tuple[C
         found = hashes(folder)
         different = [name for name in expected if found.get(name) != expected[name]]
         assert found == expected, f"{folder}: {different or sorted(found)} differ"
-        assert not list(folder.glob("*/.*")) or (folder / ".cells").is_dir()
+        left = [path for path in folder.rglob(".*") if path.name not in (".lock", ".cells")]
+        assert not left, f"left behind: {left}"
         compared += 1
         shutil.rmtree(folder)
     return kills, compared

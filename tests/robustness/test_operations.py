@@ -306,7 +306,7 @@ def test_a_damaged_cache_entry_is_found_by_its_hash(tmp_path: Path, damage: str)
 @pytest.mark.finn
 def test_a_run_without_room_says_so_and_continues_with_it(tmp_path: Path) -> None:
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
 
     arguments = [*COMMAND, "run", *SETTINGS, "--until", "train", "--out", str(tmp_path / "run")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
