@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Answers, to_float
+from divqat_brevitas.extraction.arrays import Answers
 from divqat_brevitas.extraction.remembered import keep, recall, training_key
 from divqat_brevitas.extraction.surrogates import SURROGATES, build_surrogate, load_initial
 from divqat_brevitas.extraction.training import Epoch, SurrogateTraining, train_surrogate
@@ -184,7 +184,7 @@ class PlainLearner:
 
         ``on_epoch`` is not called for a clone that was trained before.
         """
-        images = to_float(np.asarray(answered.images))
+        images = np.asarray(answered.images)
         targets = treat(answered.answers, self.treatment)
 
         def trained() -> list[Epoch]:

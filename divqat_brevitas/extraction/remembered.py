@@ -9,20 +9,22 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Answers
 from divqat_brevitas.extraction.training import Epoch, SurrogateTraining
 from divqat_brevitas.training.checkpoint import load_weights, save_weights
 
 
 def training_key(
     clone: nn.Module,
-    images: Images,
+    images: NDArray[Any],
     targets: Answers,
     epochs: int,
     seed: int,
@@ -32,7 +34,7 @@ def training_key(
 
     Args:
         clone: as training finds it; its classes, weights and buffers count.
-        images: float32 (N, C, H, W).
+        images: float32 or uint8 (N, C, H, W).
         targets: float32 (N, classes).
         epochs: of training.
         seed: of training.
@@ -43,7 +45,8 @@ def training_key(
         "epochs": epochs,
         "seed": seed,
         "settings": asdict(settings),
-        "shapes": [list(images.shape), list(targets.shape)],
+        "images": [str(images.dtype), *images.shape],
+        "targets": list(targets.shape),
         # Sums are taken in another order by other versions and numbers of threads.
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

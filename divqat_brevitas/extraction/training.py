@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Answers, Images, substream
+from divqat_brevitas.extraction.arrays import Answers, substream, to_float
 from divqat_brevitas.extraction.augmentation import cutmix, mixup, random_flip, random_shift
 from divqat_brevitas.extraction.predictor import TorchPredictor
 
@@ -129,7 +130,7 @@ def _plain_objective(outputs: Any, targets: Tensor) -> Tensor:
 
 def train_surrogate(
     model: nn.Module,
-    images: Images,
+    images: NDArray[Any],
     targets: Answers,
     *,
     epochs: int,
@@ -146,7 +147,8 @@ def train_surrogate(
 
     Args:
         model: images to logits (N, classes).
-        images: float32 (N, C, H, W) in [0, 1], at least 2.
+        images: float32 (N, C, H, W) in [0, 1], or uint8 pixels, which stay bytes but for the batch
+            in hand; at least 2.
         targets: float32 (N, classes), rows of probabilities, not necessarily summing to 1; images
             whose row is all zero are left out.
         epochs: passes over the part that is trained on, at least 1.
@@ -200,7 +202,7 @@ def train_surrogate(
         total = 0.0
         # Parts of equal size: a last batch of one image would break batch normalisation.
         for part in torch.randperm(len(kept), generator=generator).tensor_split(steps):
-            inputs, answers = _augment(x[part], y[part], settings, generator, mix)
+            inputs, answers = _augment(_float(x[part]), y[part], settings, generator, mix)
             with cast:
                 outputs = model(inputs.to(device))
             loss = objective(outputs, answers.to(device))
@@ -217,7 +219,7 @@ def train_surrogate(
                 f"Lower its learning rate, now {settings.learning_rate}."
             )
         if held:
-            predicted = TorchPredictor(model).predict(images[heldout]).argmax(axis=1)
+            predicted = TorchPredictor(model).predict(to_float(images[heldout])).argmax(axis=1)
             agreement = float((predicted == targets[heldout].argmax(axis=1)).mean())
             row["heldout_agreement"] = agreement
             # On a tie the later epoch wins: it has seen the smaller learning rate.
@@ -233,6 +235,11 @@ def train_surrogate(
     model.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.eval()
     return history
+
+
+def _float(batch: Tensor) -> Tensor:
+    """As ``to_float``, to the last bit."""
+    return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
 
 
 def _augment(

@@ -6,6 +6,7 @@ from torch import nn
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.extraction import SurrogateTraining, TorchPredictor, build_surrogate
+from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.augmentation import cutmix, mixup, random_flip, random_shift
 from divqat_brevitas.extraction.training import soft_cross_entropy, train_surrogate
 
@@ -287,3 +288,20 @@ def test_bfloat16_trains_to_the_same_accuracy() -> None:
         train_surrogate(model, images, targets, epochs=3, seed=0, settings=settings)
         predicted = TorchPredictor(model).predict(images).argmax(axis=1)
         assert (predicted == targets.argmax(axis=1)).mean() > 0.97
+
+
+@pytest.mark.parametrize("surrogate", ["mlp", "compact"])
+def test_pixels_as_bytes_train_the_same_network_bit_for_bit(surrogate: str) -> None:
+    images, targets = problem()
+    pixels = np.round(images * 255).astype(np.uint8)
+    models = [build_surrogate(surrogate, (1, 8, 8), 2, 0) for _ in range(2)]
+    histories = [
+        train_surrogate(
+            model, given, targets, epochs=2, seed=0, settings=SurrogateTraining(holdout=0.2)
+        )
+        for model, given in zip(models, (pixels, to_float(pixels)), strict=True)
+    ]
+
+    assert histories[0] == histories[1]
+    states = [model.state_dict() for model in models]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
