@@ -72,6 +72,8 @@ def parse_idx(data: bytes, where: str) -> Images:
     expected = start + int(np.prod(shape, dtype=object))
     if len(data) != expected:
         raise _damaged(where, f"holds {len(data)} bytes where its header promises {expected}")
+    if 0 in shape:  # beside it the others could promise anything
+        raise _damaged(where, f"has the shape {shape}, which holds nothing")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
