@@ -26,7 +26,7 @@ def divqat(*arguments):
     try:
         main(arguments)
     except SystemExit as e:
-        assert e.code == 0, (arguments, e.code)
+        assert not e.code, (arguments, e.code)
 """
 
 

@@ -12,8 +12,15 @@ from documented import DOCS, ROOT, blocks, commands, run, run_page
 
 PAGES = sorted(page for page in DOCS.rglob("*.md") if page.name != "licences.md")
 OURS = [page for page in PAGES if page.parent.name != "guides"]  # guides have tests of their own
-RUNNABLE = [page for page in OURS if any(block.kind in ("python", "sh") for block in blocks(page))]
-SLOW = [page for page in RUNNABLE if any(block.mark == "slow" for block in blocks(page))]
+
+
+def marked(mark: str) -> list[Path]:
+    """Pages with a block to run that has this mark."""
+    runs = ("python", "sh")
+    return [p for p in OURS if any(b.kind in runs and b.mark == mark for b in blocks(p))]
+
+
+QUICK, SLOW = marked(""), marked("slow")
 
 
 def name(page: Path) -> str:
@@ -24,13 +31,13 @@ def name(page: Path) -> str:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that the pages begin with; for them it is up to date already."""
     folder = tmp_path_factory.mktemp("docs")
-    lines = {tuple(c) for page in RUNNABLE for b in blocks(page) for c in commands(b.code)}
+    lines = {tuple(c) for page in QUICK for b in blocks(page) for c in commands(b.code)}
     (line,) = [line for line in lines if line[-2:] == ("--until", "export")]
     run(["-c", "from fpga_flow.cli import main; main()", *line], folder)
     return folder
 
 
-@pytest.mark.parametrize("page", RUNNABLE, ids=name)
+@pytest.mark.parametrize("page", QUICK, ids=name)
 def test_a_page_runs(page: Path, exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     shutil.copytree(exported, folder)
