@@ -73,7 +73,6 @@ def needed_by() -> dict[str, list[str]]:
     for group, requirements in groups.items():
         for name in _closure(requirements):
             found.setdefault(name, []).append(group)
-    found.pop("divqat", None)
     # What the core needs is in every extra: said once.
     return {name: ["core"] if "core" in parts else parts for name, parts in found.items()}
 
@@ -86,6 +85,8 @@ def _closure(requirements: Iterable[str]) -> set[str]:
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = canonicalize_name(requirement.name)
+        if name == "divqat":  # its extras stand for themselves
+            continue
         for wanted in ("", *requirement.extras):
             if (name, wanted) in seen:
                 continue
