@@ -2,8 +2,8 @@
 // or one of 36 for writing and one for reading; no output registers. Settings beyond that stop
 // the simulation.
 //
-// What is read where the other port writes at the same time is undefined in the device: the model
-// gives the inverted old bits there, so that a netlist that depends on it doesn't pass.
+// Bits read where the other port writes them at the same time are undefined in the device:
+// the model gives the inverted old bits, so that a netlist that depends on them doesn't pass.
 module DP16KD (
   input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5,
   DIA4, DIA3, DIA2, DIA1, DIA0,
@@ -105,23 +105,17 @@ module DP16KD (
     wire [9:0] wa = DATA_WIDTH_A == 36 ? {ada[13:5], 1'b0} : ada[13:4];
     wire [9:0] wb = DATA_WIDTH_B == 36 ? {adb[13:5], 1'b0} : adb[13:4];
     wire write = CEA && WEA;
+    // Bits written of that word and of its neighbour. yosys holds WEA high and gates the byte
+    // enables: a full FIFO reads where nothing is written, and gets what stands there.
+    wire [17:0] low = write ? mask(DATA_WIDTH_A, ada) : 18'b0;
+    wire [17:0] high = write && DATA_WIDTH_A == 36 ? {{9{ada[3]}}, {9{ada[2]}}} : 18'b0;
     function automatic logic [17:0] seen(input logic [9:0] word);
-      logic hit = write && (DATA_WIDTH_A == 36 ? word[9:1] == wa[9:1] : word == wa);
-      seen = hit ? ~words[word] : words[word];
+      seen = words[word] ^ (word == wa ? low : word == (wa | 10'd1) ? high : 18'b0);
     endfunction
-    if (DATA_WIDTH_A == 36) begin : w36
-      always_ff @(posedge CLKA) if (write) begin
-        for (int i = 0; i < 9; i++) begin
-          if (ada[0]) words[wa][i] <= dia[i];
-          if (ada[1]) words[wa][9+i] <= dia[9+i];
-          if (ada[2]) words[wa | 10'd1][i] <= dib[i];
-          if (ada[3]) words[wa | 10'd1][9+i] <= dib[9+i];
-        end
-      end
-    end else begin : narrower
-      wire [17:0] m = mask(DATA_WIDTH_A, ada);
-      always_ff @(posedge CLKA)
-        if (write) words[wa] <= words[wa] & ~m | (dia << offset(DATA_WIDTH_A, ada)) & m;
+    wire [17:0] placed = dia << offset(DATA_WIDTH_A, ada);
+    always_ff @(posedge CLKA) if (write) begin
+      words[wa] <= words[wa] & ~low | placed & low;
+      if (DATA_WIDTH_A == 36) words[wa | 10'd1] <= words[wa | 10'd1] & ~high | dib & high;
     end
     always_ff @(posedge CLKB)
       if (RSTB) {qb, qa} <= 0;
