@@ -62,7 +62,7 @@ def block(records: Mapping[str, Record]) -> str:
         for name, record in records.items()
         for line in load_suite(name).section(record["result"]).summary
     ]
-    return "\n".join(table(("Work", "Ours", "Speed", "Beside"), rows)).strip()
+    return "\n".join(table(("What is compared", "Ours", "Ratio", "To"), rows)).strip()
 
 
 def _conditions(name: str, record: Record) -> str:

@@ -159,7 +159,7 @@ def _operator_cells(row: Mapping[str, Any]) -> Sequence[Sequence[str]]:
 
 
 def _summary(row: Mapping[str, Any]) -> Sequence[Line]:
-    what = f"Training step, {_name(row)}"
+    what = f"Time of a training step, {_name(row)}"
     memory = row["memory"]
     needs = [_memory_cells(memory.get(name), memory["float"])[1] for name in ("ours", "stock")]
     return [
@@ -174,6 +174,9 @@ def _summary(row: Mapping[str, Any]) -> Sequence[Line]:
             for name in ("nasty", "decoy")
         ),
         Line(
-            what + ": memory", _SHOWN["ours"], needs[0], f"float (Brevitas' quantizers: {needs[1]})"
+            what.replace("Time", "Memory"),
+            _SHOWN["ours"],
+            needs[0],
+            f"float (Brevitas' quantizers: {needs[1]})",
         ),
     ]

@@ -97,7 +97,7 @@ def test_what_is_published_is_in_the_record() -> None:
     assert "`aten::div` 25%" in page
     shown = [(line.what, line.value, line.beside) for line in section.summary]
     assert shown[0] == (
-        "Training step, net, float32, batch 4",
+        "Time of a training step, net, float32, batch 4",
         "1.25x (1.25 to 1.25)",
         "float (Brevitas' quantizers: 2.00x)",
     )
