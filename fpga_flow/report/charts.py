@@ -14,7 +14,7 @@ from fpga_flow.report import svg
 from fpga_flow.report.analysis import Spread
 from fpga_flow.report.text import printable
 
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*<>p"  # not as many as colours, so that the pairs repeat late
 _LINES = ("-", "--", "-.", ":")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx")
 _WIDTH, _HEIGHT = 5.2, 3.3  # inches at 72 units: read well at half a page and on a telephone

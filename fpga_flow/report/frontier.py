@@ -152,7 +152,7 @@ def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
         axes.set_xlabel("victim's accuracy, %")
         axes.set_ylabel("best clone's accuracy, %")
         axes.grid()
-        axes.figure.legend(loc="outside lower left", fontsize=8.5)
+        axes.figure.legend(loc="outside lower left", fontsize=7)  # a thief's name is long
 
     numbers = Numbers(
         ("Victim", "its accuracy, %", "best clone's accuracy, %", "best thief"),

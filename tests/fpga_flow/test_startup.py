@@ -74,9 +74,11 @@ def test_the_suite_times_processes_and_names_the_slowest_imports():
     assert section.summary[0].what == "Start"
 
 
-def test_import_times_are_read_as_python_writes_them():
-    rows = startup.slowest_imports("import json.decoder, decimal")
-    assert {"json.decoder", "decimal"} & {row["module"] for row in rows}
+def test_import_times_are_read_as_python_writes_them(tmp_path, monkeypatch):
+    (tmp_path / "sleepy_module.py").write_text("import time\ntime.sleep(1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    rows = startup.slowest_imports("import sleepy_module")
+    assert "sleepy_module" in [row["module"] for row in rows]
     assert all(row["cumulative_us"] >= row["self_us"] > 0 for row in rows)
     own = [row["self_us"] for row in rows]
     assert own == sorted(own, reverse=True)
