@@ -21,7 +21,12 @@ from fpga_flow.sweep.figures import rows, table_text, write_table
 from fpga_flow.sweep.launch import launch
 from fpga_flow.sweep.plan import read_sweep
 
-DIVQAT = [sys.executable, "-c", "from fpga_flow.cli import main; main()"]
+# A suite that a shell started in the background inherits an ignored SIGINT.
+_MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from fpga_flow.cli import main; main()"
+)
+DIVQAT = [sys.executable, "-c", _MAIN]
 
 
 def words(out, cell):
