@@ -11,7 +11,7 @@ from fpga_flow.cli_base import Examples, json_option, print_json
     "speed",
     cls=Examples,
     epilog="""divqat bench speed --list
-              divqat bench speed --suite training --quick --out /tmp/speed
+              divqat bench speed --suite training --quick --out speed
               divqat bench speed --threads 2
               divqat bench speed --publish --readme README.md""",
 )

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -237,10 +237,10 @@ class RunDirectory:
                         leftover.unlink(missing_ok=True)
 
 
-def versions() -> dict[str, str]:
-    """Versions of the installed packages that results depend on."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Package to version, of those that are installed; by default those results depend on."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -19,6 +19,7 @@ from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Answers, substream, to_float
 from divqat_brevitas.extraction.augmentation import cutmix, mixup, random_flip, random_shift
 from divqat_brevitas.extraction.predictor import TorchPredictor
+from divqat_brevitas.training.evaluate import to_input
 
 Epoch = dict[str, float]
 SCHEDULES = ("one-cycle", "cosine")
@@ -202,7 +203,8 @@ def train_surrogate(
         total = 0.0
         # Parts of equal size: a last batch of one image would break batch normalisation.
         for part in torch.randperm(len(kept), generator=generator).tensor_split(steps):
-            inputs, answers = _augment(_float(x[part]), y[part], settings, generator, mix)
+            batch = to_input(x[part]) if x.dtype == torch.uint8 else x[part]
+            inputs, answers = _augment(batch, y[part], settings, generator, mix)
             with cast:
                 outputs = model(inputs.to(device))
             loss = objective(outputs, answers.to(device))
@@ -235,11 +237,6 @@ def train_surrogate(
     model.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.eval()
     return history
-
-
-def _float(batch: Tensor) -> Tensor:
-    """As ``to_float``, to the last bit."""
-    return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
 
 
 def _augment(

@@ -9,6 +9,7 @@ form belongs into tests/fuzz/corpus/TARGET, where a test runs it for ever.
 import argparse
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -21,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--out", type=Path, default=Path("/tmp/divqat-fuzz"))
+    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "divqat-fuzz")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
     try:

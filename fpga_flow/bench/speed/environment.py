@@ -5,12 +5,12 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import divqat_brevitas
 import fpga_flow
+from fpga_flow.rundir import versions
 
 # What a speed may hang on. Those that are not installed are left out.
 PACKAGES = (
@@ -40,7 +40,7 @@ def environment(threads: int) -> dict[str, Any]:
         "variables": {name: os.environ[name] for name in _THREADS if name in os.environ},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "source": source_digest(),
         "commit": commit(),
     }
@@ -65,17 +65,6 @@ def _usable() -> int:
     """Cores this process may run on."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def versions() -> dict[str, str]:
-    """Package to version, of those of ``PACKAGES`` that are installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def source_digest() -> str:
