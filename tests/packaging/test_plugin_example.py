@@ -1,12 +1,12 @@
 """The worked example of a plug-in: built, installed, and used as any built-in is."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from unpacked import run
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "examples" / "divqat_plugin_example"
@@ -90,19 +90,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip += ["--no-build-isolation", "--target", str(target), str(folder / "source")]
     subprocess.run(pip, check=True, capture_output=True)
     return target
-
-
-def run(site: Path, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
-        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
-        cwd=site.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-2000:]
-    return done.stdout + done.stderr
 
 
 def test_each_part_is_short() -> None:

@@ -1,6 +1,5 @@
 """Wheel and source archive: what is in them, and that the core works without FINN's tools."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from unpacked import run
 
 ROOT = Path(__file__).parents[2]
 DATA = (".toml", ".sv", ".html", ".css", ".json", ".cpp", ".typed")
@@ -96,19 +96,6 @@ def site(built: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--target", str(target), str(wheel)], check=True)
     return target
-
-
-def run(site: Path, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
-        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
-        cwd=site.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr[-2000:]
-    return done.stdout + done.stderr
 
 
 def data_files() -> set[str]:

@@ -1,0 +1,19 @@
+"""Programs that find the packages in a folder that pip unpacked them to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(site: Path, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+        cwd=site.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr[-2000:]
+    return done.stdout + done.stderr
