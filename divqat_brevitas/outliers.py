@@ -17,7 +17,7 @@ Maker = Callable[[Tensor, Generator], Tensor]
 
 
 def synthetic_outliers(images: Tensor, generator: Generator) -> Tensor:
-    """XX, in mixed order.
+    """As many outliers of all families (``FAMILIES``) as images, in mixed order.
 
     Args:
         images: (N, C, H, W) float in [0, 1], training images; sides of at least 8.

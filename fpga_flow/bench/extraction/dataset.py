@@ -9,7 +9,8 @@ from pathlib import Path
 
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.errors import DivQATError, InputError
-from fpga_flow.bench.extraction.plan import COMPACT, SCALES, Arena, cells_of
+from fpga_flow.bench.extraction.arenas import COMPACT, Arena
+from fpga_flow.bench.extraction.plan import SCALES, cells_of
 from fpga_flow.bench.extraction.specs import CellSpec
 
 _GREY, _COLOUR = COMPACT[0], COMPACT[1]
@@ -33,7 +34,7 @@ class OwnArena:
     @property
     def cells(self) -> list[CellSpec]:
         """Its cells, in the order they are run, at the seeds of the compact matrix."""
-        return cells_of([self.arena], *SCALES["compact"][1:])
+        return cells_of([self.arena], SCALES["compact"][1])
 
 
 def arena_of(dataset: str, root: Path | None = None) -> OwnArena:

@@ -1,246 +1,58 @@
-"""What the benchmark runs, as data: arenas, victims, and the cells in their order.
+"""What the benchmark runs: the cells of its arenas, in their order.
 
-Two parts. The *key* cells hold the claims: every studied victim against every pool, with the
-learners that have broken one of them, at three victim seeds times three attack seeds. The *broad*
-cells try everything else there is, one thing varied at a time, at three pairs of seeds. Breadth
-first: a part is done at one pair of seeds before the next, so that however early a run is stopped,
-what is there is a usable matrix.
-
-The scale "paper" is planned and not run: victims and clones of the papers need a GPU.
+Three parts. The *key* cells hold the claims: every studied victim against its arena's main pool,
+with the learners that have broken one of them, at three victim seeds times three attack seeds.
+The *repeated* ones at three pairs of seeds: other pools and sets, smaller budgets, composition
+with existing defences. The *broad* ones once: everything else there is, one thing varied at a time.
+A thief that does better there than those of the key cells is named beside them, and belongs among
+them (:data:`_READERS`). Breadth first: a part is done at one pair of seeds before the next, so that
+however early a run is stopped, what is there is a usable matrix.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction import ATTACKS
 from divqat_brevitas.extraction.learners import strongest_thieves
+from fpga_flow.bench.extraction.arenas import COMPACT, MINI, PAPER, Arena, Changes
 from fpga_flow.bench.extraction.shadows import has_shadow
-from fpga_flow.bench.extraction.specs import CellSpec, VictimSpec
+from fpga_flow.bench.extraction.specs import CellSpec
 from fpga_flow.report.analysis import BASELINE
-from fpga_flow.theft import FREE_POOL, Theft, needs_shadow
+from fpga_flow.theft import FREE_POOL, needs_shadow
 
 Scale = Literal["mini", "compact", "paper"]
-MAIN_ATTACK = "knockoff-random"
-MAIN_SURROGATE = "vgg-small"
-
-
-Changes = tuple[tuple[str, float | str], ...]
-Seeds = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arena:
-    """One data set with its victims, and the pools thieves come with.
-
-    Attributes:
-        recipe: arguments of its VictimSpecs but variant, changes and seed.
-        victims: variants; the first two are compared with all others: "float" and "qat".
-        studied: variants on which every attack, learner and defence is tried.
-        gates: of a studied variant the defence that belongs to it; it is attacked with and
-            without.
-        tuned: of a variant, what it changes of its preset on this data set; chosen on validation
-            data.
-        frontier: further victims, as (variant, changes of its preset): how much accuracy buys
-            how much protection.
-        pools: what thieves hold; the first is the main one: of those that are not the victim's own
-            kind, that which plain QAT gives most away to.
-        theft: arguments of its Thefts that all share.
-        budgets: the main budget, then the smaller ones of the curve.
-        free_budget: of attacks that make their own images; None: the main one.
-        broad: False leaves out everything but the key cells and the curve.
-    """
-
-    recipe: dict[str, Any]
-    victims: tuple[str, ...]
-    studied: tuple[str, ...]
-    gates: Mapping[str, str] = field(default_factory=dict)
-    tuned: Mapping[str, Changes] = field(default_factory=dict)
-    frontier: tuple[tuple[str, Changes], ...] = ()
-    pools: tuple[str, ...]
-    theft: dict[str, Any]
-    budgets: tuple[int, ...]
-    free_budget: int | None = None
-    broad: bool = True
-
-    def cell(self, variant: str, changes: Changes | None = None, **how: Any) -> CellSpec:
-        """A cell at seed 0: the main attack on the main pool, but for ``how``."""
-        changes = self.tuned.get(variant, ()) if changes is None else changes
-        victim = VictimSpec(variant=variant, changes=changes, **self.recipe)
-        chosen = {"pool": self.pools[0], "budget": self.budgets[0], **self.theft, **how}
-        return CellSpec(victim=victim, theft=Theft(**chosen))
-
-
-VARIANTS = ("float", "qat", "divqat-literal", "divqat-nasty", "divqat-decoy")
-STUDIED = ("qat", "divqat-nasty", "divqat-decoy")
-DEFENCES = (
-    "rounding:1",
-    "noise@0.2",
-    "reverse-sigmoid@0.2",
-    "dcp@0.2",
-    "misinformation@0.2",
-    "mad@0.2",
-    "mad-argmax@0.2",
-    "grad2@0.2",
-    "ensemble",
-)
-"""Defences of the answers that are tried; top-1, top-k and rounding are oracles as well.
-
-Each victim has those with a strength at one cost to its owner: a mean ℓ1 distance of 0.2 on
-validation images. Behind a gate that is on top of the gate.
-"""
+Pairs = tuple[tuple[int, int], ...]
 _BREAKERS = ("soft", "argmax", "recovery")
 """Learners tried on every defence."""
 _ANSWERS = ("top1", "posterior:2", "gated:0")
 """Answer units of the chip that are tried, with the learners "soft" and "centred"."""
 _READERS = ("centred", "filtered")
 """Learners that have done best against the decoy."""
-# Fewer epochs leave the thief weaker than need be: 12 cost it 6 points on Fashion-MNIST.
-_COMPACT = {"epochs": 20, "precision": "bfloat16"}
-_GATES = {"divqat-decoy": "gate:0:0.05"}
-# At the preset's weight a CIFAR-10 network of this size loses 6 points on validation data.
-_GENTLE: Changes = (("ood_weight", 0.03), ("ood_fraction", 0.25))
-_CIFAR = {
-    "model": "cifar-cnn",
-    "float_epochs": 12,
-    "quant_epochs": 10,
-    "quant_learning_rate": 0.03,
-    "augment": "flip-shift",
-    "precision": "bfloat16",
-    "guard": 0.2,
+_SURROGATES = ("resnet-small", "vgg-medium", "vgg-wide")
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The pairs (victim seed, attack seed) of each part; each begins with those of the next."""
+
+    key: Pairs
+    repeated: Pairs
+    broad: Pairs
+
+
+_ONE: Pairs = ((0, 0),)
+# The first three pairs share neither seed, and so count most.
+_THREE: Pairs = (*_ONE, (1, 1), (2, 2))
+# Each victim meets each attack seed.
+_NINE: Pairs = (*_THREE, (0, 1), (1, 2), (2, 0), (0, 2), (1, 0), (2, 1))
+SCALES: dict[str, tuple[tuple[Arena, ...], Seeds]] = {
+    "mini": (MINI, Seeds(_ONE, _ONE, _ONE)),
+    "compact": (COMPACT, Seeds(_NINE, _THREE, _ONE)),
+    "paper": (PAPER, Seeds(_NINE, _THREE, _THREE)),
 }
-_FASHION = {
-    "model": "fashion-cnn",
-    "float_epochs": 8,
-    "quant_epochs": 6,
-    "quant_learning_rate": 0.03,
-    "augment": "shift",
-    "precision": "bfloat16",
-    "guard": 0.2,
-}
-_SMALL = {"epochs": 30, "precision": "bfloat16", "surrogate": "compact"}
-# Each victim meets each attack seed; the first three pairs share neither, and so count most.
-_KEY_SEEDS = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (2, 0), (0, 2), (1, 0), (2, 1))
-_BROAD_SEEDS = ((0, 0), (1, 1), (2, 2))
-_FRONTIER: tuple[tuple[str, Changes], ...] = (
-    ("divqat-nasty", (("weight", 0.01),)),
-    ("divqat-nasty", (("order", "js"),)),
-    ("divqat-nasty", (("order", "forward"),)),
-    ("divqat-nasty", (("temperature", 1.0), ("weight", 0.1))),
-    ("divqat-nasty", (("cap", 1.0),)),
-    ("divqat-nasty", (("warmup", 0.0),)),
-    ("divqat-decoy", (("ood_weight", 0.1),)),
-    ("divqat-decoy", (("ood_weight", 0.5),)),
-    ("divqat-decoy", (("ood_weight", 1.0),)),
-    ("divqat-decoy", (("decoy_mass", 0.82),)),
-    ("divqat-decoy", (("decoy_class", 8),)),
-    ("divqat-decoy", (("weight", 0.01),)),
-)
-
-
-COMPACT = (
-    Arena(
-        recipe={"dataset": "fashion-mnist", **_FASHION},
-        victims=VARIANTS,
-        studied=STUDIED,
-        gates=_GATES,
-        frontier=_FRONTIER,
-        pools=("fonts", "dataset:cifar10", "dataset:mnist", "in"),
-        theft=_SMALL,
-        budgets=(5000, 500, 2000),
-        free_budget=20_000,
-    ),
-    Arena(
-        recipe={"dataset": "cifar10", **_CIFAR},
-        victims=VARIANTS,
-        studied=STUDIED,
-        gates=_GATES,
-        tuned={"divqat-decoy": _GENTLE},
-        frontier=(
-            *_FRONTIER[:2],
-            ("divqat-decoy", (("ood_weight", 0.01), ("ood_fraction", 0.25))),
-            ("divqat-decoy", (("ood_weight", 0.1), ("ood_fraction", 0.25))),
-            ("divqat-decoy", (*_GENTLE, ("weight", 0.01))),
-        ),
-        pools=("wallpapers", "emoji", "in"),
-        theft=_COMPACT,
-        budgets=(5000, 500, 2000),
-    ),
-    Arena(
-        recipe={"dataset": "mnist", **_FASHION, "float_epochs": 4, "quant_epochs": 3},
-        victims=("float", "qat", "divqat-nasty", "divqat-decoy"),
-        studied=STUDIED,
-        gates=_GATES,
-        pools=("fonts", "in"),
-        theft=_SMALL,
-        budgets=(5000, 500, 2000),
-        broad=False,
-    ),
-    Arena(
-        recipe={"dataset": "cifar10:0-4", **_CIFAR},
-        victims=("float", "qat", "divqat-nasty", "divqat-decoy"),
-        studied=STUDIED,
-        gates=_GATES,
-        tuned={"divqat-decoy": _GENTLE},
-        pools=("dataset:cifar10:5-9",),
-        theft=_COMPACT,
-        budgets=(5000, 500, 2000),
-        broad=False,
-    ),
-)
-MINI = (
-    Arena(
-        recipe={
-            "dataset": "digits",
-            "model": "digits-cnn",
-            "float_epochs": 12,
-            "quant_epochs": 4,
-            "batch_size": 50,
-            "guard": 0.3,
-        },
-        victims=VARIANTS,
-        studied=("qat", "divqat-decoy"),
-        gates=_GATES,
-        pools=("in", "letters"),
-        theft={"epochs": 20},
-        budgets=(200,),
-        free_budget=1000,
-    ),
-)
-# Not run: for a machine with a GPU. Victims, clones, pools and epochs of KnockoffNets (Orekondy et
-# al., CVPR 2019) as "Efficient Defense Against Model Stealing Attacks on CNNs" (ICMLA 2023) has
-# them; queries without images as DFME (Truong et al., CVPR 2021).
-_PAPER = {"model": "resnet-18", "float_epochs": 50, "quant_epochs": 50}
-
-
-def _paper(dataset: str, augment: str, *pools: str, broad: bool = False) -> Arena:
-    return Arena(
-        recipe={"dataset": dataset, **_PAPER, "augment": augment},
-        victims=VARIANTS,
-        studied=STUDIED,
-        gates=_GATES,
-        pools=(*pools, "in"),
-        theft={"epochs": 50, "surrogate": "resnet-34"},
-        budgets=(50_000, 5000),
-        free_budget=20_000_000,
-        broad=broad,
-    )
-
-
-PAPER = (
-    _paper("cifar10", "flip-shift", "dataset:cifar100", "wallpapers", broad=True),
-    _paper("cifar100", "flip-shift", "dataset:cifar10"),
-    # Mirrored digits and signs are others.
-    _paper("svhn", "shift", "dataset:cifar10"),
-    _paper("gtsrb", "shift", "dataset:cifar10"),
-)
-SCALES: dict[str, tuple[tuple[Arena, ...], Seeds, Seeds]] = {
-    "mini": (MINI, ((0, 0),), ((0, 0),)),
-    "compact": (COMPACT, _KEY_SEEDS, _BROAD_SEEDS),
-    "paper": (PAPER, _KEY_SEEDS, _BROAD_SEEDS),
-}
-"""Arenas, and the seeds (victim, attack) of key and broad cells."""
+"""Arenas and seeds. "compact" is sized for about 6 hours of 2 cores."""
 
 
 def plan(scale: str) -> list[CellSpec]:
@@ -259,49 +71,75 @@ def plan(scale: str) -> list[CellSpec]:
     return cells_of(*SCALES[scale])
 
 
-def cells_of(arenas: Iterable[Arena], key_seeds: Seeds, broad_seeds: Seeds) -> list[CellSpec]:
+def cells_of(arenas: Iterable[Arena], seeds: Seeds) -> list[CellSpec]:
     """The cells of some arenas, in the order they are run; no name twice.
 
     Args:
         arenas: run side by side.
-        key_seeds: pairs (victim, attack) of the key cells; begins with ``broad_seeds``.
-        broad_seeds: pairs of all other cells.
+        seeds: of each part.
     """
     arenas = list(arenas)
-    key = _interleaved([list(_key_cells(arena)) for arena in arenas])
-    broad = _interleaved([list(_broad_cells(arena)) for arena in arenas])
-    first = len(broad_seeds)
+    key, repeated, broad = (
+        _interleaved([list(part(arena)) for arena in arenas])
+        for part in (_key_cells, _repeated_cells, _broad_cells)
+    )
+    first = len(seeds.repeated)
     order = [
-        *((cells, seeds) for cells, seeds in zip([key] * first, key_seeds, strict=False)),
-        (broad, broad_seeds[0]),
-        *((key, seeds) for seeds in key_seeds[first:]),
-        *((broad, seeds) for seeds in broad_seeds[1:]),
+        *((part, pair) for pair in seeds.repeated for part in (key, repeated)),
+        *((broad, pair) for pair in seeds.broad),
+        *((key, pair) for pair in seeds.key[first:]),
     ]
-    return list(dict.fromkeys(cell.seeded(*seeds) for cells, seeds in order for cell in cells))
+    return list(dict.fromkeys(cell.seeded(*pair) for part, pair in order for cell in part))
 
 
 def _key_cells(arena: Arena) -> Iterator[CellSpec]:
-    """What the claims rest on, the most telling first."""
-    for pool in arena.pools:
+    """What the claims rest on: the arena's main pool, the most telling first."""
+    if arena.main:
+        yield from _with_pool(arena, arena.pools[0])
+
+
+def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
+    """What says whether that holds elsewhere: other pools and budgets, defences on top."""
+    for pool in arena.pools[1:] if arena.main else arena.pools:
+        yield from _with_pool(arena, pool)
+    for budget in arena.budgets[1:]:
         for variant in arena.studied:
-            yield arena.cell(variant, pool=pool)
-            yield arena.cell(variant, pool=pool, oracle="top1")
-            yield arena.cell(variant, pool=pool, learner="argmax")
-            if variant in arena.gates:
-                yield arena.cell(variant, pool=pool, oracle="top1", learner="filtered")
-                for learner in _READERS:
-                    yield arena.cell(variant, pool=pool, learner=learner)
-                for learner in ("soft", "argmax", *_READERS):
-                    gate = arena.gates[variant]
-                    yield arena.cell(variant, pool=pool, learner=learner, defence=gate)
+            yield arena.cell(variant, budget=budget)
+            yield arena.cell(variant, budget=budget, oracle="top1")
+            if gate := arena.gates.get(variant):
+                yield arena.cell(variant, budget=budget, defence=gate)
+    yield from _changed(arena, arena.contenders)
+    yield from _composed(arena, arena.composed)
 
 
-def _broad_cells(arena: Arena) -> Iterator[CellSpec]:
-    """Everything else there is, one thing varied at a time."""
-    for variant in arena.victims:
-        yield arena.cell(variant)
-        yield arena.cell(variant, oracle="top1")
-    for variant, changes in arena.frontier:
+def _with_pool(arena: Arena, pool: str) -> Iterator[CellSpec]:
+    """Every studied victim, with the learners that have broken one."""
+    for variant in arena.studied:
+        yield arena.cell(variant, pool=pool)
+        yield arena.cell(variant, pool=pool, oracle="top1")
+        yield arena.cell(variant, pool=pool, learner="argmax")
+        if gate := arena.gates.get(variant):
+            yield arena.cell(variant, pool=pool, oracle="top1", learner="filtered")
+            for learner in _READERS:
+                yield arena.cell(variant, pool=pool, learner=learner)
+            for learner in ("soft", "argmax", *_READERS):
+                yield arena.cell(variant, pool=pool, learner=learner, defence=gate)
+
+
+def _composed(arena: Arena, defences: Iterable[str]) -> Iterator[CellSpec]:
+    """Existing defences of the answers, before plain QAT and the victims with a gate."""
+    shadowed = has_shadow(arena.recipe["dataset"])
+    for defence in defences:
+        for variant, gate in _protected(arena):
+            behind = defence if gate == "none" else f"{gate}+{defence}"
+            for learner in _BREAKERS:
+                if shadowed or not needs_shadow(learner):
+                    yield arena.cell(variant, defence=behind, learner=learner)
+
+
+def _changed(arena: Arena, victims: Iterable[tuple[str, Changes]]) -> Iterator[CellSpec]:
+    """Victims trained with other numbers than their preset's."""
+    for variant, changes in victims:
         yield arena.cell(variant, changes, oracle="top1")
         for learner in ("soft", "centred"):
             yield arena.cell(variant, changes, learner=learner)
@@ -309,16 +147,21 @@ def _broad_cells(arena: Arena) -> Iterator[CellSpec]:
             yield arena.cell(variant, changes, oracle="top1", learner="filtered")
             for learner in ("soft", "argmax", "filtered"):
                 yield arena.cell(variant, changes, learner=learner, defence=gate)
-    for budget in arena.budgets[1:]:
-        for variant in arena.studied:
-            yield arena.cell(variant, budget=budget)
-            yield arena.cell(variant, budget=budget, oracle="top1")
-    if arena.broad:
+
+
+def _broad_cells(arena: Arena) -> Iterator[CellSpec]:
+    """Everything else there is, one thing varied at a time."""
+    for variant in arena.victims:
+        yield arena.cell(variant)
+        yield arena.cell(variant, oracle="top1")
+    yield from _changed(arena, arena.frontier)
+    if arena.main:
         yield from _everything(arena)
+        yield from _composed(arena, arena.defences)
 
 
 def _everything(arena: Arena) -> Iterator[CellSpec]:
-    """Each attack, learner, defence, oracle and surrogate once for each protected victim.
+    """Each attack, learner, oracle, surrogate and answer unit once for each protected victim.
 
     Plain QAT, and the victims with a gate, with it and without.
     """
@@ -345,14 +188,8 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
             yield arena.cell(variant, learner=learner, **shown)
         for oracle in ("logits", "topk", "rounded"):
             yield arena.cell(variant, oracle=oracle, **shown)
-        for surrogate in ("resnet-small", "vgg-medium", "vgg-wide"):
+        for surrogate in _SURROGATES:
             yield arena.cell(variant, surrogate=surrogate, **shown)
-    for defence in DEFENCES:
-        for variant, gate in _protected(arena):
-            behind = defence if gate == "none" else f"{gate}+{defence}"
-            for learner in _BREAKERS:
-                if shadowed or not needs_shadow(learner):
-                    yield arena.cell(variant, defence=behind, learner=learner)
     for answer in _ANSWERS:
         for variant in (BASELINE, *arena.gates):
             for learner in ("soft", "centred"):

@@ -6,8 +6,8 @@ import pytest
 from small_folder import small_folder
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.bench.extraction.arenas import COMPACT
 from fpga_flow.bench.extraction.dataset import arena_of
-from fpga_flow.bench.extraction.plan import COMPACT
 from fpga_flow.cli import main
 from fpga_flow.theft import FREE_POOL, check, needs_shadow
 

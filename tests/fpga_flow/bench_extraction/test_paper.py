@@ -6,8 +6,9 @@ import pytest
 from small_folder import small_folder
 
 from divqat_brevitas.files import read_json
+from fpga_flow.bench.extraction.arenas import PAPER
 from fpga_flow.bench.extraction.cells import run_cell
-from fpga_flow.bench.extraction.plan import PAPER, plan
+from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.runner import one_thread
 from fpga_flow.bench.extraction.tables import page
 from fpga_flow.bench.extraction.victims import VictimStore

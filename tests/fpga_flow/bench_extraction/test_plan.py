@@ -6,7 +6,8 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import ATTACKS, TREATMENTS
-from fpga_flow.bench.extraction.plan import DEFENCES, plan
+from fpga_flow.bench.extraction.arenas import DEFENCES
+from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.runner import select
 from fpga_flow.bench.extraction.shadows import shadow_of
 from fpga_flow.bench.extraction.specs import VictimSpec
@@ -57,7 +58,7 @@ def test_each_defence_stands_before_plain_qat_and_the_decoy_at_one_cost(scale):
 def test_breadth_first():
     cells = plan("compact")
     # However early it stops, every data set has its victims undefended and defended.
-    first = {(cell.victim.dataset, cell.victim.variant) for cell in cells[:80]}
+    first = {(cell.victim.dataset, cell.victim.variant) for cell in cells[:100]}
     datasets = {d for d, _ in first}
     assert datasets == {cell.victim.dataset for cell in cells}
     assert {(d, v) for d in datasets for v in ("qat", "divqat-decoy")} <= first
@@ -65,7 +66,7 @@ def test_breadth_first():
     pairs = [(cell.victim.seed, cell.theft.seed) for cell in cells]
     runs = [pair for i, pair in enumerate(pairs) if i == 0 or pair != pairs[i - 1]]
     assert runs[:3] == [(0, 0), (1, 1), (2, 2)]
-    assert len(runs) <= 9 + 3
+    assert len(runs) <= 9 + 1
     assert set(pairs) == {(v, a) for v in range(3) for a in range(3)}
 
 
@@ -75,7 +76,7 @@ def test_claims_rest_on_nine_pairs_of_seeds():
         pair = cell.victim.seed, cell.theft.seed
         counted.setdefault(cell.configuration, set()).add(pair)
     sizes = {len(pairs) for pairs in counted.values()}
-    assert sizes == {3, 9}
+    assert sizes == {1, 3, 9}
     full = [name for name, pairs in counted.items() if len(pairs) == 9]
     for variant in ("qat", "divqat-nasty", "divqat-decoy"):
         for oracle in ("soft", "top1"):
