@@ -75,7 +75,7 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def repeat(name: str, cells: Sequence[CellSpec], place: Place) -> Repeat:
-    """Run one cell again, without writing it.
+    """Run one cell again, without writing it; on the victim that is kept with the results.
 
     Args:
         name: of the cell.
@@ -96,7 +96,7 @@ def repeat(name: str, cells: Sequence[CellSpec], place: Place) -> Repeat:
     same = [cell for cell in cells if cell.configuration == wanted[0].configuration]
     values = [found[0] for cell in same if (found := _committed(place.results, cell))]
     with one_thread():
-        cell = run_cell(wanted[0], VictimStore(place.work, place.root))
+        cell = run_cell(wanted[0], VictimStore(place.work, place.root, kept=place.results))
     return Repeat(
         name=name,
         committed=committed[0],

@@ -13,6 +13,7 @@ from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.errors import DivQATError, InputError
 from divqat_brevitas.extraction.results import AttackRow, summarize
 from divqat_brevitas.files import read_json, write_json
+from fpga_flow.bench.extraction.kept import keep, spec_of
 from fpga_flow.bench.extraction.specs import CellSpec, file_name
 from fpga_flow.defender import behind_gate
 from fpga_flow.report.analysis import BASELINE
@@ -55,20 +56,22 @@ def read_victims(folder: Path) -> list[Record]:
 
 
 def keep_victims(folder: Path, work: Path) -> int:
-    """Copy the records of attacked victims from the work folder to the results; how many.
+    """Keep the attacked victims, and those they were trained from, with the results; how many.
 
-    Without their training histories: weights and checkpoints stay behind.
+    Those that are not in the work folder are left out, or stay as they are.
     """
-    wanted = {(c["victim_record"]["name"], c["victim_record"]["key"]) for c in read_cells(folder)}
-    found = 0
-    for name, key in sorted(wanted):
-        path = work / "victims" / f"{name}-{key[:12]}" / "victim.json"
-        if path.is_file():
-            record = read_json(path)
-            record.pop("history", None)
-            write_json(folder / "victims" / f"{name}.json", record)
-            found += 1
-    return found
+    waiting = {(c["victim_record"]["name"], c["victim_record"]["key"]) for c in read_cells(folder)}
+    found: set[tuple[str, str]] = set()
+    while waiting:
+        name, key = waiting.pop()
+        source = work / "victims" / f"{name}-{key[:12]}"
+        if (name, key) in found or not (source / "victim.json").is_file():
+            continue
+        if keep(folder, source):
+            found.add((name, key))
+        spec = spec_of(read_json(source / "victim.json"))
+        waiting |= {(v.name, v.key) for v in spec.needs} - found if spec else set()
+    return len(found)
 
 
 def documents(cells: Sequence[Record], victims: Sequence[Record] = ()) -> dict[str, Results]:

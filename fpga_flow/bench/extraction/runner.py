@@ -112,7 +112,7 @@ def run(cells: Sequence[CellSpec], place: Place, *, jobs: int = 1, log: Log = pr
     summary = Summary()
     waiting = [cell for cell in cells if read_cell(place.results, cell) is None]
     summary.there = len(cells) - len(waiting)
-    store = VictimStore(place.work, place.root)
+    store = VictimStore(place.work, place.root, kept=place.results)
     running: dict[Future[Outcome], CellSpec] = {}
     start, planned = time.time(), len(waiting)
     with _workers(jobs) as pool:
@@ -186,6 +186,7 @@ def _store(place: Place) -> VictimStore:
             place.root,
             log=lambda line: print(line, file=sys.stderr, flush=True),
             out_of_time=place.over,
+            kept=place.results,
         )
     return _stores[place]
 

@@ -3,7 +3,9 @@
 Writes below its work folder ``victims/<name>-<key>/``: ``weights.safetensors``; ``model.onnx`` of
 a quantized victim, which is what is attacked; ``test.npy``, its logits on test data, for the
 evaluator alone; and, last, ``victim.json``. A folder without ``victim.json`` is
-unfinished, and its training continues from the last epoch.
+unfinished, and its training continues from the last epoch. A victim kept with the results
+(:mod:`fpga_flow.bench.extraction.kept`) is not trained again; of a quantized one the weights are
+not there then.
 """
 
 import time
@@ -24,7 +26,7 @@ from divqat_brevitas.data.noise import noise
 from divqat_brevitas.data.pools import fit
 from divqat_brevitas.errors import CheckFailedError, DivQATError
 from divqat_brevitas.extraction import Predictor, TorchPredictor, utility_row
-from divqat_brevitas.extraction.arrays import to_float
+from divqat_brevitas.extraction.arrays import Images, to_float
 from divqat_brevitas.extraction.utility import AdversarialLogits, adversarial_examples, transfer_row
 from divqat_brevitas.files import read_json, replacing, sha256_file, write_json
 from divqat_brevitas.models import build_model, quantize
@@ -37,6 +39,7 @@ from divqat_brevitas.training import (
     train,
 )
 from divqat_brevitas.training.loop import Criterion, Data, PlainLoss
+from fpga_flow.bench.extraction.kept import MODEL, WEIGHTS, attacked_file, restore
 from fpga_flow.bench.extraction.specs import VictimSpec
 from fpga_flow.defender import Defender
 from fpga_flow.locks import locked
@@ -87,6 +90,7 @@ class VictimStore:
         root: data folder; None: the cache.
         log: takes a line of progress.
         out_of_time: asked after every epoch; once True, training stops with OutOfTimeError.
+        kept: folder of results with the victims that are kept; None: each is trained.
     """
 
     def __init__(
@@ -95,8 +99,10 @@ class VictimStore:
         root: Path | None = None,
         log: Callable[[str], None] = lambda line: None,
         out_of_time: Callable[[], bool] = lambda: False,
+        kept: Path | None = None,
     ) -> None:
         self.work = Path(work)
+        self.kept = kept
         self.root = root
         self.log = log
         self.out_of_time = out_of_time
@@ -128,7 +134,7 @@ class VictimStore:
         """The trained network, in evaluation mode."""
         self._ensure(spec)
         network = self._untrained(spec)
-        load_weights(self.folder(spec) / "weights.safetensors", network)
+        load_weights(self.folder(spec) / WEIGHTS, network)
         return network.eval()
 
     def defender(self, spec: VictimSpec) -> Defender:
@@ -169,22 +175,28 @@ class VictimStore:
         self._ensure(spec)
         folder = self.folder(spec)
         record = read_json(folder / "victim.json")
-        for name, digest in record["sha256"].items():
-            if sha256_file(folder / name) != digest:
-                raise CheckFailedError(
-                    f"{folder / name} is not what was trained. Delete {folder} to train it again."
-                )
-        torch_answers = spec.engine == "torch"
-        predictor = TorchPredictor(self.network(spec)) if torch_answers else self._engine(spec)
-        return TrainedVictim(spec, folder, record, predictor)
+        name = attacked_file(spec)
+        if sha256_file(folder / name) != record["sha256"][name]:
+            raise CheckFailedError(
+                f"{folder / name} is not what was trained. Delete {folder} to train it again."
+            )
+        return TrainedVictim(spec, folder, record, self._predictor(spec))
+
+    def _predictor(self, spec: VictimSpec) -> Predictor:
+        """What answers for it, from its files."""
+        if spec.engine == "integer":
+            return self._engine(spec)
+        network = self._untrained(spec)
+        load_weights(self.folder(spec) / WEIGHTS, network)
+        return TorchPredictor(network.eval())
 
     def _engine(self, spec: VictimSpec) -> Predictor:
         from fpga_flow.simulate import load_engine
 
-        return load_engine(self.folder(spec) / "model.onnx", spec.engine)
+        return load_engine(self.folder(spec) / MODEL, spec.engine)
 
     def _ensure(self, spec: VictimSpec) -> None:
-        if self.ready(spec):
+        if self.ready(spec) or self._restored(spec):
             return
         for needed in spec.needs:
             self._ensure(needed)
@@ -193,19 +205,41 @@ class VictimStore:
             if not self.ready(spec):
                 self._make(spec)
 
+    def _restored(self, spec: VictimSpec) -> bool:
+        """Unpack a kept victim, if this one is kept."""
+        if self.kept is None:
+            return False
+        with locked(self.work / "locks" / f"victim-{spec.key[:12]}", wait=True):
+            if self.ready(spec):
+                return True
+            folder = self.folder(spec)
+            record = restore(self.kept, spec, folder)
+            if record is None:
+                return False
+            images, labels = self.data(spec, "test")
+            logits = self._answers(spec, self._predictor(spec), to_float(images.numpy()))
+            accuracy = float((logits.argmax(axis=1) == labels.numpy()).mean())
+            if spec.engine == "integer" and accuracy != record["test_accuracy"]:
+                raise CheckFailedError(
+                    f"the kept victim {spec.name} has {accuracy:.2%} test accuracy here, and "
+                    f"{record['test_accuracy']:.2%} on record: the engine or the data differ."
+                )
+            write_json(folder / "victim.json", record)
+            return True
+
     def _make(self, spec: VictimSpec) -> None:
         start = time.perf_counter()
         folder = self.folder(spec)
         folder.mkdir(parents=True, exist_ok=True)
         self.log(f"victim {spec.name}: training")
         network, history = self._trained(spec, folder / "checkpoint")
-        save_weights(folder / "weights.safetensors", network, {"variant": spec.label})
-        files = ["weights.safetensors"]
+        save_weights(folder / WEIGHTS, network, {"variant": spec.label})
+        files = [WEIGHTS]
         about: dict[str, Any] = {}
         if spec.variant != "float":
-            about = self._export(spec, network, folder / "model.onnx")
-            files.append("model.onnx")
-        measured = self._measure(spec, folder, network)
+            about = self._export(spec, network, folder / MODEL)
+            files.append(MODEL)
+        measured = self._measure(spec, network)
         record = {
             "name": spec.name,
             "key": spec.key,
@@ -280,16 +314,21 @@ class VictimStore:
         parity = {"inputs": report.parity.inputs, "mismatches": report.parity.mismatches}
         return {"parity": parity, "flips_by_settling": report.flips}
 
-    def _measure(self, spec: VictimSpec, folder: Path, network: nn.Module) -> dict[str, Any]:
+    def _answers(self, spec: VictimSpec, device: Predictor, pixels: Images) -> Logits:
+        """The answers to test data, kept for the evaluator."""
+        logits = device.predict(pixels)
+        with replacing(self.folder(spec) / "test.npy") as temporary:
+            np.save(temporary, logits)
+        return logits
+
+    def _measure(self, spec: VictimSpec, network: nn.Module) -> dict[str, Any]:
         """Accuracy of what is attacked, and what an honest user notices, on test data."""
         images, labels = self.data(spec, "test")
         pixels, truth = to_float(images.numpy()), labels.numpy()
         original = network if spec.variant == "float" else self.network(spec.reference)
         reference = TorchPredictor(original)
         device = reference if spec.variant == "float" else self._engine(spec)
-        logits, float_logits = device.predict(pixels), reference.predict(pixels)
-        with replacing(folder / "test.npy") as temporary:
-            np.save(temporary, logits)
+        logits, float_logits = self._answers(spec, device, pixels), reference.predict(pixels)
         strangers = to_float(noise(_UTILITY_IMAGES, self.shape(spec), seed=0))
         utility = utility_row(logits, float_logits, truth, device.predict(strangers))
         few = slice(0, _UTILITY_IMAGES)
