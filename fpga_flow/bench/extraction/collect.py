@@ -13,7 +13,7 @@ from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.errors import DivQATError, InputError
 from divqat_brevitas.extraction.results import AttackRow, summarize
 from divqat_brevitas.files import read_json, write_json
-from fpga_flow.bench.extraction.kept import keep, spec_of
+from fpga_flow.bench.extraction.kept import MODEL, WEIGHTS, keep, spec_of
 from fpga_flow.bench.extraction.specs import CellSpec, file_name
 from fpga_flow.defender import behind_gate
 from fpga_flow.report.analysis import BASELINE
@@ -25,6 +25,8 @@ GATED = "+gate"
 _ROW = tuple(AttackRow.__annotations__)
 # Beyond an attack row: how far the defence moved the answers, and the cell's name.
 _MORE = ("defence_l1", "name")
+HASH = "victim_sha256"
+"""Of a victim's row: the kept file, if there is one; of an attack's: what was attacked."""
 
 
 def read_cells(folder: Path, planned: Sequence[CellSpec] | None = None) -> list[Record]:
@@ -153,6 +155,7 @@ def _results(
     for attack, cell in zip(attacks, cells, strict=True):
         attack |= {name: cell[name] for name in _MORE if name in cell}
         attack |= {k: v for k, v in _costs(cell.get("defence_cost")).items() if k not in attack}
+        attack[HASH] = _hash(cell.get("victim_record"))
     return validate(
         {
             "schema": 1,
@@ -183,6 +186,12 @@ def _costs(paid: Record | None) -> dict[str, float]:
     return costs | ({"defence_l1_pool": paid["pool"]["l1"]} if paid.get("pool") else {})
 
 
+def _hash(record: Record | None) -> str | None:
+    """SHA-256 of what answers: the model, or a float victim's weights."""
+    files = (record or {}).get("sha256") or {}
+    return files.get(MODEL) or files.get(WEIGHTS)
+
+
 def _victims(cells: Iterable[Record], records: Iterable[Record]) -> list[Record]:
     """One row an attacked victim."""
     known = {(record["name"], record["key"]): record for record in records}
@@ -209,6 +218,7 @@ def _victims(cells: Iterable[Record], records: Iterable[Record]) -> list[Record]
             "engine": cell["engine"],
             "validation_accuracy": cell.get("victim_validation_accuracy"),
             "utility": utility or None,
+            HASH: _hash(record) if record.get("file") else None,
             **{
                 name: utility.get(name)
                 for name in ("ece", "l1_to_reference", "flips_from_reference")

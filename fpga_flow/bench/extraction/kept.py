@@ -39,24 +39,25 @@ def keep(results: Path, source: Path) -> bool:
 
     Returns:
         Whether it is kept now. One that is there with other weights stays: cells were measured
-        on it.
+        on it. A record without its file, of a training whose weights are lost, gives way.
     """
     record = read_json(source / "victim.json")
     home = results / "victims" / f"{record['name']}.json"
-    if home.is_file():
+    spec = spec_of(record)
+    if home.is_file() and (spec is None or _packed(results, spec).is_file()):
         there = read_json(home)
-        same = (there["key"], there.get("sha256")) == (record["key"], record.get("sha256"))
-        if there["key"] == record["key"] and not same:
+        if there["key"] == record["key"] and there.get("sha256") != record.get("sha256"):
             return False
     history = record.pop("history", [])
     # A twin's accuracies guard the trainings that are compared with it.
     record["history"] = [
         {name: row[name] for name in ("epoch", "val_accuracy") if name in row} for row in history
     ]
-    spec = spec_of(record)
     if spec is not None:
         file = source / attacked_file(spec)
-        with replacing(_packed(results, spec)) as temporary:
+        packed = _packed(results, spec)
+        record["file"] = packed.name
+        with replacing(packed) as temporary:
             # No time and no name: the same victim gives the same bytes.
             temporary.write_bytes(gzip.compress(file.read_bytes(), mtime=0))
     write_json(home, record)

@@ -8,7 +8,8 @@ import fixture_cells
 import pytest
 
 from fpga_flow.bench.extraction.collect import documents, write_documents
-from fpga_flow.bench.extraction.tables import composition_table, page
+from fpga_flow.bench.extraction.composition import composition_table
+from fpga_flow.bench.extraction.tables import page
 from fpga_flow.cli import main
 from fpga_flow.report.claims import Claim, claims
 from fpga_flow.report.schema import Results

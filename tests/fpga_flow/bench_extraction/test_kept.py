@@ -9,10 +9,11 @@ import pytest
 from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.bench.extraction.cells import run_cell, write_cell
-from fpga_flow.bench.extraction.collect import keep_victims, read_victims
+from fpga_flow.bench.extraction.collect import documents, keep_victims, read_cells, read_victims
 from fpga_flow.bench.extraction.kept import keep, spec_of
 from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.runner import one_thread
+from fpga_flow.bench.extraction.tables import page
 from fpga_flow.bench.extraction.victims import VictimStore
 
 CELL = next(c for c in plan("mini") if c.victim.variant == "qat")
@@ -108,3 +109,14 @@ def test_a_record_names_its_victim(trained):
     for record in read_victims(trained[0]):
         spec = spec_of(record)
         assert (spec.name, spec.key) == (record["name"], record["key"])
+
+
+def test_the_page_tells_attacks_on_victims_that_are_not_kept(trained, results):
+    found = documents(read_cells(results), read_victims(results))
+    assert "whose weights were not kept" not in page(found)
+    path = results / "victims" / f"{SHORT.name}.json"
+    record = read_json(path)
+    for other in (record | {"sha256": {"model.onnx": "0" * 64}}, record | {"file": None}):
+        write_json(path, other)
+        found = documents(read_cells(results), read_victims(results))
+        assert "1 of 1 attack met an earlier training" in page(found)
