@@ -132,6 +132,8 @@ VARIANTS: dict[str, tuple[str, Make]] = {
     "decoy, scales": (SCALES, lambda r, n: DivQATLoss(r, "decoy")),
     "outside 0.04": (SEARCHED, lambda r, n: Outside(r, "decoy", ood_weight=0.04)),
     "decoy": (SEARCHED, lambda r, n: DivQATLoss(r, "decoy")),
+    "decoy bag": (SEARCHED, lambda r, n: DivQATLoss(r, "decoy", decoy_class=8)),
+    "decoy bag 1": (SEARCHED, lambda r, n: DivQATLoss(r, "decoy", decoy_class=8, ood_weight=1.0)),
     "decoy 1, agreeing": (SEARCHED, lambda r, n: Agreeing(r, "decoy", ood_weight=1.0)),
 }
 

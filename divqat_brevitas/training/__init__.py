@@ -6,6 +6,7 @@ from divqat_brevitas.training.evaluate import accuracy, logits_of
 from divqat_brevitas.training.guard import AccuracyGuard, GuardError
 from divqat_brevitas.training.log import EpochLog
 from divqat_brevitas.training.loop import TrainingDivergedError, TrainSettings
+from divqat_brevitas.training.sink import sink_class
 from divqat_brevitas.training.trainer import TrainResult, train
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "load_weights",
     "logits_of",
     "save_weights",
+    "sink_class",
     "train",
 ]
