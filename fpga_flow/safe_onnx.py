@@ -1,11 +1,14 @@
 """ONNX files of strangers: read as data, within bounds, or refused.
 
 A model file is more than numbers: it names files to read (external data), Python modules to
-import (QONNX imports the module that an operator's domain names), and sizes to allocate. Here all
-that is looked at before anything acts on it. Genuine classifiers are far inside every bound.
+import (QONNX imports the module that an operator's domain names), Python expressions (QONNX
+evaluates a tensor's layout and sparsity), and sizes to allocate. Here all that is looked at before
+anything acts on it. Genuine classifiers are far inside every bound.
 """
 
+import ast
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,13 @@ MAX_COMPUTED = 2**28  # elements of all constants that follow from others
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 QUANTIZERS = ("Quant", "BipolarQuant", "Trunc", "IntQuant", "FloatQuant")
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+# Of an annotation, what QONNX takes for a datatype, and for a literal that it evaluates.
+_DATATYPE = re.compile(
+    r"U?INT\d{1,3}|BINARY|BIPOLAR|TERNARY|FLOAT(16|32)|SCALEDINT<\d{1,3}>"
+    r"|FIXED<\d{1,3}, ?\d{1,3}>|FLOAT<\d{1,3}(, ?\d{1,3}){1,2}>"
+)
+_LITERAL = re.compile(r"[\[\](){}'\":, \w]{1,300}")
+_EVALUATED = ("tensor_layout", "tensor_sparsity")
 _WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": 0, "group": 1}
 _WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3}
 _SMALL = 64  # elements: constants that may be shapes keep their values for shape inference
@@ -104,6 +114,40 @@ def check_model(model: ModelProto, name: str) -> None:
     for node in graph.node:
         _check_node(node, name)
     _check_references(graph, name)
+    check_annotations(graph, name)
+    # FINN evaluates some of the model's metadata, and takes paths from others.
+    kept = [entry for entry in model.metadata_props if entry.key.startswith("divqat.")]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+
+
+def check_annotations(graph: GraphProto, name: str) -> None:
+    """Check what a graph says of its tensors beside their shapes.
+
+    Args:
+        graph: as parsed.
+        name: of the file, for messages.
+
+    Raises:
+        UnsafeModelError: a datatype of no use, or a layout or sparsity that is no plain literal:
+            QONNX evaluates both as Python.
+    """
+    for annotation in graph.quantization_annotation:
+        for entry in annotation.quant_parameter_tensor_names:
+            fine = entry.key in _EVALUATED and _is_literal(entry.value)
+            if not fine and not _DATATYPE.fullmatch(entry.value):
+                where = f"the tensor {_short(annotation.tensor_name)!r}"
+                raise _unsafe(name, f"{where} is annotated {_short(entry.value)!r}")
+
+
+def _is_literal(text: str) -> bool:
+    if not _LITERAL.fullmatch(text):
+        return False
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 def check_sizes(model: ModelProto, name: str) -> None:

@@ -210,6 +210,46 @@ def test_a_domain_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "divqat_evil_module" not in sys.modules
 
 
+@pytest.mark.parametrize("key", ["tensor_layout", "tensor_sparsity", "finn_datatype", "other"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "__import__('pathlib').Path({mark!r}).touch()",
+        "[open({mark!r}, 'w')]",
+        "exit",
+        "[" * 250,
+        "-" * 5_000 + "1",
+        "INT" + "9" * 12,
+        "{{[]: 1}}",
+    ],
+)
+def test_an_annotation_is_not_evaluated(tmp_path: Path, key: str, value: str) -> None:
+    mark = tmp_path / "evaluated"
+    model = valid()
+    annotation = model.graph.quantization_annotation.add()
+    annotation.tensor_name = model.graph.input[0].name
+    annotation.quant_parameter_tensor_names.add(key=key, value=value.format(mark=str(mark)))
+    refused(tmp_path / "m.onnx", "is annotated", model)
+    assert not mark.exists()
+
+
+def test_annotations_of_qonnx_pass_and_foreign_metadata_goes(tmp_path: Path) -> None:
+    model = valid()
+    for tensor, key, value in (
+        (model.graph.input[0].name, "tensor_layout", "['N', 'C', 'H', 'W']"),
+        (model.graph.output[0].name, "finn_datatype", "FIXED<8,4>"),
+        (model.graph.node[0].output[0], "tensor_sparsity", "{'dw': {'kernel_shape': [3, 3]}}"),
+    ):
+        annotation = model.graph.quantization_annotation.add()
+        annotation.tensor_name = tensor
+        annotation.quant_parameter_tensor_names.add(key=key, value=value)
+    (tmp_path / "plain.onnx").write_bytes(model.SerializeToString())
+    model.metadata_props.add(key="vivado_stitch_ifnames", value="exit()")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert read_onnx(tmp_path / "m.onnx") == read_onnx(tmp_path / "plain.onnx")
+    assert lower(tmp_path / "m.onnx").input_shape == SHAPE
+
+
 @pytest.mark.parametrize("depth", [1, 5, 1000, 50_000])
 def test_nested_subgraphs(tmp_path: Path, depth: int) -> None:
     def field(number: int, content: bytes) -> bytes:
