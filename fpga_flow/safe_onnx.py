@@ -7,9 +7,10 @@ anything acts on it. Genuine classifiers are far inside every bound.
 """
 
 import ast
+import functools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +70,42 @@ def read_onnx(path: Path | str) -> ModelProto:
         divqat_brevitas.errors.InputError: nowhere.onnx: cannot be read (No such file or ...
     """
     path = Path(path)
-    try:
-        if not path.is_file() and path.exists():
-            raise InputError(f"{path}: cannot be read (it is no regular file). Check the path.")
-        if path.stat().st_size > MAX_FILE:
-            raise UnsafeModelError(f"{path}: larger than 2 GiB, which no ONNX file may be.")
-        content = path.read_bytes()
-    except (OSError, ValueError) as e:
-        said = getattr(e, "strerror", None) or e
-        raise InputError(f"{path}: cannot be read ({said}). Check the path.") from e
-    model = _parsed(content, str(path))
+    model = _parsed(_content(path), str(path))
     check_model(model, str(path))
     _load_external(model, path)
     _check_constants(model.graph, str(path))
     _write_kernel_shapes(model.graph, str(path))
     check_sizes(model, str(path))
+    return model
+
+
+def read_step(path: Path, operators: Mapping[str, Collection[str]]) -> ModelProto:
+    """Read and check a model between two steps of a FINN build; it holds all of its tensors.
+
+    Its operators' sizes are not inferred: FINN's are known to FINN alone. So every tensor's shape
+    must stand in the file, and the process that executes it must be bounded.
+
+    Args:
+        path: an ONNX file.
+        operators: the ones allowed, by domain.
+
+    Raises:
+        InputError: missing, no ONNX, or truncated.
+        UnsafeModelError: other operators, an operator that would run a program or reaches for a
+            file, or what :func:`read_onnx` says.
+    """
+    name = str(path)
+    model = _parsed(_content(path), name)
+    _check_graph(model, name, functools.partial(_check_step_node, operators))
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
+        raise _unsafe(name, "its weights lie in another file")
+    _check_constants(model.graph, name)
+    graph = model.graph
+    shapes = {value.name: value for value in (*graph.value_info, *graph.output)}
+    for node in graph.node:
+        for output in node.output:
+            if output not in shapes or None in _dimensions(shapes[output]):
+                raise _unsafe(name, f"the shape of the tensor {output!r} is not told")
     return model
 
 
@@ -97,6 +119,12 @@ def check_model(model: ModelProto, name: str) -> None:
     Raises:
         UnsafeModelError: what :func:`read_onnx` says.
     """
+    _check_graph(model, name, _check_node)
+
+
+def _check_graph(
+    model: ModelProto, name: str, check_node: Callable[[NodeProto, str], None]
+) -> None:
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer:
         raise _unsafe(name, "it holds functions, training steps or sparse tensors")
@@ -112,7 +140,7 @@ def check_model(model: ModelProto, name: str) -> None:
     for value in values:
         check_shape(_dimensions(value), name, f"tensor {value.name!r}")
     for node in graph.node:
-        _check_node(node, name)
+        check_node(node, name)
     _check_references(graph, name)
     check_annotations(graph, name)
     # FINN evaluates some of the model's metadata, and takes paths from others.
@@ -187,6 +215,18 @@ def check_sizes(model: ModelProto, name: str) -> None:
         raise _unsafe(name, f"its computed constants have {total} elements")
 
 
+def _content(path: Path) -> bytes:
+    try:
+        if not path.is_file() and path.exists():
+            raise InputError(f"{path}: cannot be read (it is no regular file). Check the path.")
+        if path.stat().st_size > MAX_FILE:
+            raise UnsafeModelError(f"{path}: larger than 2 GiB, which no ONNX file may be.")
+        return path.read_bytes()
+    except (OSError, ValueError) as e:
+        said = getattr(e, "strerror", None) or e
+        raise InputError(f"{path}: cannot be read ({said}). Check the path.") from e
+
+
 def _parsed(content: bytes, name: str) -> ModelProto:
     try:
         count_messages(content, ModelProto.DESCRIPTOR, MAX_MESSAGES, MAX_DEPTH)
@@ -211,6 +251,34 @@ def _check_node(node: NodeProto, name: str) -> None:
         if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
             raise _unsafe(name, f"{where}: unknown operator")
         node.domain = ""
+    _check_attributes(node, name, where)
+    for attribute in node.attribute:
+        if attribute.name in _WINDOWS:
+            low = _WINDOWS[attribute.name]
+            numbers = attribute.ints if attribute.ints else [attribute.i]
+            if not all(low <= n <= MAX_ELEMENTS for n in numbers):
+                raise _unsafe(name, f"{where}: {attribute.name} = {list(numbers)[:8]}")
+
+
+def _check_step_node(operators: Mapping[str, Collection[str]], node: NodeProto, name: str) -> None:
+    where = f"{node.op_type} node {node.name!r}"
+    if node.op_type not in operators.get(node.domain, ()):
+        raise _unsafe(name, f"{where}: FINN's builds have no such operator in {node.domain!r}")
+    _check_attributes(node, name, where)
+    for attribute in node.attribute:
+        text = attribute.s.decode("utf-8", "replace")
+        fine = len(text) <= MAX_NAME and all(
+            abs(n) <= MAX_ELEMENTS for n in (attribute.i, *attribute.ints)
+        )
+        if attribute.name == "exec_mode":  # a simulation: a program that the file names
+            fine = text in ("", "python")
+        elif attribute.name.lower().endswith(("datatype", "dtype")):
+            fine = _DATATYPE.fullmatch(text) is not None
+        if not fine:
+            raise _unsafe(name, f"{where}: its attribute {attribute.name!r} is not of FINN")
+
+
+def _check_attributes(node: NodeProto, name: str, where: str) -> None:
     names = [attribute.name for attribute in node.attribute]
     if len(set(names)) < len(names):
         raise _unsafe(name, f"{where}: an attribute stands in it twice")
@@ -219,11 +287,6 @@ def _check_node(node: NodeProto, name: str) -> None:
             raise _unsafe(name, f"{where}: it holds a subgraph")
         if attribute.ref_attr_name or attribute.sparse_tensor.dims or attribute.sparse_tensors:
             raise _unsafe(name, f"{where}: its attribute {attribute.name!r} is no plain value")
-        if attribute.name in _WINDOWS:
-            low = _WINDOWS[attribute.name]
-            numbers = attribute.ints if attribute.ints else [attribute.i]
-            if not all(low <= n <= MAX_ELEMENTS for n in numbers):
-                raise _unsafe(name, f"{where}: {attribute.name} = {list(numbers)[:8]}")
 
 
 def _check_references(graph: GraphProto, name: str) -> None:

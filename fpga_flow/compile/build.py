@@ -1,5 +1,6 @@
 """A finished FINN build on disk: what it holds, and what reports take from it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
+from fpga_flow.safe_onnx import MAX_ELEMENTS
 
 RECORD = "build.json"
 
@@ -146,7 +148,8 @@ class FinnBuild:
                 output_bias=tuple(record["output_bias"]),
                 onnx_sha256=record["onnx_sha256"],
             )
-        except (KeyError, TypeError) as e:
+            build._check()
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise InputError(
                 f"{folder / RECORD} is not of this version ({e}). Run `divqat compile` again."
             ) from e
@@ -154,6 +157,24 @@ class FinnBuild:
             if not path.exists():
                 raise InputError(f"{path} is gone. Run `divqat compile` again.")
         return build
+
+    def _check(self) -> None:
+        """Refuse what no build says: the folder may be somebody else's.
+
+        Raises:
+            ValueError: a step that is no plain name, a shape or number out of bounds.
+        """
+        for step in self.steps:
+            if not step.isidentifier():
+                raise ValueError(f"the step {step[:100]!r} is no name")
+        shape = self.input_shape
+        if not all(isinstance(n, int) and n > 0 for n in shape) or math.prod(shape) > MAX_ELEMENTS:
+            raise ValueError(f"input_shape = {str(shape)[:100]}")
+        if self.input_bits not in range(1, 65):
+            raise ValueError(f"input_bits = {str(self.input_bits)[:100]}")
+        scale = 1.0 if self.input_scale is None else self.input_scale
+        if not all(math.isfinite(n) for n in (scale, *self.output_scale, *self.output_bias)):
+            raise ValueError("a scale or bias is no number")
 
     def codes(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What the graph takes for ``images`` (N, C, H, W): integer codes, or the floats."""

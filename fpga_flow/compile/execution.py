@@ -9,6 +9,9 @@ image by image.
 
 import copy
 import functools
+import os
+import resource
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from qonnx.util.basic import get_preferred_qonnx_opset
 
 from fpga_flow.compile.flow import PARENT, STEP_NAMES
 from fpga_flow.compile.steps import code_add
+from fpga_flow.safe_onnx import read_step
 
 Array = npt.NDArray[Any]
 CHUNK = 64
@@ -38,6 +42,51 @@ _WHOLE_BATCH = {
 _CHANNELS_ALIKE = {"Im2Col", "ConvolutionInputGenerator"}
 _HARDWARE = "finn.custom_op.fpgadataflow"
 _PARTITION = "StreamingDataflowPartition"
+# What the models of a build consist of; a file of somebody else's may name anything.
+_LAYERS = [
+    "ConvolutionInputGenerator",
+    "FMPadding",
+    "MVAU",
+    "Pool",
+    "StreamingDataWidthConverter",
+    "Thresholding",
+    "VVAU",
+]
+OPERATORS: dict[str, Collection[str]] = {
+    "": [
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Conv",
+        "Div",
+        "Dropout",
+        "Flatten",
+        "Gemm",
+        "GlobalAveragePool",
+        "Identity",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "ReduceMean",
+        "Relu",
+        "Reshape",
+        "Sign",
+        "Sub",
+        "Transpose",
+    ],
+    "qonnx.custom_op.general": [
+        "BipolarQuant",
+        "Im2Col",
+        "MaxPoolNHWC",
+        "MultiThreshold",
+        "Quant",
+        "XnorPopcountMatMul",
+    ],
+    _HARDWARE: _LAYERS,
+    f"{_HARDWARE}.hls": [f"{name}_hls" for name in _LAYERS],
+    f"{_HARDWARE}.rtl": [f"{name}_rtl" for name in _LAYERS],
+}
+_OF_THE_HOST = {**OPERATORS, _HARDWARE: [*_LAYERS, _PARTITION]}
 # Steps that replace one of these, such as our folding solver, come behind.
 _ON_HOST = STEP_NAMES[: STEP_NAMES.index("step_create_dataflow_partition")]
 
@@ -51,6 +100,7 @@ def execute_step(job: dict[str, Any]) -> None:
             ``codes_1``, ... int16, NCHW or (N, features), one an activation in network order).
     """
     folder, step = Path(job["models"]), str(job["step"])
+    _bound_memory()
     model = _load(folder / f"{step}.onnx")
     # From the partition on, the models hold the accelerator; what is left on the host (the
     # transpose to NHWC, say) is in the parent.
@@ -70,7 +120,14 @@ def _load(path: Path) -> ModelWrapper:
     """A model whose hardware layers are executed by their Python definitions."""
     from finn.util.verification import despecialize_model
 
-    return despecialize_model(ModelWrapper(str(path)))
+    operators = _OF_THE_HOST if path.stem == PARENT else OPERATORS
+    return despecialize_model(ModelWrapper(read_step(path, operators)))
+
+
+def _bound_memory() -> None:
+    """No more than the machine has: what asks for more fails here, and takes nobody else along."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def execute(

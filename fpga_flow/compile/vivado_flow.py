@@ -16,6 +16,7 @@ from qonnx.custom_op.registry import getCustomOp
 from fpga_flow.compile.configuration import TOOL_STEPS
 from fpga_flow.compile.flow import STEP_MARK, StepFailedError
 from fpga_flow.compile.steps import step_host_values
+from fpga_flow.lowering import load_model
 
 
 def build_for_vivado(job: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def build_for_vivado(job: dict[str, Any]) -> dict[str, Any]:
     os.environ["FINN_CUSTOM_HLS"] = str(get_settings().finn_custom_hls)
     os.environ.setdefault("XILINX_LOCAL_USER_DATA", "no")
     models = cfg.get_intermediate_models_directory()
-    model = ModelWrapper(job["onnx"])
+    model = load_model(job["onnx"])
     resolved = builder.resolve_build_steps(cfg)
     seconds: dict[str, float] = {}
     stopped = None

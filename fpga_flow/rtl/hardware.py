@@ -15,8 +15,10 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.compile.execution import OPERATORS
 from fpga_flow.lowering.ir import bits_for
 from fpga_flow.rtl.windows import fused, ours, searches_in_turn, window_facts
+from fpga_flow.safe_onnx import read_step
 
 # A part with DSP48E2 blocks: FINN's rules for the older ones exclude weights of full range,
 # which only its own matrix-vector unit cannot take.
@@ -46,7 +48,7 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
 
     random.seed(0)
     np.random.seed(0)
-    model = ModelWrapper(job["model"])
+    model = ModelWrapper(read_step(Path(job["model"]), OPERATORS))
     part = _PORTABLE_PART if job["style"] == "portable" else _part(job["device"])
     for node in model.graph.node:
         _bring_to_rtl(model, node)
