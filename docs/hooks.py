@@ -22,6 +22,7 @@ class Docstrings(griffe.Extension):
         """Called for each object once its docstring is read."""
         if obj.docstring is not None:
             text = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = re.sub(r"::$", ":", text, flags=re.MULTILINE)  # what is indented is code anyhow
             obj.docstring.value = _FORMULA.sub(r"]\\(", _ROLE.sub("", text))
 
 

@@ -9,6 +9,10 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import pytest
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "tests" / "fpga_flow" / "report"))
+
+from browser import EXECUTABLE, Browser  # noqa: E402 (a module beside other tests)
+
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'divqat[docs]'")
 pytest.importorskip("mkdocstrings_handlers.python", reason="pip install 'divqat[docs]'")
 
@@ -108,6 +112,8 @@ def test_docstrings_are_read_as_they_are_meant(site: Path) -> None:
     text = (site / "reference" / "extraction.html").read_text(encoding="utf-8")
     assert "<summary>Example</summary>" not in text  # a section of code, not an admonition
     assert ":class:" not in text
+    loss = (site / "reference" / "divqat_brevitas.html").read_text(encoding="utf-8")
+    assert "and a one-hot label y:</p>" in loss  # a literal block's "::"
     assert text.count("&gt;&gt;&gt;") > 20
 
 
@@ -117,3 +123,12 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
     text = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     for name in cli.commands:
         assert f"Usage: divqat {name} " in text
+
+
+@pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [360, 768, 1200])
+def test_no_page_is_wider_than_its_window(pages: dict[Path, Links], width: int) -> None:
+    with Browser() as browser:
+        for page in pages:
+            browser.open(page, width)
+            assert browser.evaluate("document.documentElement.scrollWidth") == width, page.name
