@@ -1,5 +1,6 @@
 """Wheel and source archive: what is in them, and that the core works without FINN's tools."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,35 @@ try:
 except ToolMissingError as e:
     print(e)
 """
+
+TRAINED = """
+import torch
+from torch import nn
+
+from divqat_brevitas import DivQATLoss, freeze_reference, swap_quantizers
+from fpga_flow import export_qonnx, load_engine
+
+torch.manual_seed(0)
+x = torch.rand(64, 1, 8, 8)
+y = (20 * x.mean((1, 2, 3))).long()
+model = nn.Sequential(
+    nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 20)
+)
+network = swap_quantizers(model)
+loss = DivQATLoss(freeze_reference(model), preset="nasty")
+optimizer = torch.optim.SGD(network.train().parameters(), 0.02, momentum=0.9)
+for _ in range(20):
+    optimizer.zero_grad()
+    loss(network(x), y, inputs=x).backward()
+    optimizer.step()
+report = export_qonnx(network, "core.onnx", x[:32].numpy())
+labels = load_engine("core.onnx", "integer").predict(x.numpy()).argmax(1)
+assert report.parity.mismatches == 0
+assert (labels == network.eval()(x).argmax(1).numpy()).all()
+"""
+
+# Interpreters with the core's dependencies, as in PATH: gigabytes each, so not installed here.
+OTHERS = os.environ.get("DIVQAT_PYTHONS", "")
 
 USER = """
 from torch import nn
@@ -135,6 +165,37 @@ def test_the_core_works_without_the_tools_and_says_what_lacks(site: Path) -> Non
     said = run(site, "-c", CORE, str(site))
     assert "'sklearn.datasets' is not installed" in said
     assert "pip install 'divqat[data]'" in said
+
+
+def test_the_core_trains_exports_and_runs(site: Path) -> None:
+    run(site, "-c", TRAINED)
+
+
+@pytest.mark.skipif(not OTHERS, reason="DIVQAT_PYTHONS names no other interpreters")
+def test_the_core_on_other_pythons(site: Path) -> None:
+    for python in OTHERS.split(os.pathsep):
+        run(site, "-c", CORE, str(site), python=python)
+        run(site, "-c", TRAINED, python=python)
+
+
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_the_wheel_compiles_on_other_pythons(site: Path, tmp_path: Path, version: str) -> None:
+    known = [*OTHERS.split(os.pathsep), f"python{version}"]
+    said = "import sys; print(sys.version_info[:2] == ({}, {}))".format(*version.split("."))
+    found = [one for one in known if one and _output(one, "-c", said) == "True"]
+    if not found:
+        pytest.skip(f"Python {version} is not installed")
+    shutil.copytree(site, tmp_path / "site", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [found[0], "-W", "error", "-m", "compileall", "-q", str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def test_a_users_file_is_checked_against_the_wheels_types(site: Path) -> None:

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 
-def run(site: Path, *arguments: str, code: int = 0) -> str:
+def run(site: Path, *arguments: str, code: int = 0, python: str = sys.executable) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
+        [python, "-W", "ignore", *arguments],
         env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
         cwd=site.parent,
         capture_output=True,
