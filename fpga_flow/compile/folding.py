@@ -27,6 +27,21 @@ FOLDING_ATTRIBUTES = (
     "depth_trigger_uram",
     "depth_trigger_bram",
 )
+# What names files and programs: FINN takes code that lies there already.
+_NAMES_FILES = (
+    "code_gen_dir_cppsim",
+    "code_gen_dir_ipgen",
+    "debug_log_path",
+    "exec_mode",
+    "executable_path",
+    "gen_top_module",
+    "ip_path",
+    "ip_vlnv",
+    "ipgen_path",
+    "output_hook",
+    "rtlsim_so",
+    "rtlsim_trace",
+)
 # Folding attribute -> attributes whose product it has to divide, per operator (without _rtl/_hls).
 _DIVIDES = {
     ("MVAU", "PE"): ("MH",),
@@ -45,13 +60,20 @@ def read_folding(path: Path) -> dict[str, dict[str, Any]]:
     """Read a FINN folding JSON: ``{layer name: {attribute: value}}``.
 
     Raises:
-        InputError: missing, no JSON, or another shape.
+        InputError: missing, no JSON, another shape, or an attribute that names a file or program.
     """
     value = read_json(path)
     if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
         raise InputError(
             f'{path} is no folding file: it must look like {{"MVAU_rtl_0": {{"PE": 2}}}}.'
         )
+    for layer, attributes in value.items():
+        for attribute in attributes:
+            if attribute in _NAMES_FILES:
+                raise InputError(
+                    f"{path} sets {attribute!r} of the layer {layer!r}, which is no folding: it "
+                    "tells FINN what to read or run. Remove it."
+                )
     return value
 
 

@@ -137,6 +137,15 @@ def test_folding_file_of_another_shape(cnn_onnx, tmp_path, text):
         compile_finn(cnn_onnx, tmp_path / "out", CompileSettings(folding_json=path))
 
 
+@pytest.mark.parametrize("layer", ["MVAU_rtl_0", "Defaults"])
+@pytest.mark.parametrize("attribute", ["code_gen_dir_ipgen", "exec_mode", "executable_path"])
+def test_a_folding_names_no_file_and_no_program(cnn_onnx, tmp_path, layer, attribute):
+    path = tmp_path / "folding.json"
+    path.write_text(json.dumps({layer: {attribute: str(tmp_path)}}))
+    with pytest.raises(InputError, match=f"sets '{attribute}' of the layer '{layer}'"):
+        compile_finn(cnn_onnx, tmp_path / "out", CompileSettings(folding_json=path))
+
+
 def test_unknown_board_leaves_a_log_but_no_build(cnn_onnx, tmp_path):
     with pytest.raises(InputError, match="unknown board 'Pynq-Z11': did you mean 'Pynq-Z1'"):
         compile_finn(cnn_onnx, tmp_path / "out", CompileSettings(board="Pynq-Z11"))
