@@ -56,7 +56,7 @@ def main() -> None:
         f"-seed={chosen.seed}",
         str(corpus),
     ]
-    if chosen.target in ("onnx", "qonnx"):
+    if chosen.target in ("onnx", "step", "qonnx"):
         atheris.Setup(options, TARGETS[chosen.target], custom_mutator=mutate_model)
     else:
         atheris.Setup(options, TARGETS[chosen.target])

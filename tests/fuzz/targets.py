@@ -37,6 +37,15 @@ def onnx(data: bytes) -> None:
         read_onnx(path)
 
 
+def step(data: bytes) -> None:
+    """A model of a FINN build, as its engine reads it."""
+    from fpga_flow.compile.execution import OPERATORS
+    from fpga_flow.safe_onnx import read_step
+
+    with written(data, ".onnx") as path, contextlib.suppress(DivQATError):
+        read_step(path, OPERATORS)
+
+
 def qonnx(data: bytes) -> None:
     """Reader, cleaning, lowering, and the reference and fast engines, which must agree."""
     from fpga_flow.lowering import lower
@@ -137,6 +146,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         onnx,
+        step,
         qonnx,
         toml,
         folding,
@@ -171,6 +181,7 @@ def seeds(name: str) -> list[bytes]:
     """Valid inputs of a target, made here: the corpus holds only what was found."""
     made = {
         "onnx": _models,
+        "step": _steps,
         "qonnx": _models,
         "toml": _settings,
         "folding": lambda: [b'{"Defaults": {}, "MVAU_rtl_0": {"PE": 2, "SIMD": 3}}'],
@@ -203,6 +214,29 @@ def _models() -> list[bytes]:
         branches.classifier(branches.node("AveragePool", z, kernel_shape=[2, 2])),
     ]
     return [model.model.SerializeToString() for model in made]
+
+
+def _steps() -> list[bytes]:
+    from onnx import TensorProto, helper
+
+    node = helper.make_node(
+        "MVAU_rtl",
+        ["x", "w"],
+        ["y"],
+        domain="finn.custom_op.fpgadataflow.rtl",
+        inputDataType="UINT4",
+        MW=4,
+        numInputVectors=[1],
+        mem_mode="internal_decoupled",
+    )
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [4, 2], np.ones(8))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])
+    model = helper.make_model(helper.make_graph([node], "step", [x], [y], [weights]))
+    for key, value in (("finn_datatype", "UINT4"), ("tensor_layout", "['N', 'C']")):
+        annotation = model.graph.quantization_annotation.add(tensor_name="x")
+        annotation.quant_parameter_tensor_names.add(key=key, value=value)
+    return [model.SerializeToString()]
 
 
 def _settings() -> list[bytes]:
