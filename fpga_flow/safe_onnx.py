@@ -39,6 +39,8 @@ _DATATYPE = re.compile(
     r"|FIXED<\d{1,3}, ?\d{1,3}>|FLOAT<\d{1,3}(, ?\d{1,3}){1,2}>"
 )
 _LITERAL = re.compile(r"[\[\](){}'\":, \w]{1,300}")
+# An attribute's text: FINN writes some into Verilog and C++.
+_PLAIN = re.compile(r"[\w./,()<> -]{0,1000}", re.ASCII)
 _EVALUATED = ("tensor_layout", "tensor_sparsity")
 _WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": 0, "group": 1}
 _WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3}
@@ -264,10 +266,12 @@ def _check_step_node(operators: Mapping[str, Collection[str]], node: NodeProto, 
     where = f"{node.op_type} node {node.name!r}"
     if node.op_type not in operators.get(node.domain, ()):
         raise _unsafe(name, f"{where}: FINN's builds have no such operator in {node.domain!r}")
+    if not re.fullmatch(r"\w*", node.name, re.ASCII):  # of a file, and of a Verilog module
+        raise _unsafe(name, f"{where}: its name is none that FINN gives")
     _check_attributes(node, name, where)
     for attribute in node.attribute:
         text = attribute.s.decode("utf-8", "replace")
-        fine = len(text) <= MAX_NAME and all(
+        fine = _PLAIN.fullmatch(text) is not None and all(
             abs(n) <= MAX_ELEMENTS for n in (attribute.i, *attribute.ints)
         )
         if attribute.name == "exec_mode":  # a simulation: a program that the file names

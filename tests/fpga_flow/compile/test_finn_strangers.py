@@ -77,6 +77,15 @@ def datatype(model):
     attribute.s = b"INT999999999999"
 
 
+def traversal(model):
+    model.graph.node[0].name = "../../outside"
+
+
+def verilog(model):
+    node = next(n for n in model.graph.node if n.op_type.startswith("MVAU"))
+    node.attribute.append(onnx.helper.make_attribute("gen_top", 'x; initial $system("true");'))
+
+
 def outside(model):
     tensor = max(model.graph.initializer, key=lambda one: len(one.raw_data))
     tensor.ClearField("raw_data")
@@ -101,6 +110,8 @@ def large(model):
         (LAST, program, "'exec_mode'"),
         (LAST, evaluated, "is annotated"),
         (LAST, datatype, "'inputDataType'"),
+        (LAST, traversal, "none that FINN gives"),
+        (LAST, verilog, "'gen_top'"),
         (LAST, outside, "another file"),
         (LAST, unknown_shape, "is not told"),
         (LAST, large, "elements an image"),
