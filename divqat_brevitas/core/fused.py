@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 LARGEST_BOUND = 2**22
 # Values a thread has in hand at a time: four blocks of float32 fit in a level-2 cache of 1 MiB or
 # little more, and a call of an operator is short beside the work on one.
-_BLOCK = 2**17
+BLOCK = 2**17
 
 
 def edges(low: int, high: int) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def _blocks(
     One block of everything where there are several scales or layouts, little, or no such cache.
     """
     first = tensors[0]
-    size = _BLOCK * torch.get_num_threads()
+    size = BLOCK * torch.get_num_threads()
     alike = all(t.stride() == first.stride() for t in tensors)
     if not alike or scale.numel() > 1 or first.device.type != "cpu" or first.numel() <= size:
         yield tensors, scale

@@ -9,11 +9,17 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fpga_flow.bench.extraction.markdown import table
 from fpga_flow.bench.speed.suite import Context, Line, Record, Section
 from fpga_flow.bench.speed.timing import interleaved, ratio, shown_ratio, shown_seconds
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from fpga_flow.bench.speed.racers import Images
 
 _QUERIES, _EPOCHS, _SURROGATE = 50_000, 5, "vgg-small"
 _IMAGES = 1024  # of a timed epoch
@@ -63,6 +69,43 @@ def measure(context: Context) -> Record:
     }
 
 
+def plain_epoch(
+    surrogate: str, images: "Images", answers: "Images", layout: "torch.memory_format"
+) -> "nn.Module":
+    """An epoch of a clone's training as anybody would write it; gives the clone.
+
+    Args:
+        surrogate: its architecture.
+        images: float32 (N, C, H, W).
+        answers: float32 (N, 10), probabilities.
+        layout: of images and weights.
+    """
+    import torch
+
+    from divqat_brevitas.extraction import SurrogateTraining, build_surrogate
+    from divqat_brevitas.extraction.training import soft_cross_entropy
+
+    settings = SurrogateTraining()
+    model: Any = build_surrogate(surrogate, images.shape[1:], 10, 0)
+    model.to(memory_format=layout).train()
+    x, y = torch.from_numpy(images).to(memory_format=layout), torch.from_numpy(answers)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+    )
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(x), generator=generator)
+    for part in torch.split(order, settings.batch_size):
+        optimizer.zero_grad()
+        soft_cross_entropy(model(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    clone: nn.Module = model
+    return clone
+
+
 def _epochs(
     shape: tuple[int, int, int], surrogate: str, size: int
 ) -> dict[str, Callable[[], object]]:
@@ -70,10 +113,9 @@ def _epochs(
     import numpy as np
     import torch
 
-    from divqat_brevitas.extraction import SurrogateTraining, build_surrogate, train_surrogate
-    from divqat_brevitas.extraction.training import soft_cross_entropy
+    from divqat_brevitas.extraction import build_surrogate, train_surrogate
 
-    rng, settings = np.random.default_rng(0), SurrogateTraining()
+    rng = np.random.default_rng(0)
     images = rng.random((size, *shape), dtype=np.float32)
     answers = rng.dirichlet(np.ones(10), size).astype(np.float32)
 
@@ -81,29 +123,10 @@ def _epochs(
         model = build_surrogate(surrogate, shape, 10, 0)
         return train_surrogate(model, images, answers, epochs=1, seed=0)
 
-    def plain(layout: torch.memory_format) -> object:
-        model: Any = build_surrogate(surrogate, shape, 10, 0)
-        model.to(memory_format=layout).train()
-        x, y = torch.from_numpy(images).to(memory_format=layout), torch.from_numpy(answers)
-        optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=True,
-        )
-        generator = torch.Generator().manual_seed(0)
-        order = torch.randperm(size, generator=generator)
-        for part in torch.split(order, settings.batch_size):
-            optimizer.zero_grad()
-            soft_cross_entropy(model(x[part]), y[part]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        return model
-
     return {
         "ours": ours,
-        "plain": lambda: plain(torch.contiguous_format),
-        "plain-nhwc": lambda: plain(torch.channels_last),
+        "plain": lambda: plain_epoch(surrogate, images, answers, torch.contiguous_format),
+        "plain-nhwc": lambda: plain_epoch(surrogate, images, answers, torch.channels_last),
     }
 
 

@@ -84,6 +84,7 @@ SUITES: Mapping[str, Entry] = {
     "training": Entry("fpga_flow.bench.speed.training", "a training step: float, stock, ours"),
     "engines": Entry("fpga_flow.bench.speed.engines", "images a second of every engine"),
     "attacks": Entry("fpga_flow.bench.speed.attacks", "an extraction: victim, training, memory"),
+    "steps": Entry("fpga_flow.bench.speed.steps", "each optimisation alone, before and after"),
     "costs": Entry("fpga_flow.bench.speed.costs", "growth with images, parameters and bits"),
     "startup": Entry("fpga_flow.bench.speed.startup", "the command line and the imports"),
 }

@@ -60,7 +60,7 @@ def test_blocks_change_no_bit(
 ) -> None:
     x = LAYOUTS[layout](values())
     whole = passes(x, scale, lambda a, s: fused_int_quant(a, s, low, high))
-    monkeypatch.setattr(fused, "_BLOCK", 7)
+    monkeypatch.setattr(fused, "BLOCK", 7)
     blocks = passes(x, scale, lambda a, s: fused_int_quant(a, s, low, high))
     assert all(torch.equal(bits_of(a), bits_of(b)) for a, b in zip(whole, blocks, strict=True))
 
@@ -70,7 +70,7 @@ def test_blocks_change_no_bit(
 def test_a_relu_inside_is_a_relu_before_bit_for_bit(
     block: int, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "_BLOCK", block)
+    monkeypatch.setattr(fused, "BLOCK", block)
     apart = passes(values(), scale, lambda a, s: fused_int_quant(a.relu(), s, 0, 15))
     inside = passes(values(), scale, lambda a, s: fused_int_quant(a, s, 0, 15, rectify=True))
     assert torch.equal(bits_of(apart[0]), bits_of(inside[0]))
