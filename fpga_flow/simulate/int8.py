@@ -3,14 +3,14 @@
 oneDNN multiplies unsigned by signed bytes, adds in int32 and, on its way out, multiplies by a
 slope a channel, adds an offset, rounds to even and clips: ``rescale`` says when that is a
 quantizer's thresholds, exactly. Signed codes enter with 128 added, as the zero-point that oneDNN
-takes off again. Processors that do not add four products at once (VNNI and its kin do) add pairs
-in int16, which saturates: `saturates` asks the library itself, and layers that could reach that
-limit are then left to floating point. Every kernel is compared with int64 arithmetic on extremes
-before it is used.
+takes off again. A convolution of a tiny image is one product with all of it. Processors that do
+not add four products at once (VNNI and its kin do) add pairs in int16, which saturates:
+`saturates` asks the library itself, and layers that could reach that limit are then left to
+floating point. Every kernel is compared with int64 arithmetic on extremes before it is used.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fpga_flow.lowering import Layer
+from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.ir import Conv, MatMul, Threshold
 from fpga_flow.simulate.kernels import Kernel, agrees, bound, code_dtype, pad
 from fpga_flow.simulate.rescale import EXACT, fit_rescale
@@ -26,6 +26,8 @@ from fpga_flow.simulate.rescale import EXACT, fit_rescale
 _ZERO_POINT = 128  # of signed codes
 _PAIR_LIMIT = 2**15
 _PIXEL = 4  # input channels that a processor multiplies at once
+# Weights of a convolution written out as one product: beyond, its zeros cost more than they save.
+UNROLLED = 2**16
 
 
 def compile_int8(
@@ -45,17 +47,32 @@ def compile_int8(
         finish = _finish(layer, threshold)
         if finish is None:
             return None
-        if isinstance(layer, Conv):
-            run = _conv(layer, finish, source, batch)
-        else:
+        kind = "int8"
+        if isinstance(layer, MatMul):
             run = _product(layer, finish, batch)
-        kernel = Kernel("int8" if threshold is None else f"int8 with {threshold.name}", run)
+        elif unrolls(layer, source):
+            kind, run = "unrolled int8", _unrolled(layer, finish, source, batch)
+        else:
+            run = _conv(layer, finish, source, batch)
+        kernel = Kernel(kind if threshold is None else f"{kind} with {threshold.name}", run)
         chain = [layer] if threshold is None else [layer, threshold]
         carrier = code_dtype(source)
         right = all(agrees(kernel, chain, source, carrier, count) for count in {batch, 1})
     except (AttributeError, RuntimeError):  # PyTorch without these operators, or without oneDNN
         return None
     return kernel if right else None
+
+
+def unrolls(layer: Conv, source: Layer) -> bool:
+    """Whether a convolution is computed as one product of its whole input.
+
+    So are small ones whose kernel covers the input, and those of few channels, for which the
+    library's convolution is slow: it would multiply zeros, too.
+    """
+    covers = layer.weight.shape[1:] == source.shape
+    few = layer.groups == 1 and source.shape[0] < _PIXEL
+    weights = int(np.prod(source.shape)) * int(np.prod(layer.shape))
+    return (covers or few) and weights <= UNROLLED and code_dtype(source) == torch.uint8
 
 
 def _fits(layer: Conv | MatMul, source: Layer) -> bool:
@@ -146,6 +163,27 @@ def _conv(layer: Conv, finish: _Finish, source: Layer, batch: int) -> Callable[[
     return run
 
 
+def _unrolled(
+    layer: Conv, finish: _Finish, source: Layer, batch: int
+) -> Callable[[Tensor], Tensor]:
+    """Each output a row of weights over the input, both with channels last."""
+    size, (out, height, width) = int(np.prod(source.shape)), layer.shape
+    each = np.eye(size, dtype=np.int64).reshape(size, *source.shape)
+    columns = reference.run(layer, [each]).reshape(*source.shape, *layer.shape)
+    weight = torch.from_numpy(columns.transpose(4, 5, 3, 1, 2, 0).reshape(-1, size).copy())
+    places = height * width
+    offset = None if finish.offset is None else finish.offset.repeat(places)
+    product = _multiplied(
+        weight, replace(finish, slope=finish.slope.repeat(places), offset=offset), batch
+    )
+
+    def run(x: Tensor) -> Tensor:
+        codes = product(x.permute(0, 2, 3, 1).reshape(len(x), size))
+        return codes.view(len(x), height, width, out).permute(0, 3, 1, 2)
+
+    return run
+
+
 def _pixels(x: Tensor) -> Tensor:
     """Fewer than four channels as the bytes of one word: channels last, zeros behind them."""
     planes = x.to(torch.int32)
@@ -157,9 +195,12 @@ def _pixels(x: Tensor) -> Tensor:
 
 
 def _product(layer: MatMul, finish: _Finish, batch: int) -> Callable[[Tensor], Tensor]:
-    weight = torch.from_numpy(layer.weight.T.copy()).to(torch.int8)
-    packed = torch.ops.onednn.qlinear_prepack(weight, [batch, len(layer.weight)])
+    return _multiplied(torch.from_numpy(layer.weight.T.copy()), finish, batch)
 
+
+def _multiplied(weight: Tensor, finish: _Finish, batch: int) -> Callable[[Tensor], Tensor]:
+    """The product with integer weights (out, in)."""
+    packed = torch.ops.onednn.qlinear_prepack(weight.to(torch.int8), [batch, weight.shape[1]])
     weights, output = finish.weights, finish.output
 
     def run(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
-from fpga_flow.simulate.kernels import code_dtype, exact_arithmetic
+from fpga_flow.simulate.kernels import compile_input, exact_arithmetic
 from fpga_flow.simulate.plan import Planner
 
 FloatArray = npt.NDArray[np.float32]
@@ -51,6 +51,7 @@ class IntegerEngine:
         self.network = model if isinstance(model, Network) else lower(model)
         self._batch = batch or _suitable_batch(self.network)
         self._planner = Planner(self.network, self._batch)
+        self._codes = compile_input(self.network.input)
         with exact_arithmetic():
             self._planner.plan([self.network.output.tensor])
 
@@ -101,9 +102,7 @@ class IntegerEngine:
             yield {name: tensor.to(torch.int64).numpy() for name, tensor in values.items()}
 
     def _execute(self, images: FloatArray, keep: Collection[str]) -> dict[str, torch.Tensor]:
-        entry = self.network.input
-        codes = torch.from_numpy(entry.codes(images)).to(code_dtype(entry))
-        values = {entry.output: codes}
+        values = {self.network.input.output: self._codes(images)}
         for step in self._planner.plan(keep):
             values[step.output] = step.kernel(*(values[name] for name in step.inputs))
             for name in step.done:

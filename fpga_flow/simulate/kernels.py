@@ -20,6 +20,7 @@ from torch import Tensor
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering import Layer, reference
+from fpga_flow.lowering.inputs import FloatImages, InputQuant
 from fpga_flow.lowering.ir import (
     Add,
     Conv,
@@ -76,6 +77,21 @@ def exact_arithmetic() -> Iterator[None]:
         finally:
             for op, precision in zip(onednn, precisions, strict=True):
                 op.fp32_precision = precision
+
+
+def compile_input(entry: InputQuant) -> Callable[[FloatImages], Tensor]:
+    """Images to codes in what carries them, as ``entry.codes`` computes them."""
+    quantizer, dtype = entry.quantizer, code_dtype(entry)
+    if quantizer.bipolar or quantizer.rounding != "ROUND":
+        return lambda images: torch.from_numpy(entry.codes(images)).to(dtype)
+
+    def run(images: FloatImages) -> Tensor:
+        for step in entry.preamble:
+            images = step(images)
+        ratio = torch.from_numpy(images / quantizer.scale)  # a new array: the images stay
+        return ratio.clamp_(quantizer.low, quantizer.high).round_().to(dtype)
+
+    return run
 
 
 def compile_layer(layer: Layer, sources: Sequence[Layer], batch: int) -> Kernel:

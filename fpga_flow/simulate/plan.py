@@ -1,11 +1,15 @@
-"""Which kernels execute a network: one a layer, or one for a layer and the thresholds after it."""
+"""Which kernels execute a network: one a layer, or one for a layer and its neighbours.
+
+That is the thresholds after it, and the flattening before it: channels last in memory, a flattened
+map is a copy, and weights in that order need none.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from fpga_flow.lowering import Layer, Network
-from fpga_flow.lowering.ir import Conv, MatMul, Threshold
-from fpga_flow.simulate.int8 import compile_int8
+from fpga_flow.lowering.ir import Conv, MatMul, Reshape, Threshold
+from fpga_flow.simulate.int8 import compile_int8, unrolls
 from fpga_flow.simulate.kernels import Kernel, compile_layer
 
 
@@ -28,6 +32,22 @@ class Step:
     done: tuple[str, ...]
 
 
+def as_convolution(product: MatMul, source: Layer) -> Conv:
+    """The convolution of a map (C, H, W) that a product computes of it when it is flattened."""
+    # Scale and bias are not looked at here.
+    fields = ("name", "source", "inputs", "output", "scale", "bias", "low", "high", "bits")
+    return Conv(
+        **{name: getattr(product, name) for name in fields},
+        weight_bits=product.weight_bits,
+        shape=(*product.shape, 1, 1),
+        weight=product.weight.T.reshape(-1, *source.shape),
+        strides=(1, 1),
+        pads=(0, 0, 0, 0),
+        dilations=(1, 1),
+        groups=1,
+    )
+
+
 class Planner:
     """Plans and their kernels, each made once.
 
@@ -39,7 +59,7 @@ class Planner:
     def __init__(self, network: Network, batch: int) -> None:
         self._network = network
         self._batch = batch
-        self._kernels: dict[tuple[str, bool], Kernel | None] = {}
+        self._kernels: dict[tuple[str, ...], Kernel | None] = {}  # by the layers they compute
         self._plans: dict[frozenset[str], tuple[Step, ...]] = {}
         readers: dict[str, list[Layer]] = {}
         for layer in network.layers:
@@ -59,29 +79,68 @@ class Planner:
         return self._plans[key]
 
     def _make(self, keep: frozenset[str]) -> tuple[Step, ...]:
-        calls: list[tuple[Layer, str, Kernel]] = []
+        calls: list[tuple[str, tuple[str, ...], str, Kernel]] = []
         fused: set[str] = set()
         for layer in self._network.layers:
             if layer.name in fused:
                 continue
+            product = self._product_after(layer, keep)
+            if product is not None:
+                threshold = None if product.output in keep else self._threshold_after(product)
+                kernel = self._through(layer, product, threshold)
+                if kernel is None and threshold is not None:
+                    threshold, kernel = None, self._through(layer, product, None)
+                if kernel is not None:
+                    last_of = threshold or product
+                    fused |= {product.name, last_of.name}
+                    calls.append((product.name, layer.inputs, last_of.output, kernel))
+                    continue
             threshold = None if layer.output in keep else self._threshold_after(layer)
             kernel = self._fused(layer, threshold)
             if threshold is not None and kernel is not None:
                 fused.add(threshold.name)
-                calls.append((layer, threshold.output, kernel))
+                calls.append((layer.name, layer.inputs, threshold.output, kernel))
             else:
-                calls.append((layer, layer.output, self._single(layer)))
-        last = {name: i for i, (layer, _, _) in enumerate(calls) for name in layer.inputs}
+                calls.append((layer.name, layer.inputs, layer.output, self._single(layer)))
+        last = {name: i for i, (_, inputs, _, _) in enumerate(calls) for name in inputs}
         return tuple(
             Step(
-                layer.name,
-                layer.inputs,
+                name,
+                inputs,
                 output,
                 kernel,
-                tuple({n for n in layer.inputs if last[n] == i and n not in keep}),
+                tuple({n for n in inputs if last[n] == i and n not in keep}),
             )
-            for i, (layer, output, kernel) in enumerate(calls)
+            for i, (name, inputs, output, kernel) in enumerate(calls)
         )
+
+    def _product_after(self, layer: Layer, keep: Collection[str]) -> MatMul | None:
+        """The product that alone reads a flattened map."""
+        readers = self._readers.get(layer.output, [])
+        if not isinstance(layer, Reshape) or layer.output in keep or len(readers) != 1:
+            return None
+        flat = len(layer.shape) == 1 and len(self._network.layer(layer.inputs[0]).shape) == 3
+        return readers[0] if flat and isinstance(readers[0], MatMul) else None
+
+    def _through(
+        self, flatten: Layer, product: MatMul, threshold: Threshold | None
+    ) -> Kernel | None:
+        """Product and thresholds on the map itself: a convolution whose kernel covers it."""
+        key = _names(flatten, product, threshold)
+        if key not in self._kernels:
+            source = self._network.layer(flatten.inputs[0])
+            conv = as_convolution(product, source)
+            kernel = None
+            if unrolls(conv, source):
+                kernel = compile_int8(conv, threshold, source, self._batch)
+            if kernel is not None:
+                run = kernel.run
+                kernel = Kernel(
+                    f"{kernel.kind.removeprefix('unrolled ')}, through {flatten.name}",
+                    lambda x: run(x).flatten(1),
+                )
+            self._kernels[key] = kernel
+        return self._kernels[key]
 
     def _threshold_after(self, layer: Layer) -> Threshold | None:
         """The thresholds that alone read a layer's sums."""
@@ -93,7 +152,7 @@ class Planner:
     def _fused(self, layer: Layer, threshold: Threshold | None) -> Kernel | None:
         if threshold is None or not isinstance(layer, Conv | MatMul):
             return None
-        key = layer.name, True
+        key = _names(layer, threshold)
         if key not in self._kernels:
             self._kernels[key] = compile_int8(
                 layer, threshold, self._network.layer(layer.inputs[0]), self._batch
@@ -101,7 +160,7 @@ class Planner:
         return self._kernels[key]
 
     def _single(self, layer: Layer) -> Kernel:
-        key = layer.name, False
+        key = _names(layer)
         kernel = self._kernels.get(key)
         if kernel is None:
             sources = [self._network.layer(name) for name in layer.inputs]
@@ -110,3 +169,7 @@ class Planner:
             kernel = kernel or compile_layer(layer, sources, self._batch)
             self._kernels[key] = kernel
         return kernel
+
+
+def _names(*layers: Layer | None) -> tuple[str, ...]:
+    return tuple(layer.name for layer in layers if layer is not None)

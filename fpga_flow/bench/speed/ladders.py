@@ -28,11 +28,14 @@ from divqat_brevitas.training.kernels import channels_last, fast_kernels
 from fpga_flow.bench.speed.attacks import plain_epoch
 from fpga_flow.bench.speed.contestants import batch, networks
 from fpga_flow.lowering import Layer, Network
+from fpga_flow.lowering.inputs import FloatImages
 from fpga_flow.lowering.ir import Conv, MatMul, Threshold
+from fpga_flow.simulate import int8
 from fpga_flow.simulate.int8 import compile_int8
 from fpga_flow.simulate.kernels import (
     Kernel,
     code_dtype,
+    compile_input,
     compile_layer,
     exact_arithmetic,
     searched,
@@ -168,7 +171,7 @@ class _Step:
         return logits
 
 
-def integers(network: Network, images: npt.NDArray[np.float32]) -> list[Rung]:
+def integers(network: Network, images: FloatImages) -> list[Rung]:
     """The integer engine, from images to the last integers.
 
     Args:
@@ -197,42 +200,58 @@ def integers(network: Network, images: npt.NDArray[np.float32]) -> list[Rung]:
         return kernel or floating(layer)
 
     def rung(name: str, kernel: Callable[[Layer], Kernel]) -> Rung:
-        with exact_arithmetic():
+        with exact_arithmetic(), _not_unrolled():
             calls = [(one.inputs, one.output, kernel(one)) for one in network.layers]
-        run = _executor(network, images, calls)
-        return Rung(name, run, lambda: [run().to(torch.int64)])
+        return _executor(name, network, images, calls, plainly)
 
-    def today() -> Rung:
+    def planned(name: str, codes: Callable[[FloatImages], Tensor]) -> Rung:
         with exact_arithmetic():
             steps = Planner(network, count).plan([network.output.tensor])
-        run = _executor(network, images, [(s.inputs, s.output, s.kernel) for s in steps])
-        return Rung("thresholds fused into them", run, lambda: [run().to(torch.int64)])
+        calls = [(step.inputs, step.output, step.kernel) for step in steps]
+        return _executor(name, network, images, calls, codes)
 
+    def plainly(images: FloatImages) -> Tensor:
+        return torch.from_numpy(network.input.codes(images)).to(code_dtype(network.input))
+
+    with _not_unrolled():
+        fused = planned("thresholds fused into them", plainly)
     return [
         rung("float32 kernels, thresholds searched", by_search),
         rung("thresholds in a table", by_table),
         rung("thresholds as a multiply-add", floating),
         rung("byte kernels", of_bytes),
-        today(),
+        fused,
+        planned("tiny layers as one product, no copy to flatten", plainly),
+        planned("images to bytes in place", compile_input(network.input)),
     ]
 
 
-def _executor(
-    network: Network,
-    images: npt.NDArray[np.float32],
-    calls: Sequence[tuple[tuple[str, ...], str, Kernel]],
-) -> Callable[[], Tensor]:
-    entry = network.input
+@contextmanager
+def _not_unrolled() -> Iterator[None]:
+    """Convolutions are the library's, however small, and maps are flattened by a copy."""
+    limit = int8.UNROLLED
+    int8.UNROLLED = 0
+    try:
+        yield
+    finally:
+        int8.UNROLLED = limit
 
+
+def _executor(
+    name: str,
+    network: Network,
+    images: FloatImages,
+    calls: Sequence[tuple[tuple[str, ...], str, Kernel]],
+    codes: Callable[[FloatImages], Tensor],
+) -> Rung:
     def run() -> Tensor:
         with exact_arithmetic():
-            codes = torch.from_numpy(entry.codes(images)).to(code_dtype(entry))
-            values = {entry.output: codes}
+            values = {network.input.output: codes(images)}
             for inputs, output, kernel in calls:
                 values[output] = kernel(*(values[name] for name in inputs))
         return values[network.output.tensor]
 
-    return run
+    return Rung(name, run, lambda: [run().to(torch.int64)])
 
 
 def clones(surrogate: str, shape: tuple[int, int, int], size: int) -> Mapping[str, list[Rung]]:

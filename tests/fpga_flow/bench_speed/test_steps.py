@@ -30,6 +30,10 @@ def used(rung: Rung) -> set[str]:
     return {one["name"] for one in operators(rung.call, top=1000)}
 
 
+def calls(rung: Rung, name: str) -> int:
+    return sum(one["calls"] for one in operators(rung.call, top=1000) if one["name"] == name)
+
+
 def test_steps_of_training_change_no_bit_where_they_say_so(training: Sequence[Rung]) -> None:
     found = steps.check("training", training)
     equal = [name for name, one in found.items() if one["equal"]]
@@ -80,10 +84,13 @@ def test_rungs_of_the_integer_engine_give_the_engines_integers(tmp_path: Path) -
     tensor = network.output.tensor
     expected = IntegerEngine(network).integers(images, [tensor])[tensor]
     assert np.array_equal(rungs[0].results()[0].numpy(), expected)
-    searched, table, scaled, of_bytes, today = (used(rung) for rung in rungs)
+    searched, table, scaled, of_bytes, *others = (used(rung) for rung in rungs)
     assert "aten::searchsorted" in searched
     assert "aten::index_select" in table
-    assert not {"aten::searchsorted", "aten::index_select"} & (scaled | of_bytes | today)
+    late = set.union(scaled, of_bytes, *others)
+    assert not {"aten::searchsorted", "aten::index_select"} & late
+    products = [calls(rung, "onednn::qlinear_pointwise") for rung in rungs]
+    assert products == [0, 0, 0, 1, 1, 2, 2]  # the last layer, then the first convolution too
 
 
 def test_a_clone_of_bytes_is_that_of_floats() -> None:

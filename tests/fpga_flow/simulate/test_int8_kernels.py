@@ -72,7 +72,10 @@ def test_convolutions(
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("codes", [(0, 255), (-128, 127)])
 @pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 2, 1, 0)])
-def test_few_channels_are_packed_into_pixels(channels: int, codes: Any, pads: Any) -> None:
+def test_few_channels_are_packed_into_pixels(
+    channels: int, codes: Any, pads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "UNROLLED", 0)
     rng = np.random.default_rng(0)
     before = source((channels, 7, 6), *codes)
     layer = with_range(conv(rng, before.shape, pads=pads), before)
@@ -80,6 +83,52 @@ def test_few_channels_are_packed_into_pixels(channels: int, codes: Any, pads: An
     assert kernel is not None
     x = extremes(before, 3)
     assert np.array_equal(execute(kernel, x), reference.run(layer, [x]))
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.integers(0, 2**16),
+    st.integers(1, 3),
+    st.tuples(*[st.integers(1, 2)] * 2),
+    st.tuples(*[st.integers(0, 2)] * 4),
+    st.tuples(*[st.integers(1, 2)] * 2),
+    st.sampled_from([0, -8]),
+)
+def test_tiny_images_are_one_product(
+    seed: int, channels: int, strides: Any, pads: Any, dilations: Any, base: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    before = source((channels, 6, 5), 0, 255)
+    layer = conv(rng, before.shape, strides=strides, pads=pads, dilations=dilations)
+    layer = with_range(layer, before)
+    after = quantizer(rng, layer, 15, base)
+    x = extremes(before, 3, seed)
+    sums = compile_int8(layer, None, before, batch=3)
+    fused = compile_int8(layer, after, before, batch=3)
+    assert sums is not None
+    assert fused is not None
+    assert (sums.kind, fused.kind) == ("unrolled int8", "unrolled int8 with layer")
+    expected = reference.run(layer, [x])
+    assert np.array_equal(execute(sums, x), expected)
+    assert np.array_equal(execute(fused, x), reference.run(after, [expected]))
+
+
+def test_what_is_unrolled() -> None:
+    rng = np.random.default_rng(0)
+    tiny, signed = source((1, 8, 8), 0, 255), source((1, 8, 8), -128, 127)
+    large, deep = source((1, 28, 28), 0, 255), source((4, 8, 8), 0, 255)
+    covered = source((4, 3, 2), 0, 255)
+    found = {
+        name: int8.unrolls(conv(rng, one.shape, pads=(0, 0, 0, 0)), one)
+        for name, one in {
+            "tiny": tiny,
+            "signed": signed,
+            "large": large,
+            "deep": deep,
+            "covered": covered,
+        }.items()
+    }
+    assert [name for name, does in found.items() if does] == ["tiny", "covered"]
 
 
 @pytest.mark.parametrize("codes", [(0, 255), (-128, 127)])

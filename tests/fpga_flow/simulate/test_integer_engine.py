@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 from engine_models import SHAPE, random_images, small_network
+from torch import nn
 
+from divqat_brevitas import swap_quantizers
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.training import calibrate
+from fpga_flow import export_qonnx
 from fpga_flow.lowering import Network, lower
 from fpga_flow.simulate import plan
 from fpga_flow.simulate.integer import IntegerEngine
@@ -52,11 +56,49 @@ def test_sums_are_fused_away_only_where_nobody_asks_for_them(network: Network) -
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 def test_says_which_kernels_it_uses(network: Network) -> None:
     assert IntegerEngine(network).kernels == {
-        "Conv_0": "int8 with Quant_3",
+        "Conv_0": "unrolled int8 with Quant_3",
         "MaxPool_0": "maximum",
-        "Flatten_0": "view",
-        "Gemm_0": "int8",
+        "Gemm_0": "int8, through Flatten_0",
     }
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_a_map_is_flattened_where_somebody_asks_for_it(network: Network) -> None:
+    images, flat = random_images(5), network.layer("Flatten_0")
+    asked = [network.output.tensor, flat.output]
+    steps = plan.Planner(network, 5).plan(asked)
+    assert [step.kernel.kind for step in steps[-2:]] == ["view", "int8"]
+    found = IntegerEngine(network).integers(images, asked)
+    reference = network.run(images)
+    assert all(np.array_equal(found[name], reference[name]) for name in asked)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_thresholds_after_a_flattened_product_are_fused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = swap_quantizers(
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64, 8),
+            nn.ReLU(),
+            nn.Linear(8, 5),
+        )
+    )
+    images = random_images(40)
+    calibrate(model, torch.from_numpy((images * 255).round()).byte())
+    export_qonnx(model.eval(), tmp_path / "model.onnx", images[:8])
+    engine = IntegerEngine(tmp_path / "model.onnx")
+    (kind,) = [kind for kind in engine.kernels.values() if "through" in kind]
+    assert kind.startswith("int8 with ")
+    assert kind.endswith(", through Flatten_0")
+    assert np.array_equal(engine.predict(images), engine.network.predict(images))
+    expected = engine.network.run(images)
+    for layer in engine.network.layers:
+        found = engine.integers(images, [layer.name])[layer.name]
+        assert np.array_equal(found, expected[layer.output])
 
 
 def test_without_int8_kernels_it_computes_the_same(

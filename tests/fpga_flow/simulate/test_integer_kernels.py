@@ -11,8 +11,42 @@ from kernel_layers import common, conv, execute, extremes, source, threshold
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering import reference
+from fpga_flow.lowering.inputs import FloatStep, InputQuant
 from fpga_flow.lowering.ir import Add, MatMul, MaxPool, SumPool
+from fpga_flow.lowering.quantizers import Quantizer
 from fpga_flow.simulate import kernels
+
+
+@pytest.mark.parametrize("rounding", ["ROUND", "FLOOR"])
+@pytest.mark.parametrize(
+    ("bits", "signed", "bipolar", "dtype"),
+    [
+        (8, False, False, torch.uint8),
+        (4, True, False, torch.int8),
+        (10, False, False, torch.float32),
+        (1, True, True, torch.int8),
+    ],
+)
+def test_codes_of_images_are_the_definitions(
+    rounding: str, bits: int, signed: bool, bipolar: bool, dtype: torch.dtype
+) -> None:
+    scale = np.float32(1 / 64 if bits > 1 else 1)  # so that ties occur
+    quantizer = Quantizer(np.asarray(scale), bits, signed, False, rounding, bipolar)
+    step = FloatStep("Sub", (2, 3, 3), np.full((2, 1, 1), 0.25, np.float32))
+    images = (np.random.default_rng(0).integers(0, 257, (40, 2, 3, 3)) / 256).astype(np.float32)
+    images.setflags(write=False)
+    shape = (2, 3, 3)
+    entry = InputQuant(
+        **common(shape, quantizer.low, quantizer.high), quantizer=quantizer, preamble=(step,)
+    )
+    codes = kernels.compile_input(entry)(images)
+    assert codes.dtype == dtype
+    assert np.array_equal(codes.to(torch.int64).numpy(), entry.codes(images))
+    plain = InputQuant(
+        **common(shape, quantizer.low, quantizer.high), quantizer=quantizer, preamble=()
+    )
+    found = kernels.compile_input(plain)(images)
+    assert np.array_equal(found.to(torch.int64).numpy(), plain.codes(images))
 
 
 @settings(deadline=None, max_examples=25)
