@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 LARGEST_BOUND = 2**22
 # Values a thread has in hand at a time: four blocks of float32 fit in a level-2 cache of 1 MiB or
 # little more, and a call of an operator is short beside the work on one.
-BLOCK = 2**17
+BLOCK = 2**16
 
 
 def edges(low: int, high: int) -> tuple[float, float]:
@@ -80,16 +80,20 @@ class _Grid:
         inside = torch.empty_like(gradient)
         terms = torch.empty_like(gradient) if of_scale else x.new_empty(0)
         parts = (x, gradient, inside, terms) if of_scale else (x, gradient, inside)
+        ratio = room = x.new_empty(
+            0
+        )  # one block's is the next one's, so that they stay in the cache
         for (values, g, into, *into_terms), scale in _blocks(parts, self.scale):
-            ratio = torch.div(values, scale)
+            if ratio.shape != values.shape:
+                ratio, room = torch.empty_like(values), torch.empty_like(values)
+            torch.div(values, scale, out=ratio)
             # One vectorised pass: the gradient strictly between the edges, 0 elsewhere. Times scale
             # and divided by it again is what the chain rule does in Brevitas, last bit included.
-            torch.ops.aten.hardtanh_backward.grad_input(
-                g * scale, ratio, below, above, grad_input=into
-            )
+            torch.mul(g, scale, out=room)
+            torch.ops.aten.hardtanh_backward.grad_input(room, ratio, below, above, grad_input=into)
             into.div_(scale)
             for out in into_terms:
-                codes = ratio.round().clamp_(self.low, self.high)
+                codes = torch.round(ratio, out=room).clamp_(self.low, self.high)
                 torch.addcmul(codes.mul_(g), into, ratio, value=-1, out=out)
         return inside, terms
 
