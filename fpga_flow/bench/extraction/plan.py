@@ -26,7 +26,7 @@ Scale = Literal["mini", "compact", "paper"]
 Pairs = tuple[tuple[int, int], ...]
 _BREAKERS = ("soft", "argmax", "recovery")
 """Learners tried on every defence."""
-_ANSWERS = ("top1", "posterior:2", "gated:0")
+_ANSWERS = ("top1", "posterior:2", "gated:{decoy}")
 """Answer units of the chip that are tried, with the learners "soft" and "centred"."""
 _READERS = ("centred", "filtered")
 """Learners that have done best against the decoy."""
@@ -106,7 +106,7 @@ def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
         for variant in arena.studied:
             yield arena.cell(variant, budget=budget)
             yield arena.cell(variant, budget=budget, oracle="top1")
-            if gate := arena.gates.get(variant):
+            if gate := arena.gate(variant):
                 yield arena.cell(variant, budget=budget, defence=gate)
     yield from _changed(arena, arena.contenders)
     yield from _composed(arena, arena.composed)
@@ -118,7 +118,7 @@ def _with_pool(arena: Arena, pool: str) -> Iterator[CellSpec]:
         yield arena.cell(variant, pool=pool)
         yield arena.cell(variant, pool=pool, oracle="top1")
         yield arena.cell(variant, pool=pool, learner="argmax")
-        if gate := arena.gates.get(variant):
+        if gate := arena.gate(variant):
             yield arena.cell(variant, pool=pool, oracle="top1", learner="filtered")
             for learner in _READERS:
                 yield arena.cell(variant, pool=pool, learner=learner)
@@ -143,7 +143,7 @@ def _changed(arena: Arena, victims: Iterable[tuple[str, Changes]]) -> Iterator[C
         yield arena.cell(variant, changes, oracle="top1")
         for learner in ("soft", "centred"):
             yield arena.cell(variant, changes, learner=learner)
-        if gate := arena.gates.get(variant):
+        if gate := arena.gate(variant, changes):
             yield arena.cell(variant, changes, oracle="top1", learner="filtered")
             for learner in ("soft", "argmax", "filtered"):
                 yield arena.cell(variant, changes, learner=learner, defence=gate)
@@ -191,17 +191,19 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
         for surrogate in _SURROGATES:
             yield arena.cell(variant, surrogate=surrogate, **shown)
     for answer in _ANSWERS:
-        for variant in (BASELINE, *arena.gates):
-            for learner in ("soft", "centred"):
-                yield arena.cell(variant, answer=answer, learner=learner)
+        for variant in arena.gates:
+            unit = answer.format(decoy=arena.decoy_class(variant))
+            for robbed in (BASELINE, variant):
+                for learner in ("soft", "centred"):
+                    yield arena.cell(robbed, answer=unit, learner=learner)
 
 
 def _protected(arena: Arena) -> Iterator[tuple[str, str]]:
     """The victims on which everything is tried, and the gate they stand behind, or "none"."""
     yield BASELINE, "none"
-    for variant, gate in arena.gates.items():
+    for variant in arena.gates:
         yield variant, "none"
-        yield variant, gate
+        yield variant, str(arena.gate(variant))
 
 
 def _interleaved(lists: Iterable[list[CellSpec]]) -> list[CellSpec]:
