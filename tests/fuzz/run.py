@@ -31,6 +31,7 @@ def main() -> None:
         sys.exit("atheris is not installed: pip install atheris (CPython 3.11 to 3.13, Linux)")
     from targets import INSTRUMENTED, TARGETS, seeds
 
+    reloaded = ("fpga_flow.", *(f"{name}." for name in INSTRUMENTED))
     if chosen.target not in TARGETS:
         sys.exit(f"targets: {', '.join(TARGETS)}")
     folder = chosen.out / chosen.target
@@ -40,8 +41,8 @@ def main() -> None:
     given = [*seeds(chosen.target), *(p.read_bytes() for p in committed(chosen.target))]
     for number, data in enumerate(given):
         (corpus / f"seed-{number}").write_bytes(data)
-    # Modules the seeds imported already are instrumented by reloading them.
-    for name in [m for m in sys.modules if m.startswith(("fpga_flow", "divqat_brevitas.data"))]:
+    # Modules that are there already, Python's own too, are instrumented by reloading them.
+    for name in [m for m in sys.modules if f"{m}.".startswith(reloaded)]:
         del sys.modules[name]
     with atheris.instrument_imports(include=INSTRUMENTED):
         TARGETS[chosen.target](given[0])
