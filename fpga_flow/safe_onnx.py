@@ -136,6 +136,12 @@ def _check_graph(
     texts = [value.name for value in values] + [tensor.name for tensor in graph.initializer]
     for node in graph.node:
         texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [attribute.name for attribute in node.attribute]
+    for annotation in graph.quantization_annotation:
+        texts.append(annotation.tensor_name)
+        for entry in annotation.quant_parameter_tensor_names:
+            texts += [entry.key, entry.value]
+    texts += [entry.key for entry in model.metadata_props]
     # Text that is not UTF-8 comes as bytes.
     if any(not isinstance(text, str) or len(text) > MAX_NAME for text in texts):
         raise _unsafe(name, f"a name in it is no text, or longer than {MAX_NAME} characters")

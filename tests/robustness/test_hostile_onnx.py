@@ -218,7 +218,7 @@ def test_a_domain_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "[open({mark!r}, 'w')]",
         "exit",
         "[" * 250,
-        "-" * 5_000 + "1",
+        "-" * 250 + "1",
         "INT" + "9" * 12,
         "{{[]: 1}}",
     ],
