@@ -15,6 +15,7 @@ from divqat_brevitas.errors import CheckFailedError
 from fpga_flow.bench.extraction.markdown import table
 from fpga_flow.bench.speed.suite import Context, Line, Record, Section
 from fpga_flow.bench.speed.timing import interleaved, ratio, shown_ratio, shown_seconds
+from fpga_flow.report.text import counted
 
 if TYPE_CHECKING:
     from fpga_flow.bench.speed.ladders import Rung
@@ -176,13 +177,13 @@ def _tables(ladder: Mapping[str, Any]) -> Sequence[str]:
 def _shown_results(results: Mapping[str, Any]) -> str:
     if results["equal"]:
         return "every bit"
-    return f"not in {results['unlike']} ({results['apart']:.1%})"
+    return f"close ({results['apart']:.1%}): {results['unlike']}"
 
 
 def _summary(ladder: Mapping[str, Any]) -> Line:
     rungs = ladder["rungs"]
     return Line(
-        f"{ladder['title']}: time before to after {len(rungs) - 1} step(s)",
+        f"{ladder['title']}: time before to after {counted(len(rungs) - 1, 'step')}",
         f"down to: {rungs[-1]['name']}",
         shown_ratio(ladder["all"]),
         rungs[0]["name"],

@@ -160,7 +160,7 @@ def test_what_is_published_is_in_the_record() -> None:
     page = "\n".join(section.lines)
     ratios = "2.00x (2.00 to 2.00) | 2.10x (2.10 to 2.10)"
     assert f"| + new | 4.00 s (4.00 to 4.00) | {ratios} | every bit |" in page
-    assert "| not in last bits (1.2%) |" in page
+    assert "| close (1.2%): last bits |" in page
     assert "| + newer | `aten::newer` 1e+03 ms |" in page
     (line,) = section.summary
     assert line.value == "4.00x (4.00 to 4.00)"
