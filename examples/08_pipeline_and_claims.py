@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from fpga_flow import pipeline
-from fpga_flow.config import resolve
 from fpga_flow.console import Progress
 from fpga_flow.report.claim_list import claims_text
 from fpga_flow.rundir import RunDirectory
+from fpga_flow.settings import resolve
 from fpga_flow.stages import order
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example")

@@ -85,8 +85,8 @@ def run_command(
     CONFIG.toml, then --set; with none of the first two, from the run directory
     itself, or for a new one from the preset demo.
     """
-    from fpga_flow.config import resolve
     from fpga_flow.rundir import RunDirectory
+    from fpga_flow.settings import resolve
 
     if config is None and preset is None:
         if out is not None and RunDirectory(out).config_file.is_file():
@@ -103,8 +103,8 @@ def _add_stage_command(stage: str, summary: str) -> None:
     @set_option
     @json_option
     def command(directory: Path, overrides: tuple[str, ...], as_json: bool) -> int:
-        from fpga_flow.config import resolve
         from fpga_flow.rundir import RunDirectory
+        from fpga_flow.settings import resolve
 
         run = RunDirectory.existing(directory)
         return _execute(directory, resolve(run.config_file, None, overrides), as_json, only=stage)
@@ -132,8 +132,8 @@ def _add_compile_command(summary: str) -> None:
         path: Path, target: str | None, out: Path | None, overrides: tuple[str, ...], as_json: bool
     ) -> int:
         from divqat_brevitas.errors import InputError
-        from fpga_flow.config import resolve
         from fpga_flow.rundir import RunDirectory
+        from fpga_flow.settings import resolve
 
         if target is not None:
             overrides = (*overrides, f"compile.target={target}", "compile.until=bitstream")
@@ -174,8 +174,8 @@ def _add_report_command(summary: str) -> None:
         as_json: bool,
     ) -> int:
         from divqat_brevitas.errors import InputError
-        from fpga_flow.config import resolve
         from fpga_flow.rundir import RunDirectory
+        from fpga_flow.settings import resolve
 
         several = len(paths) > 1 or out is not None
         if several and (claims or overrides):

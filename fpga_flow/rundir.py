@@ -24,8 +24,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, sha256_file, write_json, write_text
-from fpga_flow.config import Config, resolve, to_toml
+from fpga_flow.config import Config
 from fpga_flow.errors import RunLockedError
+from fpga_flow.settings import resolve, to_toml
 
 Status = Literal["running", "done", "failed", "missing-tool"]
 PACKAGES = ("divqat", "torch", "brevitas", "qonnx", "onnx", "onnxruntime", "numpy", "finn-plus")

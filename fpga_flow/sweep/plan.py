@@ -25,7 +25,8 @@ from typing import Any, get_origin
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import sha256_file, sha256_text
-from fpga_flow.config import Config, resolve
+from fpga_flow.config import Config
+from fpga_flow.settings import resolve
 from fpga_flow.stages import order
 from fpga_flow.stages.context import Stage
 

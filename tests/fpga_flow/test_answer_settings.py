@@ -9,8 +9,9 @@ sys.path.insert(0, str(Path(__file__).parent / "simulate"))
 from engine_models import small_network
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.config import CompileSection, resolve
+from fpga_flow.config import CompileSection
 from fpga_flow.console import Progress
+from fpga_flow.settings import resolve
 from fpga_flow.stages import compile as stage
 from fpga_flow.stages import hardware
 

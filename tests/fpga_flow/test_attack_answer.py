@@ -8,8 +8,8 @@ from fakes import Silent
 
 from divqat_brevitas.files import read_json
 from fpga_flow import pipeline
-from fpga_flow.config import resolve
 from fpga_flow.rundir import RunDirectory
+from fpga_flow.settings import resolve
 from fpga_flow.simulate import load_engine
 from fpga_flow.stages import attack, order
 from fpga_flow.stages.victims import split

@@ -10,8 +10,8 @@ from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.defences import at_cost
 from divqat_brevitas.files import read_json
 from fpga_flow import pipeline
-from fpga_flow.config import resolve
 from fpga_flow.rundir import RunDirectory
+from fpga_flow.settings import resolve
 from fpga_flow.simulate import load_engine
 from fpga_flow.stages import attack, order
 

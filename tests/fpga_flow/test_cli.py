@@ -13,8 +13,8 @@ from fakes import MISSING, Fakes
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from fpga_flow import cli
-from fpga_flow.config import resolve
 from fpga_flow.rundir import RunDirectory
+from fpga_flow.settings import resolve
 from fpga_flow.stages import order
 
 FORK = multiprocessing.get_context("fork")

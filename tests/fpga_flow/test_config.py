@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.config import Config, presets, resolve, to_toml
+from fpga_flow.config import Config
+from fpga_flow.settings import presets, resolve, to_toml
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 POSITIVE = st.floats(min_value=1e-300, max_value=1e300)

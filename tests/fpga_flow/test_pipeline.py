@@ -9,8 +9,8 @@ from fakes import MISSING, Fakes, Silent
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.files import read_json, sha256_file
 from fpga_flow import pipeline
-from fpga_flow.config import resolve
 from fpga_flow.rundir import RunDirectory, StageRecord
+from fpga_flow.settings import resolve
 
 FORK = multiprocessing.get_context("fork")
 VARIANTS = ["train.variants=float,qat"]

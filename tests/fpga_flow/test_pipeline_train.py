@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, sha256_file
 from fpga_flow import pipeline
-from fpga_flow.config import resolve
 from fpga_flow.rundir import RunDirectory
+from fpga_flow.settings import resolve
 from fpga_flow.stages import attack, order, train
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import identify, predictor, split, trained, victims

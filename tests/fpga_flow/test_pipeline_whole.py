@@ -17,10 +17,10 @@ from divqat_brevitas.errors import ToolMissingError
 from divqat_brevitas.extraction import TorchPredictor
 from divqat_brevitas.files import read_json
 from fpga_flow import cli
-from fpga_flow.config import resolve
 from fpga_flow.console import Progress
 from fpga_flow.report import validate
 from fpga_flow.rundir import RunDirectory
+from fpga_flow.settings import resolve
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import exported, identify, predictor, split
 

@@ -10,9 +10,9 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import write_text
-from fpga_flow.config import resolve, to_toml
 from fpga_flow.errors import RunLockedError
 from fpga_flow.rundir import RunDirectory, StageRecord, versions
+from fpga_flow.settings import resolve, to_toml
 
 FORK = multiprocessing.get_context("fork")
 

@@ -68,7 +68,7 @@ def qonnx(data: bytes) -> None:
 
 def toml(data: bytes) -> None:
     """Settings from a file and from ``--set``."""
-    from fpga_flow.config import resolve
+    from fpga_flow.settings import resolve
 
     with written(data, ".toml") as path:
         with contextlib.suppress(DivQATError):
@@ -163,6 +163,7 @@ INSTRUMENTED = [
     "fpga_flow.wire_format",
     "fpga_flow.lowering",
     "fpga_flow.config",
+    "fpga_flow.settings",
     "fpga_flow.compile.folding",
     "fpga_flow.report.schema",
     "fpga_flow.serve.wire",
@@ -240,7 +241,7 @@ def _steps() -> list[bytes]:
 
 
 def _settings() -> list[bytes]:
-    from fpga_flow.config import presets, resolve, to_toml
+    from fpga_flow.settings import presets, resolve, to_toml
 
     return [to_toml(resolve(preset=name)).encode() for name in presets()]
 

@@ -22,9 +22,9 @@ from divqat_brevitas.data import cache
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import replacing, write_json, write_text
 from divqat_brevitas.training.checkpoint import load_tensors, save_tensors
-from fpga_flow.config import resolve
 from fpga_flow.errors import RunLockedError, explain
 from fpga_flow.rundir import RunDirectory, StageRecord
+from fpga_flow.settings import resolve
 
 COMMAND = [sys.executable, "-c", "from fpga_flow.cli import main; main()"]
 IN_CHILD = """
