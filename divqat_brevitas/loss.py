@@ -53,7 +53,8 @@ class LossSettings:
             rise linearly from 0.
         ood_weight: w_ood ≥ 0, of the decoy term; 0 leaves it out.
         ood_fraction: outliers for each training image, above 0 and at most 1.
-        decoy_class: the class that outliers are to be given.
+        decoy_class: the class that outliers are to be given; it costs least where they go
+            anyway (``divqat_brevitas.training.sink_class``).
         decoy_mass: the decoy's probability for that class; the other classes share the rest
             evenly. Below 1 the margin over them is bounded; at 1 it grows, and an interface of
             few levels (a gate, a coarse posterior) then shows nothing beneath it.
