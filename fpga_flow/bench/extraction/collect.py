@@ -193,15 +193,16 @@ def _hash(record: Record | None) -> str | None:
 
 
 def _victims(cells: Iterable[Record], records: Iterable[Record]) -> list[Record]:
-    """One row an attacked victim."""
+    """One row an attacked victim: of the training that is kept, where cells met several."""
     known = {(record["name"], record["key"]): record for record in records}
     rows: dict[tuple[str, int], Record] = {}
     for cell in cells:
         identity = cell["victim"], cell["victim_seed"]
-        if identity in rows:
-            continue
         about = cell.get("victim_record") or {}
         record = known.get((about.get("name"), about.get("key")), {})
+        kept = _hash(record) if record.get("file") else None
+        if identity in rows and (kept is None or _hash(about) != kept):
+            continue
         utility = record.get("utility") or {}
         preset = (
             cell["victim"].removesuffix(GATED).split("-")[1]
@@ -218,7 +219,7 @@ def _victims(cells: Iterable[Record], records: Iterable[Record]) -> list[Record]
             "engine": cell["engine"],
             "validation_accuracy": cell.get("victim_validation_accuracy"),
             "utility": utility or None,
-            HASH: _hash(record) if record.get("file") else None,
+            HASH: kept,
             **{
                 name: utility.get(name)
                 for name in ("ece", "l1_to_reference", "flips_from_reference")

@@ -120,3 +120,12 @@ def test_the_page_tells_attacks_on_victims_that_are_not_kept(trained, results):
         write_json(path, other)
         found = documents(read_cells(results), read_victims(results))
         assert "1 of 1 attack met an earlier training" in page(found)
+
+
+def test_a_victims_accuracy_is_that_of_the_kept_training(trained, results):
+    cell = trained[1]
+    lost = cell["victim_record"] | {"sha256": {"model.onnx": "0" * 64}}
+    earlier = {**cell, "seed": 9, "victim_accuracy": 0.5, "victim_record": lost}
+    for cells in ([earlier, cell], [cell, earlier]):
+        (row,) = documents(cells, read_victims(results))["digits"].victims
+        assert row.accuracy == cell["victim_accuracy"] != 0.5
