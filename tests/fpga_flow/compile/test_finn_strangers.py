@@ -63,7 +63,7 @@ def generic(model):
 def program(model):
     node = model.graph.node[0]
     node.attribute.append(onnx.helper.make_attribute("exec_mode", "cppsim"))
-    node.attribute.append(onnx.helper.make_attribute("executable_path", "/tmp/program"))
+    node.attribute.append(onnx.helper.make_attribute("executable_path", "program"))
 
 
 def evaluated(model):
