@@ -23,7 +23,7 @@ from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.files import read_json, write_json, write_text
 from divqat_brevitas.loss import divergence_per_image
 from divqat_brevitas.models import quantize
-from divqat_brevitas.training import TrainSettings, calibrate, load_weights, train
+from divqat_brevitas.training import TrainSettings, calibrate, load_weights, save_weights, train
 from divqat_brevitas.training.loop import PlainLoss
 from fpga_flow.bench.extraction.arenas import COMPACT
 from fpga_flow.bench.extraction.victims import VictimStore
@@ -167,8 +167,6 @@ def measure(name: str, seed: int, work: Path) -> dict[str, object]:
     train(network, criterion, train=data, val=val, settings=settings, name=name)
     network.eval()
     if name == "plain QAT":
-        from divqat_brevitas.training import save_weights
-
         save_weights(work / f"plain-{seed}.safetensors", network, {"variant": name})
     model = work / f"{name.replace(' ', '-').replace(',', '')}-{seed}.onnx"
     export_qonnx(network, model, to_float(val[0][:64].numpy()))

@@ -80,9 +80,8 @@ class _Grid:
         inside = torch.empty_like(gradient)
         terms = torch.empty_like(gradient) if of_scale else x.new_empty(0)
         parts = (x, gradient, inside, terms) if of_scale else (x, gradient, inside)
-        ratio = room = x.new_empty(
-            0
-        )  # one block's is the next one's, so that they stay in the cache
+        # One block's are the next one's, so that they stay in the cache.
+        ratio = room = x.new_empty(0)
         for (values, g, into, *into_terms), scale in _blocks(parts, self.scale):
             if ratio.shape != values.shape:
                 ratio, room = torch.empty_like(values), torch.empty_like(values)

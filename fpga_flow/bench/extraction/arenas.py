@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from divqat_brevitas.loss import loss_settings
 from fpga_flow.bench.extraction.specs import CellSpec, VictimSpec
 from fpga_flow.theft import Theft
 
@@ -86,7 +87,8 @@ class Arena:
 
     def decoy_class(self, variant: str, changes: Changes | None = None) -> int:
         """The class that a variant is trained to give outliers."""
-        return int(dict(self._changes(variant, changes)).get("decoy_class", 0))
+        changed = dict[str, Any](self._changes(variant, changes))
+        return loss_settings(variant.removeprefix("divqat-"), **changed).decoy_class
 
     def _changes(self, variant: str, changes: Changes | None) -> Changes:
         return self.tuned.get(variant, ()) if changes is None else changes

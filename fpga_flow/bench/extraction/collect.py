@@ -63,17 +63,17 @@ def keep_victims(folder: Path, work: Path) -> int:
     Those that are not in the work folder are left out, or stay as they are.
     """
     waiting = {(c["victim_record"]["name"], c["victim_record"]["key"]) for c in read_cells(folder)}
-    found: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str]] = set()
+    count = 0
     while waiting:
-        name, key = waiting.pop()
+        name, key = victim = waiting.pop()
+        seen.add(victim)
         source = work / "victims" / f"{name}-{key[:12]}"
-        if (name, key) in found or not (source / "victim.json").is_file():
-            continue
-        if keep(folder, source):
-            found.add((name, key))
-        spec = spec_of(read_json(source / "victim.json"))
-        waiting |= {(v.name, v.key) for v in spec.needs} - found if spec else set()
-    return len(found)
+        if (source / "victim.json").is_file():
+            count += keep(folder, source)
+            spec = spec_of(read_json(source / "victim.json"))
+            waiting |= {(v.name, v.key) for v in spec.needs} - seen if spec else set()
+    return count
 
 
 def documents(cells: Sequence[Record], victims: Sequence[Record] = ()) -> dict[str, Results]:

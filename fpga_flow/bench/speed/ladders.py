@@ -214,13 +214,13 @@ def integers(network: Network, images: FloatImages) -> list[Rung]:
         return torch.from_numpy(network.input.codes(images)).to(code_dtype(network.input))
 
     with _not_unrolled():
-        fused = planned("thresholds fused into them", plainly)
+        as_one = planned("thresholds fused into them", plainly)
     return [
         rung("float32 kernels, thresholds searched", by_search),
         rung("thresholds in a table", by_table),
         rung("thresholds as a multiply-add", floating),
         rung("byte kernels", of_bytes),
-        fused,
+        as_one,
         planned("tiny layers as one product, no copy to flatten", plainly),
         planned("images to bytes in place", compile_input(network.input)),
     ]
