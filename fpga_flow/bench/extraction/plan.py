@@ -26,6 +26,8 @@ Scale = Literal["mini", "compact", "paper"]
 Pairs = tuple[tuple[int, int], ...]
 _BREAKERS = ("soft", "argmax", "recovery")
 """Learners tried on every defence."""
+_SORTERS = ("filtered", "filtered-argmax")
+"""Learners that sort a decoy's answers out, tried on whatever stands on top of a gate."""
 _ANSWERS = ("top1", "posterior:2", "gated:{decoy}")
 """Answer units of the chip that are tried, with the learners "soft" and "centred"."""
 _READERS = ("centred", "filtered")
@@ -132,7 +134,7 @@ def _composed(arena: Arena, defences: Iterable[str]) -> Iterator[CellSpec]:
     for defence in defences:
         for variant, gate in _protected(arena):
             behind = defence if gate == "none" else f"{gate}+{defence}"
-            for learner in _BREAKERS:
+            for learner in _BREAKERS if gate == "none" else (*_BREAKERS, *_SORTERS):
                 if shadowed or not needs_shadow(learner):
                     yield arena.cell(variant, defence=behind, learner=learner)
 
