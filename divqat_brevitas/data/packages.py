@@ -13,6 +13,7 @@ from divqat_brevitas.data.arrays import Images, Labels, require
 from divqat_brevitas.data.cache import Content
 from divqat_brevitas.data.drawings import sheets
 from divqat_brevitas.data.formats import idx_pair, unpack_gzip
+from divqat_brevitas.data.photos import one_of_each
 from divqat_brevitas.errors import CheckFailedError
 
 Decode = Callable[[dict[str, bytes], dict[str, str]], Content]
@@ -33,6 +34,7 @@ class Package:
         megabytes: size of the download.
         licence: of the content, one line.
         more: further archives whose files are stored beside it.
+        whole: members are named with their folders, see :func:`read_members`.
     """
 
     client: Literal["npm", "apt"]
@@ -45,6 +47,7 @@ class Package:
     megabytes: int
     licence: str
     more: tuple["Package", ...] = ()
+    whole: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -243,5 +246,43 @@ PACKAGES: dict[str, Package] = {
         md5={},
         megabytes=47,
         licence="12 nature photos, GPL-2+",
+    ),
+    "backgrounds": Package(
+        client="apt",
+        package="plasma-workspace-wallpapers",
+        version="4:5.27.5-2",
+        sha256="32cd18b71c8c938a18b3b351f217c02ac590e323caa3cf322fbb875ce8892f8b",
+        # 2560x1600, 3840x2160 and 5120x2880: smaller sizes are links, or missing.
+        members="usr/share/wallpapers/*/contents/images*/[235][1568][246]0x[12][168][068]0.*",
+        decode=lambda members, md5: one_of_each(members),
+        md5={},
+        megabytes=94,
+        licence="photos and drawings: CC BY-SA 4.0 or LGPL-3; OpenCV's samples BSD and Apache-2.0",
+        more=(
+            Package(
+                client="apt",
+                package="opencv-doc",
+                version="4.6.0+dfsg-12",
+                sha256="4b12681df35878207ac7097dc66184b2ae552e4bf4ddd2af04a0f03ed0b8682a",
+                # Not its two dozen chessboards, left*.jpg and right*.jpg.
+                members="usr/share/doc/opencv-doc/examples/data/[!lr]*.jpg",
+                decode=_as_they_are,
+                md5={},
+                megabytes=96,
+                licence="BSD and Apache-2.0",
+            ),
+            Package(
+                client="apt",
+                package="lomiri-wallpapers-20.04",
+                version="20.04.0-2",
+                sha256="d44e89b8473aafe64a5b678f014862dc31335aaaf18665c544d985d854f1a709",
+                members="usr/share/backgrounds/*.jpg",
+                decode=_as_they_are,
+                md5={},
+                megabytes=11,
+                licence="CC BY-SA 4.0",
+            ),
+        ),
+        whole=True,
     ),
 }

@@ -1,5 +1,6 @@
 """Patches of photographs: natural textures and shapes, unlabelled."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,38 @@ def photo_folder(folder: Path) -> list["Image.Image"]:
     if not found:
         raise InputError(f"{folder} holds no pictures. Give a folder of photographs.")
     return open_photos(found)
+
+
+def one_of_each(members: dict[str, bytes]) -> dict[str, bytes]:
+    """Of every picture that comes in several sizes, one, at most 1024 pixels long, as PNG.
+
+    Args:
+        members: picture files by whole name, ``.../PICTURE/contents/FOLDER/WIDTHxHEIGHT.png``.
+
+    Returns:
+        By ``PICTURE-FOLDER.png``: the smallest there is.
+
+    Raises:
+        ValueError: a name of another form, or a file that is no picture.
+        ToolMissingError: Pillow is not installed.
+    """
+    require("PIL")
+    from PIL import Image
+
+    sizes: dict[str, dict[int, bytes]] = {}
+    for name, content in members.items():
+        *_, picture, _contents, folder, file = name.split("/")
+        width, height = (int(side) for side in file.partition(".")[0].split("x"))
+        sizes.setdefault(f"{picture}-{folder}.png", {})[width * height] = content
+    found = {}
+    for name, by_size in sizes.items():
+        with Image.open(io.BytesIO(by_size[min(by_size)])) as file_:
+            small = file_.convert("RGB")
+        small.thumbnail((_LONGEST, _LONGEST))
+        out = io.BytesIO()
+        small.save(out, "PNG")
+        found[name] = out.getvalue()
+    return found
 
 
 def open_photos(paths: Sequence[Path]) -> list["Image.Image"]:

@@ -27,11 +27,17 @@ POOLS: dict[str, Kind] = {
     "photos": "out",
     "photos+": "out",
     "wallpapers": "out",
+    "backgrounds": "out",
     "emoji": "out",
     "noise": "free",
     "dataset:NAME": "out",
     "photos:FOLDER": "out",
     "mix:in:SHARE,POOL": "in",
+}
+_PHOTOGRAPHS = {
+    "wallpapers": ("wallpapers",),
+    "photos+": ("wallpapers", "landscapes"),
+    "backgrounds": ("landscapes", "backgrounds"),
 }
 
 
@@ -70,11 +76,12 @@ def query_pool(
         name: "in" (the held-out pool split), "letters" (rendered, bundled fonts), "fonts"
             (rendered, 465 fetched fonts), "photos" (patches of two photos in scikit-learn),
             "photos:FOLDER" (patches of your own), "wallpapers" (patches of 15 fetched photos),
-            "photos+" (of those and 12 landscapes), "emoji" (7,500 fetched colour drawings),
-            "noise" (synthetic), "dataset:NAME" (another set, or other classes of the victim's
-            as "dataset:cifar10:5-9" for a victim on "cifar10:0-4"; fitted to the shape,
-            without test images), or "mix:POOL:SHARE,POOL", such as "mix:in:0.05,wallpapers":
-            a thief who holds a little of the victim's data.
+            "photos+" (of those and 12 landscapes), "backgrounds" (of those landscapes and 64
+            fetched desktop backgrounds and sample pictures: outliers to train with), "emoji"
+            (7,500 fetched colour drawings), "noise" (synthetic), "dataset:NAME" (another
+            set, or other classes of the victim's as "dataset:cifar10:5-9" for a victim on
+            "cifar10:0-4"; fitted to the shape, without test images), or "mix:POOL:SHARE,POOL",
+            such as "mix:in:0.05,wallpapers": a thief who holds a little of the victim's data.
         dataset: the victim's data set; gives the shape and, for "in", the images.
         count: number of images, at least 1.
         seed: the same arguments give the same images; a smaller count is their beginning.
@@ -123,9 +130,8 @@ def _material_images(
         return drawings(_material("emoji", root), count, shape, seed)
     if name == "photos":
         return patches(sample_photos(), count, shape, seed)
-    if name in ("wallpapers", "photos+"):
-        files = _material("wallpapers", root)
-        files += _material("landscapes", root) if name == "photos+" else []
+    if name in _PHOTOGRAPHS:
+        files = [file for material in _PHOTOGRAPHS[name] for file in _material(material, root)]
         return patches(open_photos(files), count, shape, seed)
     if family == "photos" and argument:
         return patches(photo_folder(Path(argument).expanduser()), count, shape, seed)
@@ -160,6 +166,41 @@ def _mixed(name: str, dataset: str, count: int, seed: int, root: Path) -> QueryP
     kinds = {part.kind for part in parts}
     kind: Kind = "in" if "in" in kinds else "out" if "out" in kinds else "free"
     return QueryPool(name, kind, images, "mixed")
+
+
+def shared_material(one: str, other: str) -> frozenset[str]:
+    """What two pools are both made from: a network trained on one was not tested on the other.
+
+    Example:
+        >>> shared_material("photos+", "backgrounds"), shared_material("emoji", "backgrounds")
+        (frozenset({'landscapes'}), frozenset())
+    """
+    return _materials(one) & _materials(other)
+
+
+def check_unseen(trained: str, pool: str) -> None:
+    """Refuse to attack a victim with images of the material that it was trained to give a decoy.
+
+    Raises:
+        InputError: the two pools share material, named.
+
+    Example:
+        >>> check_unseen("backgrounds", "wallpapers")
+    """
+    shared = shared_material(trained, pool)
+    if shared:
+        raise InputError(
+            f"the victim was trained on outliers of {trained!r}, which the pool {pool!r} shares "
+            f"({', '.join(sorted(shared))}): an attack with it would flatter the defence. Take "
+            "another pool."
+        )
+
+
+def _materials(name: str) -> frozenset[str]:
+    if name.startswith("mix:"):
+        few, _, rest = parse_mix(name)
+        return _materials(few) | _materials(rest)
+    return frozenset(_PHOTOGRAPHS.get(name, (name,)))
 
 
 def fit(images: Images, shape: tuple[int, int, int]) -> Images:

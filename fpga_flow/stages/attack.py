@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.data import dataset_info, load, query_pool
+from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import Predictor, accuracy, agreement, as_predictor, make_oracle
 from divqat_brevitas.files import sha256_text, write_json
+from divqat_brevitas.loss import loss_settings
 from fpga_flow import theft
 from fpga_flow.config import Config
 from fpga_flow.defender import Defender
@@ -116,7 +118,11 @@ def check(config: Config) -> None:
         if how.pool != theft.FREE_POOL:
             count = theft.pool_size(how, dataset, config.data.root)
             largest[how.pool] = max(count, largest.get(how.pool, 0))
+    divqat = config.divqat
+    trained = loss_settings(divqat.preset, **divqat.changes).ood_pool
     for pool, count in largest.items():
+        if trained and "divqat" in config.train.variants:
+            check_unseen(trained, pool)
         # What is drawn or rendered does not run out: one image shows that it can be had.
         finite = theft.stock(pool, dataset, config.data.root) is not None
         query_pool(pool, dataset, count if finite else 1, 0, config.data.root)

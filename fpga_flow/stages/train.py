@@ -11,17 +11,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from divqat_brevitas import DivQATLoss, freeze_reference
-from divqat_brevitas.data import dataset_info, load
+from divqat_brevitas import freeze_reference
+from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.extraction import ece, flips_from_reference, l1_to_reference
 from divqat_brevitas.files import read_json, write_json, write_text
-from divqat_brevitas.loss import loss_settings
+from divqat_brevitas.loss import DivQATLoss, loss_settings
 from divqat_brevitas.training import (
     AccuracyGuard,
     EpochLog,
     TrainSettings,
+    accuracy,
+    balance_decoy,
     calibrate,
     logits_of,
+    loss_for,
     save_weights,
     train,
 )
@@ -44,7 +47,9 @@ def check(config: Config) -> None:
     """Refuse impossible settings and missing data before anything is trained."""
     load(config.data.name, "test", config.data.root)
     untrained(config, identify(config, "float", config.run.seeds[0]))
-    loss_settings(config.divqat.preset, **_loss_changes(config))
+    pool = loss_settings(config.divqat.preset, **config.divqat.changes).ood_pool
+    if pool and "divqat" in config.train.variants:
+        query_pool(pool, config.data.name, 1, seed=0, root=config.data.root)
 
 
 def run(context: StageContext) -> None:
@@ -103,13 +108,13 @@ def _train(context: StageContext, victim: VictimId) -> None:
         network = as_quantized(config, reference)
         calibrate(network, data[0][:_CALIBRATION_IMAGES])
         if victim.variant == "divqat":
-            criterion = DivQATLoss(
-                freeze_reference(reference), config.divqat.preset, **_loss_changes(config)
-            )
+            criterion = _loss(config, reference)
             guard = AccuracyGuard(_twin(context, victim), config.divqat.guard)
     history: list[dict[str, float]] = []
     if victim.variant != "ptq":
         history = _fit(context, victim, network, criterion, guard, data)
+    if victim.variant == "divqat":
+        history = _balanced(context, victim, network, history)
     record = {
         "variant": victim.variant,
         "seed": victim.seed,
@@ -164,6 +169,37 @@ def _fit(
     return [dict(sorted(row.items())) for row in result.history]
 
 
+def _loss(config: Config, reference: nn.Module) -> DivQATLoss:
+    """The loss of the divqat victim, with its outliers."""
+    return loss_for(
+        freeze_reference(reference),
+        config.divqat.preset,
+        config.data.name,
+        config.data.root,
+        **config.divqat.changes,
+    )
+
+
+def _balanced(
+    context: StageContext, victim: VictimId, network: nn.Module, history: list[dict[str, float]]
+) -> list[dict[str, float]]:
+    """Give the decoy what it may cost, and the last row the accuracy that is left."""
+    config = context.config
+    cost = config.divqat.decoy_cost
+    loss = loss_settings(config.divqat.preset, **config.divqat.changes)
+    if cost is None or loss.ood_weight == 0:
+        return history
+    val = _tensors(config, "val")
+    floor = _twin(context, victim)[-1] - cost
+    shift = balance_decoy(network, loss.decoy_class, val, floor)
+    after = {"val_accuracy": accuracy(network, *val), "decoy_shift": shift}
+    context.progress.log(
+        f"train: {victim.stem}: decoy balanced by {shift:+.2f}, validation "
+        f"{after['val_accuracy']:.2%}"
+    )
+    return [*history[:-1], history[-1] | after]
+
+
 def _settings(config: Config, victim: VictimId) -> TrainSettings:
     chosen, is_float = config.train, victim.variant == "float"
     return TrainSettings(
@@ -174,11 +210,6 @@ def _settings(config: Config, victim: VictimId) -> TrainSettings:
         augment=chosen.augment,
         seed=victim.seed,
     )
-
-
-def _loss_changes(config: Config) -> dict[str, Any]:
-    """What the settings change of the preset."""
-    return config.divqat.model_dump(exclude_none=True, exclude={"preset", "guard"})
 
 
 def _twin(context: StageContext, victim: VictimId) -> tuple[float, ...]:

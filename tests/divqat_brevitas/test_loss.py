@@ -118,7 +118,7 @@ def test_finite_at_extreme_logits(preset: str, order: str) -> None:
             return -x
 
     z = extreme.clone().requires_grad_()
-    loss = DivQATLoss(Opposite().eval(), preset, order=order, warmup=0.0)(
+    loss = DivQATLoss(Opposite().eval(), preset, order=order, warmup=0.0, ood_pool="")(
         z, torch.tensor([0, 1]), inputs=extreme
     )
     loss.backward()

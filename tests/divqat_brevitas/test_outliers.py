@@ -8,7 +8,7 @@ from torch import nn
 from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.loss import decoy_loss
-from divqat_brevitas.outliers import FAMILIES, synthetic_outliers
+from divqat_brevitas.outliers import FAMILIES, KINDS, synthetic_outliers
 from divqat_brevitas.training import TrainSettings, train
 
 
@@ -132,3 +132,48 @@ def test_training_gives_outliers_the_decoy_and_keeps_the_images() -> None:
     # The pool is of another generator than the outliers: most, not all, get the decoy.
     assert results[1.0][1] > 0.8
     assert results[1.0][1] > results[0.0][1] + 0.3
+
+
+def test_textures_hold_no_piece_of_a_training_image() -> None:
+    """White images give textures all the same; what is torn from them would be white."""
+    white = torch.ones(40, 3, 32, 32)
+    made = synthetic_outliers(white, generator(), "textures")
+    assert (made.flatten(1).std(1) > 0.01).float().mean() > 0.7  # a spectrum of white is flat
+    assert {"jigsaw", "collage"} <= set(KINDS["all"]) - set(KINDS["textures"])
+    assert set(KINDS["textures"]) < set(FAMILIES) == set(KINDS["all"])
+
+
+def photos(**changes: float | str) -> DivQATLoss:
+    """A loss whose own outliers are all of one grey."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    given = torch.full((3, 1, 8, 8), 100, dtype=torch.uint8)
+    return DivQATLoss(freeze_reference(net), "decoy-photos", outliers=given, **changes)
+
+
+@pytest.mark.parametrize(("share", "given"), [(0.67, 7), (1.0, 10), (0.01, 0)])
+def test_given_outliers_stand_beside_synthetic_ones(share: float, given: int) -> None:
+    images = batch((1, 8, 8), 40)
+    extended = photos(ood_share=share).with_outliers(images, generator())
+    assert len(extended) == 40 + 10
+    flat = [image for image in extended[40:] if image.std() == 0]
+    assert len(flat) == given
+    again = photos(ood_share=share).with_outliers(images, generator())
+    assert torch.equal(again, extended)
+    if given:
+        shades = {round(float(image[0, 0, 0]), 4) for image in flat}
+        assert len(shades) == 1  # as they are, or all recoloured alike
+
+
+def test_a_pool_is_given_in_the_shape_and_type_of_images() -> None:
+    reference = freeze_reference(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)))
+    with pytest.raises(InputError, match="pool 'backgrounds' and was given none"):
+        DivQATLoss(reference, "decoy-photos")
+    assert DivQATLoss(reference, "decoy-photos", ood_pool="").settings.ood_weight > 0
+    for bad in (torch.zeros(2, 1, 8, 8), torch.zeros(0, 1, 8, 8).byte(), torch.zeros(8, 8).byte()):
+        with pytest.raises(InputError, match=r"must be uint8 \(M, C, H, W\)"):
+            DivQATLoss(reference, "decoy", outliers=bad)
+    loss = DivQATLoss(reference, "decoy-photos", outliers=torch.zeros(2, 3, 8, 8).byte())
+    with pytest.raises(InputError, match="give some of the same"):
+        loss.with_outliers(batch((1, 8, 8)), generator())
+    with pytest.raises(InputError, match="kind of outliers"):
+        DivQATLoss(reference, "decoy", ood_families="texture")

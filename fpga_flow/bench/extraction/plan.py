@@ -193,7 +193,7 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
         for surrogate in _SURROGATES:
             yield arena.cell(variant, surrogate=surrogate, **shown)
     for answer in _ANSWERS:
-        for variant in arena.gates:
+        for variant in arena.gated:
             unit = answer.format(decoy=arena.decoy_class(variant))
             for robbed in (BASELINE, variant):
                 for learner in ("soft", "centred"):
@@ -203,7 +203,7 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
 def _protected(arena: Arena) -> Iterator[tuple[str, str]]:
     """The victims on which everything is tried, and the gate they stand behind, or "none"."""
     yield BASELINE, "none"
-    for variant in arena.gates:
+    for variant in arena.gated:
         yield variant, "none"
         yield variant, str(arena.gate(variant))
 

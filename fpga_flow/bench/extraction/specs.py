@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_text
 from divqat_brevitas.loss import LossSettings, loss_settings
@@ -37,6 +38,8 @@ class VictimSpec:
         quant_learning_rate: of the quantized training.
         augment: "none", "shift" or "flip-shift".
         precision: of the training, "float32" or "bfloat16".
+        decoy_cost: accuracy (fraction of 1) below its twin's at which a decoy is balanced after
+            training, on validation data (``training.balance_decoy``); None: it is left as it is.
         shape: images are fitted to this (C, H, W); None leaves them as they are. A thief's
             shadow victim takes the images of the victim under attack.
     """
@@ -55,6 +58,7 @@ class VictimSpec:
     quant_learning_rate: float = 0.01
     augment: str = "none"
     precision: str = "float32"
+    decoy_cost: float | None = None
     shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +73,17 @@ class VictimSpec:
     def preset(self) -> str:
         """The loss preset of a divqat victim."""
         return self.variant.removeprefix(_DIVQAT)
+
+    @property
+    def loss(self) -> LossSettings | None:
+        """The loss of a divqat victim; None of another."""
+        return _loss(self) if self.variant.startswith(_DIVQAT) else None
+
+    @property
+    def balanced(self) -> float | None:
+        """``decoy_cost`` of a victim that has a decoy."""
+        loss = self.loss
+        return self.decoy_cost if loss is not None and loss.ood_weight > 0 else None
 
     @property
     def label(self) -> str:
@@ -113,13 +128,15 @@ class VictimSpec:
     @property
     def key(self) -> str:
         """SHA-256 of everything its weights depend on."""
-        about = asdict(self)
+        about = asdict(self) | {"decoy_cost": self.balanced}
+        if about["decoy_cost"] is None:
+            about.pop("decoy_cost")
         if self.variant == "float":
             for name in ("bits", "quant_epochs", "quant_learning_rate"):
                 about.pop(name)
         if self.variant.startswith(_DIVQAT):
             # A preset whose numbers change is another victim.
-            about["loss"] = asdict(_loss(self))
+            about["loss"] = _told(_loss(self))
         else:
             about.pop("guard")
         return _digest(about)
@@ -137,6 +154,9 @@ class CellSpec:
             raise InputError(
                 f"the answer {self.theft.answer!r} is of a chip, and a float victim has none."
             )
+        loss = self.victim.loss
+        if loss is not None and loss.ood_pool:
+            check_unseen(loss.ood_pool, self.theft.pool)
 
     @property
     def label(self) -> str:
@@ -181,6 +201,17 @@ def file_name(text: str) -> str:
 
 def _loss(spec: VictimSpec) -> LossSettings:
     return loss_settings(spec.preset, **dict[str, Any](spec.changes))
+
+
+def _told(loss: LossSettings) -> dict[str, Any]:
+    """The settings that a loss depends on: what came later is told where it is used."""
+    about = asdict(loss)
+    if loss.ood_families == "all":
+        about.pop("ood_families")
+    if not loss.ood_pool:
+        about.pop("ood_pool")
+        about.pop("ood_share")
+    return about
 
 
 def _digest(about: dict[str, Any]) -> str:

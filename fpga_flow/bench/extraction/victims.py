@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from divqat_brevitas import DivQATLoss, freeze_reference
+from divqat_brevitas import freeze_reference
 from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.data.noise import noise
 from divqat_brevitas.data.pools import fit
@@ -33,8 +33,11 @@ from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.training import (
     AccuracyGuard,
     TrainSettings,
+    accuracy,
+    balance_decoy,
     calibrate,
     load_weights,
+    loss_for,
     save_weights,
     train,
 )
@@ -273,8 +276,8 @@ class VictimStore:
             network = quantize(reference, spec.bits)
             calibrate(network, data[0][:_CALIBRATION_IMAGES])
             if spec.variant != "qat":
-                frozen = freeze_reference(reference)
-                criterion = DivQATLoss(frozen, spec.preset, **dict[str, Any](spec.changes))
+                frozen, changes = freeze_reference(reference), dict[str, Any](spec.changes)
+                criterion = loss_for(frozen, spec.preset, spec.dataset, self.root, **changes)
                 guard = AccuracyGuard(self._twin(spec), spec.guard)
         result = train(
             network,
@@ -287,7 +290,18 @@ class VictimStore:
             name=spec.name,
             on_epoch=self._after_epoch,
         )
-        return network.eval(), [dict(sorted(row.items())) for row in result.history]
+        history = [dict(sorted(row.items())) for row in result.history]
+        return network.eval(), self._balanced(spec, network, history)
+
+    def _balanced(self, spec: VictimSpec, network: nn.Module, history: list[Any]) -> list[Any]:
+        """Give the decoy what it may cost, and the last row the accuracy that is left."""
+        if spec.balanced is None or spec.loss is None:
+            return history
+        val = self.data(spec, "val")
+        floor = self._twin(spec)[-1] - spec.balanced
+        shift = balance_decoy(network, spec.loss.decoy_class, val, floor)
+        after = {"val_accuracy": accuracy(network, *val), "decoy_shift": shift}
+        return [*history[:-1], history[-1] | after]
 
     def _after_epoch(self, row: dict[str, float]) -> None:
         if self.out_of_time():

@@ -11,7 +11,7 @@ from divqat_brevitas.data import POOLS, QueryPool, load, query_pool
 from divqat_brevitas.data.cache import staging, store
 from divqat_brevitas.data.letters import letters
 from divqat_brevitas.data.mix import places
-from divqat_brevitas.data.pools import fit
+from divqat_brevitas.data.pools import check_unseen, fit, shared_material
 from divqat_brevitas.errors import InputError, ToolMissingError
 
 MADE = ["letters", "photos", "noise"]
@@ -153,6 +153,16 @@ def test_more_photos(tmp_path: Path) -> None:
             store(tmp_path, name, {"p.png": picture.read_bytes()}, work)
     red = query_pool("photos+", "cifar10", 40, seed=0, root=tmp_path).images[:, 0]
     assert set(np.unique(red)) == {40, 200}
+
+
+def test_a_pool_that_a_victim_was_trained_on_is_no_test() -> None:
+    assert shared_material("wallpapers", "backgrounds") == set()
+    assert shared_material("photos+", "backgrounds") == {"landscapes"}
+    assert shared_material("mix:in:0.1,photos+", "mix:in:0.2,backgrounds") == {"in", "landscapes"}
+    assert shared_material("dataset:mnist", "fonts") == set()
+    check_unseen("backgrounds", "emoji")
+    with pytest.raises(InputError, match=r"'mix:in:0.1,photos\+' shares \(landscapes\)"):
+        check_unseen("backgrounds", "mix:in:0.1,photos+")
 
 
 def test_relations_are_finer_than_kinds() -> None:

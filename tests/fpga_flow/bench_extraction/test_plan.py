@@ -10,7 +10,7 @@ from fpga_flow.bench.extraction.arenas import DEFENCES
 from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.runner import select
 from fpga_flow.bench.extraction.shadows import shadow_of
-from fpga_flow.bench.extraction.specs import VictimSpec
+from fpga_flow.bench.extraction.specs import CellSpec, VictimSpec
 from fpga_flow.defender import behind_gate
 from fpga_flow.theft import check
 
@@ -50,7 +50,7 @@ def test_each_defence_stands_before_plain_qat_and_the_decoy_at_one_cost(scale):
     for cell in plan(scale):
         gate, defence = behind_gate(cell.theft.defence)
         if defence != "none":
-            who = cell.victim.variant + gate.partition(":")[0]
+            who = cell.victim.variant.removesuffix("-photos") + gate.partition(":")[0]
             met.setdefault((who, defence), set()).add(cell.theft.learner)
     for defence in DEFENCES:
         learners = met.pop(("qat", defence))
@@ -63,7 +63,9 @@ def test_each_defence_stands_before_plain_qat_and_the_decoy_at_one_cost(scale):
 def test_breadth_first():
     cells = plan("compact")
     # However early it stops, every data set has its victims undefended and defended.
-    first = {(cell.victim.dataset, cell.victim.variant) for cell in cells[:100]}
+    first = {
+        (cell.victim.dataset, cell.victim.variant.removesuffix("-photos")) for cell in cells[:100]
+    }
     datasets = {d for d, _ in first}
     assert datasets == {cell.victim.dataset for cell in cells}
     assert {(d, v) for d in datasets for v in ("qat", "divqat-decoy")} <= first
@@ -100,6 +102,29 @@ def test_a_key_holds_what_weights_depend_on_and_nothing_else():
         replace(SPEC, variant="divqat-nasti")
     with pytest.raises(InputError, match="weight"):
         replace(nasty, changes=(("wait", 0.01),))
+
+
+def test_a_decoys_cost_and_pool_are_part_of_its_key_and_of_no_others():
+    """Victims trained before there were such settings keep their keys."""
+    balanced = replace(SPEC, decoy_cost=0.01)
+    assert balanced.key == SPEC.key
+    assert balanced.reference.key == SPEC.reference.key
+    nasty, decoy = (replace(SPEC, variant=f"divqat-{name}") for name in ("nasty", "decoy"))
+    assert replace(nasty, decoy_cost=0.01).key == nasty.key
+    assert replace(decoy, decoy_cost=0.01).key != decoy.key
+    assert decoy.key == "0ac26a436dd2178bd10b22c54dbb61ac1fb9f46749f8ff83b123120ed8d4be91"
+    photos = replace(SPEC, variant="divqat-decoy-photos")
+    alone = replace(photos, changes=(("ood_pool", ""),))
+    assert len({photos.key, alone.key, decoy.key}) == 3
+
+
+def test_no_thief_comes_with_what_a_victim_was_trained_on():
+    photos = replace(SPEC, dataset="cifar10", variant="divqat-decoy-photos")
+    theft = plan("mini")[0].theft
+    CellSpec(victim=photos, theft=replace(theft, pool="wallpapers"))
+    for pool in ("backgrounds", "photos+", "mix:in:0.05,backgrounds"):
+        with pytest.raises(InputError, match="would flatter the defence"):
+            CellSpec(victim=photos, theft=replace(theft, pool=pool))
 
 
 def test_a_shadow_shares_no_data_and_no_seed_with_its_victim():
