@@ -257,7 +257,7 @@ PACKAGES: dict[str, Package] = {
         decode=lambda members, md5: one_of_each(members),
         md5={},
         megabytes=94,
-        licence="photos and drawings: CC BY-SA 4.0 or LGPL-3; OpenCV's samples BSD and Apache-2.0",
+        licence="32 backgrounds, GPL-2+",
         more=(
             Package(
                 client="apt",
@@ -269,7 +269,7 @@ PACKAGES: dict[str, Package] = {
                 decode=_as_they_are,
                 md5={},
                 megabytes=96,
-                licence="BSD and Apache-2.0",
+                licence="28 sample pictures, BSD-3-Clause and Apache-2.0",
             ),
             Package(
                 client="apt",
@@ -280,7 +280,7 @@ PACKAGES: dict[str, Package] = {
                 decode=_as_they_are,
                 md5={},
                 megabytes=11,
-                licence="CC BY-SA 4.0",
+                licence="4 pictures, each CC BY 4.0, CC BY-SA 4.0 or CC0",
             ),
         ),
         whole=True,

@@ -269,3 +269,35 @@ def test_attack_rows_and_resume(whole, tmp_path):
     assert all(file.stat().st_mtime_ns == times[file] for file in files[1:])
     execute(tmp_path, [TRAIN, ATTACK], *FLOAT_ATTACK, "attack.budgets=40")
     assert {row["budget"] for row in map(read_json, (tmp_path / "attack").glob("*.json"))} == {40}
+
+
+def test_a_decoy_is_balanced_at_its_cost(tmp_path):
+    """The accuracy left is the one allowed, and what is exported has the moved bias."""
+    decoy = ("run.seeds=0", "train.variants=divqat", "divqat.preset=decoy", "divqat.ood_weight=1")
+    ends = {}
+    for cost in (None, 0.2, 0.6):
+        path = tmp_path / str(cost)
+        balanced = () if cost is None else (f"divqat.decoy_cost={cost}",)
+        lines = execute(path, [TRAIN], *decoy, *balanced)
+        qat, divqat = (read_json(path / "train" / f"{name}.json") for name in ("qat", "divqat"))
+        last = divqat["history"][-1]
+        assert ("decoy_shift" in last) == any("decoy balanced by" in line for line in lines)
+        assert ("decoy_shift" in last) == (cost is not None)
+        weights = load_file(path / "train" / "divqat.safetensors")
+        bias = next(
+            value for name, value in weights.items() if name.endswith("bias") and len(value) == 10
+        )
+        ends[cost] = bias, last.get("decoy_shift", 0.0)
+        if cost is not None:
+            assert last["val_accuracy"] >= qat["history"][-1]["val_accuracy"] - cost
+    for cost in (0.2, 0.6):
+        moved = ends[cost][0] - ends[None][0]
+        # Float32: bias and shift are both rounded, to 1e-6 at these sizes.
+        assert moved.tolist() == pytest.approx([ends[cost][1], *[0.0] * 9], abs=1e-5)
+    assert ends[0.6][1] > ends[0.2][1]
+
+
+def test_pools_that_the_loss_is_trained_on_are_refused_before_anything_runs():
+    photos = ("divqat.preset=decoy-photos", "attack.pools=photos+")
+    with pytest.raises(InputError, match="trained on outliers of 'backgrounds'"):
+        attack.check(resolve(overrides=[*SETTINGS, *photos]))
