@@ -118,6 +118,37 @@ def test_fetch_cifar10_png(tmp_path: Path, client: Client, monkeypatch: pytest.M
     assert np.array_equal(load("cifar10", "test", root)[0], images[50:])
 
 
+def picture(width: int, height: int, kind: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), (width % 256, 9, 9)).save(out, kind)
+    return out.getvalue()
+
+
+def test_fetch_one_size_of_each_background(
+    tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = "usr/share/wallpapers"
+    archive = deb(
+        {
+            f"{folder}/Kay/contents/images/5120x2880.png": picture(5120, 2880, "PNG"),
+            f"{folder}/Kay/contents/images/2560x1600.jpg": picture(2560, 1600, "JPEG"),
+            f"{folder}/Kay/contents/images/640x480.jpg": b"not read",
+            f"{folder}/Kay/contents/images_dark/3840x2160.png": picture(3840, 2160, "PNG"),
+            f"{folder}/Opal/contents/images/3840x2160.png": picture(3840, 2160, "PNG"),
+        }
+    )
+    (tmp_path / "x.deb").write_bytes(archive)
+    sha256 = hashlib.sha256(archive).hexdigest()
+    changed = dataclasses.replace(PACKAGES["backgrounds"], sha256=sha256, more=())
+    monkeypatch.setitem(PACKAGES, "backgrounds", changed)
+    client("apt-get", f"cp {tmp_path}/x.deb .")
+    stored = fetch("backgrounds", tmp_path / "root")
+    names = sorted(path.name for path in stored.glob("*.png"))
+    assert names == ["Kay-images.png", "Kay-images_dark.png", "Opal-images.png"]
+    with Image.open(stored / "Kay-images.png") as kay:
+        assert (kay.format, kay.size) == ("PNG", (1024, 640))
+
+
 def emoji_archive(vendor: str, shades: dict[str, int], side: int = 64) -> bytes:
     members = {}
     for name, shade in shades.items():
