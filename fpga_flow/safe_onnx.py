@@ -10,7 +10,7 @@ import ast
 import functools
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.onnx_sizes import (
+    MAX_ELEMENTS,
+    QUANTIZERS,
+    check_shape,
+    check_sizes,
+    dimensions,
+    write_kernel_shapes,
+)
+from fpga_flow.unsafe_model import REMEDY, UnsafeModelError, short, unsafe
 from fpga_flow.wire_format import count_messages
 
 MAX_FILE = 2**31 - 1  # bytes: protobuf's own bound
@@ -27,11 +36,8 @@ MAX_MESSAGES = 400_000  # entries of the file: each costs memory beyond its byte
 MAX_DEPTH = 16  # of messages within messages; without subgraphs it is below 8
 MAX_NODES = 5_000
 MAX_NAME = 1_000  # characters
-MAX_ELEMENTS = 2**25  # of an activation of one image
 MAX_PARAMETERS = 2**29  # elements of all constants in the file
-MAX_COMPUTED = 2**28  # elements of all constants that follow from others
 DOMAINS = ("", "ai.onnx", "qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-QUANTIZERS = ("Quant", "BipolarQuant", "Trunc", "IntQuant", "FloatQuant")
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 # Of an annotation, what QONNX takes for a datatype, and for a literal that it evaluates.
 _DATATYPE = re.compile(
@@ -43,13 +49,6 @@ _LITERAL = re.compile(r"[\[\](){}'\":, \w]{1,300}")
 _PLAIN = re.compile(r"[\w./,()<> -]{0,1000}", re.ASCII)
 _EVALUATED = ("tensor_layout", "tensor_sparsity")
 _WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": 0, "group": 1}
-_WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3}
-_SMALL = 64  # elements: constants that may be shapes keep their values for shape inference
-_REMEDY = "Use a model you exported yourself (fpga_flow.export_qonnx)"
-
-
-class UnsafeModelError(InputError):
-    """A model file that asks for what no QONNX classifier needs."""
 
 
 def read_onnx(path: Path | str) -> ModelProto:
@@ -76,7 +75,7 @@ def read_onnx(path: Path | str) -> ModelProto:
     check_model(model, str(path))
     _load_external(model, path)
     _check_constants(model.graph, str(path))
-    _write_kernel_shapes(model.graph, str(path))
+    write_kernel_shapes(model.graph, str(path))
     check_sizes(model, str(path))
     return model
 
@@ -100,14 +99,14 @@ def read_step(path: Path, operators: Mapping[str, Collection[str]]) -> ModelProt
     model = _parsed(_content(path), name)
     _check_graph(model, name, functools.partial(_check_step_node, operators))
     if any(tensor.data_location == TensorProto.EXTERNAL for tensor in _tensors(model.graph)):
-        raise _unsafe(name, "its weights lie in another file")
+        raise unsafe(name, "its weights lie in another file")
     _check_constants(model.graph, name)
     graph = model.graph
     shapes = {value.name: value for value in (*graph.value_info, *graph.output)}
     for node in graph.node:
         for output in node.output:
-            if output not in shapes or None in _dimensions(shapes[output]):
-                raise _unsafe(name, f"the shape of the tensor {output!r} is not told")
+            if output not in shapes or None in dimensions(shapes[output]):
+                raise unsafe(name, f"the shape of the tensor {output!r} is not told")
     return model
 
 
@@ -129,9 +128,9 @@ def _check_graph(
 ) -> None:
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer:
-        raise _unsafe(name, "it holds functions, training steps or sparse tensors")
+        raise unsafe(name, "it holds functions, training steps or sparse tensors")
     if len(graph.node) > MAX_NODES:
-        raise _unsafe(name, f"it has {len(graph.node)} nodes, more than {MAX_NODES}")
+        raise unsafe(name, f"it has {len(graph.node)} nodes, more than {MAX_NODES}")
     values = [*graph.input, *graph.output, *graph.value_info]
     texts = [value.name for value in values] + [tensor.name for tensor in graph.initializer]
     for node in graph.node:
@@ -144,9 +143,9 @@ def _check_graph(
     texts += [entry.key for entry in model.metadata_props]
     # Text that is not UTF-8 comes as bytes.
     if any(not isinstance(text, str) or len(text) > MAX_NAME for text in texts):
-        raise _unsafe(name, f"a name in it is no text, or longer than {MAX_NAME} characters")
+        raise unsafe(name, f"a name in it is no text, or longer than {MAX_NAME} characters")
     for value in values:
-        check_shape(_dimensions(value), name, f"tensor {value.name!r}")
+        check_shape(dimensions(value), name, f"tensor {value.name!r}")
     for node in graph.node:
         check_node(node, name)
     _check_references(graph, name)
@@ -172,8 +171,8 @@ def check_annotations(graph: GraphProto, name: str) -> None:
         for entry in annotation.quant_parameter_tensor_names:
             fine = entry.key in _EVALUATED and _is_literal(entry.value)
             if not fine and not _DATATYPE.fullmatch(entry.value):
-                where = f"the tensor {_short(annotation.tensor_name)!r}"
-                raise _unsafe(name, f"{where} is annotated {_short(entry.value)!r}")
+                where = f"the tensor {short(annotation.tensor_name)!r}"
+                raise unsafe(name, f"{where} is annotated {short(entry.value)!r}")
 
 
 def _is_literal(text: str) -> bool:
@@ -184,43 +183,6 @@ def _is_literal(text: str) -> bool:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return False
     return True
-
-
-def check_sizes(model: ModelProto, name: str) -> None:
-    """Bound what computing the constants and one image would allocate.
-
-    Args:
-        model: one that :func:`check_model` let through, its tensors loaded.
-        name: of the file, for messages.
-
-    Raises:
-        UnsafeModelError: a tensor would be larger than ``MAX_ELEMENTS``, or the size of a
-            computed constant cannot be told beforehand.
-    """
-    try:
-        # Without data propagation, which itself computes constants of any size.
-        inferred = onnx.shape_inference.infer_shapes(_outline(model)).graph
-    except Exception as e:  # malformed nodes fail in many ways
-        raise InputError(f"{name}: its graph is inconsistent ({_short(e)}). {_REMEDY}.") from e
-    shapes = {value.name: value for value in (*inferred.value_info, *inferred.output)}
-    constant = {tensor.name for tensor in model.graph.initializer} | {""}
-    total = 0
-    for node in model.graph.node:
-        # QONNX folds what follows from shapes alone, too.
-        computed = node.op_type in ("Shape", "Size") or constant.issuperset(node.input)
-        for output in node.output:
-            dims = _dimensions(shapes[output]) if output in shapes else [None]
-            check_shape(dims, name, f"tensor {output!r}")
-            if not computed:
-                continue
-            constant.add(output)
-            if node.op_type == "Constant" or node.domain:
-                continue  # as large as what is in the file
-            if None in dims:
-                raise _unsafe(name, f"the size of the constant {output!r} cannot be told")
-            total += math.prod(d for d in dims if d is not None)
-    if total > MAX_COMPUTED:
-        raise _unsafe(name, f"its computed constants have {total} elements")
 
 
 def _content(path: Path) -> bytes:
@@ -239,7 +201,7 @@ def _parsed(content: bytes, name: str) -> ModelProto:
     try:
         count_messages(content, ModelProto.DESCRIPTOR, MAX_MESSAGES, MAX_DEPTH)
     except OverflowError as e:
-        raise _unsafe(name, str(e)) from e
+        raise unsafe(name, str(e)) from e
     except ValueError as e:
         raise _no_onnx(name) from e
     model = ModelProto()
@@ -253,11 +215,11 @@ def _parsed(content: bytes, name: str) -> ModelProto:
 def _check_node(node: NodeProto, name: str) -> None:
     where = f"{node.op_type} node {node.name!r}"
     if node.domain not in DOMAINS:
-        raise _unsafe(name, f"{where}: unknown operator domain {node.domain!r}")
+        raise unsafe(name, f"{where}: unknown operator domain {node.domain!r}")
     if node.op_type not in QUANTIZERS:
         # Every other operator must be ONNX's own: its shape can be inferred.
         if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
-            raise _unsafe(name, f"{where}: unknown operator")
+            raise unsafe(name, f"{where}: unknown operator")
         node.domain = ""
     _check_attributes(node, name, where)
     for attribute in node.attribute:
@@ -265,15 +227,15 @@ def _check_node(node: NodeProto, name: str) -> None:
             low = _WINDOWS[attribute.name]
             numbers = attribute.ints if attribute.ints else [attribute.i]
             if not all(low <= n <= MAX_ELEMENTS for n in numbers):
-                raise _unsafe(name, f"{where}: {attribute.name} = {list(numbers)[:8]}")
+                raise unsafe(name, f"{where}: {attribute.name} = {list(numbers)[:8]}")
 
 
 def _check_step_node(operators: Mapping[str, Collection[str]], node: NodeProto, name: str) -> None:
     where = f"{node.op_type} node {node.name!r}"
     if node.op_type not in operators.get(node.domain, ()):
-        raise _unsafe(name, f"{where}: FINN's builds have no such operator in {node.domain!r}")
+        raise unsafe(name, f"{where}: FINN's builds have no such operator in {node.domain!r}")
     if not re.fullmatch(r"\w*", node.name, re.ASCII):  # of a file, and of a Verilog module
-        raise _unsafe(name, f"{where}: its name is none that FINN gives")
+        raise unsafe(name, f"{where}: its name is none that FINN gives")
     _check_attributes(node, name, where)
     for attribute in node.attribute:
         text = attribute.s.decode("utf-8", "replace")
@@ -285,18 +247,18 @@ def _check_step_node(operators: Mapping[str, Collection[str]], node: NodeProto, 
         elif attribute.name.lower().endswith(("datatype", "dtype")):
             fine = _DATATYPE.fullmatch(text) is not None
         if not fine:
-            raise _unsafe(name, f"{where}: its attribute {attribute.name!r} is not of FINN")
+            raise unsafe(name, f"{where}: its attribute {attribute.name!r} is not of FINN")
 
 
 def _check_attributes(node: NodeProto, name: str, where: str) -> None:
     names = [attribute.name for attribute in node.attribute]
     if len(set(names)) < len(names):
-        raise _unsafe(name, f"{where}: an attribute stands in it twice")
+        raise unsafe(name, f"{where}: an attribute stands in it twice")
     for attribute in node.attribute:
         if attribute.type in _SUBGRAPHS or attribute.HasField("g") or attribute.graphs:
-            raise _unsafe(name, f"{where}: it holds a subgraph")
+            raise unsafe(name, f"{where}: it holds a subgraph")
         if attribute.ref_attr_name or attribute.sparse_tensor.dims or attribute.sparse_tensors:
-            raise _unsafe(name, f"{where}: its attribute {attribute.name!r} is no plain value")
+            raise unsafe(name, f"{where}: its attribute {attribute.name!r} is no plain value")
 
 
 def _check_references(graph: GraphProto, name: str) -> None:
@@ -305,43 +267,23 @@ def _check_references(graph: GraphProto, name: str) -> None:
     inputs = [value.name for value in graph.input]
     for kind, names in (("constants", initializers), ("inputs", inputs)):
         if len(set(names)) < len(names):
-            raise _unsafe(name, f"two of its {kind} have the same name")
+            raise unsafe(name, f"two of its {kind} have the same name")
     made = {*initializers, *inputs, ""}
     for node in graph.node:
         for source in node.input:
             if source not in made:
-                raise _unsafe(
+                raise unsafe(
                     name,
                     f"{node.op_type} node {node.name!r} reads {source!r}, which no node before it "
                     "makes (a cycle, or nodes out of order)",
                 )
         for output in node.output:
             if output and output in made:
-                raise _unsafe(name, f"the tensor {output!r} is made twice")
+                raise unsafe(name, f"the tensor {output!r} is made twice")
             made.add(output)
     for value in graph.output:
         if value.name not in made:
-            raise _unsafe(name, f"nothing makes its output {value.name!r}")
-
-
-def _write_kernel_shapes(graph: GraphProto, name: str) -> None:
-    """Write out the kernel shapes that convolutions leave to their weights.
-
-    Without them, and with activations of another rank, ONNX's shape inference reads out of
-    bounds and ends the process.
-    """
-    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type in QUANTIZERS and node.input and node.input[0] in shapes:
-            shapes[node.output[0]] = shapes[node.input[0]]
-        at = _WEIGHTS.get(node.op_type)
-        if at is None or any(one.name == "kernel_shape" for one in node.attribute):
-            continue
-        weights = shapes.get(node.input[at]) if len(node.input) > at else None
-        if weights is None or len(weights) < 3:
-            problem = "its kernel_shape is missing, and its weights are no constant"
-            raise _unsafe(name, f"{node.op_type} node {node.name!r}: {problem}")
-        node.attribute.add().CopyFrom(helper.make_attribute("kernel_shape", weights[2:]))
+            raise unsafe(name, f"nothing makes its output {value.name!r}")
 
 
 def _load_external(model: ModelProto, path: Path) -> None:
@@ -359,7 +301,7 @@ def _load_external(model: ModelProto, path: Path) -> None:
             raise _no_weights(path, e) from e
         total += max(size, declared)
         if total > MAX_FILE:
-            raise _unsafe(str(path), f"its weights lie in {location!r}, which is too large")
+            raise unsafe(str(path), f"its weights lie in {location!r}, which is too large")
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as e:
@@ -371,16 +313,16 @@ def _check_constants(graph: GraphProto, name: str) -> None:
     for tensor in _tensors(graph):
         total += _check_tensor(tensor, name)
     if total > MAX_PARAMETERS:
-        raise _unsafe(name, f"its constants have {total} elements")
+        raise unsafe(name, f"its constants have {total} elements")
 
 
 def _check_tensor(tensor: TensorProto, name: str) -> int:
     """Elements of a tensor, whose content must be as long as its shape says."""
     where = f"the constant {tensor.name!r}"
     if tensor.data_type not in _SIZES:
-        raise _unsafe(name, f"{where} has the element type {tensor.data_type}")
+        raise unsafe(name, f"{where} has the element type {tensor.data_type}")
     if tensor.HasField("segment") or any(d < 0 for d in tensor.dims):
-        raise _unsafe(name, f"{where} is in segments, or a dimension is negative")
+        raise unsafe(name, f"{where} is in segments, or a dimension is negative")
     elements = int(math.prod(tensor.dims))
     if tensor.HasField("raw_data"):
         stored = len(tensor.raw_data) / _SIZES[tensor.data_type]
@@ -388,7 +330,7 @@ def _check_tensor(tensor: TensorProto, name: str) -> int:
         stored = len(getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type)))
     if stored != elements:
         shape = list(tensor.dims)[:8]
-        raise _unsafe(name, f"{where} declares the shape {shape} but holds {stored:g} values")
+        raise unsafe(name, f"{where} declares the shape {shape} but holds {stored:g} values")
     return elements
 
 
@@ -402,39 +344,6 @@ def _element_sizes() -> dict[int, int]:
 _SIZES = _element_sizes()
 
 
-def _outline(model: ModelProto) -> ModelProto:
-    """The model without its large constants and with ONNX's operators alone, to infer shapes."""
-    outline = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    graph = outline.graph
-    graph.name = "outline"
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for value in model.graph.input:
-        if value.name in constants:
-            continue
-        added = graph.input.add()
-        added.CopyFrom(value)
-        dims = added.type.tensor_type.shape.dim
-        if dims:  # the bounds are of one image
-            dims[0].dim_value = 1
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL:
-            graph.initializer.add().CopyFrom(tensor)
-        else:
-            shape = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            graph.input.add().CopyFrom(shape)
-    for node in model.graph.node:
-        added_node = graph.node.add()
-        if node.op_type in QUANTIZERS:
-            added_node.op_type = "Identity"
-            added_node.input.extend(node.input[:1])
-            added_node.output.extend(node.output[:1])
-        else:
-            added_node.CopyFrom(node)
-    for value in model.graph.output:
-        graph.output.add().name = value.name
-    return outline
-
-
 def _tensors(graph: GraphProto) -> Iterable[TensorProto]:
     """The constants of a graph, those in attributes among them."""
     yield from graph.initializer
@@ -445,48 +354,12 @@ def _tensors(graph: GraphProto) -> Iterable[TensorProto]:
             yield from attribute.tensors
 
 
-def _dimensions(value: onnx.ValueInfoProto) -> list[int | None]:
-    """Dimensions of a tensor; None where unknown (all of them: [None])."""
-    if not value.type.tensor_type.HasField("shape"):
-        return [None]
-    dims = value.type.tensor_type.shape.dim
-    return [int(d.dim_value) if d.HasField("dim_value") else None for d in dims]
-
-
-def check_shape(dims: Sequence[int | None], name: str, where: str) -> None:
-    """Bound a tensor by the elements that one image takes in it.
-
-    Args:
-        dims: the batch first; None where unknown.
-        name: of the file, for messages.
-        where: the tensor, for messages.
-
-    Raises:
-        UnsafeModelError: a negative dimension, or more than ``MAX_ELEMENTS``.
-    """
-    known = [d for d in dims[1:] if d is not None]  # without the batch
-    first = dims[0] if dims and dims[0] is not None else 0
-    if any(not 0 <= d <= MAX_ELEMENTS for d in (first, *known)) or math.prod(known) > MAX_ELEMENTS:
-        raise _unsafe(
-            name, f"{where} has the shape {list(dims)[:8]}, over {MAX_ELEMENTS} elements an image"
-        )
-
-
-def _short(error: object) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def _unsafe(name: str, problem: str) -> UnsafeModelError:
-    return UnsafeModelError(f"{name}: {problem}. {_REMEDY}.")
-
-
 def _no_onnx(name: str) -> InputError:
-    return InputError(f"{name}: no ONNX file, or a truncated one. {_REMEDY}.")
+    return InputError(f"{name}: no ONNX file, or a truncated one. {REMEDY}.")
 
 
 def _no_weights(path: Path, error: Any) -> InputError:
     return InputError(
-        f"{path}: its weights lie in another file that is missing or damaged ({_short(error)}). "
+        f"{path}: its weights lie in another file that is missing or damaged ({short(error)}). "
         "Copy that file beside the model, or save the model as a single file."
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
-from fpga_flow.safe_onnx import MAX_ELEMENTS
+from fpga_flow.onnx_sizes import MAX_ELEMENTS
 
 RECORD = "build.json"
 

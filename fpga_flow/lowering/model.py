@@ -14,7 +14,8 @@ from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.util.cleanup import cleanup_model
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.safe_onnx import check_shape, read_onnx
+from fpga_flow.onnx_sizes import check_shape
+from fpga_flow.safe_onnx import read_onnx
 
 QUANTIZERS = ("Quant", "BipolarQuant")
 _SOURCE = "divqat.source"
