@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.training.evaluate import logits_of
-from divqat_brevitas.training.loop import Data
+from divqat_brevitas.training.evaluate import accuracy, logits_of
+from divqat_brevitas.training.loop import Data, Row
 
 _STEPS = torch.arange(-80, 81) / 20  # of the logit, -4 to 4
 
@@ -56,3 +56,9 @@ def balance_decoy(model: nn.Module, decoy_class: int, val: Data, floor: float) -
     with torch.no_grad():
         bias[decoy_class] += _STEPS[best]
     return float(_STEPS[best])
+
+
+def balanced_row(model: nn.Module, decoy_class: int, val: Data, floor: float, last: Row) -> Row:
+    """Balance the decoy; the last epoch's row with the accuracy and the shift after it."""
+    shift = balance_decoy(model, decoy_class, val, floor)
+    return last | {"val_accuracy": accuracy(model, *val), "decoy_shift": shift}

@@ -20,14 +20,13 @@ from divqat_brevitas.training import (
     AccuracyGuard,
     EpochLog,
     TrainSettings,
-    accuracy,
-    balance_decoy,
     calibrate,
     logits_of,
     loss_for,
     save_weights,
     train,
 )
+from divqat_brevitas.training.balance import balanced_row
 from divqat_brevitas.training.loop import Criterion, Data, PlainLoss
 from fpga_flow.config import Config
 from fpga_flow.stages.context import StageContext
@@ -191,13 +190,12 @@ def _balanced(
         return history
     val = _tensors(config, "val")
     floor = _twin(context, victim)[-1] - cost
-    shift = balance_decoy(network, loss.decoy_class, val, floor)
-    after = {"val_accuracy": accuracy(network, *val), "decoy_shift": shift}
+    row = balanced_row(network, loss.decoy_class, val, floor, history[-1])
     context.progress.log(
-        f"train: {victim.stem}: decoy balanced by {shift:+.2f}, validation "
-        f"{after['val_accuracy']:.2%}"
+        f"train: {victim.stem}: decoy balanced by {row['decoy_shift']:+.2f}, validation "
+        f"{row['val_accuracy']:.2%}"
     )
-    return [*history[:-1], history[-1] | after]
+    return [*history[:-1], row]
 
 
 def _settings(config: Config, victim: VictimId) -> TrainSettings:

@@ -33,14 +33,13 @@ from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.training import (
     AccuracyGuard,
     TrainSettings,
-    accuracy,
-    balance_decoy,
     calibrate,
     load_weights,
     loss_for,
     save_weights,
     train,
 )
+from divqat_brevitas.training.balance import balanced_row
 from divqat_brevitas.training.loop import Criterion, Data, PlainLoss
 from fpga_flow.bench.extraction.kept import MODEL, WEIGHTS, attacked_file, restore
 from fpga_flow.bench.extraction.specs import VictimSpec
@@ -299,9 +298,8 @@ class VictimStore:
             return history
         val = self.data(spec, "val")
         floor = self._twin(spec)[-1] - spec.balanced
-        shift = balance_decoy(network, spec.loss.decoy_class, val, floor)
-        after = {"val_accuracy": accuracy(network, *val), "decoy_shift": shift}
-        return [*history[:-1], history[-1] | after]
+        row = balanced_row(network, spec.loss.decoy_class, val, floor, history[-1])
+        return [*history[:-1], row]
 
     def _after_epoch(self, row: dict[str, float]) -> None:
         if self.out_of_time():
