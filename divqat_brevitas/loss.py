@@ -97,6 +97,11 @@ class LossSettings:
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: a fraction above 0, at most 1.")
 
+    @property
+    def trained_pool(self) -> str:
+        """The query pool whose images are trained on; "" where none is, whatever it names."""
+        return self.ood_pool if self.ood_weight > 0 else ""
+
 
 PRESETS: dict[str, Callable[[float | None], LossSettings]] = {
     "literal": lambda a: LossSettings("forward", 1.0, _or(a, 0.5), 1.0, cap=10.0),
@@ -353,10 +358,10 @@ _DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _checked(outliers: Tensor | None, settings: LossSettings) -> Tensor | None:
     if outliers is None:
-        if settings.ood_pool and settings.ood_weight > 0:
+        if settings.trained_pool:
             raise InputError(
-                f"the loss takes outliers from the pool {settings.ood_pool!r} and was given none. "
-                "Pass outliers=… with uint8 images of another kind, or ood_pool=''."
+                f"the loss takes outliers from the pool {settings.trained_pool!r} and was given "
+                "none. Pass outliers=… with uint8 images of another kind, or ood_pool=''."
             )
     elif outliers.dtype != torch.uint8 or outliers.dim() != 4 or not len(outliers):
         raise InputError(

@@ -36,8 +36,8 @@ def loss_for(
     """
     settings = loss_settings(preset, **changes)
     outliers = None
-    if settings.ood_pool and settings.ood_weight > 0:
-        outliers = _drawn(settings.ood_pool, dataset, root)
+    if settings.trained_pool:
+        outliers = _drawn(settings.trained_pool, dataset, root)
     return DivQATLoss(reference, preset, outliers=outliers, **changes)
 
 

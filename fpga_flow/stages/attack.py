@@ -119,7 +119,7 @@ def check(config: Config) -> None:
             count = theft.pool_size(how, dataset, config.data.root)
             largest[how.pool] = max(count, largest.get(how.pool, 0))
     divqat = config.divqat
-    trained = loss_settings(divqat.preset, **divqat.changes).ood_pool
+    trained = loss_settings(divqat.preset, **divqat.changes).trained_pool
     for pool, count in largest.items():
         if trained and "divqat" in config.train.variants:
             check_unseen(trained, pool)

@@ -46,7 +46,7 @@ def check(config: Config) -> None:
     """Refuse impossible settings and missing data before anything is trained."""
     load(config.data.name, "test", config.data.root)
     untrained(config, identify(config, "float", config.run.seeds[0]))
-    pool = loss_settings(config.divqat.preset, **config.divqat.changes).ood_pool
+    pool = loss_settings(config.divqat.preset, **config.divqat.changes).trained_pool
     if pool and "divqat" in config.train.variants:
         query_pool(pool, config.data.name, 1, seed=0, root=config.data.root)
 

@@ -169,6 +169,8 @@ def test_a_pool_is_given_in_the_shape_and_type_of_images() -> None:
     with pytest.raises(InputError, match="pool 'backgrounds' and was given none"):
         DivQATLoss(reference, "decoy-photos")
     assert DivQATLoss(reference, "decoy-photos", ood_pool="").settings.ood_weight > 0
+    unused = DivQATLoss(reference, "decoy-photos", ood_weight=0.0).settings
+    assert (unused.ood_pool, unused.trained_pool) == ("backgrounds", "")
     for bad in (torch.zeros(2, 1, 8, 8), torch.zeros(0, 1, 8, 8).byte(), torch.zeros(8, 8).byte()):
         with pytest.raises(InputError, match=r"must be uint8 \(M, C, H, W\)"):
             DivQATLoss(reference, "decoy", outliers=bad)

@@ -189,7 +189,7 @@ COMPACT = (
         gates=_GATES,
         pools=("fonts", "in"),
         theft=_SMALL,
-        budgets=(5000, 500, 2000),
+        budgets=(5000,),
         main=False,
     ),
     Arena(
@@ -199,7 +199,7 @@ COMPACT = (
         gates=_PHOTO_GATES,
         pools=("dataset:cifar10:5-9",),
         theft=_COMPACT,
-        budgets=(5000, 500, 2000),
+        budgets=(5000,),
         main=False,
     ),
 )

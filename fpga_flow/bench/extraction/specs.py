@@ -155,8 +155,8 @@ class CellSpec:
                 f"the answer {self.theft.answer!r} is of a chip, and a float victim has none."
             )
         loss = self.victim.loss
-        if loss is not None and loss.ood_pool:
-            check_unseen(loss.ood_pool, self.theft.pool)
+        if loss is not None and loss.trained_pool:
+            check_unseen(loss.trained_pool, self.theft.pool)
 
     @property
     def label(self) -> str:
