@@ -1,5 +1,6 @@
 """What thieves who know the defence make of its answers; they share the contract of Learner."""
 
+from divqat_brevitas.extraction.learners.augmented import AugmentedLearner
 from divqat_brevitas.extraction.learners.catalogue import (
     LEARNERS,
     LearnerEntry,
@@ -22,6 +23,7 @@ from divqat_brevitas.extraction.learners.tuned import TunedLearner
 __all__ = [
     "LEARNERS",
     "AnswerRecovery",
+    "AugmentedLearner",
     "ConsistentLearner",
     "FilteredLearner",
     "LearnerEntry",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.learner import Learner, PlainLearner
+from divqat_brevitas.extraction.learners.augmented import AugmentedLearner
 from divqat_brevitas.extraction.learners.consistent import ConsistentLearner
 from divqat_brevitas.extraction.learners.filtered import FilteredLearner
 from divqat_brevitas.extraction.learners.pretrained import PretrainedLearner
@@ -109,6 +110,16 @@ LEARNERS: dict[str, LearnerEntry] = {
         lambda recipe, base: FilteredLearner(base=base, unmask=True),
         wraps="any",
     ),
+    "shifted": LearnerEntry(
+        "none: a stronger clone; noise among the labels is not learned by heart",
+        lambda recipe, base: AugmentedLearner(base=base),
+        wraps="any",
+    ),
+    "mirrored": LearnerEntry(
+        "none: as shifted, for natural images",
+        lambda recipe, base: AugmentedLearner(base=base, flip=True),
+        wraps="any",
+    ),
     "skeptical": LearnerEntry(
         "weights trained to be undistillable: Nasty Teacher, DivQAT",
         lambda recipe, base: SkepticalLearner(
@@ -201,7 +212,7 @@ def strongest_thieves(shadow: bool = False) -> dict[str, str]:
     """
     names = ["argmax", "centred", "filtered", "filtered-argmax", "skeptical"]
     names += ["recovery", "bayes"] if shadow else []
-    names += ["temperature:2", "drop-top", "unmasked", "consistent", "smooth", "soft"]
+    names += ["temperature:2", "drop-top", "unmasked", "consistent", "smooth", "shifted", "soft"]
     names += ["pretrained", "pretrained-argmax", "tuned"]
     return {name: _aim(name) for name in names}
 

@@ -54,6 +54,7 @@ class Arena:
         budgets: the main budget, then the smaller ones of the curve.
         free_budget: of attacks that make their own images; None: the main one.
         main: whether claims rest on this arena: more seeds, and everything else is tried on it.
+        augmented: learners that augment the thief's images, as the victim's data allow.
         composed: defences of the answers that are composed with the victims at several seeds.
         defences: those that are tried at all.
     """
@@ -70,6 +71,7 @@ class Arena:
     budgets: tuple[int, ...]
     free_budget: int | None = None
     main: bool = True
+    augmented: tuple[str, ...] = ()
     composed: tuple[str, ...] = ()
     defences: tuple[str, ...] = DEFENCES
 
@@ -163,6 +165,7 @@ COMPACT = (
         theft=_SMALL,
         budgets=(5000, 500, 2000),
         free_budget=20_000,
+        augmented=("shifted",),
         composed=_COMPOSED,
     ),
     Arena(
@@ -180,6 +183,7 @@ COMPACT = (
         pools=("wallpapers", "emoji", "photos", "in"),
         theft=_COMPACT,
         budgets=(5000, 500, 2000),
+        augmented=("mirrored",),
         defences=_COMPOSED,
     ),
     Arena(

@@ -85,9 +85,14 @@ def test_claims_rest_on_nine_pairs_of_seeds():
     sizes = {len(pairs) for pairs in counted.values()}
     assert sizes == {1, 3, 9}
     full = [name for name, pairs in counted.items() if len(pairs) == 9]
-    for variant in ("qat", "divqat-nasty", "divqat-decoy"):
+    for variant in ("qat", "divqat-decoy"):
         for oracle in ("soft", "top1"):
-            assert any(f".{variant}" in name and f".{oracle}." in name for name in full)
+            for learner in (".soft.", "ed."):  # "ed": augmented or filtered
+                assert any(
+                    f".{variant}" in name and f".{oracle}." in name and learner in name
+                    for name in full
+                )
+    assert any(".mirrored-filtered." in name and ".gate_" in name for name in full)
 
 
 def test_a_key_holds_what_weights_depend_on_and_nothing_else():
