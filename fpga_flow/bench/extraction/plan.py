@@ -2,11 +2,11 @@
 
 Three parts. The *key* cells hold the claims: plain QAT and the victims with a gate against their
 arena's main pool, with the learners that have broken one of them, at three victim seeds times three
-attack seeds. The *repeated* ones at three pairs of seeds: other victims, pools and sets, smaller
-budgets, composition with existing defences. The *broad* ones once: everything else there is, one
-thing varied at a time. A thief that does better there than those of the key cells is named beside
-them, and belongs among them (:data:`_READERS`). Breadth first: a part is done at one pair of seeds
-before the next, so that however early a run is stopped, what is there is a usable matrix.
+attack seeds. The *repeated* ones at three pairs of seeds: other victims, learners, pools and sets,
+smaller budgets, composition with existing defences. The *broad* ones once: everything else there
+is, one thing varied at a time. A thief that does better there than those of the key cells is named
+beside them, and belongs among them (:data:`_READERS`). Breadth first: a part is done at one pair of
+seeds before the next, so that however early a run is stopped, what is there is a usable matrix.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ _SORTERS = ("filtered", "filtered-argmax")
 _ANSWERS = ("top1", "posterior:2", "gated:{decoy}")
 """Answer units of the chip that are tried, with the learners "soft" and "centred"."""
 _READERS = ("centred", "filtered")
-"""Learners that have done best against the decoy."""
+"""Learners that have done best against the decoy; of labels the last."""
 _SURROGATES = ("resnet-small", "vgg-medium", "vgg-wide")
 
 
@@ -95,19 +95,28 @@ def cells_of(arenas: Iterable[Arena], seeds: Seeds) -> list[CellSpec]:
 
 
 def _key_cells(arena: Arena) -> Iterator[CellSpec]:
-    """What the claims rest on: the arena's main pool, the most telling first."""
-    if arena.main:
-        yield from _with_pool(arena, arena.pools[0], _claimed(arena))
-        yield from _augmented(arena)
+    """What the claims rest on: the arena's main pool, and the learners that do best.
+
+    With augmented images too: those are stronger where labels are few or wrong.
+    """
+    if not arena.main:
+        return
+    for variant, gate in _protected(arena):
+        for augmented in ("", *arena.augmented):
+            yield arena.cell(variant, defence=gate, learner=augmented or "soft")
+            if gate == "none":
+                yield arena.cell(variant, oracle="top1", learner=augmented or "soft")
+                continue
+            for reader in _READERS:
+                named = f"{augmented}-{reader}" if augmented else reader
+                yield arena.cell(variant, defence=gate, learner=named)
+            yield arena.cell(variant, oracle="top1", learner=named)
 
 
 def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
     """What says whether that holds elsewhere: other pools and budgets, defences on top."""
-    if arena.main:
-        others = [variant for variant in arena.studied if variant not in _claimed(arena)]
-        yield from _with_pool(arena, arena.pools[0], others)
-    for pool in arena.pools[1:] if arena.main else arena.pools:
-        yield from _with_pool(arena, pool, arena.studied)
+    for pool in arena.pools:
+        yield from _with_pool(arena, pool)
     for budget in arena.budgets[1:]:
         for variant in arena.studied:
             yield arena.cell(variant, budget=budget)
@@ -118,14 +127,9 @@ def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
     yield from _composed(arena, arena.composed)
 
 
-def _claimed(arena: Arena) -> list[str]:
-    """The variants that the claims compare."""
-    return [variant for variant, _ in _protected(arena)]
-
-
-def _with_pool(arena: Arena, pool: str, variants: Iterable[str]) -> Iterator[CellSpec]:
-    """Victims with the learners that have broken one."""
-    for variant in variants:
+def _with_pool(arena: Arena, pool: str) -> Iterator[CellSpec]:
+    """Every studied victim, with the learners that have broken one."""
+    for variant in arena.studied:
         yield arena.cell(variant, pool=pool)
         yield arena.cell(variant, pool=pool, oracle="top1")
         yield arena.cell(variant, pool=pool, learner="argmax")
@@ -135,19 +139,6 @@ def _with_pool(arena: Arena, pool: str, variants: Iterable[str]) -> Iterator[Cel
                 yield arena.cell(variant, pool=pool, learner=learner)
             for learner in ("soft", "argmax", *_READERS):
                 yield arena.cell(variant, pool=pool, learner=learner, defence=gate)
-
-
-def _augmented(arena: Arena) -> Iterator[CellSpec]:
-    """Thieves that train on augmented images: stronger where labels are few or wrong."""
-    for name in arena.augmented:
-        for variant, gate in _protected(arena):
-            yield arena.cell(variant, learner=name, defence=gate)
-            if gate == "none":
-                yield arena.cell(variant, learner=name, oracle="top1")
-            else:
-                yield arena.cell(variant, learner=f"{name}-centred", defence=gate)
-                yield arena.cell(variant, learner=f"{name}-filtered", defence=gate)
-                yield arena.cell(variant, learner=f"{name}-filtered", oracle="top1")
 
 
 def _composed(arena: Arena, defences: Iterable[str]) -> Iterator[CellSpec]:

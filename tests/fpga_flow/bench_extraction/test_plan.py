@@ -84,15 +84,19 @@ def test_claims_rest_on_nine_pairs_of_seeds():
         counted.setdefault(cell.configuration, set()).add(pair)
     sizes = {len(pairs) for pairs in counted.values()}
     assert sizes == {1, 3, 9}
-    full = [name for name, pairs in counted.items() if len(pairs) == 9]
-    for variant in ("qat", "divqat-decoy"):
-        for oracle in ("soft", "top1"):
-            for learner in (".soft.", "ed."):  # "ed": augmented or filtered
-                assert any(
-                    f".{variant}" in name and f".{oracle}." in name and learner in name
-                    for name in full
-                )
-    assert any(".mirrored-filtered." in name and ".gate_" in name for name in full)
+    full = {
+        (cell.victim.variant, cell.theft.oracle, cell.theft.learner, gate != "")
+        for cell in plan("compact")
+        for gate, _ in [behind_gate(cell.theft.defence)]
+        if len(counted[cell.configuration]) == 9
+    }
+    for augmented, decoy in (("shifted", "divqat-decoy"), ("mirrored", "divqat-decoy-photos")):
+        for prefix in ("", f"{augmented}-"):
+            naive = prefix.rstrip("-") or "soft"
+            assert {("qat", oracle, naive, False) for oracle in ("soft", "top1")} <= full
+            for learner in (naive, f"{prefix}centred", f"{prefix}filtered"):
+                assert (decoy, "soft", learner, True) in full
+            assert (decoy, "top1", f"{prefix}filtered", False) in full
 
 
 def test_a_key_holds_what_weights_depend_on_and_nothing_else():
