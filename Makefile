@@ -24,8 +24,10 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes: most of the suite compiles, simulates or starts programs. Work is stolen from the
+# end of the other's half, so that few files' fixtures are made twice.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 fast: lint
 	$(BIN)/python -m pytest -m 'not slow'
