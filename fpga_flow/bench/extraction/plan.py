@@ -104,8 +104,8 @@ def _key_cells(arena: Arena) -> Iterator[CellSpec]:
     for variant, gate in _protected(arena):
         for augmented in ("", *arena.augmented):
             yield arena.cell(variant, defence=gate, learner=augmented or "soft")
+            yield arena.cell(variant, oracle="top1", learner=augmented or "soft")
             if gate == "none":
-                yield arena.cell(variant, oracle="top1", learner=augmented or "soft")
                 continue
             for reader in _READERS:
                 named = f"{augmented}-{reader}" if augmented else reader
