@@ -107,10 +107,10 @@ def _key_cells(arena: Arena) -> Iterator[CellSpec]:
             yield arena.cell(variant, oracle="top1", learner=augmented or "soft")
             if gate == "none":
                 continue
-            for reader in _READERS:
-                named = f"{augmented}-{reader}" if augmented else reader
-                yield arena.cell(variant, defence=gate, learner=named)
-            yield arena.cell(variant, oracle="top1", learner=named)
+            readers = [f"{augmented}-{name}" if augmented else name for name in _READERS]
+            for reader in readers:
+                yield arena.cell(variant, defence=gate, learner=reader)
+            yield arena.cell(variant, oracle="top1", learner=readers[-1])
 
 
 def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
