@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Predictor, accuracy, agreement, as_predictor, make_oracle
+from divqat_brevitas.extraction import Predictor, as_predictor, make_oracle
 from divqat_brevitas.files import sha256_text, write_json
 from divqat_brevitas.loss import loss_settings
 from fpga_flow import theft
@@ -131,19 +133,35 @@ def check(config: Config) -> None:
 def run(context: StageContext) -> None:
     """Run every attack that has no result yet."""
     cells = list(attacks(context.config))
-    for victim, group in itertools.groupby(cells, key=lambda attack: attack.victim):
-        robber = _Robber(context, victim)
-        for attack in context.progress.track(list(group), f"attacks on {victim.stem}"):
-            outputs = [f"{attack.name}.json"]
-            context.cell(attack.name, robber.key(attack), outputs, partial(robber.rob, attack))
+    with TemporaryDirectory(prefix="divqat-") as clones:
+        for victim, group in itertools.groupby(cells, key=lambda attack: attack.victim):
+            robber = _Robber(context, victim, Path(clones))
+            for attack in context.progress.track(list(group), f"attacks on {victim.stem}"):
+                outputs = [f"{attack.name}.json"]
+                context.cell(attack.name, robber.key(attack), outputs, partial(robber.rob, attack))
+
+
+@dataclass(frozen=True)
+class _Robbed:
+    """Who answers a thief; the test set, and what the victim answers to it."""
+
+    model: Predictor
+    images: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    answered: npt.NDArray[np.int64]
 
 
 class _Robber:
-    """Runs attacks on one victim; its engine and the test set are loaded when first needed."""
+    """Runs attacks on one victim; its engine and the test set are loaded when first needed.
 
-    def __init__(self, context: StageContext, victim: VictimId) -> None:
+    ``clones`` is a folder for trained clones: two attacks that end in the same images and labels,
+    as labels and the argmax of soft answers do, train one clone.
+    """
+
+    def __init__(self, context: StageContext, victim: VictimId, clones: Path) -> None:
         self.context = context
         self.victim = victim
+        self.clones = clones
         self.config = config = context.config
         self.defender = Defender(
             partial(load, config.data.name, "train", config.data.root),
@@ -151,7 +169,7 @@ class _Robber:
             victim.seed,
             validation=lambda: load(config.data.name, "val", config.data.root)[0],
         )
-        self._loaded: tuple[Predictor, npt.NDArray[np.float32], npt.NDArray[np.int64]] | None = None
+        self._loaded: _Robbed | None = None
 
     @property
     def engine(self) -> str:
@@ -172,29 +190,30 @@ class _Robber:
             images, labels = split(self.config, "test")
             answer = self._unit(attack.theft.answer)
             model = predictor(self.context, self.victim, self.engine, answer)
-            self._loaded = model, images, labels
-        model, images, labels = self._loaded
+            answered = model.predict(images).argmax(axis=1)
+            self._loaded = _Robbed(model, images, labels, answered)
+        robbed, model = self._loaded, self._loaded.model
         how, data = attack.theft, self.config.data
         supplied = theft.supply(how, data.name, data.root)
         # Built anew for every attack: a randomised one begins its stream again.
         found = self.defender.at_cost(how.defence, how.seed, model)
         made = how.defence if found is None else found.spec
         defence = self.defender.defence(made, seed=how.seed)
-        loot = theft.steal(how, model, supplied, defence=defence)
+        loot = theft.steal(how, model, supplied, defence=defence, remember=self.clones)
+        guesses = as_predictor(loot.result.clone).predict(robbed.images).argmax(axis=1)
         row = theft.row_of(
             how,
             loot,
             victim=self.victim.variant,
             victim_seed=self.victim.seed,
             engine=self.engine,
-            clone_accuracy=accuracy(loot.result.clone, images, labels),
-            agreement=agreement(loot.result.clone, model, images),
+            clone_accuracy=float((guesses == robbed.labels).mean()),
+            agreement=float((guesses == robbed.answered).mean()),
         )
         shown: dict[str, object] = {"answer": how.answer} if how.answer != "logits" else {}
         if found is not None:
             shown |= {"defence_l1": found.cost.l1, "defence_found": asdict(found)}
-        answered = as_predictor(loot.result.clone).predict(images).argmax(axis=1)
-        counts = confusion(labels, answered, len(dataset_info(data.name).classes))
+        counts = confusion(robbed.labels, guesses, len(dataset_info(data.name).classes))
         if counts is not None:
             shown["confusion"] = counts
         write_json(self.context.folder / f"{attack.name}.json", {**row, **shown})
