@@ -11,6 +11,7 @@ seeds before the next, so that however early a run is stopped, what is there is 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal, get_args
 
 from divqat_brevitas.errors import unknown_name
@@ -105,26 +106,24 @@ def _key_cells(arena: Arena) -> Iterator[CellSpec]:
         for augmented in ("", *arena.augmented):
             yield arena.cell(variant, defence=gate, learner=augmented or "soft")
             yield arena.cell(variant, oracle="top1", learner=augmented or "soft")
-            if gate == "none":
-                continue
-            readers = [f"{augmented}-{name}" if augmented else name for name in _READERS]
-            for reader in readers:
-                yield arena.cell(variant, defence=gate, learner=reader)
-            yield arena.cell(variant, oracle="top1", learner=readers[-1])
+            if gate != "none":
+                yield arena.cell(variant, oracle="top1", learner=_wrapped(augmented, _SORTERS[0]))
 
 
 def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
     """What says whether that holds elsewhere: other pools and budgets, defences on top."""
     for pool in arena.pools:
         yield from _with_pool(arena, pool)
-    for budget in arena.budgets[1:]:
-        for variant in arena.studied:
-            yield arena.cell(variant, budget=budget)
-            yield arena.cell(variant, budget=budget, oracle="top1")
-            if gate := arena.gate(variant):
-                yield arena.cell(variant, budget=budget, defence=gate)
+    for variant in arena.gated if arena.main else ():
+        for augmented, learner in product(arena.augmented, _READERS):
+            reader = _wrapped(augmented, learner)
+            yield arena.cell(variant, defence=arena.gate(variant), learner=reader)
+    for budget, (variant, gate) in product(arena.budgets[1:], _protected(arena)):
+        yield arena.cell(variant, budget=budget, defence=gate)
+        sorter = "soft" if gate == "none" else _SORTERS[0]
+        yield arena.cell(variant, budget=budget, oracle="top1", learner=sorter)
     yield from _changed(arena, arena.contenders)
-    yield from _composed(arena, arena.composed)
+    yield from _composed(arena, arena.composed, shadow=False)
 
 
 def _with_pool(arena: Arena, pool: str) -> Iterator[CellSpec]:
@@ -132,18 +131,23 @@ def _with_pool(arena: Arena, pool: str) -> Iterator[CellSpec]:
     for variant in arena.studied:
         yield arena.cell(variant, pool=pool)
         yield arena.cell(variant, pool=pool, oracle="top1")
-        yield arena.cell(variant, pool=pool, learner="argmax")
         if gate := arena.gate(variant):
             yield arena.cell(variant, pool=pool, oracle="top1", learner="filtered")
-            for learner in _READERS:
-                yield arena.cell(variant, pool=pool, learner=learner)
-            for learner in ("soft", "argmax", *_READERS):
+            yield arena.cell(variant, pool=pool, learner="centred")
+            for learner in ("soft", *_READERS):
                 yield arena.cell(variant, pool=pool, learner=learner, defence=gate)
 
 
-def _composed(arena: Arena, defences: Iterable[str]) -> Iterator[CellSpec]:
-    """Existing defences of the answers, before plain QAT and the victims with a gate."""
-    shadowed = has_shadow(arena.recipe["dataset"])
+def _wrapped(augmented: str, learner: str) -> str:
+    return f"{augmented}-{learner}" if augmented else learner
+
+
+def _composed(arena: Arena, defences: Iterable[str], *, shadow: bool = True) -> Iterator[CellSpec]:
+    """Existing defences of the answers, before plain QAT and the victims with a gate.
+
+    With ``shadow`` the learners too that train a victim of their own.
+    """
+    shadowed = shadow and has_shadow(arena.recipe["dataset"])
     for defence in defences:
         for variant, gate in _protected(arena):
             behind = defence if gate == "none" else f"{gate}+{defence}"
@@ -160,8 +164,7 @@ def _changed(arena: Arena, victims: Iterable[tuple[str, Changes]]) -> Iterator[C
             yield arena.cell(variant, changes, learner=learner)
         if gate := arena.gate(variant, changes):
             yield arena.cell(variant, changes, oracle="top1", learner="filtered")
-            for learner in ("soft", "argmax", "filtered"):
-                yield arena.cell(variant, changes, learner=learner, defence=gate)
+            yield arena.cell(variant, changes, defence=gate)
 
 
 def _broad_cells(arena: Arena) -> Iterator[CellSpec]:
@@ -209,9 +212,9 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
     for answer in _ANSWERS:
         for variant in arena.gated:
             unit = answer.format(decoy=arena.decoy_class(variant))
-            for robbed in (BASELINE, variant):
-                for learner in ("soft", "centred"):
-                    yield arena.cell(robbed, answer=unit, learner=learner)
+            yield arena.cell(BASELINE, answer=unit)
+            for learner in ("soft", "centred"):
+                yield arena.cell(variant, answer=unit, learner=learner)
 
 
 def _protected(arena: Arena) -> Iterator[tuple[str, str]]:
