@@ -117,7 +117,6 @@ def test_training_gives_outliers_the_decoy_and_keeps_the_images() -> None:
     from divqat_brevitas.models import build_model
     from divqat_brevitas.training import accuracy, logits_of
 
-    torch.set_num_threads(1)
     data = digits()
     settings = TrainSettings(epochs=12, batch_size=50)
     results = {}

@@ -1,7 +1,6 @@
 """A tiny network from training to a bitstream, and back: as a user runs it, on real tools."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -33,7 +32,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.finn]
 def divqat(*arguments):
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

@@ -30,7 +30,7 @@ def run(number: str, folder: Path, *arguments: str, **settings: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(script), *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **settings},
+        env={**os.environ, **settings},
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,6 @@
 """The real six stages on the smallest preset, as a user runs them."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -33,7 +32,6 @@ def divqat(*arguments, cwd=None):
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
     )
@@ -121,7 +119,6 @@ def killed_when(path, seen):
     """Start a run, and kill it (-9) as soon as ``seen`` holds."""
     process = subprocess.Popen(
         [*COMMAND, "run", *SETTINGS, "--out", str(path)],
-        env=os.environ | {"OMP_NUM_THREADS": "2"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

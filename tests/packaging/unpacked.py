@@ -9,7 +9,7 @@ from pathlib import Path
 def run(site: Path, *arguments: str, code: int = 0, python: str = sys.executable) -> str:
     done = subprocess.run(
         [python, "-W", "ignore", *arguments],
-        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(site)},
         cwd=site.parent,
         capture_output=True,
         text=True,

@@ -31,7 +31,6 @@ def start(folder: Path, settings: list[str]) -> "subprocess.Popen[bytes]":
     """The command, in a group of its own."""
     return subprocess.Popen(
         [*COMMAND, *settings, "--out", str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=(folder.parent / f"{folder.name}.log").open("ab"),
         start_new_session=True,

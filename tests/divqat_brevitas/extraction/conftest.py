@@ -1,6 +1,5 @@
 """A small victim on scikit-learn's 8×8 digits, trained once a session, and a thief's pool."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,15 +8,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, and lose much on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,6 @@ from fpga_flow.serve import Client, Limits, RestClient, RestError, RestPredictor
 RED = Client("red", "correct-horse-battery", 7)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("oracle", ["soft", "top1", "rounded"])
 def test_a_theft_over_the_line_is_the_one_in_process_bit_by_bit(serving, model, images, oracle):
     pool = np.round(images(1300) * 255).astype(np.uint8)

@@ -23,14 +23,6 @@ from divqat_brevitas.extraction.defences.mad import AHEAD
 CLASSES = 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def surrogate() -> nn.Module:
     model = build_surrogate("mlp", (1, 8, 8), CLASSES, seed=5)
