@@ -86,7 +86,8 @@ def centred(probabilities: Answers) -> Answers:
 
     A decoy trained into a network adds nearly the same logits to every answer; what the network
     would have said is left in the small differences. Rows that equal the median say nothing and
-    become zero.
+    become zero; where all do, as behind a gate that shows one label, a thief is left with the
+    answers as they are.
 
     Example:
         >>> rows = np.array([[0.98, 0.01, 0.01], [0.97, 0.02, 0.01], [0.98, 0.01, 0.01]])
@@ -97,7 +98,7 @@ def centred(probabilities: Answers) -> Answers:
     differences = logs - np.median(logs, axis=0)
     told = np.ptp(differences, axis=1) > 1e-6
     if not told.any():
-        return np.zeros_like(probabilities)
+        return np.copy(probabilities)
     scaled = differences / differences[told].std()
     return np.where(told[:, None], softmax(scaled.astype(np.float32)), np.float32(0))
 

@@ -1,5 +1,6 @@
 """The benchmark's page and the README's block: Markdown, a function of the cells alone."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from fpga_flow.bench.extraction.composition import composition_table
 from fpga_flow.bench.extraction.markdown import NONE, difference, percentages, spread, table
 from fpga_flow.bench.extraction.remaining import not_run
 from fpga_flow.bench.extraction.specs import CellSpec
-from fpga_flow.report.analysis import BASELINE, is_plain, variants
+from fpga_flow.report.analysis import BASELINE, MIN_SEEDS, is_plain, variants
 from fpga_flow.report.claims import claims, counts, told
 from fpga_flow.report.contest import ALL_ORACLES, SOFT_FAMILY, Side, best, naive, thieves
 from fpga_flow.report.schema import Results
@@ -208,7 +209,11 @@ def utility_table(results: Results) -> list[str]:
 
 
 def block(found: dict[str, Results]) -> str:
-    """The README's summary: a line a victim and kind of queries, and the claims' words."""
+    """The README's summary: a line a victim and kind of queries, and the claims' words.
+
+    Victims of fewer than three seeds, of which nothing is concluded, are on the page alone, unless
+    the data set has no others.
+    """
     head = (
         "Data set",
         "Queries",
@@ -222,8 +227,12 @@ def block(found: dict[str, Results]) -> str:
     )
     rows, words = [], []
     for results in found.values():
+        seeds = _attacked_seeds(results)
+        enough = min(MIN_SEEDS, max(seeds.values(), default=0))
         for kind, budget in largest_budgets(results).items():
             for victim in in_order(results):
+                if seeds[victim] < enough:
+                    continue
                 soft = Side(victim, SOFT_FAMILY, kind, budget)
                 every = replace(soft, oracles=ALL_ORACLES)
                 candidates = thieves(every.rows(results))
@@ -243,6 +252,11 @@ def block(found: dict[str, Results]) -> str:
                     )
         words += _claims(results, f"{results.dataset.name}: ")
     return "\n".join([*table(head, rows), *words]).rstrip()
+
+
+def _attacked_seeds(results: Results) -> Counter[str]:
+    """How many victim seeds of each victim were attacked."""
+    return Counter(victim for victim, _ in {(r.victim, r.victim_seed) for r in results.attacks})
 
 
 def _claims(results: Results, prefix: str = "") -> list[str]:

@@ -26,7 +26,7 @@ from fpga_flow.bench.marks import marks, rewrite_block
 from fpga_flow.report import read
 from fpga_flow.report.claims import claims
 from fpga_flow.report.frontier import frontiers
-from fpga_flow.report.schema import Results
+from fpga_flow.report.schema import AttackRow, Results
 
 ROOT = Path(__file__).parents[3]
 COMMITTED = ROOT / "benchmarks" / "extraction"
@@ -221,6 +221,20 @@ def test_block_goes_between_the_marks_only(found: dict[str, Results], tmp_path: 
         readme.write_text(broken, encoding="utf-8")
         with pytest.raises(InputError, match="once each"):
             rewrite_block(readme, "extraction", "x")
+
+
+def test_the_block_has_no_victim_of_fewer_seeds_than_are_needed(found: dict[str, Results]) -> None:
+    whole = found["digits"]
+
+    def shown(attacks: list[AttackRow]) -> set[str]:
+        lines = block({"digits": whole.model_copy(update={"attacks": attacks})}).splitlines()
+        return {line.split(" | ")[2] for line in lines if line.startswith("| digits")}
+
+    assert {"qat", "divqat-nasty"} <= shown(whole.attacks)
+    fewer = [r for r in whole.attacks if r.victim != "divqat-nasty" or r.victim_seed == 0]
+    assert shown(fewer) == shown(whole.attacks) - {"divqat-nasty"}
+    # Where no victim has so many, all are shown.
+    assert shown([r for r in whole.attacks if r.victim_seed == 0]) == shown(whole.attacks)
 
 
 def test_what_is_committed_is_what_its_cells_give(folder: Path) -> None:
