@@ -18,6 +18,8 @@ MARKERS = "osD^vPX*<>p"  # not as many as colours, so that the pairs repeat late
 _LINES = ("-", "--", "-.", ":")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx")
 _WIDTH, _HEIGHT = 5.2, 3.3  # inches at 72 units: read well at half a page and on a telephone
+_NAME = 14  # letters of which three stand beside each other in a legend
+_ROW = 0.2  # inches that a line of a legend takes
 Draw = Callable[[Any, Mapping[str, str]], None]
 """Draws on matplotlib axes, with colours by the names of :data:`fpga_flow.report.svg.COLOURS`."""
 
@@ -185,8 +187,11 @@ def line_chart(
 ) -> Chart:
     """Lines with markers; whiskers show the spread over seeds.
 
-    ``band`` is a range to compare with, ``floor`` what is reached without any query.
+    ``band`` is a range to compare with, ``floor`` what is reached without any query. Long names
+    stand below each other, whole: cut off they would be alike.
     """
+    stacked = any(len(line.label) > _NAME for line in lines)
+    more = _ROW * (len(lines) + (band is not None) + (floor is not None) - 1) if stacked else 0.0
 
     def draw(axes: Any, ink: Mapping[str, str]) -> None:
         from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -207,7 +212,7 @@ def line_chart(
                 line.x,
                 [value.mean for value in line.spread],
                 yerr=whiskers(line.spread),
-                label=shortened(line.label, 14),
+                label=shortened(line.label, 4 * _NAME),
                 color=ink[f"series-{line.colour % 8}"],
                 marker=MARKERS[line.colour % len(MARKERS)],
                 linestyle=_LINES[line.colour % len(_LINES)],
@@ -226,7 +231,7 @@ def line_chart(
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(axis="y")
-        axes.figure.legend(loc="outside upper left", ncols=3)
+        axes.figure.legend(loc="outside upper left", ncols=1 if stacked else 3)
 
     rows = [
         (
@@ -236,7 +241,8 @@ def line_chart(
         for x in sorted({x for line in lines for x in line.x})
     ]
     head = (x_label, *(_unit(line.label, y_label) for line in lines))
-    return chart(name, title, description, draw, Numbers(head, rows))
+    size = (_WIDTH, _HEIGHT + more)
+    return chart(name, title, description, draw, Numbers(head, rows), size)
 
 
 def said(spread: Spread | None) -> str:

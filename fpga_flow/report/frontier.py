@@ -1,6 +1,6 @@
 """What protection costs: victim accuracy against the best clone's, every variant tried."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fpga_flow.report.analysis import Spread, deployed, variants, victim_spread
@@ -15,7 +15,7 @@ from fpga_flow.report.charts import (
     said,
     whiskers,
 )
-from fpga_flow.report.contest import ALL_ORACLES, Side, Thief, best, thieves
+from fpga_flow.report.contest import ALL_ORACLES, SOFT_FAMILY, Side, Thief, best, thieves
 from fpga_flow.report.schema import Results
 from fpga_flow.report.statistics import seed_means
 from fpga_flow.report.text import printable
@@ -40,20 +40,17 @@ def frontiers(results: Results) -> list[Chart]:
 
 
 def budget_curves(results: Results) -> list[Chart]:
-    """Worst-case clone accuracy over all oracles against budget, with chance as the floor."""
+    """Worst-case clone accuracy over all oracles against budget, with chance as the floor.
+
+    A chart a kind of queries, of the victims that were attacked at several budgets. Only the
+    thieves count that a victim met at each of them, or more thieves would look like more queries;
+    one whose soft answers were asked for at some of its budgets alone has no curve.
+    """
     charts = []
     classes = results.dataset.classes
     count = classes if isinstance(classes, int) else len(classes)
     for kind in _KINDS:
-        lines = []
-        for colour, victim in enumerate(variants(results)):
-            found = {
-                budget: _spread(thief)
-                for budget in _budgets(results, kind)
-                if (thief := _best(results, victim, kind, budget))
-            }
-            if found:
-                lines.append(Series(victim, colour, list(found), list(found.values())))
+        lines = _curves(results, kind)
         if lines:
             told = "; ".join(
                 f"{line.label} {line.spread[-1].mean:.1f} % at {line.x[-1]:,}" for line in lines
@@ -62,7 +59,7 @@ def budget_curves(results: Results) -> list[Chart]:
                 line_chart(
                     f"budget-{kind}",
                     f"{POOLS[kind]} queries".capitalize(),
-                    f"Best clone over all oracles: {told}.",
+                    f"Best clone over all oracles, of thieves that met every budget: {told}.",
                     lines,
                     "query budget",
                     "best clone's accuracy, %",
@@ -70,6 +67,42 @@ def budget_curves(results: Results) -> list[Chart]:
                 )
             )
     return charts
+
+
+def has_budget_curves(results: Results) -> bool:
+    """Whether there is a chart of :func:`budget_curves`, without drawing it."""
+    return any(_curves(results, kind) for kind in _KINDS)
+
+
+def _curves(results: Results, kind: str) -> list[Series]:
+    found = {victim: _curve(results, victim, kind) for victim in variants(results)}
+    return [
+        Series(victim, colour, list(curve), list(curve.values()))
+        for colour, (victim, curve) in enumerate(found.items())
+        if len(curve) > 1
+    ]
+
+
+def _curve(results: Results, victim: str, kind: str) -> dict[int, Spread]:
+    """The best clone by budget, of the thieves that there are at every one; {} without such."""
+    met: dict[int, list[Thief]] = {}
+    for budget in _budgets(results, kind):
+        if found := thieves(Side(victim, ALL_ORACLES, kind, budget).rows(results)):
+            met[budget] = found
+    keys = [{thief.key for thief in group} for group in met.values()]
+    everywhere = set.intersection(*keys) if keys else set()
+    if _soft(everywhere) != any(map(_soft, keys)):
+        return {}
+    bests = {
+        budget: best([thief for thief in group if thief.key in everywhere])
+        for budget, group in met.items()
+    }
+    return {budget: _spread(thief) for budget, thief in bests.items() if thief}
+
+
+def _soft(keys: Iterable[tuple[str, ...]]) -> bool:
+    """Whether one of the thieves saw more than labels."""
+    return any(key[0] in SOFT_FAMILY for key in keys)
 
 
 def pool_bars(results: Results) -> Chart | None:
@@ -129,21 +162,35 @@ def _points(results: Results, kind: str, budget: int) -> list[_Point]:
 
 
 def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
+    # What all thieves have in common is said once, above their names.
+    parts = [thief.key[1:5] for _, _, _, thief in points]
+    shared = [len(set(column)) == 1 for column in zip(*parts, strict=True)]
+    common = " / ".join(part for part, same in zip(parts[0], shared, strict=True) if same)
+
     def draw(axes: Any, ink: Mapping[str, str]) -> None:
         for victim, colour, own, thief in points:
             clone = _spread(thief)
-            name = " / ".join(thief.key[1:5])
+            ours = [part for part, same in zip(thief.key[1:5], shared, strict=True) if not same]
+            name = " ".join([*([" / ".join(ours)] if ours else []), "on", thief.key[0]])
+            ink_of = ink[f"series-{colour % 8}"]
             axes.errorbar(
                 [own.mean],
                 [clone.mean],
                 xerr=whiskers([own]),
                 yerr=whiskers([clone]),
-                label=printable(f"{victim}: {name} on {thief.key[0]}"),
-                color=ink[f"series-{colour % 8}"],
+                fmt="none",
+                ecolor=ink_of,
+                capsize=3,
+            )
+            # Apart from its whiskers, which would hide it in the legend.
+            axes.plot(
+                [own.mean],
+                [clone.mean],
+                label=printable(f"{victim}: {name}"),
+                color=ink_of,
                 marker=MARKERS[colour % len(MARKERS)],
                 markersize=7,
                 linestyle="none",
-                capsize=3,
             )
         # Where clone and victim are equal, as far as the points reach.
         low, high = axes.get_xlim()
@@ -152,7 +199,13 @@ def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
         axes.set_xlabel("victim's accuracy, %")
         axes.set_ylabel("best clone's accuracy, %")
         axes.grid()
-        axes.figure.legend(loc="outside lower left", fontsize=7)  # a thief's name is long
+        axes.figure.legend(
+            loc="outside lower left",
+            fontsize=7,  # a thief's name is long
+            title=printable(f"Best thief: {common}") if common else None,
+            title_fontsize=7,
+            alignment="left",
+        )
 
     numbers = Numbers(
         ("Victim", "its accuracy, %", "best clone's accuracy, %", "best thief"),
@@ -168,7 +221,7 @@ def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
         f"Victim's accuracy and best clone's: {told}.",
         draw,
         numbers,
-        size=(5.2, 3.0 + 0.2 * len(points)),
+        size=(5.2, 3.2 + 0.2 * len(points)),
     )
 
 

@@ -17,7 +17,10 @@ def write_plots(found: dict[str, Results], folder: Path) -> list[Path]:
     paths = []
     for name, results in found.items():
         for kind, charts in (("frontier", frontiers(results)), ("budget", budget_curves(results))):
+            path = folder / f"{kind}-{name}.svg"
             if charts:
-                paths.append(folder / f"{kind}-{name}.svg")
-                write_text(paths[-1], sheet(charts))
+                paths.append(path)
+                write_text(path, sheet(charts))
+            else:
+                path.unlink(missing_ok=True)  # of results that had one
     return paths

@@ -21,6 +21,7 @@ from fpga_flow.bench.extraction.specs import CellSpec
 from fpga_flow.report.analysis import BASELINE, MIN_SEEDS, is_plain, variants
 from fpga_flow.report.claims import claims, counts, told
 from fpga_flow.report.contest import ALL_ORACLES, SOFT_FAMILY, Side, best, naive, thieves
+from fpga_flow.report.frontier import has_budget_curves
 from fpga_flow.report.schema import Results
 from fpga_flow.report.statistics import difference as paired
 from fpga_flow.report.words import POOLS
@@ -50,7 +51,8 @@ def page(found: dict[str, Results], planned: Sequence[CellSpec] | None = None) -
     for name, results in found.items():
         lines += [f"## {title(results)}", "", *main_table(results), *_claims(results)]
         lines += [f"![Victim and clone accuracy](frontier-{name}.svg)", ""]
-        lines += [f"![Clone accuracy against budget](budget-{name}.svg)", ""]
+        if has_budget_curves(results):
+            lines += [f"![Clone accuracy against budget](budget-{name}.svg)", ""]
         for heading, part in (
             ("What each variant costs and gains", ablation_table),
             ("Every thief", every_thief),

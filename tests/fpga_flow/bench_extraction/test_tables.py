@@ -25,7 +25,7 @@ from fpga_flow.bench.extraction.tables import block, main_table, page
 from fpga_flow.bench.marks import marks, rewrite_block
 from fpga_flow.report import read
 from fpga_flow.report.claims import claims
-from fpga_flow.report.frontier import frontiers
+from fpga_flow.report.frontier import budget_curves, frontiers
 from fpga_flow.report.schema import AttackRow, Results
 
 ROOT = Path(__file__).parents[3]
@@ -189,10 +189,12 @@ def test_networks_of_one_data_set_get_documents_of_their_own(folder: Path) -> No
 
 def test_frontier_names_every_variant_and_thief(found: dict[str, Results]) -> None:
     out, inside, free = frontiers(found["digits"])
-    assert "divqat-nasty: knockoff-random / soft / wallpapers / vgg-small on top1" in out.svg
+    # What all thieves share is said once.
+    assert "Best thief: knockoff-random / soft / wallpapers / vgg-small" in out.svg
+    assert "divqat-nasty: on top1" in out.svg
     assert "float: " in inside.svg
     assert "float: " not in free.svg  # no data-free thief robbed it
-    assert "qat: dfme" in free.svg
+    assert "Best thief: dfme" in free.svg
 
 
 def test_plots_are_svg_with_text_in_both_themes(found: dict[str, Results], tmp_path: Path) -> None:
@@ -206,6 +208,40 @@ def test_plots_are_svg_with_text_in_both_themes(found: dict[str, Results], tmp_p
             re.findall(r"(--[\w-]+):", text)
         )
     assert "chance" in budget.read_text("utf-8")
+
+
+def test_budget_curves_compare_like_with_like(found: dict[str, Results], tmp_path: Path) -> None:
+    whole = found["digits"]
+
+    def curves(attacks: list[AttackRow]) -> dict[str, list[str]]:
+        (drawn,) = budget_curves(whole.model_copy(update={"attacks": attacks}))
+        assert drawn.numbers is not None
+        return dict(zip(drawn.numbers.head, zip(*drawn.numbers.rows, strict=True), strict=True))
+
+    rows = [r for r in whole.attacks if r.pool_kind == "out" and r.defence == "none"]
+    most = max(r.budget for r in rows)
+    before = curves(rows)
+    assert len(before["query budget"]) > 1
+    # A better thief at one budget alone does not bend the curve.
+    better = [r.model_copy(update={"attack": "new", "clone_accuracy": 0.99}) for r in rows]
+    assert curves([*rows, *(r for r in better if r.budget == most)]) == before
+    assert curves([*rows, *better]) != before
+    # Labels alone at the smaller budgets are no curve of what soft answers give away.
+    nasty = next(name for name in before if name.startswith("divqat-nasty"))
+    labels = [
+        r for r in rows if (r.victim, r.oracle) != ("divqat-nasty", "soft") or r.budget == most
+    ]
+    assert any(r.victim == "divqat-nasty" and r.budget < most for r in labels)
+    assert set(curves(labels)) == set(before) - {nasty}
+    # One budget is no curve: no chart, no line on the page, and no file of an earlier one.
+    single = whole.model_copy(update={"attacks": [r for r in rows if r.budget == most]})
+    (tmp_path / "budget-digits.svg").write_text("old", encoding="utf-8")
+    assert [path.name for path in write_plots({"digits": single}, tmp_path)] == [
+        "frontier-digits.svg"
+    ]
+    assert not (tmp_path / "budget-digits.svg").exists()
+    assert "budget-digits.svg" not in page({"digits": single})
+    assert "budget-digits.svg" in page(found)
 
 
 def test_block_goes_between_the_marks_only(found: dict[str, Results], tmp_path: Path) -> None:
