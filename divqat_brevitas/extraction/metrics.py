@@ -1,8 +1,8 @@
 """How good is a clone, and what did a defence cost: fractions of 1 unless said otherwise.
 
-``accuracy`` and ``agreement`` ask models; the others take logits, float32 (N, classes), so that
-one prediction of the test set serves them all. The evaluator's own predictions never count
-against a victim's query budget: pass the model, not the :class:`Victim`.
+``labels_of``, ``accuracy`` and ``agreement`` ask models; the others take logits, float32 (N,
+classes), so that one prediction of the test set serves them all. The evaluator's own predictions
+never count against a victim's query budget: pass the model, not the :class:`Victim`.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def accuracy(model: Model, images: NDArray[Any], labels: NDArray[Any]) -> float:
         >>> 0 <= accuracy(model, np.zeros((4, 1, 8, 8), np.uint8), np.arange(4)) <= 1
         True
     """
-    predicted = _labels(model, images)
+    predicted = labels_of(model, images)
     return float((predicted == check_labels(labels, len(predicted))).mean())
 
 
@@ -52,7 +52,7 @@ def agreement(clone: Model, victim: Model, images: NDArray[Any]) -> float:
     Jagielski et al., "High Accuracy and High Fidelity Extraction of Neural Networks", USENIX
     Security 2020. Raises as :func:`accuracy`.
     """
-    return float((_labels(clone, images) == _labels(victim, images)).mean())
+    return float((labels_of(clone, images) == labels_of(victim, images)).mean())
 
 
 def ece(logits: Answers, labels: NDArray[Any], bins: int = 15) -> float:
@@ -147,7 +147,19 @@ def _log_confidence(logits: Answers) -> NDArray[np.float64]:
     return confidence
 
 
-def _labels(model: Model, images: NDArray[Any]) -> Labels:
+def labels_of(model: Model, images: NDArray[Any]) -> Labels:
+    """The label of each image by a model: int64 (N,), the place of its largest logit.
+
+    For those who need more than one number of the same predictions.
+
+    Raises:
+        InputError: bad images, or predictions of a wrong shape or not finite.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> labels_of(model, np.zeros((4, 1, 8, 8), np.uint8)).shape
+        (4,)
+    """
     batch = to_float(check_pool(images, "the images"))
     predictor = as_predictor(model)
     logits = check_logits(predictor.predict(batch), len(batch), f"the predictions of {predictor}")

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Predictor, as_predictor, make_oracle
+from divqat_brevitas.extraction import Predictor, make_oracle
+from divqat_brevitas.extraction.metrics import labels_of
 from divqat_brevitas.files import sha256_text, write_json
 from divqat_brevitas.loss import loss_settings
 from fpga_flow import theft
@@ -190,8 +191,7 @@ class _Robber:
             images, labels = split(self.config, "test")
             answer = self._unit(attack.theft.answer)
             model = predictor(self.context, self.victim, self.engine, answer)
-            answered = model.predict(images).argmax(axis=1)
-            self._loaded = _Robbed(model, images, labels, answered)
+            self._loaded = _Robbed(model, images, labels, labels_of(model, images))
         robbed, model = self._loaded, self._loaded.model
         how, data = attack.theft, self.config.data
         supplied = theft.supply(how, data.name, data.root)
@@ -200,7 +200,7 @@ class _Robber:
         made = how.defence if found is None else found.spec
         defence = self.defender.defence(made, seed=how.seed)
         loot = theft.steal(how, model, supplied, defence=defence, remember=self.clones)
-        guesses = as_predictor(loot.result.clone).predict(robbed.images).argmax(axis=1)
+        guesses = labels_of(loot.result.clone, robbed.images)
         row = theft.row_of(
             how,
             loot,

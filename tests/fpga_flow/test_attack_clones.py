@@ -1,33 +1,12 @@
 """A run's attack stage trains no clone twice, and its rows are the same as if it did."""
 
-from dataclasses import replace
-
-from fakes import Silent
+from small_theft import rob
 
 from divqat_brevitas.extraction import learner
-from divqat_brevitas.files import read_json
-from fpga_flow import pipeline
-from fpga_flow.rundir import RunDirectory
-from fpga_flow.settings import resolve
-from fpga_flow.stages import order
-
-SETTINGS = [
-    "data.name=digits",
-    "model.name=mlp",
-    "train.variants=qat",
-    "train.float_epochs=1",
-    "train.quant_epochs=1",
-    "attack.budgets=40",
-    "attack.surrogates=mlp",
-    "attack.epochs=2",
-]
-STAGES = [*order.STAGES[:2], replace(order.STAGES[4], uses=())]
 
 
 def execute(path, *overrides):
-    config = resolve(overrides=[*SETTINGS, *overrides])
-    pipeline.execute(RunDirectory(path), config, STAGES, progress=Silent())
-    rows = [read_json(file) for file in (path / "attack").glob("*.json")]
+    rows = rob(path, "attack.epochs=2", *overrides)
     return {(row["oracle"], row["treatment"]): row for row in rows}
 
 

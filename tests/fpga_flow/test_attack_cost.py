@@ -1,39 +1,20 @@
 """A run's attack stage takes defences by their cost, and says how strong they were for it."""
 
 import pytest
-from fakes import Silent
+from small_theft import SETTINGS, rob
 
 from divqat_brevitas.data import load
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import softmax
 from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.defences import at_cost
-from divqat_brevitas.files import read_json
-from fpga_flow import pipeline
-from fpga_flow.rundir import RunDirectory
 from fpga_flow.settings import resolve
 from fpga_flow.simulate import load_engine
-from fpga_flow.stages import attack, order
-
-SETTINGS = [
-    "data.name=digits",
-    "model.name=mlp",
-    "train.variants=qat",
-    "train.float_epochs=1",
-    "train.quant_epochs=1",
-    "attack.budgets=40",
-    "attack.surrogates=mlp",
-    "attack.epochs=1",
-    "attack.oracles=soft",
-    "attack.learners=soft",
-]
+from fpga_flow.stages import attack
 
 
 def test_a_row_has_the_strength_found_on_validation_images(tmp_path):
-    config = resolve(overrides=[*SETTINGS, "attack.defences=reverse-sigmoid@0.2,dcp:0.7"])
-    stages = [*order.STAGES[:2], order.STAGES[4]]
-    pipeline.execute(RunDirectory(tmp_path), config, stages, progress=Silent())
-    found = [read_json(file) for file in (tmp_path / "attack").glob("*.json")]
+    found = rob(tmp_path, "attack.defences=reverse-sigmoid@0.2,dcp:0.7")
     rows = {row["defence"]: row for row in found}
     assert set(rows) == {"reverse-sigmoid@0.2", "dcp:0.7"}
     assert "defence_found" not in rows["dcp:0.7"]
