@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from divqat_brevitas.extraction import Predictor, TorchPredictor, softmax
+from divqat_brevitas.extraction import Predictor, softmax
 from divqat_brevitas.extraction.arrays import Answers, Images, to_float
 from divqat_brevitas.extraction.defences import AtCost, cost_of
 from divqat_brevitas.extraction.defences.base import check_perturbed
+from divqat_brevitas.extraction.metrics import labels_of
 from divqat_brevitas.files import read_json, sha256_text, write_json
 from fpga_flow.bench.extraction.shadows import shadow_pairs
 from fpga_flow.bench.extraction.specs import CellSpec
@@ -144,7 +145,7 @@ def _robbed(spec: CellSpec, victim: TrainedVictim, store: VictimStore) -> _Robbe
 def _row(spec: CellSpec, loot: Loot, victim: _Robbed, store: VictimStore) -> dict[str, Any]:
     """The attack row; the clone is tested here, and nowhere before."""
     images, labels = store.data(spec.victim, "test")
-    guesses = TorchPredictor(loot.result.clone).predict(to_float(images.numpy())).argmax(axis=1)
+    guesses = labels_of(loot.result.clone, images.numpy())
     row = row_of(
         spec.theft,
         loot,

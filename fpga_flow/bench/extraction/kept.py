@@ -48,7 +48,8 @@ def keep(results: Path, source: Path) -> bool:
         there = read_json(home)
         if there["key"] == record["key"] and there.get("sha256") != record.get("sha256"):
             return False
-    history = record.pop("history", [])
+    # Of a restored victim they are there already, and elsewhere: the record's order is one.
+    history, _ = record.pop("history", []), record.pop("file", None)
     # A twin's accuracies guard the trainings that are compared with it.
     record["history"] = [
         {name: row[name] for name in ("epoch", "val_accuracy") if name in row} for row in history

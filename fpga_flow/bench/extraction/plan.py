@@ -27,11 +27,12 @@ Scale = Literal["mini", "compact", "paper"]
 Pairs = tuple[tuple[int, int], ...]
 _BREAKERS = ("soft", "argmax", "recovery")
 """Learners tried on every defence."""
-_SORTERS = ("filtered", "filtered-argmax")
+_SORTER = "filtered"
+_SORTERS = (_SORTER, "filtered-argmax")
 """Learners that sort a decoy's answers out, tried on whatever stands on top of a gate."""
 _ANSWERS = ("top1", "posterior:2", "gated:{decoy}")
 """Answer units of the chip that are tried, with the learners "soft" and "centred"."""
-_READERS = ("centred", "filtered")
+_READERS = ("centred", _SORTER)
 """Learners that have done best against the decoy; of labels the last."""
 _SURROGATES = ("resnet-small", "vgg-medium", "vgg-wide")
 
@@ -107,7 +108,7 @@ def _key_cells(arena: Arena) -> Iterator[CellSpec]:
             yield arena.cell(variant, defence=gate, learner=augmented or "soft")
             yield arena.cell(variant, oracle="top1", learner=augmented or "soft")
             if gate != "none":
-                yield arena.cell(variant, oracle="top1", learner=_wrapped(augmented, _SORTERS[0]))
+                yield arena.cell(variant, oracle="top1", learner=_wrapped(augmented, _SORTER))
 
 
 def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
@@ -120,7 +121,7 @@ def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
             yield arena.cell(variant, defence=arena.gate(variant), learner=reader)
     for budget, (variant, gate) in product(arena.budgets[1:], _protected(arena)):
         yield arena.cell(variant, budget=budget, defence=gate)
-        sorter = "soft" if gate == "none" else _SORTERS[0]
+        sorter = "soft" if gate == "none" else _SORTER
         yield arena.cell(variant, budget=budget, oracle="top1", learner=sorter)
     yield from _changed(arena, arena.contenders)
     yield from _composed(arena, arena.composed, shadow=False)
@@ -132,7 +133,7 @@ def _with_pool(arena: Arena, pool: str) -> Iterator[CellSpec]:
         yield arena.cell(variant, pool=pool)
         yield arena.cell(variant, pool=pool, oracle="top1")
         if gate := arena.gate(variant):
-            yield arena.cell(variant, pool=pool, oracle="top1", learner="filtered")
+            yield arena.cell(variant, pool=pool, oracle="top1", learner=_SORTER)
             yield arena.cell(variant, pool=pool, learner="centred")
             for learner in ("soft", *_READERS):
                 yield arena.cell(variant, pool=pool, learner=learner, defence=gate)
@@ -163,7 +164,7 @@ def _changed(arena: Arena, victims: Iterable[tuple[str, Changes]]) -> Iterator[C
         for learner in ("soft", "centred"):
             yield arena.cell(variant, changes, learner=learner)
         if gate := arena.gate(variant, changes):
-            yield arena.cell(variant, changes, oracle="top1", learner="filtered")
+            yield arena.cell(variant, changes, oracle="top1", learner=_SORTER)
             yield arena.cell(variant, changes, defence=gate)
 
 
@@ -200,7 +201,7 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
             # A thief with a little of the victim's own kind among other images.
             mixed: dict[str, Any] = {"pool": f"mix:in:0.05,{pool}", **shown}
             yield arena.cell(variant, **mixed)
-            yield arena.cell(variant, learner="filtered", **mixed)
+            yield arena.cell(variant, learner=_SORTER, **mixed)
         # Jacobian augmentation as its papers do it: from seed images of the victim's own kind.
         yield arena.cell(variant, attack="jbtr", pool="in", **shown)
         for learner in strongest_thieves(shadow=shadowed):

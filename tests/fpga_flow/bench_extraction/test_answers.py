@@ -9,7 +9,6 @@ from divqat_brevitas.errors import InputError
 from fpga_flow.bench.extraction.cells import run_cell
 from fpga_flow.bench.extraction.collect import documents
 from fpga_flow.bench.extraction.plan import plan
-from fpga_flow.bench.extraction.runner import one_thread
 from fpga_flow.bench.extraction.victims import VictimStore
 from fpga_flow.simulate import load_engine
 
@@ -31,10 +30,9 @@ def test_an_answer_is_part_of_name_and_key_only_where_it_is_set():
 
 
 def test_a_cell_measures_thief_and_victim_behind_the_answer_unit(tmp_path):
-    with one_thread():
-        store = VictimStore(tmp_path)
-        plain, gated = run_cell(PLAIN, store), run_cell(GATED, store)
-        flat = run_cell(replace(GATED, theft=replace(GATED.theft, answer="posterior:1")), store)
+    store = VictimStore(tmp_path)
+    plain, gated = run_cell(PLAIN, store), run_cell(GATED, store)
+    flat = run_cell(replace(GATED, theft=replace(GATED.theft, answer="posterior:1")), store)
     assert (plain["victim"], gated["victim"]) == ("qat", "qat+gated:1")
     assert gated["spec"]["theft"]["answer"] == "gated:1"
     assert "answer" not in plain["spec"]["theft"]

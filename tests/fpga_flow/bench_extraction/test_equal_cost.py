@@ -11,7 +11,6 @@ from fpga_flow.bench.extraction import cells
 from fpga_flow.bench.extraction.cells import run_cell
 from fpga_flow.bench.extraction.collect import documents
 from fpga_flow.bench.extraction.plan import plan
-from fpga_flow.bench.extraction.runner import one_thread
 from fpga_flow.bench.extraction.specs import CellSpec
 from fpga_flow.bench.extraction.victims import VictimStore
 
@@ -27,8 +26,7 @@ def spec(defence: str, **changed: object) -> CellSpec:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    with one_thread():
-        yield VictimStore(tmp_path_factory.mktemp("extraction"))
+    return VictimStore(tmp_path_factory.mktemp("extraction"))
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,12 @@ from fpga_flow.bench.extraction.cells import run_cell, write_cell
 from fpga_flow.bench.extraction.collect import documents, keep_victims, read_cells, read_victims
 from fpga_flow.bench.extraction.kept import keep, spec_of
 from fpga_flow.bench.extraction.plan import plan
-from fpga_flow.bench.extraction.runner import one_thread
 from fpga_flow.bench.extraction.tables import page
 from fpga_flow.bench.extraction.victims import VictimStore
 
 CELL = next(c for c in plan("mini") if c.victim.variant == "qat")
 SHORT = replace(CELL.victim, float_epochs=1, quant_epochs=1)
 CELL = replace(CELL, victim=SHORT, theft=replace(CELL.theft, epochs=1, budget=60))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def thread():
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +59,14 @@ def test_others_are_trained_from_the_kept_reference(trained, tmp_path):
     assert store.ready(SHORT.reference)
 
 
-def test_the_same_victim_is_kept_as_the_same_bytes(trained, results):
+def test_the_same_victim_is_kept_as_the_same_bytes(trained, results, tmp_path):
     files = sorted((results / "victims").iterdir())
     before = [file.read_bytes() for file in files]
     assert [file.suffix for file in files] == [".json", ".gz", ".json", ".gz"]
     assert keep_victims(results, trained[2]) == 2
+    assert [file.read_bytes() for file in files] == before
+    VictimStore(tmp_path / "restored", kept=results).get(SHORT)
+    assert keep_victims(results, tmp_path / "restored") == 1
     assert [file.read_bytes() for file in files] == before
 
 

@@ -9,7 +9,6 @@ from divqat_brevitas.extraction import PlainLearner, zero_query_floor
 from divqat_brevitas.files import read_json
 from fpga_flow.bench.extraction.cells import run_cell
 from fpga_flow.bench.extraction.plan import plan
-from fpga_flow.bench.extraction.runner import one_thread
 from fpga_flow.bench.extraction.victims import OutOfTimeError, VictimStore
 from fpga_flow.theft import FREE_POOL
 
@@ -24,8 +23,7 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(work):
-    with one_thread():
-        yield VictimStore(work)
+    return VictimStore(work)
 
 
 @pytest.fixture(scope="module")

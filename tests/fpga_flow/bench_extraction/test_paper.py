@@ -9,7 +9,6 @@ from divqat_brevitas.files import read_json
 from fpga_flow.bench.extraction.arenas import PAPER
 from fpga_flow.bench.extraction.cells import run_cell
 from fpga_flow.bench.extraction.plan import plan
-from fpga_flow.bench.extraction.runner import one_thread
 from fpga_flow.bench.extraction.tables import page
 from fpga_flow.bench.extraction.victims import VictimStore
 from fpga_flow.cli import main
@@ -46,8 +45,7 @@ def test_a_papers_victim_is_trained_exported_lowered_and_attacked(tmp_path) -> N
     )
     cell = tiny.cell("qat")
     store = VictimStore(tmp_path / "work")
-    with one_thread():
-        found = run_cell(cell, store)
+    found = run_cell(cell, store)
     record = read_json(store.folder(cell.victim) / "victim.json")
     assert record["parity"]["inputs"] > 0
     assert record["parity"]["mismatches"] == 0
