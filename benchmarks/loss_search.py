@@ -24,7 +24,7 @@ from divqat_brevitas.files import read_json, write_json, write_text
 from divqat_brevitas.loss import divergence_per_image
 from divqat_brevitas.models import quantize
 from divqat_brevitas.training import TrainSettings, calibrate, load_weights, save_weights, train
-from divqat_brevitas.training.loop import PlainLoss
+from divqat_brevitas.training.loop import Criterion, PlainLoss
 from fpga_flow.bench.extraction.arenas import COMPACT
 from fpga_flow.bench.extraction.victims import VictimStore
 from fpga_flow.export import export_qonnx
@@ -34,6 +34,7 @@ from fpga_flow.theft import steal, supply
 
 ARENA = COMPACT[0]
 THIEVES = (("fonts", "soft"), ("fonts", "argmax"), ("in", "soft"))
+PLAIN = "plain QAT"
 SEARCHED = "the network's weights"
 SCALES = "its scales alone"
 
@@ -46,9 +47,9 @@ class Rest(DivQATLoss):
         with torch.no_grad():
             reference = self.reference(inputs)
         others = F.one_hot(labels, logits.shape[1]) == 0
-        rest = [z[others].view(len(z), -1) for z in (reference, logits)]
+        p, q = (z[others].view(len(z), -1) for z in (reference, logits))
         s = self.settings
-        each = divergence_per_image(*rest, s.order, s.temperature).clamp(max=s.cap)
+        each = divergence_per_image(p, q, s.order, s.temperature).clamp(max=s.cap)
         self.terms = {"divergence": each.mean().detach()}
         loss: Tensor = F.cross_entropy(logits, labels)
         return loss - self.weight * s.temperature**2 * each.mean()
@@ -120,9 +121,9 @@ class Agreeing(DivQATLoss):
         return total + 4.0 * apart
 
 
-Make = Callable[[nn.Module, nn.Module], nn.Module]
+Make = Callable[[nn.Module, nn.Module], Criterion]
 VARIANTS: dict[str, tuple[str, Make]] = {
-    "plain QAT": (SEARCHED, lambda reference, network: PlainLoss()),
+    PLAIN: (SEARCHED, lambda reference, network: PlainLoss()),
     "nasty": (SEARCHED, lambda r, n: DivQATLoss(r, "nasty")),
     "rest 0.04": (SEARCHED, lambda r, n: Rest(r, "nasty")),
     "rest 0.16": (SEARCHED, lambda r, n: Rest(r, "nasty", 0.16)),
@@ -138,36 +139,43 @@ VARIANTS: dict[str, tuple[str, Make]] = {
 }
 
 
-def measure(name: str, seed: int, work: Path) -> dict[str, object]:
-    """Train one victim, rob it three times."""
+def trained(name: str, seed: int, work: Path, store: VictimStore) -> nn.Module:
+    """One variant's network, in evaluation mode; plain QAT once, for those that start from it."""
+    kept = work / f"plain-{seed}.safetensors"
     carrier, make = VARIANTS[name]
-    store = VictimStore(work, kept=Path("benchmarks/extraction"))
     spec = ARENA.cell("qat").seeded(seed, 0).victim
     data, val = store.data(spec, "train"), store.data(spec, "val")
     reference = store.network(spec.reference)
     network = quantize(reference, spec.bits)
     calibrate(network, data[0][:500])
-    epochs = spec.quant_epochs
+    if name == PLAIN and kept.is_file():
+        load_weights(kept, network)
+        return network.eval()
     if carrier == SCALES:  # from plain QAT, with every weight as it is
-        plain = work / f"plain-{seed}.safetensors"
-        if not plain.is_file():
-            raise SystemExit(f"run --only 'plain QAT' --seed {seed} first")
-        load_weights(plain, network)
+        network.load_state_dict(trained(PLAIN, seed, work, store).state_dict())
         for parameter, value in network.named_parameters():
             value.requires_grad_(parameter.endswith("scaling_impl.value"))
-    criterion = make(freeze_reference(reference), network)
     settings = TrainSettings(
-        epochs=epochs,
+        epochs=spec.quant_epochs,
         batch_size=spec.batch_size,
         learning_rate=spec.quant_learning_rate,
         augment=spec.augment,
         precision=spec.precision,
         seed=seed,
     )
+    criterion = make(freeze_reference(reference), network)
     train(network, criterion, train=data, val=val, settings=settings, name=name)
-    network.eval()
-    if name == "plain QAT":
-        save_weights(work / f"plain-{seed}.safetensors", network, {"variant": name})
+    if name == PLAIN:
+        save_weights(kept, network, {"variant": name})
+    return network.eval()
+
+
+def measure(name: str, seed: int, work: Path) -> dict[str, object]:
+    """Train one victim, rob it three times."""
+    store = VictimStore(work, kept=Path("benchmarks/extraction"))
+    spec = ARENA.cell("qat").seeded(seed, 0).victim
+    network = trained(name, seed, work, store)
+    val = store.data(spec, "val")
     model = work / f"{name.replace(' ', '-').replace(',', '')}-{seed}.onnx"
     export_qonnx(network, model, to_float(val[0][:64].numpy()))
     engine = load_engine(model, "integer")
@@ -179,7 +187,7 @@ def measure(name: str, seed: int, work: Path) -> dict[str, object]:
         clones[f"{pool}, {learner}"] = accuracy(loot.result.clone, images, labels)
     return {
         "name": name,
-        "carrier": carrier,
+        "carrier": VARIANTS[name][0],
         "seed": seed,
         "engine": "integer",
         "split": "validation",
