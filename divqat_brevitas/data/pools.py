@@ -41,6 +41,9 @@ _PHOTOGRAPHS = {
 }
 
 
+Shape = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class QueryPool:
     """Unlabelled images to query a victim with.
@@ -68,9 +71,14 @@ class QueryPool:
 
 
 def query_pool(
-    name: str, dataset: str, count: int, seed: int, root: Path | None = None
+    name: str,
+    dataset: str,
+    count: int,
+    seed: int,
+    root: Path | None = None,
+    shape: Shape | None = None,
 ) -> QueryPool:
-    """Make a pool of ``count`` images in the shape of the victim's data set.
+    """Make a pool of ``count`` images in the shape of the victim's data set, or another.
 
     Args:
         name: "in" (the held-out pool split), "letters" (rendered, bundled fonts), "fonts"
@@ -82,10 +90,11 @@ def query_pool(
             set, or other classes of the victim's as "dataset:cifar10:5-9" for a victim on
             "cifar10:0-4"; fitted to the shape, without test images), or "mix:POOL:SHARE,POOL",
             such as "mix:in:0.05,wallpapers": a thief who holds a little of the victim's data.
-        dataset: the victim's data set; gives the shape and, for "in", the images.
+        dataset: the victim's data set; gives, for "in", the images, and the shape.
         count: number of images, at least 1.
         seed: the same arguments give the same images; a smaller count is their beginning.
         root: data folder; default: $DIVQAT_DATA, else the user's cache.
+        shape: (C, H, W) of the images; None: the data set's own.
 
     Returns:
         The pool.
@@ -103,24 +112,24 @@ def query_pool(
     """
     victim = resolve(dataset)
     root = default_root() if root is None else Path(root)
+    shape = shape or victim.info.shape
     if count < 1 or seed < 0:
         raise InputError(f"a query pool needs count >= 1 and seed >= 0, not {count} and {seed}.")
 
     family, _, argument = name.partition(":")
     if name == "in":
-        return QueryPool(name, "in", _draw(name, load(dataset, "pool", root)[0], count, seed))
+        images = _draw(name, load(dataset, "pool", root)[0], count, seed)
+        return QueryPool(name, "in", fit(images, shape))
     if name == "noise":
-        return QueryPool(name, "free", noise(count, victim.info.shape, seed))
+        return QueryPool(name, "free", noise(count, shape, seed))
     if family == "mix":
-        return _mixed(name, dataset, count, seed, root)
+        return _mixed(name, dataset, count, seed, root, shape)
     if family == "dataset" and argument:
-        return _other_set(name, resolve(argument), victim, count, seed, root)
-    return QueryPool(name, "out", _material_images(name, count, victim.info.shape, seed, root))
+        return _other_set(name, resolve(argument), victim, count, seed, root, shape)
+    return QueryPool(name, "out", _material_images(name, count, shape, seed, root))
 
 
-def _material_images(
-    name: str, count: int, shape: tuple[int, int, int], seed: int, root: Path
-) -> Images:
+def _material_images(name: str, count: int, shape: Shape, seed: int, root: Path) -> Images:
     family, _, argument = name.partition(":")
     if name == "letters":
         return letters(count, shape, seed)
@@ -139,7 +148,13 @@ def _material_images(
 
 
 def _other_set(
-    name: str, other: Dataset, victim: Dataset, count: int, seed: int, root: Path
+    name: str,
+    other: Dataset,
+    victim: Dataset,
+    count: int,
+    seed: int,
+    root: Path,
+    shape: Shape,
 ) -> QueryPool:
     if other.overlaps(victim):
         raise InputError(
@@ -147,17 +162,17 @@ def _other_set(
             "Use the pool 'in', or choose other classes."
         )
     splits = [load(other.name, split, root)[0] for split in ("train", "val", "pool")]
-    images = fit(_draw(name, np.concatenate(splits), count, seed), victim.info.shape)
+    images = fit(_draw(name, np.concatenate(splits), count, seed), shape)
     same_set = other.source.family == victim.source.family
     return QueryPool(name, "out", images, "disjoint" if same_set else "foreign")
 
 
-def _mixed(name: str, dataset: str, count: int, seed: int, root: Path) -> QueryPool:
+def _mixed(name: str, dataset: str, count: int, seed: int, root: Path, shape: Shape) -> QueryPool:
     few, share, rest = parse_mix(name)
     mask = places(count, share, seed)
     # One image even where its place is not reached: a bad name is refused at any count.
     parts = [
-        query_pool(pool, dataset, max(1, int(of.sum())), seed, root)
+        query_pool(pool, dataset, max(1, int(of.sum())), seed, root, shape)
         for pool, of in ((few, mask), (rest, ~mask))
     ]
     images = scatter(
@@ -203,7 +218,7 @@ def _materials(name: str) -> frozenset[str]:
     return frozenset(_PHOTOGRAPHS.get(name, (name,)))
 
 
-def fit(images: Images, shape: tuple[int, int, int]) -> Images:
+def fit(images: Images, shape: Shape) -> Images:
     """Resize and grey-convert (ITU-R 601 luma) or repeat channels to ``shape``.
 
     Args:

@@ -7,22 +7,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from divqat_brevitas.data.pools import query_pool
+from divqat_brevitas.data.pools import Shape, query_pool
 from divqat_brevitas.loss import DivQATLoss, loss_settings
 
 _COUNT = 20_000
 
 
 def loss_for(
-    reference: nn.Module, preset: str, dataset: str, root: Path | None = None, **changes: Any
+    reference: nn.Module,
+    preset: str,
+    dataset: str,
+    root: Path | None = None,
+    shape: Shape | None = None,
+    **changes: Any,
 ) -> DivQATLoss:
-    """A loss whose pool of outliers, if it has one, is drawn in the shape of a data set.
+    """A loss whose pool of outliers, if it has one, is drawn in the shape of the victim's images.
 
     Args:
         reference: the frozen float network.
         preset: of the loss.
         dataset: registry name of the victim's data set.
         root: data folder; None: the cache.
+        shape: (C, H, W) of the victim's images; None: the data set's own.
         **changes: any field of ``LossSettings``.
 
     Raises:
@@ -37,11 +43,11 @@ def loss_for(
     settings = loss_settings(preset, **changes)
     outliers = None
     if settings.trained_pool:
-        outliers = _drawn(settings.trained_pool, dataset, root)
+        outliers = _drawn(settings.trained_pool, dataset, root, shape)
     return DivQATLoss(reference, preset, outliers=outliers, **changes)
 
 
 @lru_cache(maxsize=2)
-def _drawn(pool: str, dataset: str, root: Path | None) -> Tensor:
+def _drawn(pool: str, dataset: str, root: Path | None, shape: Shape | None) -> Tensor:
     """Always the same images: what a network is trained on has no seed of a thief's."""
-    return torch.tensor(query_pool(pool, dataset, _COUNT, seed=0, root=root).images)
+    return torch.tensor(query_pool(pool, dataset, _COUNT, 0, root, shape).images)

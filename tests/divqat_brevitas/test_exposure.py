@@ -17,7 +17,10 @@ def reference(pixels: int) -> nn.Module:
     return freeze_reference(nn.Sequential(nn.Flatten(), nn.Linear(pixels, 10)))
 
 
-def test_a_pool_is_drawn_in_the_shape_of_the_data_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dataset", "shape"), [("cifar10", None), ("digits", (3, 32, 32))])
+def test_a_pool_is_drawn_in_the_victims_shape_and_colours(
+    tmp_path: Path, dataset: str, shape: tuple[int, int, int] | None
+) -> None:
     for name, value in (("landscapes", 40), ("backgrounds", 200)):
         picture = tmp_path / f"{name}.png"
         image = Image.new("RGB", (90, 80), (value, 0, 0))
@@ -25,7 +28,8 @@ def test_a_pool_is_drawn_in_the_shape_of_the_data_set(tmp_path: Path) -> None:
         image.save(picture)
         with staging(tmp_path, name) as work:
             store(tmp_path, name, {"p.png": picture.read_bytes()}, work)
-    loss = loss_for(reference(3 * 32 * 32), "decoy-photos", "cifar10", tmp_path, ood_share=1.0)
+    net = reference(3 * 32 * 32)
+    loss = loss_for(net, "decoy-photos", dataset, tmp_path, shape, ood_share=1.0)
     images = torch.zeros(80, 3, 32, 32)
     given = loss.with_outliers(images, torch.Generator().manual_seed(2))[80:]
     assert given.shape == (20, 3, 32, 32)

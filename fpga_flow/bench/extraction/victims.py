@@ -276,7 +276,9 @@ class VictimStore:
             calibrate(network, data[0][:_CALIBRATION_IMAGES])
             if spec.variant != "qat":
                 frozen, changes = freeze_reference(reference), dict[str, Any](spec.changes)
-                criterion = loss_for(frozen, spec.preset, spec.dataset, self.root, **changes)
+                criterion = loss_for(
+                    frozen, spec.preset, spec.dataset, self.root, self.shape(spec), **changes
+                )
                 guard = AccuracyGuard(self._twin(spec), spec.guard)
         result = train(
             network,
