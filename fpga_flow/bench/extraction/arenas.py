@@ -55,6 +55,8 @@ class Arena:
         free_budget: of attacks that make their own images; None: the main one.
         main: whether claims rest on this arena: more seeds, and everything else is tried on it.
         augmented: learners that augment the thief's images, as the victim's data allow.
+        rivals: of a studied variant, thieves that did better than the key cells' at one pair of
+            seeds, as arguments of ``cell``; they are repeated.
         composed: defences of the answers that are composed with the victims at several seeds.
         defences: those that are tried at all.
     """
@@ -72,6 +74,7 @@ class Arena:
     free_budget: int | None = None
     main: bool = True
     augmented: tuple[str, ...] = ()
+    rivals: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     composed: tuple[str, ...] = ()
     defences: tuple[str, ...] = DEFENCES
 
@@ -152,6 +155,23 @@ _FRONTIER: tuple[tuple[str, Changes], ...] = (
 )
 
 
+# Against CIFAR-10's victims at the first pair of seeds, on wallpapers.
+_RIVALS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "qat": (
+        {"learner": "centred"},
+        {"learner": "tuned"},
+        {"learner": "temperature:2"},
+        {"surrogate": "vgg-wide"},
+    ),
+    "divqat-decoy-photos": (
+        {"attack": "active-kcenter"},
+        {"attack": "active-entropy"},
+        {"attack": "active-dfal+kcenter"},
+        {"attack": "knockoff-adaptive"},
+        {"oracle": "topk"},
+    ),
+}
+
 COMPACT = (
     Arena(
         recipe={"dataset": "fashion-mnist", **_FASHION},
@@ -184,6 +204,7 @@ COMPACT = (
         theft=_COMPACT,
         budgets=(5000, 500, 2000),
         augmented=("mirrored",),
+        rivals=_RIVALS,
         defences=_COMPOSED,
     ),
     Arena(

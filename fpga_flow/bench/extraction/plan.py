@@ -4,9 +4,10 @@ Three parts. The *key* cells hold the claims: plain QAT and the victims with a g
 arena's main pool, with the learners that have broken one of them, at three victim seeds times three
 attack seeds. The *repeated* ones at three pairs of seeds: other victims, learners, pools and sets,
 smaller budgets, composition with existing defences. The *broad* ones once: everything else there
-is, one thing varied at a time. A thief that does better there than those of the key cells is named
-beside them, and belongs among them (:data:`_READERS`). Breadth first: a part is done at one pair of
-seeds before the next, so that however early a run is stopped, what is there is a usable matrix.
+is, one thing varied at a time. A thief that does better there than those of the key cells leaves a
+claim undecided, and belongs among the repeated ones (``Arena.rivals``). Breadth first: a part is
+done at one pair of seeds before the next, so that however early a run is stopped, what is there is
+a usable matrix.
 """
 
 from collections.abc import Iterable, Iterator
@@ -119,6 +120,9 @@ def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
         for augmented, learner in product(arena.augmented, _READERS):
             reader = _wrapped(augmented, learner)
             yield arena.cell(variant, defence=arena.gate(variant), learner=reader)
+    for variant, gate in _protected(arena):
+        for rival in arena.rivals.get(variant, ()):
+            yield arena.cell(variant, defence=gate, **rival)
     for budget, (variant, gate) in product(arena.budgets[1:], _protected(arena)):
         yield arena.cell(variant, budget=budget, defence=gate)
         sorter = "soft" if gate == "none" else _SORTER

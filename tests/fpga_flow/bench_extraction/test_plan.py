@@ -6,8 +6,8 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import ATTACKS, TREATMENTS
-from fpga_flow.bench.extraction.arenas import DEFENCES
-from fpga_flow.bench.extraction.plan import plan
+from fpga_flow.bench.extraction.arenas import COMPACT, DEFENCES
+from fpga_flow.bench.extraction.plan import SCALES, cells_of, plan
 from fpga_flow.bench.extraction.runner import select
 from fpga_flow.bench.extraction.shadows import shadow_of
 from fpga_flow.bench.extraction.specs import CellSpec, VictimSpec
@@ -157,3 +157,14 @@ def test_patterns_choose_cells():
 
 def test_treatments_are_learners():
     check(replace(plan("mini")[0].theft, learner=f"filtered-{next(iter(TREATMENTS))}"))
+
+
+@pytest.mark.parametrize("arena", [arena for arena in COMPACT if arena.rivals])
+def test_a_thief_that_did_better_once_is_repeated(arena):
+    cells = plan("compact")
+    once = cells_of([replace(arena, rivals={})], SCALES["compact"][1])
+    for variant, rivals in arena.rivals.items():
+        for how in rivals:
+            first = arena.cell(variant, defence=arena.gate(variant) or "none", **how)
+            assert first in once
+            assert {first.seeded(i, i) for i in range(3)} <= set(cells)
