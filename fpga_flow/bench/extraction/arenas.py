@@ -55,8 +55,9 @@ class Arena:
         free_budget: of attacks that make their own images; None: the main one.
         main: whether claims rest on this arena: more seeds, and everything else is tried on it.
         augmented: learners that augment the thief's images, as the victim's data allow.
-        rivals: of a studied variant, thieves that did better than the key cells' at one pair of
-            seeds, as arguments of ``cell``; they are repeated.
+        rivals: of a studied variant, thieves that are repeated beside the key cells', as
+            arguments of ``cell``: those that did better at one pair of seeds, and the same ones
+            on labels alone.
         composed: defences of the answers that are composed with the victims at several seeds.
         defences: those that are tried at all.
     """
@@ -155,13 +156,18 @@ _FRONTIER: tuple[tuple[str, Changes], ...] = (
 )
 
 
-# Against CIFAR-10's victims at the first pair of seeds, on wallpapers.
+# Of CIFAR-10's victims, on wallpapers.
+_ACTIVE_LABELS: tuple[Mapping[str, Any], ...] = (
+    {"attack": "active-kcenter", "oracle": "top1"},
+    {"attack": "active-entropy", "oracle": "top1"},
+)
 _RIVALS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "qat": (
         {"learner": "centred"},
         {"learner": "tuned"},
         {"learner": "temperature:2"},
         {"surrogate": "vgg-wide"},
+        *_ACTIVE_LABELS,
     ),
     "divqat-decoy-photos": (
         {"attack": "active-kcenter"},
@@ -169,6 +175,7 @@ _RIVALS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"attack": "active-dfal+kcenter"},
         {"attack": "knockoff-adaptive"},
         {"oracle": "topk"},
+        *_ACTIVE_LABELS,
     ),
 }
 
