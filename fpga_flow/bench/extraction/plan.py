@@ -57,7 +57,7 @@ SCALES: dict[str, tuple[tuple[Arena, ...], Seeds]] = {
     "compact": (COMPACT, Seeds(_NINE, _THREE, _ONE)),
     "paper": (PAPER, Seeds(_NINE, _THREE, _THREE)),
 }
-"""Arenas and seeds. "compact" is sized for about 6 hours of 2 cores."""
+"""Arenas and seeds. "compact" takes 6 to 9 hours of 2 cores."""
 
 
 def plan(scale: str) -> list[CellSpec]:
