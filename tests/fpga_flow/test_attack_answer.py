@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import small_theft
 from fakes import Silent
 
 from divqat_brevitas.files import read_json
@@ -14,19 +15,7 @@ from fpga_flow.simulate import load_engine
 from fpga_flow.stages import attack, order
 from fpga_flow.stages.victims import split
 
-SETTINGS = [
-    "data.name=digits",
-    "model.name=mlp",
-    "run.seeds=0,3",
-    "train.variants=float,qat",
-    "train.float_epochs=1",
-    "train.quant_epochs=1",
-    "attack.budgets=40",
-    "attack.surrogates=mlp",
-    "attack.epochs=1",
-    "attack.oracles=soft",
-    "attack.learners=soft",
-]
+SETTINGS = [*small_theft.SETTINGS, "run.seeds=0,3", "train.variants=float,qat"]
 STAGES = [*order.STAGES[:2], replace(order.STAGES[4], uses=())]
 GATED = "compile.answer=gated:0:4"
 
