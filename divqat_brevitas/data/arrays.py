@@ -13,6 +13,8 @@ from divqat_brevitas.errors import InputError, ToolMissingError
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+Shape = tuple[int, int, int]
+"""Channels, height and width of an image."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class DatasetInfo:
 
     name: str
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: Shape
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, default_root, require
+from divqat_brevitas.data.arrays import Images, Shape, default_root, require
 from divqat_brevitas.data.cache import is_stored, verified
 from divqat_brevitas.data.drawings import drawings
 from divqat_brevitas.data.letters import letters
@@ -39,9 +39,6 @@ _PHOTOGRAPHS = {
     "photos+": ("wallpapers", "landscapes"),
     "backgrounds": ("landscapes", "backgrounds"),
 }
-
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

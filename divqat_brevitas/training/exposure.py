@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from divqat_brevitas.data.pools import Shape, query_pool
+from divqat_brevitas.data.arrays import Shape
+from divqat_brevitas.data.pools import query_pool
 from divqat_brevitas.loss import DivQATLoss, loss_settings
 
 _COUNT = 20_000

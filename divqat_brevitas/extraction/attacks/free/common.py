@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from divqat_brevitas.data.arrays import Shape
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, substream
 from divqat_brevitas.extraction.attacks.base import (
@@ -30,8 +31,6 @@ ALONG = 0.5
 """Part of the students' passes made while queries are asked; the rest follows, cooling down."""
 
 DEFAULT_EPOCHS = 20
-
-Shape = tuple[int, int, int]
 
 
 def image_shape(pool: object) -> Shape:
