@@ -6,6 +6,9 @@ DivQATError               base: one readable paragraph (what, where, what to do)
 └── ToolMissingError      exit 3: a tool or package is not installed
 
 A message names the input and the fix. Anything else that escapes is a bug.
+
+What a user should read though the work goes on is a :class:`DivQATWarning`; the command line shows
+these and hides those of the libraries underneath.
 """
 
 import difflib
@@ -34,6 +37,10 @@ class ToolMissingError(DivQATError):
     """A tool or optional package is not installed (exit code 3)."""
 
     exit_code = 3
+
+
+class DivQATWarning(UserWarning):
+    """Base of every warning meant for a user: one readable line, shown once."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

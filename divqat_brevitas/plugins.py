@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, Literal, TypeVar
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import DivQATWarning, InputError
 
 T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(DivQATWarning):
     """A plug-in that cannot be used, with its package, its entry point and the reason."""
 
 

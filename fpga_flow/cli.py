@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from divqat_brevitas.plugins import PluginWarning
+from divqat_brevitas.errors import DivQATWarning
 from fpga_flow.cli_base import json_option, print_json, set_option
 from fpga_flow.cli_hardware import bench, check, finn_config
 from fpga_flow.cli_plugins import PluggedCommands, plugins
@@ -276,13 +276,25 @@ def _execute(
 def _quiet() -> Iterator[None]:
     """Whatever libraries print must not get between our results on stdout.
 
-    What they warn of is for developers.
+    What they warn of is for developers; our own warnings are for users, one line each.
     """
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         if not _debugging():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("default", PluginWarning)  # for users: a name they may miss
+            warnings.simplefilter("default", DivQATWarning)
+            warnings.showwarning = _warn
         yield
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    click.echo(f"warning: {message}", err=True)
 
 
 def _run_document(directory: Path, outcomes: "Sequence[Outcome]", code: int) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import click
 import pytest
 from fakes import MISSING, Fakes
 
-from divqat_brevitas.errors import CheckFailedError, InputError
+from divqat_brevitas.errors import CheckFailedError, DivQATWarning, InputError
 from fpga_flow import cli
 from fpga_flow.rundir import RunDirectory
 from fpga_flow.settings import resolve
@@ -140,6 +141,20 @@ def test_what_a_library_prints_stays_off_stdout(divqat, fakes, tmp_path, monkeyp
     _, out, err = divqat("run", "--preset", "smoke", "--out", tmp_path, "--json")
     assert json.loads(out)["exit_code"] == 0
     assert "hello from a library" in err
+
+
+def test_a_warning_for_users_is_one_line_and_a_librarys_none(divqat, fakes, tmp_path, monkeypatch):
+    def warned(context):
+        for _ in range(2):
+            warnings.warn("two pictures are skipped", DivQATWarning, stacklevel=1)
+            warnings.warn("for developers", UserWarning, stacklevel=1)
+        fakes.report(context)
+
+    stages = [*fakes.stages[:2], order.Stage("report", (), warned, needs=("train",))]
+    monkeypatch.setattr(order, "STAGES", stages)
+    _, out, err = divqat("run", "--preset", "smoke", "--out", tmp_path)
+    assert err.splitlines().count("warning: two pictures are skipped") == 1
+    assert "for developers" not in out + err
 
 
 @pytest.mark.parametrize(
