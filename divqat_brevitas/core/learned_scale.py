@@ -33,35 +33,71 @@ class _ScaleGradient(torch.autograd.Function):
         return gradients[0] * factor, None
 
 
-def scale_gradient(value: Tensor, factor: Tensor) -> Tensor:
-    """``value`` unchanged; its gradient is multiplied by ``factor`` (broadcastable).
+class _LogScaleGradient(torch.autograd.Function):
+    """Identity whose backward pass makes the gradient of a scale one of its logarithm."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(scale, factor)
+        return scale.view_as(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        scale, factor = ctx.saved_tensors
+        step = gradients[0] * factor
+        size = step.abs()
+        # Not log(size / scale): that quotient overflows at the smallest scales.
+        beyond = step.sign() * (1 + size.log() - scale.log())
+        relative = torch.where(size <= scale, step / scale, beyond)
+        return relative / (scale * math.log(2) ** 2), None
+
+
+def scale_gradient(scale: Tensor, factor: Tensor, log_domain: bool) -> Tensor:
+    """``scale`` unchanged; its gradient makes the parameter behind it follow LSQ.
+
+    LSQ's learned parameter is the scale s itself, which takes the step g·dL/ds with
+    g = 1/sqrt(N·Q) at a learning rate of 1. Brevitas learns v instead:
+
+    - s = v/Q (float scales). The chain rule would shrink the step of s by (1/Q)², which the
+      factor Q² makes good.
+    - s = 2**v times a constant, v rounded up for powers of two. The step that s takes is the step
+      log2(1 + r) of v, with r = g·(dL/ds)/s. It is r/ln 2 as long as s changes by less than
+      itself. Beyond that the tangent has nothing to do with the logarithm: a scale of 1e-11 has
+      an r of 1e11, and v leaves the range of floats in one step. The gradient of v is therefore
+      r/ln 2 for abs(r) ≤ 1, and sign(r)·(1 + ln abs(r))/ln 2 beyond: continuous with its
+      derivative, and as many doublings as lie between the scale and its target.
+
+    Args:
+        scale: the scale(s) s, any shape, above 0.
+        factor: g·Q² (linear) or g (logarithmic), see :func:`step_size_factor`.
+        log_domain: whether v is a logarithm of s.
 
     Example:
         >>> v = torch.tensor(2.0, requires_grad=True)
-        >>> scale_gradient(v, torch.tensor(0.5)).backward()
+        >>> scale_gradient(v, torch.tensor(0.5), log_domain=False).backward()
         >>> v.grad
         tensor(0.5000)
+        >>> v = torch.tensor(-36.0, requires_grad=True)  # the gradient of v was 1e10 / ln 2
+        >>> scale_gradient(2**v, torch.tensor(0.15), log_domain=True).backward()
+        >>> round(v.grad.item(), 2)
+        34.71
     """
-    result: Tensor = _ScaleGradient.apply(value, factor)  # type: ignore[no-untyped-call]
+    function = _LogScaleGradient if log_domain else _ScaleGradient
+    result: Tensor = function.apply(scale, factor)  # type: ignore[no-untyped-call]
     return result
 
 
-def step_size_factor(scale: Tensor, count: int, max_int: Tensor, log_domain: bool) -> Tensor:
-    """The factor on the scale's gradient that makes its parameter follow LSQ.
-
-    LSQ's learned parameter is the scale s itself, with factor g = 1/sqrt(count·max_int).
-    Brevitas learns v with s = v/max_int (float scales) or s = 2**ceil(v)/2**k
-    (power-of-two scales), so the chain rule would shrink the update of s by (ds/dv)².
-    Dividing g by (ds/dv)² gives s the update that LSQ gives it.
+def step_size_factor(count: int, max_int: Tensor, log_domain: bool) -> Tensor:
+    """The factor on the scale's gradient: LSQ's g, times Q² where the parameter is Q·s.
 
     Args:
-        scale: the scale(s) s, any shape.
         count: how many values share one scale (N in the paper).
         max_int: the largest integer magnitude of the grid (Q in the paper), a scalar.
-        log_domain: whether v is log2 of the range.
+        log_domain: whether the parameter is a logarithm of the scale.
     """
-    derivative = scale * math.log(2) if log_domain else 1 / max_int
-    return 1 / (torch.sqrt(count * max_int) * derivative**2)
+    if log_domain:
+        return 1 / torch.sqrt(count * max_int)
+    return 1 / (torch.sqrt(count * max_int) * (1 / max_int) ** 2)
 
 
 class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
@@ -119,10 +155,9 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
         if scale.requires_grad:
             with torch.no_grad():
                 max_int = torch.maximum(self.max_int(bit_width), -self.min_int(bit_width))
-                factor = step_size_factor(
-                    scale, max(1, x.numel() // scale.numel()), max_int, self.log_domain
-                )
-            scale = scale_gradient(scale, factor)
+                count = max(1, x.numel() // scale.numel())
+                factor = step_size_factor(count, max_int, self.log_domain)
+            scale = scale_gradient(scale, factor, self.log_domain)
         if self.training and self._fusible(scale, zero_point, x):
             low, high = int(self.min_int(bit_width)), int(self.max_int(bit_width))
             if max(-low, high) < LARGEST_BOUND:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from typing import Any
 from unittest import mock
 
@@ -13,7 +14,7 @@ from brevitas.core.quant import IntQuant
 from brevitas.quant import fixed_point, scaled_int
 from torch import Tensor, nn
 
-from divqat_brevitas import quant
+from divqat_brevitas import quant, swap_quantizers
 from divqat_brevitas.core import learned_scale
 from divqat_brevitas.core.fused import fused_int_quant
 from divqat_brevitas.core.learned_scale import LearnedScaleIntQuant
@@ -116,6 +117,86 @@ def test_scale_gradient_is_lsq() -> None:
     lsq = (pull * ds).sum() / (layer.weight.numel() * q_max) ** 0.5
     # v = q_max·s, so the same update of s needs q_max·lsq on v. Float32 sums differ in order.
     torch.testing.assert_close(v.grad, q_max * lsq, rtol=1e-4, atol=1e-5)
+
+
+def log_gradient(scale: Tensor, of_scale: float, factor: float) -> Tensor:
+    """The gradient of log2(scale) where the loss has the gradient ``of_scale`` in the scale."""
+    v = scale.log2().requires_grad_()
+    learned_scale.scale_gradient(2**v, torch.tensor(factor), log_domain=True).backward(
+        torch.full_like(scale, of_scale)
+    )
+    assert v.grad is not None
+    return v.grad
+
+
+def test_the_gradient_of_a_logarithm_is_lsqs_up_to_the_scale_itself() -> None:
+    """A step of v by r / ln 2 moves s by LSQ's step, to first order, while that is at most s."""
+    scale = torch.tensor([0.25, 1.0, 8.0])
+    # Float32: a logarithm, a power and their derivatives, a few units in the last place each.
+    expected = -0.2 / scale / math.log(2)
+    torch.testing.assert_close(log_gradient(scale, -2.0, 0.1), expected, rtol=1e-5, atol=0)
+    # On both sides of r = 1 the gradient is the same: the two formulas meet.
+    below, above = log_gradient(torch.tensor([0.200001, 0.199999]), 2.0, 0.1)
+    torch.testing.assert_close(below, above, rtol=1e-4, atol=0)
+
+
+def test_the_gradient_of_a_logarithm_is_finite_at_any_scale_and_reaches_the_target() -> None:
+    scale = torch.logspace(-30, 30, 61)
+    for of_scale in (0.0, 1e-30, 1.0, -1e30):
+        gradient = log_gradient(scale, of_scale, 0.1)
+        assert gradient.isfinite().all()
+        assert (gradient * of_scale >= 0).all()
+    # As many doublings as lie between the scale and LSQ's step, and the 1/ln 2 of r = 1.
+    (doublings,) = log_gradient(torch.tensor([2.0**-40]), 2.0, 0.5)
+    torch.testing.assert_close(doublings.item(), 40 + 1 / math.log(2), rtol=1e-5, atol=0)
+
+
+def trained(net: nn.Module, rate: float = 0.05, steps: int = 60) -> list[float]:
+    """Losses of plain gradient descent on one batch of 16 images."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(16, 3, 12, 12, generator=generator)
+    y = torch.randint(0, 5, (16,), generator=generator)
+    optimizer, losses = torch.optim.SGD(net.parameters(), rate), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("dead", ["all rows", "one row", "none"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_power_of_two_training_stays_finite_and_learns(bits: int, dead: str) -> None:
+    torch.manual_seed(1)
+    features = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()
+    net = nn.Sequential(*features, nn.Flatten(), nn.Linear(600, 5))
+    with torch.no_grad():
+        net[4].weight[{"all rows": slice(None), "one row": slice(1), "none": slice(0)}[dead]] = 0
+    swapped = swap_quantizers(
+        net,
+        weight=getattr(quant, f"Int{bits}WeightPerChannelFixedPointDivQAT"),
+        act=quant.Uint4ActPerTensorFixedPointDivQAT,
+    )
+    losses = trained(swapped)
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("per", ["PerTensor", "PerChannel"])
+def test_a_dead_row_of_a_power_of_two_starts_at_an_ordinary_scale(per: str) -> None:
+    layer = conv(getattr(quant, f"Int4Weight{per}FixedPointDivQAT"))
+    with torch.no_grad():
+        layer.weight[1:] = 0
+        layer.weight[0] = 0.5
+    weight = layer.quant_weight()
+    assert weight.scale.unique().tolist() == [0.5 / 8]
+    assert (weight.value[1:] == 0).all()
+    empty = conv(getattr(quant, f"Int4Weight{per}FixedPointDivQAT"))
+    nn.init.zeros_(empty.weight)
+    # 27 values in a row: 1/sqrt(27) = 0.192, up to the next power of two.
+    assert empty.quant_weight().scale.unique().tolist() == [0.25 / 8]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +314,7 @@ def test_image_quantizer_keeps_every_pixel() -> None:
 
 
 def test_divergence_gradient_reaches_the_grid() -> None:
-    from divqat_brevitas import DivQATLoss, freeze_reference, swap_quantizers
+    from divqat_brevitas import DivQATLoss, freeze_reference
 
     float_net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
     net = swap_quantizers(float_net)
@@ -254,7 +335,7 @@ def both_paths(
     for kind in (LearnedScaleIntQuant, IntQuant):
         int_quant = kind(narrow_range=narrow, signed=signed, input_view_impl=Identity())
         a, s = x.clone().requires_grad_(), scale.clone().requires_grad_()
-        fused = mock.patch.object(learned_scale, "scale_gradient", lambda value, factor: value)
+        fused = mock.patch.object(learned_scale, "scale_gradient", lambda scale, *_: scale)
         with fused:  # the gradient before LSQ's factor, which Brevitas does not have
             y = int_quant(s, torch.tensor(0.0), torch.tensor(float(bits)), a)
         (y * pull).sum().backward()
