@@ -1,8 +1,8 @@
 """The frozen full-precision reference that DivQAT diverges from."""
 
-import copy
-
 from torch import nn
+
+from divqat_brevitas.copies import deep_copy
 
 
 def freeze_reference(model: nn.Module) -> nn.Module:
@@ -14,12 +14,15 @@ def freeze_reference(model: nn.Module) -> nn.Module:
     Args:
         model: the trained float network.
 
+    Raises:
+        InputError: a network that cannot be copied, with the remedy.
+
     Example:
         >>> reference = freeze_reference(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))
-        >>> reference.train()[1].training
+        >>> reference.train()[0][1].training
         False
     """
-    reference = copy.deepcopy(model).eval().requires_grad_(False)
+    reference = deep_copy(model).eval().requires_grad_(False)
     return _Frozen(reference).eval()
 
 

@@ -1,11 +1,11 @@
 """Swap a whole model's layers for DivQAT-quantized ones.
 
 Works on float models (``nn.Conv2d``, ``nn.Linear``, ``nn.ReLU``) and on Brevitas models.
-Weights, biases and batch norm are carried over; the model passed in is never changed.
+Weights, biases and batch norm are carried over, and what is frozen stays frozen; the model passed
+in is never changed.
 What cannot be swapped is refused by name, all of it at once.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from brevitas.nn.quant_layer import QuantNonLinearActLayer, QuantWeightBiasInputOutputLayer
 from torch import nn
 
+from divqat_brevitas.copies import deep_copy
 from divqat_brevitas.quant import (
     Int4WeightPerChannelFloatDivQAT,
     Uint4ActPerTensorFloatDivQAT,
@@ -61,10 +62,11 @@ def swap_quantizers(
 
     Returns:
         The swapped copy, in the same mode (train or eval), with weight scales initialised
-        from the weights carried over.
+        from the weights carried over. A parameter with ``requires_grad=False`` keeps it, and the
+        scale of a frozen weight or of a frozen quantizer is frozen with it.
 
     Raises:
-        InputError: layers that cannot be swapped, all named, with the remedy.
+        InputError: layers that cannot be swapped or copied, all named, with the remedy.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
@@ -72,7 +74,7 @@ def swap_quantizers(
         >>> swap_quantizers(net)(torch.rand(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
-    result = copy.deepcopy(model)
+    result = deep_copy(model)
     modules = dict(walk(result))
     chosen = {n: m for n, m in modules.items() if filter_fn is None or filter_fn(n, m)}
     refuse_unswappable(result, chosen)
@@ -121,6 +123,7 @@ def _swap(
     if isinstance(module, QuantWeightBiasInputOutputLayer):
         if module.weight_quant.is_quant_enabled:
             module.weight_quant = weight.proxy_class(module, weight)
+            _freeze_scale(module)
         if not describes_input:
             acts.replace(module, "input_quant")
         elif input_act is not None:
@@ -160,8 +163,17 @@ def _quantized_layer(module: Any, weight: Any, input_act: Any) -> nn.Module:
         new.weight.copy_(module.weight)
         if module.bias is not None:
             new.bias.copy_(module.bias)
+            new.bias.requires_grad_(module.bias.requires_grad)
+    new.weight.requires_grad_(module.weight.requires_grad)
+    _freeze_scale(new)
     result: nn.Module = new.train(module.training)
     return result
+
+
+def _freeze_scale(layer: Any) -> None:
+    """Freeze the weight's scale if the weight is frozen: together they are the layer."""
+    if not layer.weight.requires_grad:
+        layer.weight_quant.requires_grad_(False)
 
 
 class _ActQuantizers:
@@ -185,6 +197,9 @@ class _ActQuantizers:
         if new is None:
             injector = self._injector(old)
             new = injector.proxy_class(module, injector).train(module.training)
+            parameters = list(old.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                new.requires_grad_(False)
             tensor_quant = old.fused_activation_quant_proxy.tensor_quant
             made = new.fused_activation_quant_proxy.tensor_quant
             for before, after in ((old, new), *_shareable(tensor_quant, made)):

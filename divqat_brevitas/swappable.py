@@ -8,6 +8,7 @@ from brevitas.nn.quant_layer import QuantNonLinearActLayer, QuantWeightBiasInput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from divqat_brevitas.copies import recomputed
 from divqat_brevitas.errors import InputError
 
 
@@ -64,13 +65,14 @@ _FUNCTIONAL_ACTIVATIONS = {
 def walk(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Every (qualified name, module), shared modules under each of their names.
 
-    Brevitas layers are leaves: what is inside them is their own business.
+    Brevitas layers are leaves: what is inside them is their own business. So is what computes a
+    parametrized weight.
     """
     yield name, module
     if not isinstance(module, BREVITAS):
         # Not named_children(): it drops a module that is there under two names.
         for child_name, child in module._modules.items():
-            if child is None:
+            if child is None or child_name == "parametrizations":
                 continue
             yield from walk(child, f"{name}.{child_name}" if name else child_name)
 
@@ -107,6 +109,8 @@ def is_weighted(module: nn.Module) -> bool:
 
 def _problem(name: str, module: nn.Module) -> str | None:
     kind = type(module)
+    if (how := recomputed(module)) is not None:
+        return f"{name or 'the model'} ({kind.__name__}) {how}"
     if isinstance(module, BREVITAS) or kind in (*WEIGHTED, *ACTIVATIONS, *_CONTAINERS, *_UNCHANGED):
         return None
     label = f"{name or 'the model'} ({kind.__name__})"

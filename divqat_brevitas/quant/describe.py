@@ -4,7 +4,6 @@ The rules of the integer engine and of FINN are stated here in Brevitas' terms, 
 told at the layer, before an export. ``fpga_flow`` applies its own to the exported file.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from brevitas.proxy import (
 from brevitas.proxy.runtime_quant import DynamicActQuantProxyFromInjector
 from torch import Tensor, nn
 
+from divqat_brevitas.copies import deep_copy
 from divqat_brevitas.core.learned_scale import LearnedScaleIntQuant
 from divqat_brevitas.inference import evaluating
 from divqat_brevitas.proxy import DivQATWeightQuantProxy
@@ -110,7 +110,7 @@ def describe(layer: nn.Module, role: str) -> Quantization:
     proxy = getattr(layer, ROLES[role])
     # A copy, since a scale takes its value when it is first asked for.
     if role != "weight" or not _holds_on(proxy):
-        proxy = getattr(copy.deepcopy(layer), ROLES[role])
+        proxy = getattr(deep_copy(layer), ROLES[role])
     tensor_quant = _tensor_quant(proxy)
     int_quant = getattr(tensor_quant, "int_quant", None)
     with evaluating(proxy):

@@ -25,6 +25,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from torch import nn
 
 import divqat_brevitas.quant  # noqa: F401  (registers the export handlers of our quantizers)
+from divqat_brevitas.copies import deep_copy
 from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.files import replacing
 from fpga_flow.export.observe import logits_of
@@ -102,7 +103,7 @@ def export_qonnx(
     images = _as_images(example_images)
     if exporter not in ("torchscript", "dynamo"):
         raise unknown_name("exporter", exporter, ("torchscript", "dynamo"))
-    twin = copy.deepcopy(model).cpu().eval()
+    twin = deep_copy(model).cpu().eval()
     cleaned = _exported(twin, images, exporter)
     records: list[Settled] = []
     rescaled: list[str] = []

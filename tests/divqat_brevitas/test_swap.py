@@ -1,3 +1,5 @@
+import copy
+
 import brevitas.nn as qnn
 import pytest
 import torch
@@ -54,6 +56,48 @@ def test_eight_bits_stay_close_to_float() -> None:
     swapped(x)  # collects the activations' ranges
     error = (swapped.eval()(x) - net.eval()(x)).abs().max()
     assert error < 0.05 * net(x).abs().max()  # 8 bits: three roundings of about 1/256 of the range
+
+
+def frozen_of(net: nn.Module) -> dict[str, bool]:
+    return {name: not p.requires_grad for name, p in net.named_parameters()}
+
+
+def test_frozen_layers_stay_frozen() -> None:
+    net = float_net()
+    net[0].requires_grad_(False)
+    net[1].weight.requires_grad_(False)
+    net[4][1].requires_grad_(False)
+    net[6].bias.requires_grad_(False)
+    before, swapped = frozen_of(net), swap_quantizers(net)
+    after = frozen_of(swapped)
+    assert {name: after[name] for name in before} == before
+    # A frozen weight's scale is part of the frozen layer; the others' learn.
+    scales = {name: frozen for name, frozen in after.items() if "weight_quant" in name}
+    assert {name.split(".weight_quant")[0]: frozen for name, frozen in scales.items()} == {
+        "0": True,
+        "4.0": False,
+        "6": False,
+    }
+    x, state = torch.rand(8, 1, 8, 8), copy.deepcopy(swapped[0].state_dict())
+    optimizer = torch.optim.SGD(swapped.parameters(), 0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        swapped(x).pow(2).sum().backward()
+        optimizer.step()
+    assert all(torch.equal(swapped[0].state_dict()[name], state[name]) for name in state)
+
+
+def test_frozen_quantizers_stay_frozen() -> None:
+    relu = qnn.QuantReLU(act_quant=Uint8ActPerTensorFloatDivQAT)
+    net = nn.Sequential(qnn.QuantConv2d(1, 4, 3), relu, nn.Flatten(), qnn.QuantLinear(144, 3))
+    net[0].weight.requires_grad_(False)
+    net[1].requires_grad_(False)
+    frozen = frozen_of(swap_quantizers(net, act=Uint2ActPerTensorFloatDivQAT))
+    assert {name for name, is_frozen in frozen.items() if is_frozen} == {
+        "0.weight",
+        "0.weight_quant.tensor_quant.scaling_impl.value",
+        "1.act_quant.fused_activation_quant_proxy.tensor_quant.scaling_impl.value",
+    }
 
 
 def test_first_and_last_layers_and_filter() -> None:
