@@ -5,37 +5,74 @@ from pathlib import Path
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Part
-from divqat_brevitas.data.pictures import SUFFIXES, find_pictures, open_picture, stack
+from divqat_brevitas.data.arrays import Images, Labels, Part, Shape
+from divqat_brevitas.data.pictures import (
+    SUFFIXES,
+    has_pictures,
+    is_hidden,
+    list_pictures,
+    read_pictures,
+    say_skipped,
+    stack,
+)
+from divqat_brevitas.data.pixels import PictureRules
 from divqat_brevitas.errors import InputError
 
+_PLAIN = PictureRules()
 
-def _part(paths: list[Path], labels: list[int], shape: tuple[int, int, int]) -> Part:
-    return Part(
-        np.array(labels, dtype=np.int64),
-        lambda index: stack((open_picture(paths[i]) for i in index), len(index), shape),
-    )
+
+def _part(
+    folder: Path,
+    paths: list[Path],
+    labels: list[int],
+    shape: Shape,
+    rules: PictureRules = _PLAIN,
+) -> Part:
+    def take(index: Labels) -> Images:
+        pictures = read_pictures([paths[i] for i in index], rules, folder)
+        return stack(pictures, len(index), shape)
+
+    return Part(np.array(labels, dtype=np.int64), take)
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders in ``folder``, sorted.
+    """Names of the class folders in ``folder``, sorted: not hidden, with a picture in each.
 
     Raises:
-        InputError: there is no such folder, or it has no folder in it.
+        InputError: there is no such folder, or it has no class folder in it.
     """
     if not folder.is_dir():
         raise InputError(
             f"{folder} is not a folder. An image folder has train/ and test/, "
             "each with one folder of pictures a class."
         )
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
+    names = tuple(
+        sorted(
+            p.name
+            for p in folder.iterdir()
+            if p.is_dir() and not is_hidden(p.name) and has_pictures(p)
+        )
+    )
     if not names:
-        raise InputError(f"{folder} has no class folders in it (one folder of pictures a class).")
+        raise InputError(
+            f"{folder} has no class folders in it (one folder of pictures a class; hidden and "
+            f"empty ones do not count). Pictures are {', '.join(sorted(SUFFIXES))}."
+        )
     return names
 
 
-def image_folder(folder: Path, classes: tuple[str, ...], shape: tuple[int, int, int]) -> Part:
+def image_folder(
+    folder: Path, classes: tuple[str, ...], shape: Shape, rules: PictureRules = _PLAIN
+) -> Part:
     """One split of an image folder: ``folder/CLASS/**/picture``.
+
+    Hidden and empty folders and other files are skipped; one warning says how many.
+
+    Args:
+        folder: such as ``train``.
+        classes: names of the class folders; the label is the index.
+        shape: (C, H, W) of the images.
+        rules: how values and transparency become RGB.
 
     Raises:
         InputError: a class folder that is not in ``classes``, or no pictures at all.
@@ -45,16 +82,17 @@ def image_folder(folder: Path, classes: tuple[str, ...], shape: tuple[int, int, 
             f"{folder} has the class folder {unknown[0]!r}, which train/ does not have."
         )
     paths, labels = [], []
+    skipped = [p for p in sorted(folder.iterdir()) if p.name not in classes]
     for label, name in enumerate(classes):
-        found = find_pictures(folder / name)
-        paths += found
-        labels += [label] * len(found)
-    if not paths:
-        raise InputError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
-    return _part(paths, labels, shape)
+        pictures, others = list_pictures(folder / name)
+        paths += pictures
+        labels += [label] * len(pictures)
+        skipped += others
+    say_skipped(folder, skipped)
+    return _part(folder, paths, labels, shape, rules)
 
 
-def gtsrb_train(folder: Path, shape: tuple[int, int, int]) -> Part:
+def gtsrb_train(folder: Path, shape: Shape) -> Part:
     """GTSRB's training images, ``folder/000CC/TTTTT_NNNNN.ppm``.
 
     One track (TTTTT of a class) is about 30 frames of the same sign; a track is a group, so
@@ -65,13 +103,13 @@ def gtsrb_train(folder: Path, shape: tuple[int, int, int]) -> Part:
     tracks = [
         f"{p.parent.name}/{p.stem.split('_')[0]}"
         for name in classes
-        for p in find_pictures(folder / name)
+        for p in list_pictures(folder / name).pictures
     ]
     _, groups = np.unique(tracks, return_inverse=True)
     return Part(part.labels, part.take, groups.astype(np.int64))
 
 
-def gtsrb_test(folder: Path, table: Path, shape: tuple[int, int, int]) -> Part:
+def gtsrb_test(folder: Path, table: Path, shape: Shape) -> Part:
     """GTSRB's test images, listed with ``ClassId`` in a semicolon-separated table.
 
     Raises:
@@ -88,4 +126,5 @@ def gtsrb_test(folder: Path, table: Path, shape: tuple[int, int, int]) -> Part:
     if not rows or any(not 0 <= label < 43 for _, label in rows):
         raise InputError(f"{table} lists no images, or classes outside 0 to 42.")
     # The name alone: a table cannot point outside its folder.
-    return _part([folder / Path(name).name for name, _ in rows], [c for _, c in rows], shape)
+    paths = [folder / Path(name).name for name, _ in rows]
+    return _part(folder, paths, [label for _, label in rows], shape)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from divqat_brevitas.data.arrays import Images, require
-from divqat_brevitas.data.pictures import find_pictures, open_picture, stack
+from divqat_brevitas.data.pictures import list_pictures, read_pictures, say_skipped, stack
+from divqat_brevitas.data.pixels import PictureRules, to_rgb
 from divqat_brevitas.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,17 +74,24 @@ def sample_photos() -> list["Image.Image"]:
     return [Image.fromarray(photo) for photo in load_sample_images().images]
 
 
-def photo_folder(folder: Path) -> list["Image.Image"]:
+def photo_folder(folder: Path, rules: PictureRules) -> list["Image.Image"]:
     """All photographs below a folder, at most 1024 pixels long.
+
+    Hidden folders and other files are skipped; one warning says how many.
+
+    Args:
+        folder: searched with its subfolders.
+        rules: how values and transparency become RGB.
 
     Raises:
         InputError: no such folder, no pictures in it, or one that cannot be read.
         ToolMissingError: Pillow is not installed.
     """
-    found = find_pictures(folder) if folder.is_dir() else []
+    found, skipped = list_pictures(folder) if folder.is_dir() else ([], [])
     if not found:
         raise InputError(f"{folder} holds no pictures. Give a folder of photographs.")
-    return open_photos(found)
+    say_skipped(folder, skipped)
+    return open_photos(found, folder, rules)
 
 
 def one_of_each(members: dict[str, bytes]) -> dict[str, bytes]:
@@ -110,7 +118,7 @@ def one_of_each(members: dict[str, bytes]) -> dict[str, bytes]:
     found = {}
     for name, by_size in sizes.items():
         with Image.open(io.BytesIO(by_size[min(by_size)])) as file_:
-            small = file_.convert("RGB")
+            small = to_rgb(file_, PictureRules(), name).rgb
         small.thumbnail((_LONGEST, _LONGEST))
         out = io.BytesIO()
         small.save(out, "PNG")
@@ -118,11 +126,18 @@ def one_of_each(members: dict[str, bytes]) -> dict[str, bytes]:
     return found
 
 
-def open_photos(paths: Sequence[Path]) -> list["Image.Image"]:
+def open_photos(
+    paths: Sequence[Path], folder: Path, rules: PictureRules | None = None
+) -> list["Image.Image"]:
     """Decode photographs to RGB, at most 1024 pixels long.
+
+    Args:
+        paths: picture files below ``folder``.
+        folder: for messages.
+        rules: how values and transparency become RGB; None: the defaults.
 
     Raises:
         InputError: a file that is no picture, named.
         ToolMissingError: Pillow is not installed.
     """
-    return [open_picture(path, _LONGEST) for path in paths]
+    return list(read_pictures(paths, rules or PictureRules(), folder, _LONGEST))

@@ -14,6 +14,7 @@ from divqat_brevitas.data.mix import parse_mix, places, scatter
 from divqat_brevitas.data.noise import noise
 from divqat_brevitas.data.photos import open_photos, patches, photo_folder, sample_photos
 from divqat_brevitas.data.pictures import stack
+from divqat_brevitas.data.pixels import OPTIONS, PictureRules, split_options
 from divqat_brevitas.data.registry import Dataset, load, resolve
 from divqat_brevitas.data.splits import permutation
 from divqat_brevitas.errors import InputError, unknown_name
@@ -80,7 +81,8 @@ def query_pool(
     Args:
         name: "in" (the held-out pool split), "letters" (rendered, bundled fonts), "fonts"
             (rendered, 465 fetched fonts), "photos" (patches of two photos in scikit-learn),
-            "photos:FOLDER" (patches of your own), "wallpapers" (patches of 15 fetched photos),
+            "photos:FOLDER" (patches of your own; options "?background=black&range=0..4095" as in
+            :func:`divqat_brevitas.data.load`), "wallpapers" (patches of 15 fetched photos),
             "photos+" (of those and 12 landscapes), "backgrounds" (of those landscapes and 64
             fetched desktop backgrounds and sample pictures: outliers to train with), "emoji"
             (7,500 fetched colour drawings), "noise" (synthetic), "dataset:NAME" (another
@@ -138,9 +140,11 @@ def _material_images(name: str, count: int, shape: Shape, seed: int, root: Path)
         return patches(sample_photos(), count, shape, seed)
     if name in _PHOTOGRAPHS:
         files = [file for material in _PHOTOGRAPHS[name] for file in _material(material, root)]
-        return patches(open_photos(files), count, shape, seed)
+        return patches(open_photos(files, root), count, shape, seed)
     if family == "photos" and argument:
-        return patches(photo_folder(Path(argument).expanduser()), count, shape, seed)
+        path, options = split_options(argument, OPTIONS, "option of a folder of photographs")
+        photos = photo_folder(Path(path).expanduser(), PictureRules.of(options, name))
+        return patches(photos, count, shape, seed)
     raise unknown_name("query pool", name, POOLS)
 
 

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from divqat_brevitas.data.arrays import DatasetInfo, Images, Labels, Part, defau
 from divqat_brevitas.data.cache import is_stored
 from divqat_brevitas.data.folders import class_folders, image_folder
 from divqat_brevitas.data.packages import PACKAGES
+from divqat_brevitas.data.pixels import OPTIONS, PictureRules, split_options
 from divqat_brevitas.data.sources import AS_FOLDERS, SOURCES, Layout, Source
 from divqat_brevitas.data.splits import split_indices
 from divqat_brevitas.errors import InputError, unknown_name
@@ -114,8 +114,12 @@ def load(name: str, split: str, root: Path | None = None) -> tuple[Images, Label
             "cifar10:0,1,3"; or "imagefolder:PATH", a folder with train/ and test/ (val/ is
             optional, and is the test set if there is no test/), each with one folder of
             pictures a class; options as "imagefolder:PATH?size=32&channels=3&classes=0-4".
-            Tiny-ImageNet and CUB-200 load so; asking for "tiny-imagenet" or "cub-200" says
-            how to arrange their folders.
+            Hidden and empty folders are no classes. Transparent pixels show a white background,
+            or that of "background=black". Pictures of one channel map their range to 0..255: 16
+            bits from 0..65535, float from 0..1, or all of more than 8 bits from "range=0..4095",
+            which integers of 32 bits need. Of several frames the first is used; EXIF orientation
+            is not applied. Tiny-ImageNet and CUB-200 load so; asking for "tiny-imagenet" or
+            "cub-200" says how to arrange their folders.
         split: "train", "val", "test", "pool" or "official-train".
         root: data folder; default: $DIVQAT_DATA, else the user's cache.
 
@@ -197,10 +201,9 @@ def _class_list(name: str, text: str, count: int) -> tuple[int, ...]:
 
 
 def _resolve_folder(name: str) -> Dataset:
-    path, _, query = name.removeprefix(_FOLDER).partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := sorted(set(options) - {"size", "channels", "classes"}):
-        raise unknown_name("image folder option", unknown[0], ("size", "channels", "classes"))
+    known = ("size", "channels", "classes", *OPTIONS)
+    path, options = split_options(name.removeprefix(_FOLDER), known, "image folder option")
+    rules = PictureRules.of(options, name)
     size, channels = options.get("size", "32"), options.get("channels", "3")
     if not re.fullmatch(r"[1-9]\d{0,3}", size) or channels not in ("1", "3"):
         raise InputError(
@@ -216,7 +219,7 @@ def _resolve_folder(name: str) -> Dataset:
     def read(root: Path, part: str) -> Part:
         del root  # the name holds the path
         sub = "val" if part == "test" and not has_test else part
-        return image_folder(folder / sub, classes, shape)
+        return image_folder(folder / sub, classes, shape, rules)
 
     source = Source(
         classes=classes,

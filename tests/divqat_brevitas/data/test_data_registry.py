@@ -259,18 +259,18 @@ def test_bad_image_folders(tmp_path: Path) -> None:
     name = f"imagefolder:{tmp_path}"
     with pytest.raises(InputError, match=r"train is not a folder"):
         load(name, "train")
-    (tmp_path / "train").mkdir()
+    (tmp_path / "train/a").mkdir(parents=True)
     with pytest.raises(InputError, match="has no class folders"):
         load(name, "train")
-    (tmp_path / "train/a").mkdir()
+    (tmp_path / "train/a/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")
     with pytest.raises(InputError, match="nothing to test on"):
         load(name, "train")
     (tmp_path / "test/b").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds no pictures"):
-        load(name, "train")
+    with pytest.raises(InputError, match="has no class folders"):
+        load(name, "test")
+    paint(tmp_path / "test/b/0.png", 5)
     with pytest.raises(InputError, match="the class folder 'b', which train/ does not have"):
         load(name, "test")
-    (tmp_path / "train/a/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")
     with pytest.raises(InputError, match=r"broken\.png cannot be read as a picture"):
         load(name, "official-train")
     for options, said in (("size=0", "size is a number"), ("sise=8", "did you mean 'size'")):
