@@ -17,6 +17,7 @@ from brevitas.inject.enum import RestrictValueType
 from torch import Tensor
 
 from divqat_brevitas.core.fused import LARGEST_BOUND, fused_int_quant
+from divqat_brevitas.core.input_fit import measure, warn_of_cut
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -184,3 +185,23 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
             and not torch.compiler.is_compiling()
             and not bool(zero_point.any())
         )
+
+
+class ImageIntQuant(LearnedScaleIntQuant):
+    """The grid of an image quantizer, whose range is fixed: it looks at what it gets.
+
+    The first training batch is compared with the range, once; an ``InputRangeWarning`` says where
+    more than 1 % of its values are cut, which no training mends.
+    """
+
+    seen = False
+
+    def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """As ``LearnedScaleIntQuant``."""
+        if self.training and not self.seen and not torch.compiler.is_compiling():
+            self.seen = True
+            with torch.no_grad():
+                codes = (self.min_int(bit_width), self.max_int(bit_width))
+                warn_of_cut(measure(x, scale, codes, int(bit_width), fixed=True), stacklevel=2)
+        result: Tensor = super().forward(scale, zero_point, bit_width, x)
+        return result

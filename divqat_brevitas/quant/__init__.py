@@ -6,6 +6,7 @@ Example:
     >>> relu = QuantReLU(act_quant=Uint4ActPerTensorFloatDivQAT)
 """
 
+from divqat_brevitas.core.input_fit import InputRangeWarning
 from divqat_brevitas.proxy import register_export_handlers
 from divqat_brevitas.quant.activations import (
     Int2ActPerTensorFixedPointDivQAT,
@@ -49,6 +50,7 @@ from divqat_brevitas.quant.weights import (
 register_export_handlers()
 
 __all__ = [
+    "InputRangeWarning",
     "Int2ActPerTensorFixedPointDivQAT",
     "Int2ActPerTensorFloatDivQAT",
     "Int2WeightPerChannelFixedPointDivQAT",

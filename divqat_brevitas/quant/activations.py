@@ -10,6 +10,7 @@ from brevitas.inject.enum import ScalingImplType
 from brevitas.quant.fixed_point import Int8ActPerTensorFixedPoint, Uint8ActPerTensorFixedPoint
 from brevitas.quant.scaled_int import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 
+from divqat_brevitas.core.learned_scale import ImageIntQuant
 from divqat_brevitas.quant.fragments import LearnedActScale
 
 
@@ -105,8 +106,10 @@ class Uint8ImageDivQAT(LearnedActScale, Uint8ActPerTensorFloat):  # type: ignore
     """The network's input: a uint8 image given as pixel/255 in [0, 1].
 
     The scale is the constant 1/255, so the codes are exactly the pixels and the hardware takes
-    raw bytes.
+    raw bytes. The first training batch is looked at: an ``InputRangeWarning`` says where more than
+    1 % of it lies outside [0, 1], as normalised images do.
     """
 
+    int_quant = ImageIntQuant
     scaling_impl_type = ScalingImplType.CONST
     scaling_init = 1.0

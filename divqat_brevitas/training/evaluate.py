@@ -11,7 +11,8 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor
 
     Args:
         model: any network, float or Brevitas.
-        images: (N, C, H, W) uint8, given to the model as float32 pixel/255.
+        images: (N, C, H, W) uint8, given to the model as float32 pixel/255; or (N, ...) floats,
+            given as they are.
         batch_size: images a forward pass.
 
     Returns:
@@ -28,12 +29,13 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
     Args:
         model: any network.
-        images: (N, C, H, W) uint8.
+        images: as in ``logits_of``.
         labels: (N,) int64.
     """
     return float((logits_of(model, images).argmax(dim=1) == labels).double().mean())
 
 
 def to_input(images: Tensor, device: torch.device | None = None) -> Tensor:
-    """uint8 pixels as the float32 in [0, 1] that networks take, on ``device``."""
-    return images.to(device=device, dtype=torch.float32) / 255
+    """What networks take, float32 on ``device``: uint8 pixels in [0, 1], floats as they are."""
+    inputs = images.to(device=device, dtype=torch.float32)
+    return inputs if images.is_floating_point() else inputs / 255

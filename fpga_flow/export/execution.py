@@ -13,7 +13,7 @@ from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.transformation.infer_shapes import InferShapes
 
 from divqat_brevitas.errors import unknown_name
-from fpga_flow.lowering import Network, check_images, clean, lower
+from fpga_flow.lowering import Network, check_images, clean, input_range_of, lower
 from fpga_flow.lowering.ir import IntArray
 
 FloatArray = npt.NDArray[np.float32]
@@ -49,6 +49,7 @@ class QonnxEngine:
         self._batched = self._clean.transform(ChangeBatchSize(batch)).transform(InferShapes())
         self._input = str(self._clean.graph.input[0].name)
         self.output = str(self._clean.graph.output[0].name)
+        self._range = input_range_of(self._clean)
         self._shape = tuple(int(n) for n in self._clean.get_tensor_shape(self._input)[1:])
 
     @cached_property
@@ -77,7 +78,7 @@ class QonnxEngine:
         Raises:
             InputError: images of another kind, or no tensor of that name.
         """
-        check_images(images, self._shape)
+        check_images(images, self._shape, self._range)
         known = {self._input, *(out for node in self._clean.graph.node for out in node.output)}
         for name in names:
             if name not in known:
@@ -91,7 +92,7 @@ class QonnxEngine:
     def _execute(self, images: FloatArray) -> Iterator[tuple[dict[str, Any], int]]:
         for start in range(0, len(images), self._batch):
             part = images[start : start + self._batch]
-            padded = np.zeros((self._batch, *self._shape), dtype=np.float32)
+            padded = np.full((self._batch, *self._shape), self._range.low, dtype=np.float32)
             padded[: len(part)] = part
             yield (
                 execute_onnx(self._batched, {self._input: padded}, return_full_exec_context=True),

@@ -38,7 +38,7 @@ def observe(
     Args:
         model: the torch model.
         network: the file exported from it, in integers.
-        images: float32 (N, C, H, W) in [0, 1].
+        images: float32 (N, ...) in the input range.
 
     Returns:
         logits, and by layer in order of execution the integers (N, ...).

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.input_range import UNIT, InputRange
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.observe import logits_of, observe
 from fpga_flow.lowering import Network
@@ -67,25 +68,25 @@ class ParityError(CheckFailedError):
         )
 
 
-def probes(images: FloatArray, network: Network | None) -> FloatArray:
+def probes(images: FloatArray, network: Network | None, declared: InputRange = UNIT) -> FloatArray:
     """Images for the gate: the examples, extremes, noise, and images on rounding ties.
 
     Args:
-        images: float32 (N, C, H, W) examples.
-        network: gives the input quantizer's scale, whose half steps are the ties.
+        images: float32 (N, ...) examples.
+        network: gives the input quantizer, whose half steps are the ties.
+        declared: the input range.
 
     Returns:
-        float32 (M, C, H, W) in [0, 1], the examples first.
+        float32 (M, ...) in ``declared``, the examples first.
     """
     shape = images.shape[1:]
     rng = np.random.default_rng(0)
-    extra = [np.zeros((1, *shape)), np.ones((1, *shape)), rng.random((4, *shape))]
+    unit = [np.zeros((1, *shape)), np.ones((1, *shape)), rng.random((4, *shape))]
+    extra = [declared.spread(u) for u in unit]
     if network is not None:
-        scale = float(np.max(np.abs(network.input.scale)))
-        highest = max(1, int(1 / scale))
-        codes = rng.integers(0, highest, (8, *shape))
-        extra.append(np.clip((codes + 0.5) * scale, 0, 1))
-    return np.concatenate([images, *[e.astype(np.float32) for e in extra]])
+        ties = network.input.ties(8, shape)
+        extra.append(ties.clip(np.float32(declared.low), np.float32(declared.high)))
+    return np.concatenate([images, *extra])
 
 
 def compare(
@@ -96,7 +97,7 @@ def compare(
     Args:
         model: the Brevitas model; executed in evaluation mode.
         onnx_path: the exported file.
-        images: float32 (N, C, H, W) in [0, 1].
+        images: float32 (N, ...) in the input range.
         network: the file lowered to integers; None compares labels only.
     """
     engine = QonnxEngine(onnx_path, batch=min(_BATCH, len(images)))

@@ -28,11 +28,21 @@ import divqat_brevitas.quant  # noqa: F401  (registers the export handlers of ou
 from divqat_brevitas.copies import deep_copy
 from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.files import replacing
+from divqat_brevitas.input_range import UNIT, InputRange
+from fpga_flow.export.inputs import check_fit, example_inputs, explicit_batch_norms
 from fpga_flow.export.observe import logits_of
 from fpga_flow.export.parity import ParityError, ParityResult, compare, probes
 from fpga_flow.export.rescaled import rescale
 from fpga_flow.export.settled import apply_to_model
-from fpga_flow.lowering import Network, Settled, check_images, clean, lower, settle, undecided
+from fpga_flow.lowering import (
+    Network,
+    Settled,
+    clean,
+    declare_input_range,
+    lower,
+    settle,
+    undecided,
+)
 
 Exporter = Literal["torchscript", "dynamo"]
 FloatArray = npt.NDArray[np.float32]
@@ -75,6 +85,7 @@ def export_qonnx(
     *,
     exporter: Exporter = "torchscript",
     settle_thresholds: bool = True,
+    input_range: tuple[float, float] | InputRange = UNIT,
 ) -> ExportReport:
     """Export a Brevitas model, prove the file computes the same, and write it.
 
@@ -84,27 +95,34 @@ def export_qonnx(
     not changed, and the copy that the file equals is ``report.model``.
 
     Args:
-        model: Brevitas model for images; any mode, put back afterwards.
+        model: Brevitas model for images, or other inputs; any mode, put back afterwards.
         path: of the file to write; written only if the gate passes.
-        example_images: float32 (N, C, H, W) in [0, 1], for the parity gate. Images that sit on
-            rounding ties are added.
+        example_images: float32 inputs in ``input_range``, for the parity gate: images (N, C, H,
+            W), signals (N, C, L) or features (N, F). Inputs on rounding ties are added.
         exporter: which torch exporter.
         settle_thresholds: False exports weights and scales exactly as they are.
+        input_range: smallest and largest value that an input has, such as (0, 255) for a model
+            that divides pixels by 255 itself. It is stored in the file, and every engine takes
+            inputs in it.
 
     Raises:
         ParityError: QONNX execution differs from torch; the first differing layer is named.
-        InputError: bad images, or a model that Brevitas cannot export.
+        InputError: bad images, a first quantizer that cannot hold what they make, or a model
+            that Brevitas cannot export.
 
     Example:
         >>> report = export_qonnx(model, "model.onnx", images)  # doctest: +SKIP
         >>> report.parity.inputs, report.parity.mismatches  # doctest: +SKIP
         (128, 0)
     """
-    images = _as_images(example_images)
+    declared = InputRange.of(input_range)
+    images = example_inputs(example_images, declared)
     if exporter not in ("torchscript", "dynamo"):
         raise unknown_name("exporter", exporter, ("torchscript", "dynamo"))
     twin = deep_copy(model).cpu().eval()
-    cleaned = _exported(twin, images, exporter)
+    check_fit(twin, images, declared)
+    explicit_batch_norms(twin, torch.from_numpy(images[:1].copy()))
+    cleaned = _exported(twin, images, exporter, declared)
     records: list[Settled] = []
     rescaled: list[str] = []
     network, not_lowered = None, None
@@ -115,18 +133,20 @@ def export_qonnx(
             records = settle(cleaned)
             rescaled = rescale(twin, network, undecided(cleaned), images)
             if rescaled:
-                cleaned = _exported(twin, images, exporter)
+                cleaned = _exported(twin, images, exporter, declared)
                 network = lower(cleaned)
                 before = ModelWrapper(cleaned.model, make_deepcopy=True)
                 records = settle(cleaned)
             if any(record.values is not None for record in records):
-                apply_to_model(records, before, twin, lambda m: _exported(m, images, exporter))
+                apply_to_model(
+                    records, before, twin, lambda m: _exported(m, images, exporter, declared)
+                )
                 # Exported afresh, so that the file is what the settled torch model gives.
-                cleaned = _exported(twin, images, exporter)
+                cleaned = _exported(twin, images, exporter, declared)
                 network = lower(cleaned)
     except InputError as e:  # exported all the same: other tools may take it
         not_lowered = str(e)
-    inputs = probes(images, network)
+    inputs = probes(images, network, declared)
     with replacing(Path(path)) as temporary:
         cleaned.save(str(temporary))
         result = compare(twin, temporary, inputs, network)
@@ -145,7 +165,9 @@ def export_qonnx(
     )
 
 
-def _exported(model: nn.Module, images: FloatArray, exporter: Exporter) -> ModelWrapper:
+def _exported(
+    model: nn.Module, images: FloatArray, exporter: Exporter, declared: InputRange
+) -> ModelWrapper:
     """A cleaned QONNX model in memory, whatever files the exporter writes."""
     # The dynamo exporter specialises on batch 1; so do both here, and engines change the batch.
     example = torch.from_numpy(images[:1].copy())
@@ -167,7 +189,9 @@ def _exported(model: nn.Module, images: FloatArray, exporter: Exporter) -> Model
                 f"({type(e).__name__}: {e}). Check that its forward takes one image batch of shape "
                 f"{tuple(images.shape[1:])}, or try the other exporter."
             ) from e
-        return clean(ModelWrapper(onnx.load(file)))
+        exported = ModelWrapper(onnx.load(file))
+        declare_input_range(exported, declared)
+        return clean(exported)
 
 
 @contextlib.contextmanager
@@ -182,17 +206,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _as_images(images: FloatArray | torch.Tensor) -> FloatArray:
-    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
-    if not isinstance(array, np.ndarray) or array.ndim != 4 or not len(array):
-        raise InputError(
-            "example_images must be a float32 array (N, C, H, W) in [0, 1] with at least one image."
-        )
-    shape = tuple(int(n) for n in array.shape[1:])
-    check_images(array, shape)
-    return array
 
 
 def _flips(model: nn.Module, settled: nn.Module, images: FloatArray) -> int:

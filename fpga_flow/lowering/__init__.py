@@ -5,7 +5,7 @@
 """
 
 from fpga_flow.lowering.errors import LoweringError
-from fpga_flow.lowering.inputs import check_images
+from fpga_flow.lowering.inputs import check_images, declare_input_range, input_range_of
 from fpga_flow.lowering.ir import Layer
 from fpga_flow.lowering.lower import lower
 from fpga_flow.lowering.model import clean, load_model, source_of
@@ -21,6 +21,8 @@ __all__ = [
     "Settled",
     "check_images",
     "clean",
+    "declare_input_range",
+    "input_range_of",
     "load_model",
     "lower",
     "settle",

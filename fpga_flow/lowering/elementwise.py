@@ -23,9 +23,16 @@ def arithmetic(ctx: Context, node: NodeProto) -> None:
     constant, value = constants[at], ctx.values.get(node.input[1 - at])
     assert constant is not None
     if isinstance(value, Float):
-        step = FloatStep(node.op_type, value.shape, constant.astype(np.float32), at == 0)
+        factors = constant.astype(np.float32)
+        step = FloatStep(node.op_type, value.shape, factors, at == 0)
         if ctx.shape(node.output[0]) != value.shape:
             raise refuse(node, "its constant enlarges the image", "Use one value, or one a channel")
+        if not np.isfinite(factors).all() or (step.op == "Div" and not factors.all()):
+            raise refuse(
+                node,
+                "it scales the input by a constant that is 0 or infinite",
+                "Normalise with a standard deviation above 0",
+            )
         ctx.set(node, Float(value.shape, (*value.steps, step)))
         return
     x = ctx.affine(node, 1 - at)

@@ -15,7 +15,7 @@ from fpga_flow.lowering import elementwise, linear, pooling
 from fpga_flow.lowering.affine import Affine, Float
 from fpga_flow.lowering.context import Context, Site
 from fpga_flow.lowering.errors import refuse
-from fpga_flow.lowering.inputs import InputQuant
+from fpga_flow.lowering.inputs import InputQuant, input_range_of
 from fpga_flow.lowering.model import clean
 from fpga_flow.lowering.network import Network, OutputAffine
 from fpga_flow.lowering.quantize import quantize
@@ -98,6 +98,7 @@ def trace(model: ModelWrapper) -> tuple[Network, list[Site]]:
         layers=tuple(ctx.layers),
         output=_output(ctx, model.graph.output[0].name),
         input_shape=ctx.shape(image),
+        input_range=input_range_of(model),
     ), ctx.sites
 
 

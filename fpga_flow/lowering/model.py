@@ -14,6 +14,7 @@ from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.util.cleanup import cleanup_model
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.lowering.preamble import explicit_preamble
 from fpga_flow.onnx_sizes import check_shape
 from fpga_flow.safe_onnx import read_onnx
 
@@ -80,6 +81,8 @@ def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
         if _batch(copy) != 1:
             copy = copy.transform(ChangeBatchSize(1))
         copy = cleanup_model(copy)
+        if explicit_preamble(copy):
+            copy = cleanup_model(copy)
         shapes = [copy.get_tensor_shape(out) for node in copy.graph.node for out in node.output]
     # QONNX and ONNX Runtime raise bare Exceptions of many kinds on a malformed graph.
     except Exception as e:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.input_range import UNIT, InputRange
 from fpga_flow.lowering import reference
 from fpga_flow.lowering.inputs import FloatImages, InputQuant, check_images
 from fpga_flow.lowering.ir import (
@@ -80,6 +81,7 @@ class Network:
         layers: the others, each after those it reads.
         output: the float scale and bias of the logits.
         input_shape: shape of an image, without batch.
+        input_range: the values that an image may have.
 
     Example:
         >>> network = lower("model.onnx")  # doctest: +SKIP
@@ -91,6 +93,7 @@ class Network:
     layers: tuple[Layer, ...]
     output: OutputAffine
     input_shape: tuple[int, ...]
+    input_range: InputRange = UNIT
 
     @property
     def classes(self) -> int:
@@ -136,12 +139,13 @@ class Network:
         (``fpga_flow.simulate`` has them).
 
         Args:
-            images: float32 (N, *input_shape) in [0, 1].
+            images: float32 (N, *input_shape) in ``input_range``.
 
         Raises:
             InputError: images of another kind.
         """
-        values = {self.input.output: self.input.codes(check_images(images, self.input_shape))}
+        images = check_images(images, self.input_shape, self.input_range)
+        values = {self.input.output: self.input.codes(images)}
         for layer in self.layers:
             values[layer.output] = reference.run(layer, [values[name] for name in layer.inputs])
         return values

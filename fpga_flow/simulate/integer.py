@@ -65,7 +65,7 @@ class IntegerEngine:
         return {step.layer: step.kernel.kind for step in plan}
 
     def predict(self, images: FloatArray) -> FloatArray:
-        """Logits, float32 (N, classes), of float32 images (N, *shape) in [0, 1].
+        """Logits, float32 (N, classes), of float32 images (N, *shape) in the input range.
 
         Raises:
             InputError: images of another kind.
@@ -95,7 +95,7 @@ class IntegerEngine:
         return {name: np.concatenate(part) for name, part in parts.items()}
 
     def _run(self, images: FloatArray, keep: Collection[str]) -> Iterator[dict[str, IntArray]]:
-        check_images(images, self.network.input_shape)
+        check_images(images, self.network.input_shape, self.network.input_range)
         for start in range(0, len(images), self._batch):
             with exact_arithmetic():
                 values = self._execute(images[start : start + self._batch], keep)

@@ -209,7 +209,7 @@ def test_shared_weight_quantizer_is_refused(tmp_path: Path) -> None:
     ("bad", "message"),
     [
         (np.zeros((0, 1, 8, 8), np.float32), "at least one image"),
-        (np.zeros((1, 8, 8), np.float32), "N, C, H, W"),
+        (np.zeros(8, np.float32), "N, C, H, W"),
         (np.full((2, 1, 8, 8), np.nan, np.float32), "NaN|finite"),
         (np.full((2, 1, 8, 8), 200, np.float32), r"\[0, 1\]"),
         (np.zeros((2, 3, 8, 8), np.float32), "cannot be exported"),
