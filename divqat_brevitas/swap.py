@@ -16,9 +16,11 @@ from torch import nn
 from divqat_brevitas.copies import deep_copy
 from divqat_brevitas.quant import (
     Int4WeightPerChannelFloatDivQAT,
+    Int8ActPerTensorFloatDivQAT,
     Uint4ActPerTensorFloatDivQAT,
     Uint8ImageDivQAT,
 )
+from divqat_brevitas.scaled_input import scales_input
 from divqat_brevitas.swappable import (
     ACTIVATIONS,
     BREVITAS,
@@ -35,7 +37,7 @@ def swap_quantizers(
     weight: Any = Int4WeightPerChannelFloatDivQAT,
     act: Any = Uint4ActPerTensorFloatDivQAT,
     *,
-    input_act: Any = Uint8ImageDivQAT,
+    input_act: Any = "auto",
     first_bit_width: int | None = None,
     last_bit_width: int | None = None,
     filter_fn: Callable[[str, nn.Module], bool] | None = None,
@@ -55,7 +57,10 @@ def swap_quantizers(
         act: activation quantizer class, unsigned; used with ``signed=True`` where a Brevitas
             model's own is signed.
         input_act: quantizer of the image where the model has none; None leaves the input float.
-            The default expects pixel/255 in [0, 1] (scale 1/255), not normalised images.
+            "auto" takes ``Uint8ImageDivQAT``, for pixel/255 in [0, 1], or, where ``forward``
+            scales its input before the first layer (mean and standard deviation, batch norm,
+            ``2 * x - 1``), ``Int8ActPerTensorFloatDivQAT``, which is calibrated on what arrives.
+            Images that are normalised outside of the model need the latter, too.
         first_bit_width: weight bit width of the first weighted layer, in module order.
         last_bit_width: weight bit width of the last one. None keeps the class's.
         filter_fn: called with (qualified name, module); False leaves that module as it is.
@@ -86,6 +91,10 @@ def swap_quantizers(
     order = list(modules)
     first = order.index(weighted[0])
     has_input = any(_quantizes_input(modules[name]) for name in order[: first + 1])
+
+    if input_act == "auto":
+        scaled = not has_input and scales_input(result, weighted[0])
+        input_act = Int8ActPerTensorFloatDivQAT if scaled else Uint8ImageDivQAT
 
     acts = _ActQuantizers(act)
     replaced: dict[int, nn.Module] = {}  # a module used under two names is swapped once
