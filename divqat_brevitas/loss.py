@@ -36,6 +36,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.inference import as_logits
 from divqat_brevitas.outliers import KINDS, recoloured, synthetic_outliers
 
 Order = Literal["forward", "reverse", "js"]
@@ -256,22 +257,26 @@ class DivQATLoss(nn.Module):
             parts.append(recoloured(given, generator))
         return torch.cat(parts)
 
-    def forward(self, logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
+    def forward(self, logits: Any, labels: Tensor, inputs: Tensor) -> Tensor:
         """The loss of one batch.
 
         Args:
             logits: (N, classes) float, of the network in training; or (N + M, classes) with
-                those of M outliers behind.
+                those of M outliers behind. A ``QuantTensor`` and other forms are taken as
+                :func:`divqat_brevitas.inference.as_logits` says.
             labels: (N,) int64.
-            inputs: (N, …) or (N + M, …), what produced the logits; the reference sees the first N.
+            inputs: (N, …) or (N + M, …), a row for each of the logits; the reference sees the
+                first N.
 
         Returns:
             A scalar to call ``backward`` on.
 
         Raises:
-            InputError: fewer logits than labels, or a decoy class that the network lacks.
+            InputError: outputs that hold no logits for the inputs, fewer logits than labels, or a
+                decoy class that the network does not have.
         """
         count = len(labels)
+        logits = as_logits(logits, len(inputs), "the network in training")
         if len(logits) < count:
             raise InputError(f"{len(logits)} rows of logits cannot have {count} labels.")
         s, weight = self.settings, self.weight
@@ -281,7 +286,7 @@ class DivQATLoss(nn.Module):
         divergence = torch.zeros((), device=logits.device)
         if weight > 0:  # at 0 nothing is added, so plain QAT is reproduced bit for bit
             with torch.no_grad():
-                reference = self.reference(inputs)
+                reference = as_logits(self.reference(inputs), count, "the reference")
             each = divergence_per_image(reference, logits, s.order, s.temperature)
             divergence = s.temperature**2 * each.clamp(max=s.cap).mean()
             total = total - weight * divergence

@@ -8,7 +8,7 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, Images, check_images
-from divqat_brevitas.inference import device_of, evaluating, plain
+from divqat_brevitas.inference import as_logits, device_of, evaluating
 
 
 @runtime_checkable
@@ -24,11 +24,11 @@ class TorchPredictor:
     """A torch module as a :class:`Predictor`.
 
     Every prediction runs in eval mode and without gradients, on the device of the module's
-    parameters; afterwards each submodule has the training flag it had before. A Brevitas
-    ``QuantTensor`` answer is taken by its ``value``.
+    parameters; afterwards each submodule has the training flag it had before.
 
     Args:
-        module: images (N, C, H, W) to logits (N, classes).
+        module: images (N, C, H, W) to logits (N, classes), in any form that
+            :func:`divqat_brevitas.inference.as_logits` takes.
         batch_size: images a forward pass.
 
     Example:
@@ -50,7 +50,8 @@ class TorchPredictor:
         """Logits, float32 (N, classes).
 
         Raises:
-            InputError: bad images, or images of a shape the module does not take.
+            InputError: bad images, images of a shape the module does not take, or an output that
+                holds no logits.
         """
         check_images(images)
         device = device_of(self.module)
@@ -70,12 +71,7 @@ class TorchPredictor:
             raise InputError(
                 f"{type(self.module).__name__} cannot predict images of shape {images.shape}: {e}"
             ) from e
-        value = plain(output)
-        if not isinstance(value, torch.Tensor):
-            raise InputError(
-                f"{type(self.module).__name__} must answer with a tensor of logits, "
-                f"but answered with {type(output).__name__}. Wrap it so that it returns one."
-            )
+        value = as_logits(output, len(images), type(self.module).__name__)
         logits: Answers = value.float().cpu().numpy()
         return logits
 

@@ -35,7 +35,7 @@ from divqat_brevitas.extraction.metrics import (
     nll,
     ood_auroc,
 )
-from divqat_brevitas.inference import device_of, evaluating, plain
+from divqat_brevitas.inference import as_logits, device_of, evaluating
 
 
 class TransferRow(TypedDict):
@@ -247,7 +247,8 @@ def _gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         try:
-            loss = F.cross_entropy(plain(model(images)).float(), labels, reduction="sum")
+            logits = as_logits(model(images), len(images), type(model).__name__)
+            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, images)
         except (RuntimeError, IndexError) as e:
             raise InputError(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from divqat_brevitas.inference import device_of, evaluating, plain
+from divqat_brevitas.inference import as_logits, device_of, evaluating
 
 
 def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
@@ -17,10 +17,16 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor
 
     Returns:
         (N, classes) float32.
+
+    Raises:
+        InputError: an output that holds no logits.
     """
-    device = device_of(model)
+    device, name = device_of(model), type(model).__name__
     with evaluating(model):
-        parts = [plain(model(to_input(x, device))) for x in torch.split(images, batch_size)]
+        parts = [
+            as_logits(model(to_input(x, device)), len(x), name)
+            for x in torch.split(images, batch_size)
+        ]
     return torch.cat(parts).cpu()
 
 

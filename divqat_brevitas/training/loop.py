@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
 from divqat_brevitas.files import sha256_text
-from divqat_brevitas.inference import device_of, plain
+from divqat_brevitas.inference import as_logits, device_of
 from divqat_brevitas.training.augment import augmented
 from divqat_brevitas.training.checkpoint import load_tensors, restore, save_tensors
 from divqat_brevitas.training.evaluate import to_input
@@ -193,7 +193,7 @@ class Loop:
                 x = augmented(to_input(self.images[index]), s.augment, generator)
                 x = channels_last(self.criterion.with_outliers(x, generator)).to(device)
                 with fast_kernels(self.model, s.precision):
-                    logits = plain(self.model(x))
+                    logits = as_logits(self.model(x), len(x), self.name)
                 loss = self.criterion(logits, self.labels[index].to(device), x)
                 if not math.isfinite(loss.item()):
                     raise TrainingDivergedError(

@@ -11,7 +11,7 @@ from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from brevitas.proxy import ActQuantProxyFromInjector, BiasQuantProxyFromInjector
 from torch import nn
 
-from divqat_brevitas.inference import device_of, evaluating, plain
+from divqat_brevitas.inference import as_logits, device_of, evaluating, plain
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Threshold
 
@@ -21,9 +21,10 @@ FloatArray = npt.NDArray[np.float32]
 def logits_of(model: nn.Module, images: FloatArray) -> FloatArray:
     """Logits, float32 (N, classes), in evaluation mode; the model's modes are put back."""
     with evaluating(model):
-        output = plain(model(torch.tensor(images, device=device_of(model))))
-    logits: FloatArray = output.float().cpu().numpy()
-    return logits.reshape(len(images), -1)
+        output = model(torch.tensor(images, device=device_of(model)))
+        value = as_logits(output, len(images), type(model).__name__)
+    logits: FloatArray = value.float().cpu().numpy()
+    return logits
 
 
 def observe(

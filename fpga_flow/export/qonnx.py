@@ -31,6 +31,7 @@ from divqat_brevitas.files import replacing
 from divqat_brevitas.input_range import UNIT, InputRange
 from fpga_flow.export.inputs import check_fit, example_inputs, explicit_batch_norms
 from fpga_flow.export.observe import logits_of
+from fpga_flow.export.outputs import logits_alone
 from fpga_flow.export.parity import ParityError, ParityResult, compare, probes
 from fpga_flow.export.rescaled import rescale
 from fpga_flow.export.settled import apply_to_model
@@ -95,7 +96,9 @@ def export_qonnx(
     not changed, and the copy that the file equals is ``report.model``.
 
     Args:
-        model: Brevitas model for images, or other inputs; any mode, put back afterwards.
+        model: Brevitas model for images, or other inputs; any mode, put back afterwards. Of an
+            output that holds more than the logits (a dict with the key "logits") only these are
+            exported.
         path: of the file to write; written only if the gate passes.
         example_images: float32 inputs in ``input_range``, for the parity gate: images (N, C, H,
             W), signals (N, C, L) or features (N, F). Inputs on rounding ties are added.
@@ -107,8 +110,9 @@ def export_qonnx(
 
     Raises:
         ParityError: QONNX execution differs from torch; the first differing layer is named.
-        InputError: bad images, a first quantizer that cannot hold what they make, or a model
-            that Brevitas cannot export.
+        InputError: bad images, a first quantizer that cannot hold what they make, a model that
+            Brevitas cannot export or that cannot be copied, or an output that holds no logits
+            (see ``divqat_brevitas.inference.as_logits``).
 
     Example:
         >>> report = export_qonnx(model, "model.onnx", images)  # doctest: +SKIP
@@ -122,6 +126,7 @@ def export_qonnx(
     twin = deep_copy(model).cpu().eval()
     check_fit(twin, images, declared)
     explicit_batch_norms(twin, torch.from_numpy(images[:1].copy()))
+    twin = logits_alone(twin, torch.from_numpy(images[:1].copy()))
     cleaned = _exported(twin, images, exporter, declared)
     records: list[Settled] = []
     rescaled: list[str] = []

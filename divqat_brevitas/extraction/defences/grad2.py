@@ -29,7 +29,7 @@ from divqat_brevitas.extraction.arrays import Answers, Images, check_labels, che
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
 from divqat_brevitas.extraction.surrogates import build_surrogate
 from divqat_brevitas.extraction.training import SurrogateTraining, train_surrogate
-from divqat_brevitas.inference import device_of, evaluating, plain
+from divqat_brevitas.inference import as_logits, device_of, evaluating
 
 DIRECTIONS = ("all-ones", "min-ip")
 BATCH = 256
@@ -98,7 +98,8 @@ class GradientRedirection:
         buffers = {name: value.detach() for name, value in model.named_buffers()}
 
         def log_probabilities(weights: dict[str, Tensor]) -> Tensor:
-            return F.log_softmax(plain(functional_call(model, (weights, buffers), (x,))), dim=1)
+            output = functional_call(model, (weights, buffers), (x,))
+            return F.log_softmax(as_logits(output, len(x), "the surrogate"), dim=1)
 
         with evaluating(model), torch.enable_grad():
             if self.direction == "all-ones":

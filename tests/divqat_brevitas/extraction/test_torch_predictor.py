@@ -71,12 +71,3 @@ def test_as_predictor(spy: object) -> None:
     assert isinstance(as_predictor(build()), TorchPredictor)
     with pytest.raises(InputError, match="a list cannot be attacked"):
         as_predictor([])  # type: ignore[arg-type]
-
-
-def test_answer_that_is_no_tensor_is_refused(images: np.ndarray) -> None:
-    class Pair(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return x, x
-
-    with pytest.raises(InputError, match="answered with tuple"):
-        TorchPredictor(Pair()).predict(images)
