@@ -4,12 +4,16 @@ import hashlib
 import json
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import InputError
+
+_UTF8 = "utf-8-sig"  # reads UTF-8 with a byte order mark, as Windows editors write it, or without
+_MAX_TOML = 256 * 1024  # bytes; the parser takes quadratic time on a hostile file
 
 
 @contextmanager
@@ -70,13 +74,38 @@ def read_json(path: Path) -> Any:
         InputError: missing, unreadable or not JSON, with the place named.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding=_UTF8))
     except FileNotFoundError as e:
         raise InputError(f"{path} does not exist.") from e
     except OSError as e:  # a folder, no permission, a name too long
         raise InputError(f"{path} cannot be read ({e.strerror or e}). Check the path.") from e
     except (ValueError, RecursionError) as e:  # not UTF-8, a NUL in the path, nested too deeply
         raise InputError(f"{path} is not valid JSON ({e}). Delete it or restore it.") from e
+
+
+def read_toml(path: Path, kind: str) -> dict[str, Any]:
+    """Read a TOML file, with a byte order mark or without.
+
+    Args:
+        path: the file.
+        kind: what it is, for messages, such as "settings file".
+
+    Raises:
+        InputError: missing, unreadable, larger than 256 KiB or not TOML.
+    """
+    path = Path(path)
+    try:
+        if path.is_file() and path.stat().st_size > _MAX_TOML:
+            raise InputError(f"{path} is larger than {_MAX_TOML} bytes: no {kind}.")
+        text = path.read_text(encoding=_UTF8)
+    except FileNotFoundError as e:
+        raise InputError(f"there is no {kind} {path}.") from e
+    except (OSError, ValueError) as e:  # a folder, no permission, not UTF-8, a NUL in the path
+        raise InputError(f"cannot read the {kind} {path}: {e}.") from e
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as e:  # numbers and nests beyond Python's limits, too
+        raise InputError(f"{path} is not valid TOML: {e}.") from e
 
 
 def sha256_file(path: Path) -> str:

@@ -212,15 +212,16 @@ class AttackSection(Section):
 
     ``attacks`` are names of ``extraction.ATTACKS``; ``learners`` what the thief makes of the
     answers; ``defences`` what perturbs them, as ``none``, a name with its strength (``dcp:0.7``)
-    or with its cost (``dcp@0.2``). ``budgets`` count queried images; ``seeds`` are the thief's;
-    ``engine`` answers the queries for the quantized victims (a float victim answers by torch). Up
+    or with its cost (``dcp@0.2``). ``budgets`` count queried images (empty: 1000, or
+    all images of the smallest pool where that has fewer); ``seeds`` are the thief's; ``engine``
+    answers the queries for the quantized victims (a float victim answers by torch). Up
     to version 0.1 ``learners`` was ``treatments``, and ``attacks`` was ``strategies`` (``random``,
     ``adaptive``); both are read.
     """
 
     engine: EngineName = "integer"
     victims: tuple[Variant, ...] = ()
-    budgets: Annotated[tuple[Count, ...], Field(min_length=1)] = (1000,)
+    budgets: tuple[Count, ...] = ()
     pools: Names = ("in",)
     oracles: Names = ("soft", "top1")
     defences: Names = ("none",)

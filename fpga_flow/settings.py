@@ -19,9 +19,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.files import read_toml
 from fpga_flow.config import Config
-
-_MAX_FILE = 256 * 1024  # bytes; the parser takes quadratic time on a hostile one
 
 
 def _renamed(section: str, key: str, value: Any) -> tuple[str, Any]:
@@ -74,9 +73,9 @@ def resolve(
         if preset not in presets():
             raise unknown_name("preset", preset, presets())
         text = (resources.files("fpga_flow") / "presets" / f"{preset}.toml").read_text("utf-8")
-        merge(_parse(text, f"preset {preset}"), f"preset {preset}", Path())
+        merge(tomllib.loads(text), f"preset {preset}", Path())
     if file is not None:
-        merge(_parse(_read(file), str(file)), str(file), file.parent)
+        merge(_read(file), str(file), file.parent)
     for override in overrides:
         merge(_override(override), f"--set {override}", Path())
     try:
@@ -105,27 +104,18 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
-def _read(file: Path) -> str:
-    try:
-        if file.is_file() and file.stat().st_size > _MAX_FILE:
-            raise InputError(f"{file} is larger than {_MAX_FILE} bytes: no settings file.")
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError as e:
-        raise InputError(f"there is no settings file {file}. Presets: {presets()}.") from e
-    except IsADirectoryError as e:
+def _read(file: Path) -> dict[str, Any]:
+    if file.is_dir():
         raise InputError(
             f"{file} is a folder, not a settings file. To continue the run in it: "
             f"divqat run --out {file}"
-        ) from e
-    except (OSError, ValueError) as e:
-        raise InputError(f"cannot read the settings file {file}: {e}.") from e
-
-
-def _parse(text: str, source: str) -> dict[str, Any]:
+        )
     try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as e:  # numbers and nests beyond Python's limits, too
-        raise InputError(f"{source} is not valid TOML: {e}.") from e
+        return read_toml(file, "settings file")
+    except InputError as e:
+        if isinstance(e.__cause__, FileNotFoundError):
+            raise InputError(f"{e} Presets: {presets()}.") from e
+        raise
 
 
 def _override(text: str) -> dict[str, dict[str, Any]]:

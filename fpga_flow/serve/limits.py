@@ -3,13 +3,13 @@
 import hmac
 import ipaddress
 import socket
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +76,7 @@ def read_clients(path: Path) -> list[Client]:
         >>> read_clients(file)[0].budget
         100
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"cannot read the clients' file {path}: {e.strerror}.") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise InputError(f"{path} is not TOML: {e}.") from e
+    tables = read_toml(path, "clients' file")
     clients = []
     for name, table in tables.items():
         if not isinstance(table, dict) or not set(table) <= {"token", "budget"}:

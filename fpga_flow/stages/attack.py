@@ -37,6 +37,8 @@ from fpga_flow.stages.victims import (
 )
 from fpga_flow.theft import Theft
 
+_BUDGET = 1000  # queries where the settings name no budget, and every pool has as many
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -66,6 +68,17 @@ def attacks(config: Config) -> Iterator[Attack]:
         yield Attack(victim, replace(how, answer=answer_of(config, victim)))
 
 
+def budgets(config: Config) -> tuple[int, ...]:
+    """The query budgets that are set, else one that every pool of the settings can fill."""
+    chosen = config.attack
+    if chosen.budgets:
+        return chosen.budgets
+    if all(theft.material(attack) == "free" for attack in chosen.attacks):
+        return (_BUDGET,)
+    sizes = (theft.stock(pool, config.data.name, config.data.root) for pool in chosen.pools)
+    return (min([_BUDGET, *(size for size in sizes if size is not None)]),)
+
+
 def _thefts(config: Config) -> list[Theft]:
     chosen = config.attack
     found = []
@@ -76,7 +89,7 @@ def _thefts(config: Config) -> list[Theft]:
         chosen.attacks,
         chosen.learners,
         chosen.surrogates,
-        chosen.budgets,
+        budgets(config),
         chosen.seeds,
     ):
         # A label is its own argmax: nothing to treat.
@@ -133,6 +146,11 @@ def check(config: Config) -> None:
 
 def run(context: StageContext) -> None:
     """Run every attack that has no result yet."""
+    if not context.config.attack.budgets:
+        context.progress.log(
+            f"attack.budgets is not set: each attack may ask {budgets(context.config)[0]} queries "
+            f"(at most {_BUDGET}, and no more than the smallest pool has images)."
+        )
     cells = list(attacks(context.config))
     with TemporaryDirectory(prefix="divqat-") as clones:
         for victim, group in itertools.groupby(cells, key=lambda attack: attack.victim):

@@ -17,14 +17,13 @@ model.bits = "w8a8"
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.files import sha256_file, sha256_text
+from divqat_brevitas.files import read_toml, sha256_file, sha256_text
 from fpga_flow.config import Config
 from fpga_flow.settings import resolve
 from fpga_flow.stages import order
@@ -74,7 +73,7 @@ def read_sweep(file: Path) -> list[Cell]:
         model.bits-w2a2_run.seeds-0
         model.bits-w4a4_run.seeds-0
     """
-    document = _parse(file)
+    document = read_toml(file, "sweep file")
     for key in document:
         if key not in _KEYS:
             raise InputError(f"{file}: {unknown_name('key', key, _KEYS)}")
@@ -129,17 +128,6 @@ def check(cells: Sequence[Cell]) -> None:
 def stages_of(skip: Sequence[str]) -> list[Stage]:
     """The pipeline's stages without those left out."""
     return [stage for stage in order.STAGES if stage.name not in skip]
-
-
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise InputError(f"there is no sweep file {file}.") from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"cannot read the sweep file {file}: {e}.") from e
-    except tomllib.TOMLDecodeError as e:
-        raise InputError(f"{file} is not valid TOML: {e}.") from e
 
 
 def _text(document: Mapping[str, Any], key: str, file: Path) -> str | None:

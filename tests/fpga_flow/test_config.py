@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import read_json
 from fpga_flow.config import Config
+from fpga_flow.serve.limits import read_clients
 from fpga_flow.settings import presets, resolve, to_toml
+from fpga_flow.sweep.plan import read_sweep
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 POSITIVE = st.floats(min_value=1e-300, max_value=1e300)
@@ -130,7 +133,8 @@ def test_a_relative_path_is_meant_from_its_file(tmp_path, monkeypatch):
         ("[model]\nfirst_bits = 5", ["model.first_bits", "Known: 2, 3, 4, 8"]),
         ("[run]\nseeds = [1, 1]", ["run.seeds", "twice"]),
         ("[run]\nname = '../x'", ["run.name"]),
-        ("[attack]\nbudgets = []", ["attack.budgets", "at least 1"]),
+        ("[attack]\nbudgets = [0]", ["attack.budgets", "greater than 0"]),
+        ("[attack]\npools = []", ["attack.pools", "at least 1"]),
         ("[attack]\nseeds = [-1]", ["attack.seeds"]),
         ("[train\n", ["not valid TOML", "line 1"]),
     ],
@@ -141,6 +145,20 @@ def test_a_mistake_names_file_key_and_remedy(tmp_path, text, parts):
         resolve(file)
     for part in ["my.toml", *parts]:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_byte_order_mark_is_no_key(tmp_path, mark):
+    assert resolve(write(tmp_path, f"{mark}[run]\nname = 'x'\n")).run.name == "x"
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text(f"{mark}preset = 'smoke'\n[[cell]]\nmodel.bits = 'w2a2'\n", encoding="utf-8")
+    assert [cell.config.run.threads for cell in read_sweep(sweep)] == [1]
+    clients = tmp_path / "clients.toml"
+    clients.write_text(f"{mark}[red]\ntoken = '0123456789abcdef'\n", encoding="utf-8")
+    assert [client.name for client in read_clients(clients)] == ["red"]
+    folding = tmp_path / "folding.json"
+    folding.write_text(f"{mark}{{}}", encoding="utf-8")
+    assert read_json(folding) == {}
 
 
 def test_victims_must_be_trained():

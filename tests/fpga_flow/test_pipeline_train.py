@@ -221,6 +221,32 @@ def test_attacks_check_names_and_pools_first(override, part):
         attack.check(resolve(overrides=[*SETTINGS, override]))
 
 
+def test_without_a_budget_as_many_queries_as_the_smallest_pool_has_images(whole, tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text('[run]\nname = "x"\n')
+    config = resolve(file)
+    attack.check(config)
+    assert attack.budgets(config) == (200,)
+    for override, expected in (
+        ("attack.pools=letters", (1000,)),
+        (
+            'attack.pools=["letters", "mix:in:0.5,noise"]',
+            (398,),
+        ),  # (200 - 1) / 0.5
+        ("attack.attacks=dfme", (1000,)),
+        ("attack.budgets=70", (70,)),
+    ):
+        assert attack.budgets(resolve(file, overrides=[override])) == expected
+    subprocess.run(["cp", "-a", f"{whole}/.", str(tmp_path / "run")], check=True)
+    few = ["run.seeds=0", "attack.victims=float", "attack.oracles=top1", "attack.epochs=1"]
+    said = execute(tmp_path / "run", [TRAIN, ATTACK], *few)
+    assert any(
+        "attack.budgets is not set: each attack may ask 200 queries" in line for line in said
+    )
+    (row,) = map(read_json, (tmp_path / "run/attack").glob("*.json"))
+    assert (row["budget"], row["queries_used"]) == (200, 200)
+
+
 FLOAT_ATTACK = [
     "attack.victims=float",
     "attack.budgets=40,80",
