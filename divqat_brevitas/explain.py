@@ -11,11 +11,12 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.quant.describe import ROLES, Quantization, describe
+from divqat_brevitas.short_repr import ShortRepr
 from divqat_brevitas.swappable import WEIGHTED, walk
 
 
 @dataclass(frozen=True)
-class LayerExplanation:
+class LayerExplanation(ShortRepr):
     """What one layer quantizes.
 
     Attributes:
@@ -44,7 +45,7 @@ class LayerExplanation:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(ShortRepr):
     """What a model's layers quantize, in module order; ``print`` it.
 
     Attributes:

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, sha256_file, write_json, write_text
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.config import Config
 from fpga_flow.errors import RunLockedError
 from fpga_flow.settings import resolve, to_toml
@@ -33,7 +34,7 @@ PACKAGES = ("divqat", "torch", "brevitas", "qonnx", "onnx", "onnxruntime", "nump
 
 
 @dataclass(frozen=True)
-class StageRecord:
+class StageRecord(ShortRepr):
     """What the manifest says of one stage.
 
     Attributes:

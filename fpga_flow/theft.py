@@ -36,6 +36,7 @@ from divqat_brevitas.extraction.defences import (
 )
 from divqat_brevitas.extraction.learners import LEARNERS, ShadowPairs, make_learner
 from divqat_brevitas.extraction.results import PoolKind
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.answer import parse_answer
 
 FREE_POOL = "none"
@@ -86,7 +87,7 @@ class Theft:
 
 
 @dataclass(frozen=True)
-class Supply:
+class Supply(ShortRepr):
     """What the thief starts from.
 
     Attributes:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError, ToolMissingError
+from divqat_brevitas.short_repr import ShortRepr
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -18,7 +19,7 @@ Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class DatasetInfo:
+class DatasetInfo(ShortRepr):
     """What a data set is, without its pixels.
 
     Attributes:
@@ -33,7 +34,7 @@ class DatasetInfo:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(ShortRepr):
     """One stored part of a set, such as the official train set.
 
     Attributes:

@@ -18,6 +18,7 @@ from divqat_brevitas.data.pixels import OPTIONS, PictureRules, split_options
 from divqat_brevitas.data.registry import Dataset, load, resolve
 from divqat_brevitas.data.splits import permutation
 from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.short_repr import ShortRepr
 
 Kind = Literal["in", "out", "free"]
 Relation = Literal["same", "disjoint", "foreign", "mixed", "none"]
@@ -43,7 +44,7 @@ _PHOTOGRAPHS = {
 
 
 @dataclass(frozen=True)
-class QueryPool:
+class QueryPool(ShortRepr):
     """Unlabelled images to query a victim with.
 
     Attributes:

@@ -16,6 +16,7 @@ from divqat_brevitas.data.sources import AS_FOLDERS, SOURCES, Layout, Source
 from divqat_brevitas.data.splits import split_indices
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.plugins import Registry
+from divqat_brevitas.short_repr import ShortRepr
 
 DATASETS: Registry[Source] = Registry(
     "data set",
@@ -33,7 +34,7 @@ _FOLDER = "imagefolder:"
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(ShortRepr):
     """A name resolved: its source and, for a class subset, which of the source's labels."""
 
     name: str

@@ -12,6 +12,7 @@ from divqat_brevitas.data import folders, formats, names, wheels
 from divqat_brevitas.data.arrays import Part
 from divqat_brevitas.data.cache import is_stored, stored_part
 from divqat_brevitas.data.pickled import parse_cifar_pickle
+from divqat_brevitas.short_repr import ShortRepr
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(ShortRepr):
     """A set by name.
 
     Attributes:

@@ -19,10 +19,11 @@ from divqat_brevitas.extraction.remembered import keep, recall, training_key
 from divqat_brevitas.extraction.surrogates import SURROGATES, build_surrogate, load_initial
 from divqat_brevitas.extraction.training import Epoch, SurrogateTraining, train_surrogate
 from divqat_brevitas.extraction.treatments import make_treatment, treat
+from divqat_brevitas.short_repr import ShortRepr
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answered(ShortRepr):
     """What the thief holds when its queries are spent.
 
     Attributes:
@@ -53,7 +54,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Learned:
+class Learned(ShortRepr):
     """What a learner made.
 
     Attributes:

@@ -36,6 +36,7 @@ from divqat_brevitas.extraction.metrics import (
     ood_auroc,
 )
 from divqat_brevitas.inference import as_logits, device_of, evaluating
+from divqat_brevitas.short_repr import ShortRepr
 
 
 class TransferRow(TypedDict):
@@ -64,7 +65,7 @@ class UtilityRow(TypedDict):
 
 
 @dataclass(frozen=True)
-class AdversarialLogits:
+class AdversarialLogits(ShortRepr):
     """What both models answer to adversarial versions of the test images.
 
     Attributes:

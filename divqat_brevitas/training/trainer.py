@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from divqat_brevitas.short_repr import ShortRepr
 from divqat_brevitas.training.evaluate import accuracy
 from divqat_brevitas.training.guard import AccuracyGuard
 from divqat_brevitas.training.log import scales
@@ -16,7 +17,7 @@ from divqat_brevitas.training.loop import Criterion, Data, Loop, Row, TrainSetti
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(ShortRepr):
     """What training gave; ``history`` has one row an epoch."""
 
     history: tuple[Row, ...]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.onnx_sizes import MAX_ELEMENTS
 
 RECORD = "build.json"
@@ -43,7 +44,7 @@ class LayerEstimate:
 
 
 @dataclass(frozen=True)
-class Estimates:
+class Estimates(ShortRepr):
     """FINN's estimates of a whole network; units as in ``LayerEstimate``.
 
     Attributes:
@@ -66,7 +67,7 @@ class Estimates:
 
 
 @dataclass(frozen=True)
-class FinnBuild:
+class FinnBuild(ShortRepr):
     """What ``compile_finn`` leaves in a folder.
 
     Attributes:

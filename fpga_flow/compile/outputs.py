@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.errors import CheckFailedError, unknown_name
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile.build import FinnBuild
 from fpga_flow.compile.process import Worker
 from fpga_flow.lowering import check_images
@@ -21,7 +22,7 @@ _IMAGES = 256
 
 
 @dataclass(frozen=True)
-class FinnOutputs:
+class FinnOutputs(ShortRepr):
     """What one step's model answers.
 
     Attributes:

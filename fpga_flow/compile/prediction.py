@@ -7,6 +7,7 @@ from typing import Any
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile.build import FinnBuild
 from fpga_flow.compile.shapes import Folding, LayerShape
 from fpga_flow.compile.targets import Resources
@@ -15,7 +16,7 @@ PREDICTION = "prediction.json"
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(ShortRepr):
     """What a build's folding is expected to give; see ``solve.Solution``.
 
     Attributes:

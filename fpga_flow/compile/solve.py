@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from divqat_brevitas.errors import CheckFailedError, InputError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile import shapes
 from fpga_flow.compile.cost import converter_cost, fifo_cost, layer_cost, weight_blocks
 from fpga_flow.compile.cycles import (
@@ -38,7 +39,7 @@ _MUCH_FASTER = 6  # foldings this many times faster than asked for only cost mor
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(ShortRepr):
     """A folding, and what it is expected to give.
 
     Attributes:

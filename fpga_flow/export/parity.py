@@ -13,6 +13,7 @@ from torch import nn
 
 from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.input_range import UNIT, InputRange
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.observe import logits_of, observe
 from fpga_flow.lowering import Network
@@ -24,7 +25,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class ParityResult:
+class ParityResult(ShortRepr):
     """Outcome of a comparison.
 
     Attributes:

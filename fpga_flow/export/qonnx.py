@@ -29,6 +29,7 @@ from divqat_brevitas.copies import deep_copy
 from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.files import replacing
 from divqat_brevitas.input_range import UNIT, InputRange
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.export.inputs import check_fit, example_inputs, explicit_batch_norms
 from fpga_flow.export.observe import logits_of
 from fpga_flow.export.outputs import logits_alone
@@ -50,7 +51,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class ExportReport:
+class ExportReport(ShortRepr):
     """What was exported, and what the gate saw.
 
     Attributes:

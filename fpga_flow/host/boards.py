@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.short_repr import ShortRepr
 
 INTERFACES = ("uart", "ft245")
 
 
 @dataclass(frozen=True)
-class Board:
+class Board(ShortRepr):
     """A board's clock and pins. None of these pinouts was verified on hardware.
 
     Attributes:

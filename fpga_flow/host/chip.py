@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import read_json, write_json, write_text
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.host.boards import INTERFACES, constraints, find_board
 from fpga_flow.host.pll import Pll, fastest_baud, pll, uart_divider
 from fpga_flow.host.protocol import OVERHEAD, VERSION, Identity
@@ -26,7 +27,7 @@ _BLOCK_RAM = 2048  # bytes of one
 
 
 @dataclass(frozen=True)
-class Chip:
+class Chip(ShortRepr):
     """A design with everything a board needs around it.
 
     Attributes:

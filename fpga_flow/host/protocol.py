@@ -19,6 +19,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from divqat_brevitas.short_repr import ShortRepr
+
 VERSION = 1
 FROM_HOST = 0xA5
 FROM_CHIP = 0x5A
@@ -57,7 +59,7 @@ def reply(kind: int, sequence: int, payload: bytes = b"") -> bytes:
 
 
 @dataclass(frozen=True)
-class Identity:
+class Identity(ShortRepr):
     """What a chip says of itself; its reply to IDENTIFY.
 
     Attributes:
@@ -164,7 +166,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Reply(ShortRepr):
     """A frame from the chip whose check was right."""
 
     kind: int

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.inputs import FloatStep
 from fpga_flow.lowering.ir import FloatArray, IntArray
 
@@ -18,7 +19,7 @@ AnyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Knob:
+class Knob(ShortRepr):
     """A per-channel parameter of the file that shifts an affine value.
 
     Attributes:
@@ -31,7 +32,7 @@ class Knob:
 
 
 @dataclass(frozen=True)
-class Float:
+class Float(ShortRepr):
     """The input image after some float steps, not yet quantized."""
 
     shape: tuple[int, ...]
@@ -39,7 +40,7 @@ class Float:
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(ShortRepr):
     """A quantized constant ``codes * scale``; ``scale`` is broadcast to the codes' shape."""
 
     codes: IntArray
@@ -52,7 +53,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Affine:
+class Affine(ShortRepr):
     """``clip(scale * n + bias, floor, ceiling)`` of the integers n of tensor ``ref``.
 
     All arrays are (C,), C = shape[0]; ``low`` and ``high`` bound n; ``bits`` is n's width.

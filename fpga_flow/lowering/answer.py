@@ -37,6 +37,7 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import read_json
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.ir import IntArray, bits_for
 
 KINDS = ("top1", "topk", "rounded", "posterior", "gated")
@@ -50,7 +51,7 @@ _MOST_BITS = 8
 
 
 @dataclass(frozen=True)
-class ScoreRule:
+class ScoreRule(ShortRepr):
     """``score = sum * scale + shift`` of each class, in integers.
 
     Attributes:
@@ -117,7 +118,7 @@ def score_rule(scale: Sequence[float], bias: Sequence[float], classes: int) -> S
 
 
 @dataclass(frozen=True)
-class AnswerUnit:
+class AnswerUnit(ShortRepr):
     """The answer codes of one network.
 
     Attributes:

@@ -7,6 +7,7 @@ import numpy as np
 from onnx import NodeProto
 from qonnx.core.modelwrapper import ModelWrapper
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.affine import Affine, Float, Knob, Weights
 from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import InputQuant
@@ -18,7 +19,7 @@ Value = Affine | Float | Weights
 
 
 @dataclass(frozen=True)
-class Site:
+class Site(ShortRepr):
     """One activation quantizer, for ``settle``: its thresholds and what could shift them.
 
     Attributes:

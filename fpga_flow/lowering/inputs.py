@@ -16,6 +16,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.input_range import UNIT, InputRange
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.ir import FloatArray, IntArray, Layer, frozen_arrays
 from fpga_flow.lowering.quantizers import Quantizer
 
@@ -26,7 +27,7 @@ _INVERSE = {"Mul": np.divide, "Add": np.subtract, "Sub": np.add, "Div": np.multi
 
 
 @dataclass(frozen=True, eq=False)
-class FloatStep:
+class FloatStep(ShortRepr):
     """One float32 operator before the first quantizer.
 
     Attributes:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from divqat_brevitas.short_repr import ShortRepr
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Pair = tuple[int, int]
@@ -41,7 +43,7 @@ def bits_for(low: int, high: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Layer:
+class Layer(ShortRepr):
     """What all layers have.
 
     Attributes:

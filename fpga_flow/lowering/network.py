@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.input_range import UNIT, InputRange
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering import reference
 from fpga_flow.lowering.inputs import FloatImages, InputQuant, check_images
 from fpga_flow.lowering.ir import (
@@ -23,7 +24,7 @@ from fpga_flow.lowering.ir import (
 
 
 @dataclass(frozen=True, eq=False)
-class OutputAffine:
+class OutputAffine(ShortRepr):
     """The float scale and bias of the logits, applied once, after the last integers.
 
     Attributes:
@@ -73,7 +74,7 @@ class LayerRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class Network(ShortRepr):
     """A QONNX classifier in integers.
 
     Attributes:

@@ -12,6 +12,7 @@ from onnx import NodeProto
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.general.intquant import resolve_rounding_mode
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.ir import FloatArray, IntArray, frozen_arrays
@@ -20,7 +21,7 @@ FloatAny = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Quantizer:
+class Quantizer(ShortRepr):
     """A quantizer with zero-point 0; a code c stands for ``c * scale``.
 
     Attributes:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.affine import Knob
 from fpga_flow.lowering.context import Site
 from fpga_flow.lowering.ir import FloatArray
@@ -28,7 +29,7 @@ _PASSES = 4  # one does it, unless float32 is coarse or a parameter reaches two 
 
 
 @dataclass(frozen=True, eq=False)
-class Settled:
+class Settled(ShortRepr):
     """What ``settle`` did for one activation quantizer.
 
     Attributes:

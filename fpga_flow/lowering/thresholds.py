@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.ir import FloatArray, IntArray
 from fpga_flow.lowering.quantizers import Quantizer
 
@@ -33,7 +34,7 @@ TIE = 1e-9
 
 
 @dataclass(frozen=True)
-class Folded:
+class Folded(ShortRepr):
     """Thresholds of C channels and T levels.
 
     Attributes:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.short_repr import short_repr
 
 SCHEMA = 1
 
@@ -26,6 +27,8 @@ class Row(BaseModel):
     """Base of every structure: immutable, no coercion ("0.9" is no number), extra fields kept."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
+
+    __repr__ = __str__ = short_repr
 
 
 class Dataset(Row):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, sha256_file, write_json
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.answer import AnswerUnit
 
 RECORD = "design.json"
@@ -99,7 +100,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Design:
+class Design(ShortRepr):
     """A network as one SystemVerilog design: a chain of AXI-Streams under one top.
 
     The top's ports: ``ap_clk``, ``ap_rst_n`` (synchronous, low), ``s_axis_tdata/tvalid/tready``,

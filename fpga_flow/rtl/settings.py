@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.answer import AnswerUnit
 
 DEFAULT_DEPTH = 16
@@ -12,7 +13,7 @@ ANSWERS = ("accumulators", "top1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DesignSettings:
+class DesignSettings(ShortRepr):
     """How a network becomes a hardware design.
 
     Attributes:

@@ -14,6 +14,7 @@ from divqat_brevitas.errors import DivQATError, InputError
 from divqat_brevitas.extraction.arrays import Answers, Images, check_images, check_logits
 from divqat_brevitas.extraction.oracles import ORACLES
 from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.serve.wire import JSON, NPY, encode
 
 _MOST_ANSWER_BYTES = 2**30
@@ -25,7 +26,7 @@ class RestError(DivQATError):
 
 
 @dataclass(frozen=True)
-class RestInfo:
+class RestInfo(ShortRepr):
     """What a server says of itself; see ``GET /info``.
 
     Attributes:

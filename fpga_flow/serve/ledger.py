@@ -20,6 +20,7 @@ import numpy as np
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers
 from divqat_brevitas.extraction.victim import BudgetExceededError
+from divqat_brevitas.short_repr import ShortRepr
 
 ANYONE = ""
 """The client of a server without tokens."""
@@ -39,7 +40,7 @@ CREATE TABLE IF NOT EXISTS requests (
 
 
 @dataclass(frozen=True)
-class Recalled:
+class Recalled(ShortRepr):
     """A request answered before.
 
     Attributes:

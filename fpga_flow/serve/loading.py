@@ -7,10 +7,11 @@ from typing import Any
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction import Predictor
 from divqat_brevitas.files import sha256_file
+from divqat_brevitas.short_repr import ShortRepr
 
 
 @dataclass(frozen=True)
-class Served:
+class Served(ShortRepr):
     """A model ready to answer.
 
     Attributes:

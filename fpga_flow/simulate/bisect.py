@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_file
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile import FinnBuild, compare_steps
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.lowering import Network
@@ -55,7 +56,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Bisection:
+class Bisection(ShortRepr):
     """What ``bisect`` found; ``str`` gives the lines to print.
 
     Attributes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from divqat_brevitas.errors import CheckFailedError, InputError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.rtl.design import Design, Node
 from fpga_flow.rtl.restitch import restitch
 from fpga_flow.simulate.process import Answer, Simulation, ports
@@ -20,7 +21,7 @@ _BITS = 12  # of the deepest ring's address
 
 
 @dataclass(frozen=True)
-class FifoSizing:
+class FifoSizing(ShortRepr):
     """Depths found for the FIFOs of a design.
 
     Attributes:

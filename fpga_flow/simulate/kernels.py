@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.inputs import FloatImages, InputQuant
 from fpga_flow.lowering.ir import (
@@ -40,7 +41,7 @@ _CHECKED_CHANNELS = 16
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Kernel(ShortRepr):
     """A layer's function.
 
     Attributes:

@@ -7,6 +7,7 @@ map is a copy, and weights in that order need none.
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import Conv, MatMul, Reshape, Threshold
 from fpga_flow.simulate.int8 import compile_int8, unrolls
@@ -14,7 +15,7 @@ from fpga_flow.simulate.kernels import Kernel, compile_layer
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(ShortRepr):
     """One kernel call.
 
     Attributes:

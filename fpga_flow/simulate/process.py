@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.errors import DivQATError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.rtl.design import Bytes, Design, Node
 from fpga_flow.simulate.verilator import verilate
 
@@ -26,7 +27,7 @@ class SimulationError(DivQATError):
 
 
 @dataclass(frozen=True)
-class Tap:
+class Tap(ShortRepr):
     """What was seen on a node's output stream.
 
     Attributes:
@@ -44,7 +45,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(ShortRepr):
     """What a batch gave.
 
     Attributes:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering import Layer
 from fpga_flow.lowering.ir import FloatArray, IntArray, Threshold
 
@@ -28,7 +29,7 @@ _ITERATIONS = 90  # of the golden-section search: more than float64 resolves
 
 
 @dataclass(frozen=True)
-class Rescale:
+class Rescale(ShortRepr):
     """``clip(rint(n * slope + offset), low, high)``, exact in the format of its arrays.
 
     Attributes:

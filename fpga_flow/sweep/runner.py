@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import InputError, ToolMissingError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.errors import RunLockedError
 from fpga_flow.locks import LockedError, locked
 from fpga_flow.sweep.cell import SWEEP_LOCK, Outcome, Task, cell_folder, finished
@@ -34,7 +35,7 @@ _CONNECT_SECONDS = 20
 
 
 @dataclass
-class Summary:
+class Summary(ShortRepr):
     """What a call of `run` did.
 
     Attributes:

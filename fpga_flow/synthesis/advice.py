@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile.targets import OpenTarget
 from fpga_flow.synthesis.cells import OUTSIDE, LayerCells
 
@@ -12,7 +13,7 @@ _UNITS = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp":
 
 
 @dataclass(frozen=True)
-class Shortfall:
+class Shortfall(ShortRepr):
     """Why a design is no bitstream: what a folding would have to change.
 
     Attributes:

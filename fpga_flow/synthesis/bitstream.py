@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.files import sha256_file
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.synthesis.report import BITSTREAM, CONFIG, BitstreamReport
 from fpga_flow.synthesis.synth import LOGS
 from fpga_flow.synthesis.tools import Deadline, run_tool
@@ -20,7 +21,7 @@ _BLANK = re.compile(r"word: \S+\.INIT 1+")
 
 
 @dataclass(frozen=True)
-class ReadBack:
+class ReadBack(ShortRepr):
     """How a bitstream compares with what nextpnr wrote.
 
     Attributes:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, write_json
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.synthesis.cells import Cells, LayerCells
 from fpga_flow.synthesis.synth import CORE_NETLIST, NETLIST
 
@@ -17,7 +18,7 @@ CONFIG, BITSTREAM, SVF = "design.config", "chip.bit", "chip.svf"
 
 
 @dataclass(frozen=True)
-class BitstreamReport:
+class BitstreamReport(ShortRepr):
     """A bitstream and how it came about.
 
     Attributes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.files import read_json
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile.targets import OpenTarget
 from fpga_flow.synthesis.cells import OUTSIDE, Layers
 from fpga_flow.synthesis.routed import ROUTED
@@ -21,7 +22,7 @@ _FULL = re.compile(r"no BELs? remaining|Unable to (place|find)|failed to place",
 
 
 @dataclass(frozen=True)
-class Routed:
+class Routed(ShortRepr):
     """What nextpnr reports.
 
     Attributes:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.rtl.design import Design
 
 BARE_TOP = "divqat_bare"
 
 
 @dataclass(frozen=True)
-class ChipSources:
+class ChipSources(ShortRepr):
     """The files that make a design a whole chip, with a host interface and pins.
 
     Attributes:

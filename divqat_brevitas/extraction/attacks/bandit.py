@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.extraction.arrays import Answers, Images, Labels, to_float
+from divqat_brevitas.short_repr import ShortRepr
 
 REWARDS = ("certainty", "diversity", "loss")
 Floats = NDArray[np.float64]
@@ -43,7 +44,7 @@ def reward_loss(probabilities: Answers, clone_probabilities: Answers) -> Floats:
 
 
 @dataclass
-class GradientBandit:
+class GradientBandit(ShortRepr):
     """A softmax policy over actions, learned from rewards.
 
     Each reward is rescaled to [0, 1] over a window of the latest steps, its mean over that window

@@ -13,6 +13,7 @@ from divqat_brevitas.extraction.learner import Answered, Learner, described
 from divqat_brevitas.extraction.training import Epoch
 from divqat_brevitas.extraction.treatments import as_probabilities
 from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
+from divqat_brevitas.short_repr import ShortRepr
 
 QUERY_BATCH = 1000
 
@@ -29,7 +30,7 @@ class ImagePool(Protocol):
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(ShortRepr):
     """What an attack brought home.
 
     Attributes:
@@ -74,7 +75,7 @@ class Attack(Protocol):
 
 
 @dataclass(frozen=True)
-class TransferSet:
+class TransferSet(ShortRepr):
     """The answered images of a pool.
 
     Attributes:

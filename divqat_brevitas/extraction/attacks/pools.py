@@ -11,10 +11,11 @@ from divqat_brevitas.extraction.arrays import check_pool
 from divqat_brevitas.extraction.attacks.base import ImagePool, allowance
 from divqat_brevitas.extraction.surrogates import check_image_shape
 from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.short_repr import ShortRepr
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(ShortRepr):
     """What an attack has and may do.
 
     Attributes:

@@ -30,10 +30,11 @@ from divqat_brevitas.extraction.defences.reverse_sigmoid import DCP, ReverseSigm
 from divqat_brevitas.extraction.defences.truncation import Rounding, Top1, TopK
 from divqat_brevitas.extraction.predictor import Predictor
 from divqat_brevitas.plugins import Registry
+from divqat_brevitas.short_repr import ShortRepr
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefenceMaterial:
+class DefenceMaterial(ShortRepr):
     """What the defender has to build a defence from. None of it is the test set.
 
     Attributes:

@@ -17,12 +17,13 @@ from divqat_brevitas.extraction.defences.base import Defence
 from divqat_brevitas.extraction.oracles import make_oracle, softmax
 from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.extraction.treatments import as_probabilities
+from divqat_brevitas.short_repr import ShortRepr
 
 _BATCH = 1000
 
 
 @dataclass(frozen=True)
-class ShadowPairs:
+class ShadowPairs(ShortRepr):
     """Defended and undefended answers of the same queries.
 
     Attributes:

@@ -30,6 +30,7 @@ from divqat_brevitas.extraction.arrays import Images, to_float
 from divqat_brevitas.extraction.utility import AdversarialLogits, adversarial_examples, transfer_row
 from divqat_brevitas.files import read_json, replacing, sha256_file, write_json
 from divqat_brevitas.models import build_model, quantize
+from divqat_brevitas.short_repr import ShortRepr
 from divqat_brevitas.training import (
     AccuracyGuard,
     TrainSettings,
@@ -62,7 +63,7 @@ class OutOfTimeError(DivQATError):
 
 
 @dataclass(frozen=True)
-class TrainedVictim:
+class TrainedVictim(ShortRepr):
     """A victim that is there.
 
     Attributes:

@@ -7,13 +7,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from divqat_brevitas.short_repr import ShortRepr
+
 SHAPES = {"cifar-cnn": (3, 32, 32), "digits-cnn": (1, 8, 8)}
 CLASSES = 10
 BITS = "w4a4"
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(ShortRepr):
     """One network in four forms.
 
     Attributes:
