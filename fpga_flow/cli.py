@@ -152,7 +152,8 @@ def _add_report_command(summary: str) -> None:
         "report",
         help=f"{summary}\n\nOf several runs, with --out: compare them on one page. Rows are runs "
         "and victims; runs on other data or engines form groups of their own."
-        "\n\nWith --claims: judge the abstract's claims by the numbers of a run, a "
+        "\n\nWith --claims: how hard the trained models are to steal, and the abstract's claims, "
+        "judged where three trained victims stand behind them, by the numbers of a run, a "
         "results.json or a benchmark's folder instead: supported, not supported or undecided, "
         "with intervals. Exit code 0 whatever the words are: a refuted claim is a finding, not "
         "a failure.",
@@ -163,7 +164,7 @@ def _add_report_command(summary: str) -> None:
     )
     @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=_PATH)
     @click.option("--out", type=_PATH, help="Folder of the comparison of several runs.")
-    @click.option("--claims", is_flag=True, help="Judge the claims of the method's abstract.")
+    @click.option("--claims", is_flag=True, help="How hard to steal, and the claims.")
     @set_option
     @json_option
     def command(

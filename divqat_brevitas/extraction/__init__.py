@@ -34,6 +34,7 @@ from divqat_brevitas.extraction.attacks import (
     make_attack,
 )
 from divqat_brevitas.extraction.cached import CachedPredictor
+from divqat_brevitas.extraction.evaluation import SummaryRow, summarize
 from divqat_brevitas.extraction.floor import ZeroQueryFloor, zero_query_floor
 from divqat_brevitas.extraction.learner import Answered, Learned, Learner, PlainLearner
 from divqat_brevitas.extraction.learners import (
@@ -53,7 +54,7 @@ from divqat_brevitas.extraction.metrics import (
 )
 from divqat_brevitas.extraction.oracles import ORACLES, make_oracle, softmax
 from divqat_brevitas.extraction.predictor import Predictor, TorchPredictor, as_predictor
-from divqat_brevitas.extraction.results import AttackRow, SummaryRow, attack_row, summarize
+from divqat_brevitas.extraction.results import AttackRow, attack_row
 from divqat_brevitas.extraction.surrogates import SURROGATES, build_surrogate
 from divqat_brevitas.extraction.training import SurrogateTraining, train_surrogate
 from divqat_brevitas.extraction.treatments import TREATMENTS

@@ -5,7 +5,7 @@ from pathlib import Path
 from fpga_flow.report.comparison_page import comparison_text, write_comparison
 from fpga_flow.report.figure_files import write_figures
 from fpga_flow.report.page import write_page
-from fpga_flow.report.results import Summarize, collect, read, validate, write
+from fpga_flow.report.results import collect, read, validate, write
 from fpga_flow.report.schema import Results
 from fpga_flow.report.words import summary_text
 
@@ -23,14 +23,13 @@ __all__ = [
 ]
 
 
-def build_report(run_dir: Path, summarize: Summarize | None = None) -> Results:
+def build_report(run_dir: Path) -> Results:
     """Write ``report/results.json`` and ``report/index.html`` of a run directory.
 
     The numbers are written first: they stay where the page cannot be drawn.
 
     Args:
         run_dir: a run directory in which at least ``train`` is done.
-        summarize: see :func:`fpga_flow.report.results.collect`.
 
     Raises:
         InputError: nothing to report yet, or a stage's file is damaged (named).
@@ -40,7 +39,7 @@ def build_report(run_dir: Path, summarize: Summarize | None = None) -> Results:
         >>> results = build_report(Path("runs/demo"))  # doctest: +SKIP
         >>> print(summary_text(results, Path("runs/demo/report/index.html")))  # doctest: +SKIP
     """
-    results = collect(run_dir, summarize)
+    results = collect(run_dir)
     folder = Path(run_dir) / "report"
     write(results, folder / "results.json")
     write_page(results, folder / "index.html")

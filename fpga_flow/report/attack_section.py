@@ -1,37 +1,45 @@
-"""The page's section on attacks: worst cases, curves, every clone."""
+"""The page's section on attacks: every group's worst case, curves, every clone."""
 
 from collections.abc import Iterable
 from typing import get_args
 
+from divqat_brevitas.extraction.evaluation import BASELINE, Group, attackers, worst_case
 from fpga_flow.report import figures
-from fpga_flow.report.analysis import (
-    BASELINE,
-    MIN_SEEDS,
-    Comparison,
-    cell,
-    compare,
-    defence_of,
-    in_order,
-    named,
-    worst_case,
-)
-from fpga_flow.report.blocks import charts, folded, fraction, note, paragraph
-from fpga_flow.report.markup import Markup, amount, element, joined, number, table, text
+from fpga_flow.report.blocks import charts, difference, folded, fraction, note, paragraph, small
+from fpga_flow.report.markup import Markup, amount, element, joined, table, text
+from fpga_flow.report.runs import clone_spread, compared, in_order, named
 from fpga_flow.report.schema import AttackRow, Oracle, Results, SummaryRow
-from fpga_flow.report.text import counted, percent, points
-from fpga_flow.report.words import POOLS, not_run
+from fpga_flow.report.text import POOLS, counted, percent
+from fpga_flow.report.words import not_run
+
+_HEAD = (
+    "Victim",
+    "Oracle",
+    "Query pool",
+    "Queries",
+    "Victim's accuracy",
+    "Naive clone",
+    "Worst-case clone",
+    "Worst case ÷ victim",
+    "Queries to 90 %",
+    "Minus plain QAT's, same oracle",
+    "Minus plain QAT's, labels only",
+    "Worst-case attack",
+    "Seeds",
+)
 
 
 def attacks(results: Results) -> list[Markup]:
     """Worst cases beside plain QAT and a top-1 interface, the curves, and every clone."""
     if not results.attacks:
         return [paragraph(f"Attacks: {not_run(results, 'attack')}.")]
-    oracles = get_args(Oracle)
+    oracles, kinds = get_args(Oracle), list(POOLS)
     victims = in_order(results, {row.victim for row in results.summary})
     rows = sorted(
         results.summary,
         key=lambda row: (
             -row.budget,
+            kinds.index(row.pool_kind),
             oracles.index(row.oracle),
             victims.index(row.victim),
         ),
@@ -41,28 +49,23 @@ def attacks(results: Results) -> list[Markup]:
     smaller = [row for row in rows if row.budget != most]
     parts = [
         paragraph(
-            "The thief sees images and answers only, and trains a clone on them. Naive: random "
-            "queries, answers used as they come. Best: the highest clone accuracy over everything "
-            "tried for that victim, oracle and budget; an attack that was not tried may do "
-            "better. It is chosen by test accuracy, which favours the thief, alike for every "
-            "victim."
+            "The attacker sees images and responses only, and trains a clone on them. Naive: "
+            "random queries, responses used as they come. Worst case: the best mean clone accuracy "
+            "over everything tried on every victim seed, for that victim, oracle, kind of query "
+            "pool and budget."
         ),
         _worst_cases(results, largest, f"Clones at {counted(most, 'query')}, the largest budget"),
         note(
-            f"Differences are the best clone's accuracy minus that of plain QAT's ({BASELINE}), "
-            "behind the same oracle and behind one that answers with the label only. "
-            "“Lower” and “higher” are said only where every victim seed lies beyond "
-            f"every seed of the other, with at least {MIN_SEEDS} each; at three, chance alone does "
-            "that in one comparison of ten. “No difference shown” is not “equal”. "
-            "“Not comparable”: the two were not attacked in the same ways."
+            f"Differences are the worst case minus that of plain QAT ({BASELINE}), behind the "
+            "same oracle and defence, and behind an oracle that shows labels only. From three "
+            "trained victims on, their intervals are over victim seeds; with fewer they are about "
+            "the trained models at hand."
         ),
     ]
-    if len({row.pool_kind for row in results.attacks}) > 1:
-        parts.append(_by_pool_kind(results, largest))
     if smaller:
         parts.append(folded("Smaller budgets", _worst_cases(results, smaller, "Smaller budgets")))
     parts += [
-        element("h3", "Best clone against query budget"),
+        element("h3", "Worst-case clone against query budget"),
         note(
             "Whiskers: lowest and highest victim seed, where there are several. Grey band: the "
             "attacked victims' own accuracies. The vertical axes do not begin at zero."
@@ -74,85 +77,42 @@ def attacks(results: Results) -> list[Markup]:
 
 
 def _worst_cases(results: Results, rows: Iterable[SummaryRow], caption: str) -> Markup:
-    head = (
-        "Victim",
-        "Oracle",
-        "Queries",
-        "Victim's accuracy",
-        "Naive clone",
-        "Best clone",
-        "Best ÷ victim",
-        "Against plain QAT, same oracle",
-        "Against plain QAT, top-1 only",
-        "Best attack",
-        "Seeds",
-    )
-    cells = [
-        (
-            named(row),
-            row.oracle,
-            amount(row.budget),
-            fraction(row.victim_accuracy),
-            fraction(row.naive_clone_accuracy),
-            joined((fraction(row.worst_case_clone_accuracy), _range(results, row))),
-            fraction(row.worst_case_clone_accuracy / row.victim_accuracy)
-            if row.victim_accuracy
-            else None,
-            _compared(results, row, None),
-            _compared(results, row, "top1"),
-            row.worst_case_attack,
-            amount(row.seeds),
-        )
-        for row in rows
-    ]
-    return table(caption, head, cells, ("Oracle", *head[7:10]))
-
-
-def _by_pool_kind(results: Results, rows: Iterable[SummaryRow]) -> Markup:
-    """A thief with the victim's own kind of images hides what happens to all others."""
-    kinds = [kind for kind in POOLS if any(row.pool_kind == kind for row in results.attacks)]
     cells = []
     for row in rows:
-        shown: list[Markup] = []
-        for kind in kinds:
-            setting = (results, row.victim, row.oracle, row.budget)
-            best = worst_case(cell(*setting, defence_of(row), kind))
-            found = compare(*setting, defence=defence_of(row), pool_kind=kind)
-            shown.append(fraction(None if best is None else best.mean))
-            shown.append(_is_baseline() if row.victim == BASELINE else _difference(found))
-        cells.append((named(row), row.oracle, *shown))
-    head = ["Victim", "Oracle"]
-    for kind in kinds:
-        head += [f"Best clone, {POOLS[kind]} queries", f"Against plain QAT, {POOLS[kind]}"]
-    return table("The same by kind of queries", head, cells, head[1::2])
+        group = Group(row.victim, row.pool_kind, row.budget, (row.oracle,), row.defence)
+        same = Group(BASELINE, row.pool_kind, row.budget, (row.oracle,), row.defence)
+        labels = Group(BASELINE, row.pool_kind, row.budget, ("top1",))
+        share = row.worst_case_clone_accuracy / row.victim_accuracy if row.victim_accuracy else None
+        cells.append(
+            (
+                named(row.victim, row.defence),
+                row.oracle,
+                POOLS[row.pool_kind],
+                amount(row.budget),
+                fraction(row.victim_accuracy),
+                fraction(row.naive_clone_accuracy),
+                joined((fraction(row.worst_case_clone_accuracy), _range(results, group))),
+                fraction(share),
+                amount(row.queries_to_90_percent) if row.queries_to_90_percent else "not reached",
+                _difference(results, group, same),
+                _difference(results, group, labels),
+                row.worst_case_attack,
+                amount(row.seeds),
+            )
+        )
+    return table(caption, _HEAD, cells, ("Oracle", "Query pool", "Worst-case attack"))
 
 
-def _range(results: Results, row: SummaryRow) -> Markup:
-    best = worst_case(cell(results, row.victim, row.oracle, row.budget, defence_of(row)))
-    if best is None or len(best.values) < 2:
+def _range(results: Results, group: Group) -> Markup:
+    best = worst_case(attackers(group.of(results.attacks)))
+    if best is None or len(best.by_victim) < 2:
         return text("")
-    spread = f"{percent(best.low)} to {percent(best.high)}"
-    return element("span", spread, class_="range")
+    spread = clone_spread(best)
+    return small(f"{percent(spread.low)} to {percent(spread.high)}")
 
 
-def _compared(results: Results, row: SummaryRow, oracle: str | None) -> Markup:
-    plain = oracle is None or (row.oracle == oracle and defence_of(row) in (None, "none"))
-    if row.victim == BASELINE and plain:
-        return _is_baseline()
-    return _difference(
-        compare(results, row.victim, row.oracle, row.budget, oracle, defence_of(row))
-    )
-
-
-def _difference(found: Comparison | None) -> Markup:
-    if found is None:
-        return text("baseline not attacked")
-    shown = number(found.difference, points(found.difference))
-    return joined((shown, element("span", found.verdict, class_="range verdict")))
-
-
-def _is_baseline() -> Markup:
-    return text("is the baseline")
+def _difference(results: Results, ours: Group, theirs: Group) -> Markup | str:
+    return "is the baseline" if ours == theirs else difference(compared(results, ours, theirs))
 
 
 def _every_clone(rows: Iterable[AttackRow]) -> Markup:
@@ -181,7 +141,7 @@ def _every_clone(rows: Iterable[AttackRow]) -> Markup:
             row.defence,
             row.attack,
             row.treatment,
-            " ".join(filter(None, (row.pool, row.pool_kind and f"({row.pool_kind})"))) or None,
+            " ".join(filter(None, (row.pool, f"({row.pool_kind})"))),
             amount(row.budget),
             amount(row.queries_used),
             row.surrogate,

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
+from divqat_brevitas.extraction.evaluation import Comparison
 from fpga_flow.report.charts import Chart
-from fpga_flow.report.markup import Markup, element, number, table, text
-from fpga_flow.report.text import percent
+from fpga_flow.report.markup import Markup, element, joined, number, table, text
+from fpga_flow.report.text import bracketed, percent, points
 
 
 def paragraph(sentence: str) -> Markup:
@@ -48,3 +49,26 @@ def fraction(value: float | None) -> Markup:
 def decimal(value: float | None) -> Markup:
     """A number with three decimals, with its exact value."""
     return number(value, None if value is None else f"{value:.3f}")
+
+
+def small(said: str) -> Markup:
+    """A remark below a number of a table; nothing where there is none."""
+    return element("span", said, class_="range") if said else text("")
+
+
+def difference(found: Comparison | None, known: str = "") -> Markup:
+    """The difference of two worst cases with its interval.
+
+    What the interval is over is said where it is about the method, or other than ``known``.
+    """
+    paired = None if found is None else found.difference
+    if found is None or paired is None:
+        return text("baseline not attacked alike")
+    return joined(
+        (
+            number(paired.mean, points(paired.mean)),
+            small(bracketed(paired.interval) if paired.interval else ""),
+            small(paired.over if paired.about_method or known not in ("", paired.over) else ""),
+            small("attacks made on both" if found.missing else ""),
+        )
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from divqat_brevitas.errors import ToolMissingError
 from fpga_flow.report import svg
-from fpga_flow.report.analysis import Spread
+from fpga_flow.report.runs import Spread
 from fpga_flow.report.text import printable
 
 MARKERS = "osD^vPX*<>p"  # not as many as colours, so that the pairs repeat late

@@ -1,27 +1,22 @@
-"""The claims on a terminal and as JSON: `divqat report --claims`."""
+"""How hard the trained models are to steal, and the method's claims: `divqat report --claims`."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.report.claims import (
-    Claim,
-    bracketed,
-    claims,
-    counts,
-    document,
-    told,
-    with_interval,
-)
+from fpga_flow.report.claims import Claim, claims, counts, no_claims, told
+from fpga_flow.report.hardness import hardness, line, records
 from fpga_flow.report.results import read
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import counted, percent, printable
+from fpga_flow.report.text import bracketed, counted, percent, printable, with_interval
 
 NOTE = (
-    "In brackets: 95 % t-interval over victim seeds; 'boot': hierarchical bootstrap, which at few "
-    "seeds is too narrow. The thief's best is chosen by its mean, which errs against the defence. "
-    "No correction is made for the number of claims."
+    "The worst case is the attacker's best mean over victim seeds, chosen on the numbers shown, "
+    "which errs against the defence. Of claims, in brackets: 95 % t-interval over victim seeds; "
+    "'boot': hierarchical bootstrap, which at few seeds is too narrow. No correction is made for "
+    "the number of claims."
 )
 
 
@@ -46,14 +41,14 @@ def results_files(path: Path) -> list[Path]:
 
 
 def claims_document(path: Path) -> dict[str, Any]:
-    """All claims of all results at ``path``, as one JSON document.
+    """The models' worst cases and all claims of all results at ``path``, as one JSON document.
 
     Raises:
         InputError: no results there, or they are not schema 1.
     """
     return {
         "note": NOTE,
-        "results": [{"file": str(file), **document(read(file))} for file in results_files(path)],
+        "results": [{"file": str(file), **_document(read(file))} for file in results_files(path)],
     }
 
 
@@ -67,15 +62,24 @@ def claims_text(path: Path) -> str:
     return "\n\n".join([*parts, NOTE])
 
 
-def _text(results: Results) -> str:
+def _document(results: Results) -> dict[str, Any]:
     found = claims(results)
-    lines = [results.dataset.name]
-    if not found:
-        lines.append("  nothing to judge: no victim besides plain QAT, or no attack on both")
-    for claim, count in counts(found).items():
-        lines.append(f"  {claim}: {told(count)}")
-    for claim_ in found:
-        lines += _lines(claim_)
+    return {
+        "dataset": results.dataset.name,
+        "models": records(results),
+        "claims": [asdict(claim) for claim in found],
+        "count": {name: dict(count) for name, count in counts(found).items()},
+    }
+
+
+def _text(results: Results) -> str:
+    found, rows = claims(results), hardness(results)
+    lines = [results.dataset.name, "  How hard are these models to steal?"]
+    lines += [f"    {line(row)}" for row in rows] or ["    Not attacked yet."]
+    lines.append("  What holds of the method?")
+    lines += [f"    {claim}: {told(count)}" for claim, count in counts(found).items()]
+    lines += [f"    {part}" for claim in found for part in _lines(claim)]
+    lines += [] if found else [f"    {no_claims(results)}"]
     return printable("\n".join(lines))
 
 
@@ -83,22 +87,20 @@ def _lines(claim: Claim) -> Iterator[str]:
     setting = [f"answers: {claim.answers}" if claim.answers else None, claim.pool_kind]
     setting.append(None if claim.budget is None else counted(claim.budget, "query"))
     where = ", ".join(part for part in setting if part)
-    yield f"  [{claim.verdict}] {claim.claim}: {claim.victim} against {claim.against}" + (
+    yield f"[{claim.verdict}] {claim.claim}: {claim.victim} against {claim.against}" + (
         f" ({where})" if where else ""
     )
     found = claim.difference
-    if found is not None:
-        boot = f", boot {bracketed(found.bootstrap)}" if found.bootstrap else ""
-        clones = ""
-        if claim.clone_accuracy is not None and claim.baseline_clone_accuracy is not None:
-            clones = (
-                f"; clones {percent(claim.clone_accuracy)} and "
-                f"{percent(claim.baseline_clone_accuracy)}"
-            )
-        yield (
-            f"      {with_interval(found)}{boot}; {counted(found.victim_seeds, 'victim seed')}, "
-            f"{counted(found.pairs, 'pair')}{clones}"
+    boot = f", boot {bracketed(found.bootstrap)}" if found.bootstrap else ""
+    clones = ""
+    if claim.clone_accuracy is not None and claim.baseline_clone_accuracy is not None:
+        clones = (
+            f"; clones {percent(claim.clone_accuracy)} and {percent(claim.baseline_clone_accuracy)}"
         )
-    yield f"      {claim.reason}"
+    yield (
+        f"    {with_interval(found)}{boot}; {counted(found.victim_seeds, 'victim seed')}, "
+        f"{counted(found.pairs, 'pair')}{clones}"
+    )
+    yield f"    {claim.reason}"
     if claim.thief is not None:
-        yield f"      best thief: {claim.thief}; of the baseline: {claim.baseline_thief}"
+        yield f"    worst-case attack: {claim.thief}; on the baseline: {claim.baseline_thief}"

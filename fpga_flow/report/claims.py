@@ -1,24 +1,28 @@
-"""The abstract's claims, each checked against the measured numbers: three words, no more.
+"""Claims about the method, each checked against the measured numbers: three words, no more.
 
 Of DivQAT's abstract (arXiv 2512.23948), three claims can be measured:
 
-* ``clone degrades``: the best clone of the victim is worse than the best clone of plain QAT;
+* ``clone degrades``: the worst-case clone of the victim is worse than that of plain QAT;
 * ``victim accuracy holds``: the victim loses less than one point against plain QAT;
 * ``combination improves``: an existing defence on the victim leaves a worse clone than the same
   defence, at an equal cost, on plain QAT.
 
-A clone is judged by the thief's best over the *soft family* of oracles (logits, soft, topk,
-rounded), over *all* thieves (those that see the label only too), and as all thieves *against a
-plain QAT that shows labels only*: a defence that does not beat hiding the probabilities is not
-needed. In-distribution, out-of-distribution and data-free thieves are kept apart, each at the
+They are about a training method, so at least three trained victims of each side stand behind every
+one; where there are fewer, :mod:`fpga_flow.report.hardness` states what holds of the trained
+victims at hand, and nothing is claimed. Worst cases and differences are
+:mod:`divqat_brevitas.extraction.evaluation`'s.
+
+Clones are judged over the *soft family* of oracles (logits, soft, topk, rounded), over *all*
+oracles, and as all oracles *against a plain QAT that shows labels only*: a defence that does not
+beat hiding the probabilities is not needed. Kinds of query pools are kept apart, each at the
 largest budget that both victims met. Defences are equally costly where their names say so
-("dcp@0.2" on both) or their ℓ1 distances to the undefended answers differ by less than a tenth.
+("dcp@0.2" on both) or their ℓ1 distances to the undefended responses differ by less than a tenth.
 
-The words rest on the 95 % t-interval over victim seeds of :mod:`fpga_flow.report.statistics`:
+The words rest on the 95 % t-interval over victim seeds:
 
-* **supported**: at least three victim seeds, the interval wholly below zero, the victim within one
-  point of the baseline's accuracy, and no thief that only the baseline met. For accuracy: the
-  interval wholly above minus one point.
+* **supported**: the interval wholly below zero, the victim within one point of the baseline's
+  accuracy, and no attacker that only the baseline met. For accuracy: the interval wholly above
+  minus one point.
 * **not supported**: the interval excludes a loss of one point or more. For accuracy: it lies
   wholly below minus one point.
 * **undecided**: anything else, with the reason.
@@ -29,25 +33,23 @@ out in favour of either side.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from fpga_flow.report.analysis import BASELINE, MIN_SEEDS
-from fpga_flow.report.contest import (
+from divqat_brevitas.extraction.evaluation import (
     ALL_ORACLES,
+    BASELINE,
     MATCHED,
     SOFT_FAMILY,
-    Contest,
-    Side,
+    Comparison,
+    Group,
     accuracy_difference,
-    baselines,
-    contest,
     largest_common_budget,
 )
+from divqat_brevitas.extraction.statistics import MIN_VICTIMS, Difference, Interval
+from fpga_flow.report.runs import compared, defended, image_count, is_plain, named, variants
 from fpga_flow.report.schema import Results
-from fpga_flow.report.statistics import Difference, Interval
 from fpga_flow.report.text import counted, points
-from fpga_flow.report.words import defended
 
 Verdict = Literal["supported", "not supported", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "undecided")
@@ -64,22 +66,22 @@ _ANSWERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim about one victim, judged.
+    """One claim about a way to train victims, judged.
 
     Attributes:
         claim: "clone degrades", "victim accuracy holds" or "combination improves".
         victim: variant, with its defence: "divqat + reverse-sigmoid:0.5".
         against: the baseline, likewise.
-        answers: what the thieves saw; None for the victim's own accuracy.
+        answers: what the attackers saw; None for the victim's own accuracy.
         pool_kind: "in", "out" or "free"; None likewise.
         budget: queries; None likewise.
         verdict: the word.
         reason: why that word.
         difference: clone accuracy (or the victim's own), victim minus baseline, with intervals.
         cost: accuracy that the victim lost against the baseline, fraction of 1.
-        clone_accuracy: the best clone's, mean over seeds.
-        baseline_clone_accuracy: of the baseline's best clone.
-        thief: who made the best clone.
+        clone_accuracy: of the worst case.
+        baseline_clone_accuracy: of the baseline's worst case, among attackers that both met.
+        thief: who made the worst-case clone.
         baseline_thief: who made the baseline's.
     """
 
@@ -91,7 +93,7 @@ class Claim:
     budget: int | None
     verdict: Verdict
     reason: str
-    difference: Difference | None
+    difference: Difference
     cost: float | None = None
     clone_accuracy: float | None = None
     baseline_clone_accuracy: float | None = None
@@ -100,7 +102,7 @@ class Claim:
 
 
 def claims(results: Results) -> list[Claim]:
-    """Every claim that the results say something about, victim by victim.
+    """Every claim that three trained victims or more stand behind, victim by victim.
 
     Example:
         >>> from fpga_flow.report import read
@@ -114,17 +116,37 @@ def claims(results: Results) -> list[Claim]:
             found += _accuracy(results, victim, against)
             found += _clones(results, victim, against)
         found += _combinations(results, victim)
-    return found
+    return [claim for claim in found if claim.difference.about_method]
 
 
-def document(results: Results) -> dict[str, Any]:
-    """The claims as one JSON document."""
-    found = claims(results)
-    return {
-        "dataset": results.dataset.name,
-        "claims": [asdict(claim) for claim in found],
-        "count": {name: dict(count) for name, count in counts(found).items()},
-    }
+def no_claims(results: Results) -> str:
+    """Why there is no claim about the method, in one sentence."""
+    trained = max((_trained(results, victim) for victim in defended(results)), default=0)
+    if not defended(results) or not _trained(results, BASELINE):
+        return "A claim about the method compares trained victims with plain QAT; one is missing."
+    if trained < MIN_VICTIMS:
+        return (
+            "A claim about the method needs three trained victims; "
+            f"here {'is' if trained == 1 else 'are'} {trained}."
+        )
+    return "A claim about the method needs attacks on three trained victims and on plain QAT's."
+
+
+def baselines(results: Results, victim: str) -> list[str]:
+    """Plain QAT, and the plain variant of the victim's own accuracy where ``qat`` is not.
+
+    The second is the one nearest in accuracy, within one point.
+    """
+    found = [BASELINE] if BASELINE in variants(results) else []
+    plain = accuracy_difference(results.victims, victim, BASELINE)
+    if plain is None or abs(plain.mean) <= MATCHED:
+        return found
+    near: dict[str, float] = {}
+    for name in filter(is_plain, variants(results)):
+        gap = accuracy_difference(results.victims, victim, name)
+        if gap is not None and abs(gap.mean) <= MATCHED:
+            near[name] = abs(gap.mean)
+    return [*found, *sorted(near, key=lambda name: near[name])[:1]]
 
 
 def counts(found: list[Claim]) -> dict[str, Counter[Verdict]]:
@@ -140,29 +162,17 @@ def told(count: Counter[Verdict]) -> str:
     return ", ".join(f"{verdict} {count[verdict]}" for verdict in VERDICTS if count[verdict])
 
 
-def with_interval(found: Difference | None) -> str:
-    """``−1.2 points [−2.0, −0.4]``; without an interval where one seed gives none."""
-    if found is None:
-        return "–"
-    shown = points(found.mean)
-    return shown if found.t is None else f"{shown} {bracketed(found.t)}"
-
-
-def bracketed(interval: Interval) -> str:
-    """An interval in points: ``[−2.0, −0.4]``."""
-    return f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]".replace("-", "−")
+def _trained(results: Results, variant: str) -> int:
+    return len({row.seed for row in results.victims if row.variant == variant})
 
 
 def _accuracy(results: Results, victim: str, against: str) -> Iterator[Claim]:
-    found = accuracy_difference(results, victim, against)
-    if against != BASELINE or found is None:
+    found = accuracy_difference(results.victims, victim, against, image_count(results))
+    if against != BASELINE or found is None or found.t is None:
         return
-    few = _too_few(found)
     verdict: Verdict = "undecided"
     reason = f"the interval holds a loss of {100 * MATCHED:g} point"
-    if few or found.t is None:
-        reason = few
-    elif found.t.low > -MATCHED:
+    if found.t.low > -MATCHED:
         verdict, reason = "supported", f"the interval excludes a loss of {100 * MATCHED:g} point"
     elif found.t.high < -MATCHED:
         verdict, reason = "not supported", f"it loses more than {100 * MATCHED:g} point"
@@ -182,34 +192,21 @@ def _accuracy(results: Results, victim: str, against: str) -> Iterator[Claim]:
 
 def _clones(results: Results, victim: str, against: str) -> Iterator[Claim]:
     for kind in KINDS:
-        budget = largest_common_budget(results, victim, against, kind, ("none", "none"))
-        for answers, (ours, theirs) in _ANSWERS.items():
-            if budget is not None:
-                yield from _judged(
-                    "clone degrades",
-                    results,
-                    Side(victim, ours, kind, budget),
-                    Side(against, theirs, kind, budget),
-                    answers,
-                )
+        ours, theirs = Group(victim, kind, 0), Group(against, kind, 0)
+        for answers in _ANSWERS:
+            yield from _judged("clone degrades", results, ours, theirs, answers)
 
 
 def _combinations(results: Results, victim: str) -> Iterator[Claim]:
-    for mine, theirs in equally_costly(results, victim):
-        unequal = unequal_costs(results, victim, mine, theirs)
+    for mine, like in equally_costly(results, victim):
+        unequal = unequal_costs(results, victim, mine, like)
         for kind in KINDS:
-            budget = largest_common_budget(results, victim, BASELINE, kind, (mine, theirs))
+            ours, theirs = (
+                Group(name, kind, 0, defence=defence)
+                for name, defence in ((victim, mine), (BASELINE, like))
+            )
             for answers in ("soft family", "all"):
-                oracles = _ANSWERS[answers][0]
-                if budget is not None:
-                    yield from _judged(
-                        "combination improves",
-                        results,
-                        Side(victim, oracles, kind, budget, mine),
-                        Side(BASELINE, oracles, kind, budget, theirs),
-                        answers,
-                        unequal,
-                    )
+                yield from _judged("combination improves", results, ours, theirs, answers, unequal)
 
 
 def equally_costly(results: Results, victim: str) -> Iterator[tuple[str, str]]:
@@ -267,18 +264,25 @@ def _costs(results: Results, victim: str) -> dict[str, float | None]:
 
 
 def _judged(
-    claim: str, results: Results, ours: Side, theirs: Side, answers: str, unequal: str = ""
+    claim: str, results: Results, ours: Group, theirs: Group, answers: str, unequal: str = ""
 ) -> Iterator[Claim]:
-    found = contest(results, ours, theirs)
-    if found is None:
+    """One claim at the largest budget that both met, whatever the oracles."""
+    budget = largest_common_budget(results.attacks, ours, theirs)
+    if budget is None:
         return
-    verdict, reason = _verdict(found, unequal)
+    mine, base = _ANSWERS[answers]
+    ours = replace(ours, budget=budget, oracles=mine)
+    theirs = replace(theirs, budget=budget, oracles=base)
+    found = compared(results, ours, theirs)
+    if found is None or found.difference is None or found.difference.t is None:
+        return
+    verdict, reason = _verdict(found, found.difference.t, unequal)
     yield Claim(
         claim,
-        _named(ours),
-        _named(theirs),
+        named(ours.victim, ours.defence),
+        named(theirs.victim, theirs.defence),
         answers,
-        ours.kind,
+        ours.pool_kind,
         ours.budget,
         verdict,
         reason,
@@ -291,13 +295,9 @@ def _judged(
     )
 
 
-def _verdict(found: Contest, unequal: str) -> tuple[Verdict, str]:
+def _verdict(found: Comparison, interval: Interval, unequal: str) -> tuple[Verdict, str]:
     if unequal:
         return "undecided", unequal
-    few = _too_few(found.difference)
-    if few or found.difference is None or found.difference.t is None:
-        return "undecided", few
-    interval = found.difference.t
     if interval.high >= 0:
         if interval.low > -MATCHED:
             return "not supported", f"a loss of {100 * MATCHED:g} point or more is excluded"
@@ -305,23 +305,11 @@ def _verdict(found: Contest, unequal: str) -> tuple[Verdict, str]:
     if found.cost is None or found.cost.mean > MATCHED:
         paid = "an unknown accuracy" if found.cost is None else points(found.cost.mean).strip("+")
         return "undecided", f"the clone is worse, but the victim costs {paid}"
-    if found.lacking:
+    if found.missing:
         return "undecided", (
-            f"{counted(len(found.lacking), 'attack')} on the baseline not made on the victim, "
-            f"such as {found.lacking[0]}"
+            f"{counted(len(found.missing), 'attack')} on the baseline not made on the victim, "
+            f"such as {found.missing[0]}"
         )
-    if found.partial:
-        return "undecided", f"on fewer seeds {found.partial[0]} did better"
+    if found.better_on_fewer:
+        return "undecided", f"on fewer seeds {found.better_on_fewer[0]} did better"
     return "supported", "the interval lies below zero, at an equal accuracy of the victims"
-
-
-def _too_few(found: Difference | None) -> str:
-    if found is None:
-        return "no pair of victim seed and attack seed in common"
-    if found.victim_seeds < MIN_SEEDS:
-        return f"{counted(found.victim_seeds, 'victim seed')}, and {MIN_SEEDS} are needed"
-    return ""
-
-
-def _named(side: Side) -> str:
-    return side.victim if side.defence == "none" else f"{side.victim} + {side.defence}"

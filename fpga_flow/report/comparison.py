@@ -3,37 +3,45 @@
 Runs are compared only with runs on the same data (name, shape, classes, numbers of images) that
 were attacked through the same engines; the others form groups of their own. In a group every
 victim stands against plain QAT of the group's first run, and against the same variant of the first
-run that has it. Differences and intervals are :mod:`fpga_flow.report.statistics`': paired by victim
-seed and attack seed, which is what two runs share when their seeds are equal.
+run that has it. Worst cases, differences and intervals are
+:mod:`divqat_brevitas.extraction.evaluation`'s: paired by victim seed and attack seed, which is what
+two runs share when their seeds are equal.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.report.analysis import BASELINE, Spread, deployed, variants, victim_spread
-from fpga_flow.report.claim_list import results_files
-from fpga_flow.report.contest import (
-    ALL_ORACLES,
-    Side,
+from divqat_brevitas.extraction.evaluation import (
+    BASELINE,
     accuracy_difference,
-    best,
-    contest,
+    attackers,
+    deployed,
     largest_common_budget,
-    thieves,
+    worst_case,
 )
+from divqat_brevitas.extraction.evaluation import Group as Attacked
+from divqat_brevitas.extraction.statistics import Difference
+from fpga_flow.report.claim_list import results_files
 from fpga_flow.report.results import read
+from fpga_flow.report.runs import (
+    Spread,
+    clone_spread,
+    compared,
+    image_count,
+    variants,
+    victim_spread,
+)
 from fpga_flow.report.schema import Results
-from fpga_flow.report.statistics import Difference, seed_means
-from fpga_flow.report.text import listed
-from fpga_flow.report.words import POOLS
+from fpga_flow.report.text import POOLS, listed
 
 NOTE = (
-    "Ours minus theirs; in brackets a 95 % t-interval over victim seeds, paired by victim seed and "
-    "attack seed. One seed gives no interval, two or three a wide one. The thief's best is chosen "
-    "by its mean on each side. Nothing corrects for the number of comparisons."
+    "Ours minus theirs; in brackets a 95 % interval, paired by victim seed and attack seed. From "
+    "three trained victims on it is a t-interval over victim seeds; with fewer it is about the "
+    "trained models at hand, over attack seeds and test images. The worst case is chosen by its "
+    "mean on each side. Nothing corrects for the number of comparisons."
 )
 
 
@@ -62,7 +70,7 @@ class Change:
     Attributes:
         ours: the victim judged, ``run: variant``.
         theirs: the one it is compared with.
-        quantity: "test accuracy", or "best clone" with the kind and number of queries.
+        quantity: "test accuracy", or "worst-case clone" with the kind and number of queries.
         difference: ours minus theirs, a fraction of 1, with intervals; None without a common pair
             of seeds.
         remark: what a reader has to know of it; empty if nothing.
@@ -76,8 +84,8 @@ class Change:
 
     @property
     def excludes_zero(self) -> bool | None:
-        """Whether the t-interval does; None without one."""
-        interval = None if self.difference is None else self.difference.t
+        """Whether the interval does; None without one."""
+        interval = None if self.difference is None else self.difference.interval
         return None if interval is None else 0 not in interval
 
 
@@ -147,17 +155,14 @@ def document(found: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def best_clone(group: Group, entry: Entry, kind: str) -> tuple[int, Spread] | None:
-    """Budget and accuracy of the best clone at the victim's largest budget of a kind of queries."""
-    rows = [row for row in group.merged.attacks if row.victim == entry.name]
-    budgets = [r.budget for r in rows if r.pool_kind == kind and (r.defence or "none") == "none"]
+def worst_clone(group: Group, entry: Entry, kind: str) -> tuple[int, Spread] | None:
+    """Budget and accuracy of the worst-case clone at the largest budget of a kind of queries."""
+    rows = group.merged.attacks
+    budgets = Attacked(entry.name, kind, 0).budgets(rows)
     if not budgets:
         return None
-    side = Side(entry.name, ALL_ORACLES, kind, max(budgets))
-    thief = best(thieves(side.rows(group.merged)))
-    return (
-        None if thief is None else (max(budgets), Spread(tuple(seed_means(thief.values).values())))
-    )
+    worst = worst_case(attackers(Attacked(entry.name, kind, budgets[-1]).of(rows)))
+    return None if worst is None else (budgets[-1], clone_spread(worst))
 
 
 _SEEDS = "not the same victim seeds; only common ones count"
@@ -218,29 +223,30 @@ def _pairs(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
 
 
 def _changes(merged: Results, ours: str, theirs: str) -> Iterator[Change]:
-    own = accuracy_difference(merged, ours, theirs)
+    own = accuracy_difference(merged.victims, ours, theirs, image_count(merged))
     seeds = [{row.seed for row in merged.victims if row.variant == name} for name in (ours, theirs)]
     yield Change(ours, theirs, "test accuracy", own, "" if seeds[0] == seeds[1] else _SEEDS)
     for kind, name in POOLS.items():
-        budget = largest_common_budget(merged, ours, theirs, kind, ("none", "none"))
+        sides = (Attacked(ours, kind, 0), Attacked(theirs, kind, 0))
+        budget = largest_common_budget(merged.attacks, *sides)
         if budget is None:
             continue
-        sides = [Side(victim, ALL_ORACLES, kind, budget) for victim in (ours, theirs)]
-        found = contest(merged, *sides)
+        mine, base = (replace(side, budget=budget) for side in sides)
+        found = compared(merged, mine, base)
         if found is not None:
-            quantity = f"best clone, {budget:,} {name} queries"
-            yield Change(ours, theirs, quantity, found.difference, _remark(merged, *sides))
+            quantity = f"worst-case clone, {budget:,} {name} queries"
+            yield Change(ours, theirs, quantity, found.difference, _remark(merged, mine, base))
 
 
-def _remark(merged: Results, ours: Side, theirs: Side) -> str:
-    mine, base = (thieves(side.rows(merged)) for side in (ours, theirs))
+def _remark(merged: Results, ours: Attacked, theirs: Attacked) -> str:
+    mine, base = (attackers(side.of(merged.attacks)) for side in (ours, theirs))
     said = []
-    engines = [sorted({thief.key[5] for thief in found}) for found in (mine, base)]
+    engines = [sorted({attacker.engine for attacker in found}) for found in (mine, base)]
     if engines[0] != engines[1]:
         said.append(f"other engines: {listed(engines[0])} and {listed(engines[1])}")
-    if {thief.key[:5] for thief in mine} != {thief.key[:5] for thief in base}:
+    if {attacker.method for attacker in mine} != {attacker.method for attacker in base}:
         said.append("not attacked in the same ways")
-    seeds = [frozenset().union(*(thief.victim_seeds for thief in found)) for found in (mine, base)]
+    seeds = [frozenset().union(*(a.by_victim for a in found)) for found in (mine, base)]
     if seeds[0] != seeds[1]:
         said.append(_SEEDS)
     return "; ".join(said)
@@ -248,13 +254,13 @@ def _remark(merged: Results, ours: Side, theirs: Side) -> str:
 
 def _row(group: Group, entry: Entry) -> dict[str, Any]:
     own = victim_spread(group.merged, entry.name, deployed)
-    clones = {kind: best_clone(group, entry, kind) for kind in POOLS}
+    clones = {kind: worst_clone(group, entry, kind) for kind in POOLS}
     return {
         "run": entry.run,
         "variant": entry.variant,
         "seeds": sorted(row.seed for row in group.merged.victims if row.variant == entry.name),
         "accuracy": own.mean if own else None,
-        "best_clones": [
+        "worst_case_clones": [
             {"pool_kind": kind, "budget": found[0], "accuracy": found[1].mean}
             for kind, found in clones.items()
             if found

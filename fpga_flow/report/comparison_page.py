@@ -5,26 +5,35 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from divqat_brevitas.extraction.evaluation import deployed
 from divqat_brevitas.files import write_json, write_text
-from fpga_flow.report.analysis import Spread, deployed, victim_spread
-from fpga_flow.report.blocks import charts, fraction, note, paragraph
+from fpga_flow.report.blocks import charts, fraction, note, paragraph, small
 from fpga_flow.report.charts import Chart
-from fpga_flow.report.claims import bracketed, with_interval
 from fpga_flow.report.comparison import (
     NOTE,
     Change,
     Entry,
     Group,
-    best_clone,
     document,
     groups,
     load_runs,
+    worst_clone,
 )
 from fpga_flow.report.frame import Section, framed
 from fpga_flow.report.frontier import budget_curves, frontiers
-from fpga_flow.report.markup import Markup, amount, element, joined, number, table, text
-from fpga_flow.report.text import counted, listed, percent, points, printable
-from fpga_flow.report.words import POOLS, RECONSTRUCTION
+from fpga_flow.report.markup import Markup, amount, joined, number, table, text
+from fpga_flow.report.runs import Spread, victim_spread
+from fpga_flow.report.text import (
+    POOLS,
+    bracketed,
+    counted,
+    listed,
+    percent,
+    points,
+    printable,
+    with_interval,
+)
+from fpga_flow.report.words import RECONSTRUCTION
 
 
 def write_comparison(paths: Sequence[Path], folder: Path) -> list[Group]:
@@ -70,7 +79,7 @@ def comparison_page(found: Sequence[Group]) -> str:
         kind="divqat comparison of",
         name=counted(len(runs), "run"),
         heading=f"{counted(len(runs), 'run')} side by side: {listed([r.label for r in runs])}",
-        claims=[],
+        answer=[],
         lead=lead,
         sections=sections,
         numbers="comparison.json",
@@ -86,9 +95,11 @@ def comparison_text(found: Sequence[Group], page: Path) -> str:
             own = victim_spread(group.merged, entry.name, deployed)
             told = [f"accuracy {percent(own.mean)}"] if own else []
             for kind, name in POOLS.items():
-                best = best_clone(group, entry, kind)
-                if best:
-                    told.append(f"best clone {percent(best[1].mean)} ({best[0]:,} {name} queries)")
+                worst = worst_clone(group, entry, kind)
+                if worst:
+                    told.append(
+                        f"worst-case clone {percent(worst[1].mean)} ({worst[0]:,} {name} queries)"
+                    )
             lines.append(f"  {entry.name}: {', '.join(told)}")
         sure = [change for change in group.changes if change.excludes_zero]
         lines.append(f"  intervals without zero: {len(sure)} of {len(group.changes)}")
@@ -115,7 +126,7 @@ def _content(group: Group, index: int, several: bool) -> list[Markup]:
     ]
     parts = [
         _victims(group, kinds, where),
-        note("Best clone: over all oracles and thieves, without a post-hoc defence."),
+        note("Worst-case clone: over all oracles and attacks, without a post-hoc defence."),
         charts(drawn),
     ]
     if not group.changes:
@@ -133,7 +144,7 @@ def _content(group: Group, index: int, several: bool) -> list[Markup]:
 
 def _victims(group: Group, kinds: Sequence[str], where: str) -> Markup:
     head = ["Run", "Variant", "Bits", "Preset", "Seeds", "Test accuracy"]
-    head += [f"Best clone, {POOLS[kind]} queries" for kind in kinds]
+    head += [f"Worst-case clone, {POOLS[kind]} queries" for kind in kinds]
     rows = [_row(group, entry, kinds) for entry in group.entries]
     return table(f"Victims on {where}", head, rows, ("Variant", "Bits", "Preset"))
 
@@ -143,8 +154,8 @@ def _row(group: Group, entry: Entry, kinds: Sequence[str]) -> tuple[object, ...]
     own = victim_spread(group.merged, entry.name, deployed)
     clones = []
     for kind in kinds:
-        best = best_clone(group, entry, kind)
-        said = joined((_spread(best[1]), _small(f"at {best[0]:,}"))) if best else text(None)
+        worst = worst_clone(group, entry, kind)
+        said = joined((_spread(worst[1]), small(f"at {worst[0]:,}"))) if worst else text(None)
         clones.append(said)
     return (
         entry.run,
@@ -162,7 +173,7 @@ def _change(change: Change) -> tuple[object, ...]:
     shown = text(None)
     if found is not None:
         parts = [number(found.mean, points(found.mean))]
-        parts += [_small(bracketed(found.t))] if found.t else []
+        parts += [small(bracketed(found.interval))] if found.interval else []
         shown = joined(parts)
     sure = {True: "yes", False: "no", None: None}[change.excludes_zero]
     seeds = amount(found.victim_seeds if found else None)
@@ -180,11 +191,7 @@ def _change(change: Change) -> tuple[object, ...]:
 def _spread(found: Spread) -> Markup:
     several = len(found.values) > 1
     extremes = f"{percent(found.low)} to {percent(found.high)}"
-    return joined((fraction(found.mean), _small(extremes) if several else ""))
-
-
-def _small(said: str) -> Markup:
-    return element("span", said, class_="range")
+    return joined((fraction(found.mean), small(extremes) if several else ""))
 
 
 def _renamed(chart: Chart, prefix: str, where: str) -> Chart:

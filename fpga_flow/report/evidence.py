@@ -1,14 +1,23 @@
-"""Confusion of victims and clones: counted where they are asked, the best clones' kept.
+"""Confusion of victims and clones: counted where they are asked, the worst cases' kept.
 
 An attack's file holds its clone's confusion. Of a run's thousands the results keep one a victim
-and kind of queries: the clone with the highest accuracy at the largest budget.
+and kind of query pool: the worst case's at the largest budget.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from divqat_brevitas.extraction.evaluation import (
+    Group,
+    attackers,
+    defence_of,
+    worst_case,
+)
+from fpga_flow.report.schema import AttackRow
 
 LARGEST = 20
 """Classes; of data sets with more a table would not be read."""
@@ -36,37 +45,38 @@ def confusion(
     return rows
 
 
-def best_clones(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Confusion rows of the best clone of every victim and kind of queries."""
-    best: dict[tuple[Any, Any], Mapping[str, Any]] = {}
+def worst_case_confusions(rows: Sequence[AttackRow]) -> list[dict[str, Any]]:
+    """Confusion rows of the worst-case clone of every victim and kind of query pool.
+
+    At the largest budget and over all oracles, without a defence where it was attacked without
+    one; of several seeds the first. None where the attack's file holds no matrix.
+    """
+    places: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        place = row.get("victim"), row.get("pool_kind")
-        if row.get(_KEY) is not None and (place not in best or _worth(row) > _worth(best[place])):
-            best[place] = row
-    return [
-        {
-            "kind": "clone",
-            "victim": row.get("victim"),
-            "seed": row.get("victim_seed"),
-            "what": _told(row),
-            "counts": row[_KEY],
-        }
-        for row in best.values()
-    ]
+        places.setdefault((row.victim, row.pool_kind), []).append(defence_of(row))
+    confusions = []
+    for (victim, kind), defences in places.items():
+        group = Group(victim, kind, 0, defence="none" if "none" in defences else defences[0])
+        group = replace(group, budget=group.budgets(rows)[-1])
+        own = group.of(rows)
+        worst = worst_case(attackers(own))
+        clones = [row for row in own if worst and attackers([row])[0].method == worst.method]
+        first = min(clones, key=lambda row: (row.victim_seed, row.seed), default=None)
+        counts = (first.model_extra or {}).get(_KEY) if first else None
+        if first is not None and worst is not None and counts is not None:
+            behind = "" if group.defence == "none" else f" behind {group.defence}"
+            confusions.append(
+                {
+                    "kind": "clone",
+                    "victim": victim,
+                    "seed": first.victim_seed,
+                    "what": f"{worst.name}{behind}, {group.budget:,} queries",
+                    "counts": counts,
+                }
+            )
+    return confusions
 
 
 def without_confusion(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows without their matrices, which would be most of the results file."""
     return [{name: value for name, value in row.items() if name != _KEY} for row in rows]
-
-
-def _worth(row: Mapping[str, Any]) -> tuple[float, float]:
-    return float(row.get("budget") or 0), float(row.get("clone_accuracy") or 0)
-
-
-def _told(row: Mapping[str, Any]) -> str:
-    parts = (row.get(name) for name in ("attack", "treatment", "pool", "surrogate"))
-    thief = " / ".join(str(part) for part in parts if part)
-    defence = row.get("defence")
-    behind = "" if defence in (None, "none") else f" behind {defence}"
-    return f"{thief} on {row.get('oracle')}{behind}, {row.get('budget'):,} queries"

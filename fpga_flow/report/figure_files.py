@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from divqat_brevitas.files import replacing, write_text
-from fpga_flow.report.analysis import in_order
 from fpga_flow.report.charts import Chart, drawn
 from fpga_flow.report.figures import clone_curves, training_curves, victim_accuracy
 from fpga_flow.report.frontier import budget_curves, frontiers, pool_bars
@@ -19,6 +18,7 @@ from fpga_flow.report.hardware_figures import (
     hardware_charts,
     layer_charts,
 )
+from fpga_flow.report.runs import in_order
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import printable
 from fpga_flow.report.theme import palette, variables

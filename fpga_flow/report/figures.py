@@ -1,20 +1,19 @@
 """The report's charts: which numbers of the results each one draws."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from fpga_flow.report.analysis import (
-    Spread,
+from divqat_brevitas.extraction.evaluation import (
+    Group,
+    attackers,
+    defence_of,
     deployed,
-    variants,
-    victim_spread,
     worst_case,
 )
 from fpga_flow.report.charts import Chart, Series, bar_chart, line_chart
-from fpga_flow.report.schema import (
-    AttackRow,
-    Results,
-)
-from fpga_flow.report.words import POOLS
+from fpga_flow.report.runs import Spread, clone_spread, variants, victim_spread
+from fpga_flow.report.schema import Results
+from fpga_flow.report.text import POOLS
 
 
 def victim_accuracy(results: Results) -> Chart | None:
@@ -50,34 +49,33 @@ def victim_accuracy(results: Results) -> Chart | None:
 
 def clone_curves(results: Results) -> list[Chart]:
     """Worst-case clone accuracy against query budget: a chart an oracle, kind of pool, defence."""
-    panels: dict[tuple[str, str | None, str], list[AttackRow]] = {}
-    for row in results.attacks:
-        panels.setdefault((row.oracle, row.pool_kind, row.defence or "none"), []).append(row)
-    known = dict.fromkeys([*variants(results), *(row.victim for row in results.attacks)])
+    rows = results.attacks
+    panels = dict.fromkeys((row.oracle, row.pool_kind, defence_of(row)) for row in rows)
+    known = dict.fromkeys([*variants(results), *(row.victim for row in rows)])
     charts = []
-    for number, ((oracle, kind, defence), rows) in enumerate(panels.items()):
+    for number, (oracle, kind, defence) in enumerate(panels):
         lines = []
         for colour, victim in enumerate(known):
-            attacked: dict[int, list[AttackRow]] = {}
-            for row in rows:
-                if row.victim == victim:
-                    attacked.setdefault(row.budget, []).append(row)
-            found = {budget: worst_case(attacked[budget]) for budget in sorted(attacked)}
-            best = {budget: spread.scaled(100) for budget, spread in found.items() if spread}
+            group = Group(victim, kind, 0, (oracle,), defence)
+            best = {
+                budget: clone_spread(worst).scaled(100)
+                for budget in group.budgets(rows)
+                if (worst := worst_case(attackers(replace(group, budget=budget).of(rows))))
+            }
             if best:
                 lines.append(Series(victim, colour, list(best), list(best.values())))
         said = "; ".join(
             f"{line.label} {line.spread[-1].mean:.1f} % at {line.x[-1]:,} queries" for line in lines
         )
-        title = f"{oracle} answers, {POOLS.get(kind or '', 'unnamed')} queries"
+        title = f"{oracle} answers, {POOLS[kind]} queries"
         charts.append(
             line_chart(
                 f"clones-{number}",
                 title if defence == "none" else f"{title}, {defence}",
-                f"Best clone's test accuracy by victim: {said}.",
+                f"Worst-case clone's test accuracy by victim: {said}.",
                 lines,
                 "query budget",
-                "best clone's accuracy, %",
+                "worst-case clone's accuracy, %",
                 band=_ceiling(results, [line.label for line in lines]),
             )
         )

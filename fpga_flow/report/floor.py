@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from fpga_flow.report.analysis import in_order
 from fpga_flow.report.blocks import charts, note, paragraph
 from fpga_flow.report.charts import Chart, Numbers
 from fpga_flow.report.hardware_figures import device_share
 from fpga_flow.report.markup import Markup, element
+from fpga_flow.report.runs import in_order
 from fpga_flow.report.schema import Placement, Results
 from fpga_flow.report.text import printable
 from fpga_flow.report.words import not_run

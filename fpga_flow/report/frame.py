@@ -23,7 +23,7 @@ def framed(
     kind: str,
     name: str,
     heading: str,
-    claims: Sequence[Markup],
+    answer: Sequence[Markup],
     lead: Sequence[str],
     sections: Sequence[Section],
     numbers: str,
@@ -34,7 +34,7 @@ def framed(
         kind: what the page is about, such as "divqat run".
         name: of that.
         heading: the one sentence that says most.
-        claims: paragraphs below it.
+        answer: paragraphs below it.
         lead: sentences below those.
         sections: in order.
         numbers: where the same numbers are for programs.
@@ -59,7 +59,7 @@ def framed(
         kind=text(kind),
         run=text(name),
         headline=text(heading),
-        claim=joined(claims, "\n"),
+        answer=joined(answer, "\n"),
         lead=joined((element("p", sentence) for sentence in lead), "\n"),
         contents=contents,
         sections=joined(body, "\n"),

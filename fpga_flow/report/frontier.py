@@ -1,9 +1,16 @@
-"""What protection costs: victim accuracy against the best clone's, every variant tried."""
+"""What protection costs: victim accuracy against the worst-case clone's, every variant tried."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fpga_flow.report.analysis import Spread, deployed, variants, victim_spread
+from divqat_brevitas.extraction.evaluation import (
+    SOFT_FAMILY,
+    Attacker,
+    Group,
+    attackers,
+    deployed,
+    worst_case,
+)
 from fpga_flow.report.charts import (
     MARKERS,
     Chart,
@@ -15,23 +22,19 @@ from fpga_flow.report.charts import (
     said,
     whiskers,
 )
-from fpga_flow.report.contest import ALL_ORACLES, SOFT_FAMILY, Side, Thief, best, thieves
+from fpga_flow.report.runs import Spread, clone_spread, variants, victim_spread
 from fpga_flow.report.schema import Results
-from fpga_flow.report.statistics import seed_means
-from fpga_flow.report.text import printable
-from fpga_flow.report.words import POOLS
-
-_KINDS = ("out", "in", "free")
+from fpga_flow.report.text import POOLS, printable
 
 
 def frontiers(results: Results) -> list[Chart]:
     """Victim accuracy against worst-case clone accuracy: a chart a kind of queries.
 
-    All oracles, no post-hoc defence, the largest budget of that kind. The thief of each worst case
+    All oracles, no post-hoc defence, the largest budget of that kind. Each worst case's attack
     is named below.
     """
     charts = []
-    for kind in _KINDS:
+    for kind in POOLS:
         budget = max(_budgets(results, kind), default=None)
         points = [] if budget is None else _points(results, kind, budget)
         if budget is not None and points:
@@ -49,7 +52,7 @@ def budget_curves(results: Results) -> list[Chart]:
     charts = []
     classes = results.dataset.classes
     count = classes if isinstance(classes, int) else len(classes)
-    for kind in _KINDS:
+    for kind in POOLS:
         lines = _curves(results, kind)
         if lines:
             told = "; ".join(
@@ -59,10 +62,10 @@ def budget_curves(results: Results) -> list[Chart]:
                 line_chart(
                     f"budget-{kind}",
                     f"{POOLS[kind]} queries".capitalize(),
-                    f"Best clone over all oracles, of thieves that met every budget: {told}.",
+                    f"Worst-case clone over all oracles, of attacks made at every budget: {told}.",
                     lines,
                     "query budget",
-                    "best clone's accuracy, %",
+                    "worst-case clone's accuracy, %",
                     floor=100 / count if count else None,
                 )
             )
@@ -71,7 +74,7 @@ def budget_curves(results: Results) -> list[Chart]:
 
 def has_budget_curves(results: Results) -> bool:
     """Whether there is a chart of :func:`budget_curves`, without drawing it."""
-    return any(_curves(results, kind) for kind in _KINDS)
+    return any(_curves(results, kind) for kind in POOLS)
 
 
 def _curves(results: Results, kind: str) -> list[Series]:
@@ -85,28 +88,27 @@ def _curves(results: Results, kind: str) -> list[Series]:
 
 def _curve(results: Results, victim: str, kind: str) -> dict[int, Spread]:
     """The best clone by budget, of the thieves that there are at every one; {} without such."""
-    met: dict[int, list[Thief]] = {}
-    for budget in _budgets(results, kind):
-        if found := thieves(Side(victim, ALL_ORACLES, kind, budget).rows(results)):
-            met[budget] = found
-    keys = [{thief.key for thief in group} for group in met.values()]
+    met: dict[int, list[Attacker]] = {}
+    for budget in Group(victim, kind, 0).budgets(results.attacks):
+        met[budget] = attackers(Group(victim, kind, budget).of(results.attacks))
+    keys = [{(a.method, a.engine) for a in group} for group in met.values()]
     everywhere = set.intersection(*keys) if keys else set()
     if _soft(everywhere) != any(map(_soft, keys)):
         return {}
     bests = {
-        budget: best([thief for thief in group if thief.key in everywhere])
+        budget: worst_case([a for a in group if (a.method, a.engine) in everywhere])
         for budget, group in met.items()
     }
-    return {budget: _spread(thief) for budget, thief in bests.items() if thief}
+    return {budget: _spread(worst) for budget, worst in bests.items() if worst}
 
 
-def _soft(keys: Iterable[tuple[str, ...]]) -> bool:
-    """Whether one of the thieves saw more than labels."""
-    return any(key[0] in SOFT_FAMILY for key in keys)
+def _soft(keys: Iterable[tuple[tuple[str, ...], str]]) -> bool:
+    """Whether one of the attackers saw more than labels."""
+    return any(method[0] in SOFT_FAMILY for method, _ in keys)
 
 
 def pool_bars(results: Results) -> Chart | None:
-    """The best clone by the images that the thief held; None where only one pool was tried.
+    """The worst case by the images that the attacker held; None where only one pool was tried.
 
     All oracles, no post-hoc defence, the largest budget; data-free attacks hold no images.
     """
@@ -121,11 +123,11 @@ def pool_bars(results: Results) -> Chart | None:
     names = [name for name in variants(results) if any(row.victim == name for row in rows)]
     series: dict[str, list[Spread | None]] = {}
     for name in names:
-        thief_of = (
-            best(thieves(row for row in rows if (row.victim, row.pool) == (name, pool)))
+        worst_of = (
+            worst_case(attackers(r for r in rows if (r.victim, r.pool) == (name, pool)))
             for _, pool in pools
         )
-        series[name] = [_spread(thief) if thief else None for thief in thief_of]
+        series[name] = [_spread(worst) if worst else None for worst in worst_of]
     told = "; ".join(
         f"{name} "
         + ", ".join(
@@ -137,41 +139,41 @@ def pool_bars(results: Results) -> Chart | None:
     )
     return bar_chart(
         "pools",
-        f"By the thief's images, {most:,} queries",
-        f"Best clone by pool: {told}.",
+        f"By the attacker's images, {most:,} queries",
+        f"Worst-case clone by pool: {told}.",
         ["victim's kind" if pool == "in" else pool for _, pool in pools],
         series,
-        "best clone's accuracy, %",
+        "worst-case clone's accuracy, %",
         limits=(0, 100),
         colours=[variants(results).index(name) for name in names],
     )
 
 
-_Point = tuple[str, int, Spread, Thief]
-"""Variant, its colour, its own accuracy, the best thief against it."""
+_Point = tuple[str, int, Spread, Attacker]
+"""Variant, its colour, its own accuracy, the worst case against it."""
 
 
 def _points(results: Results, kind: str, budget: int) -> list[_Point]:
     points = []
     for colour, victim in enumerate(variants(results)):
         own = victim_spread(results, victim, deployed)
-        thief = _best(results, victim, kind, budget)
-        if own and thief:
-            points.append((victim, colour, own.scaled(100), thief))
+        worst = worst_case(attackers(Group(victim, kind, budget).of(results.attacks)))
+        if own and worst:
+            points.append((victim, colour, own.scaled(100), worst))
     return points
 
 
 def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
-    # What all thieves have in common is said once, above their names.
-    parts = [thief.key[1:5] for _, _, _, thief in points]
+    # What all attacks have in common is said once, above their names.
+    parts = [worst.method[1:] for _, _, _, worst in points]
     shared = [len(set(column)) == 1 for column in zip(*parts, strict=True)]
     common = " / ".join(part for part, same in zip(parts[0], shared, strict=True) if same)
 
     def draw(axes: Any, ink: Mapping[str, str]) -> None:
-        for victim, colour, own, thief in points:
-            clone = _spread(thief)
-            ours = [part for part, same in zip(thief.key[1:5], shared, strict=True) if not same]
-            name = " ".join([*([" / ".join(ours)] if ours else []), "on", thief.key[0]])
+        for victim, colour, own, worst in points:
+            clone = _spread(worst)
+            ours = [part for part, same in zip(worst.method[1:], shared, strict=True) if not same]
+            name = " ".join([*([" / ".join(ours)] if ours else []), "on", worst.oracle])
             ink_of = ink[f"series-{colour % 8}"]
             axes.errorbar(
                 [own.mean],
@@ -197,40 +199,36 @@ def _frontier(kind: str, budget: int, points: Sequence[_Point]) -> Chart:
         axes.autoscale(False)
         axes.axline((low, low), (high, high), color=ink["grid"], zorder=0)
         axes.set_xlabel("victim's accuracy, %")
-        axes.set_ylabel("best clone's accuracy, %")
+        axes.set_ylabel("worst-case clone's accuracy, %")
         axes.grid()
         axes.figure.legend(
             loc="outside lower left",
-            fontsize=7,  # a thief's name is long
-            title=printable(f"Best thief: {common}") if common else None,
+            fontsize=7,  # a attack's name is long
+            title=printable(f"Worst-case attack: {common}") if common else None,
             title_fontsize=7,
             alignment="left",
         )
 
     numbers = Numbers(
-        ("Victim", "its accuracy, %", "best clone's accuracy, %", "best thief"),
-        [(victim, said(own), said(_spread(thief)), thief.name) for victim, _, own, thief in points],
+        ("Victim", "its accuracy, %", "worst-case clone's accuracy, %", "worst-case attack"),
+        [(victim, said(own), said(_spread(worst)), worst.name) for victim, _, own, worst in points],
     )
     told = "; ".join(
-        f"{victim} {own.mean:.1f} % and {_spread(thief).mean:.1f} % ({thief.name})"
-        for victim, _, own, thief in points
+        f"{victim} {own.mean:.1f} % and {_spread(worst).mean:.1f} % ({worst.name})"
+        for victim, _, own, worst in points
     )
     return chart(
         f"frontier-{kind}",
         f"{POOLS[kind].capitalize()} queries, {budget:,}",
-        f"Victim's accuracy and best clone's: {told}.",
+        f"Victim's accuracy and the worst-case clone's: {told}.",
         draw,
         numbers,
         size=(5.2, 3.2 + 0.2 * len(points)),
     )
 
 
-def _best(results: Results, victim: str, kind: str, budget: int) -> Thief | None:
-    return best(thieves(Side(victim, ALL_ORACLES, kind, budget).rows(results)))
-
-
-def _spread(thief: Thief) -> Spread:
-    return Spread(tuple(100 * mean for mean in seed_means(thief.values).values()))
+def _spread(worst: Attacker) -> Spread:
+    return clone_spread(worst).scaled(100)
 
 
 def _budgets(results: Results, kind: str) -> list[int]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from fpga_flow.report.analysis import Spread, in_order
 from fpga_flow.report.charts import Chart, bar_chart
+from fpga_flow.report.runs import Spread, in_order
 from fpga_flow.report.schema import HardwareRow, LayerCells, LayerEstimate, LayerRow, Results
 
 

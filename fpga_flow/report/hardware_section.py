@@ -1,10 +1,10 @@
 """The page's section on hardware: the device's floor, resources and speed, cells by layer."""
 
 from fpga_flow.report import hardware_figures
-from fpga_flow.report.analysis import in_order
 from fpga_flow.report.blocks import charts, folded, fraction, paragraph
 from fpga_flow.report.floor import floor
 from fpga_flow.report.markup import Markup, amount, element, table
+from fpga_flow.report.runs import in_order
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import listed
 from fpga_flow.report.words import not_run

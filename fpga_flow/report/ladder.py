@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fpga_flow.report.analysis import in_order, variants
 from fpga_flow.report.blocks import folded, note, paragraph
 from fpga_flow.report.markup import Markup, amount, element, table
+from fpga_flow.report.runs import in_order, variants
 from fpga_flow.report.schema import EquivalenceRow, Results
 from fpga_flow.report.text import counted, percent
 from fpga_flow.report.words import equivalence_line, not_run

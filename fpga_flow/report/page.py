@@ -9,8 +9,10 @@ from pathlib import Path
 from divqat_brevitas.files import write_text
 from fpga_flow.report import words
 from fpga_flow.report.attack_section import attacks
-from fpga_flow.report.claim_section import WORDS, claims
+from fpga_flow.report.claim_section import claims, costs
 from fpga_flow.report.frame import Section, framed
+from fpga_flow.report.hardness import hardness, heading, sentence
+from fpga_flow.report.hardness_section import models
 from fpga_flow.report.hardware_section import hardware
 from fpga_flow.report.ladder import equivalence
 from fpga_flow.report.markup import Markup, element
@@ -18,11 +20,12 @@ from fpga_flow.report.reproduce_section import reproduce
 from fpga_flow.report.schema import Results
 from fpga_flow.report.sections import layers, limits, training, victims
 from fpga_flow.report.shown import confusions, examples
-from fpga_flow.report.verdict import heading, sentences
 
 _SECTIONS = {
-    "claims": ("The method's claims, checked", claims),
-    "attacks": ("What thieves got", attacks),
+    "models": ("How hard is this model to steal?", models),
+    "claims": ("Claims about the method", claims),
+    "costs": ("What protection costs", costs),
+    "attacks": ("What attackers got", attacks),
     "examples": ("Answers with and without the defence", examples),
     "confusion": ("What is taken for what", confusions),
     "victims": ("Victims", victims),
@@ -41,13 +44,12 @@ def page(results: Results) -> str:
     Raises:
         ToolMissingError: matplotlib, which draws the charts, is not installed.
     """
-    title = heading(results)
     return framed(
         kind="divqat run",
         name=results.run.name,
-        heading=title,
-        claims=_claims(results),
-        lead=_lead(results, title),
+        heading=heading(results),
+        answer=_answer(results),
+        lead=words.lead(results),
         sections=[
             Section(name, title_, content(results)) for name, (title_, content) in _SECTIONS.items()
         ],
@@ -55,23 +57,11 @@ def page(results: Results) -> str:
     )
 
 
-def _lead(results: Results, title: str) -> list[str]:
-    """What was measured; how all comparisons came out, unless the heading says that."""
-    overall = words.headline(results)
-    return [*words.lead(results), *([] if overall == title else [f"In all: {overall}."])]
-
-
-def _claims(results: Results) -> list[Markup]:
-    """The claims in plain sentences, the word first."""
-    return [
-        element(
-            "p",
-            element("strong", f"{told.verdict.capitalize()}.", class_=WORDS.get(told.verdict)),
-            f" Claim: {told.text}",
-            class_="claim",
-        )
-        for told in sentences(results)
-    ]
+def _answer(results: Results) -> list[Markup]:
+    """The first model's worst cases, a paragraph a kind of query pool."""
+    rows = hardness(results)
+    first = [row for row in rows if row.victim == rows[0].victim]
+    return [element("p", sentence(row), class_="finding") for row in first]
 
 
 def write_page(results: Results, path: Path) -> None:

@@ -6,13 +6,14 @@ a stage still to run) leaves its list empty, and ``run.stages`` says why.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.evaluation import summarize
 from divqat_brevitas.files import read_json, write_json
-from fpga_flow.report.evidence import best_clones, without_confusion
+from fpga_flow.report.evidence import without_confusion, worst_case_confusions
 from fpga_flow.report.placement import placement
 from fpga_flow.report.run_record import run_record
 from fpga_flow.report.schema import (
@@ -27,7 +28,6 @@ from fpga_flow.report.schema import (
     LayerEstimate,
     LayerRow,
     Results,
-    SummaryRow,
     VictimRow,
     parse,
     validate,
@@ -36,16 +36,13 @@ from fpga_flow.report.schema import (
 __all__ = ["Results", "collect", "read", "validate", "write"]
 
 Rows = list[dict[str, Any]]
-Summarize = Callable[[Rows, Rows], Rows]
 
 
-def collect(run_dir: Path, summarize: Summarize | None = None) -> Results:
+def collect(run_dir: Path) -> Results:
     """Read a run directory's stage files.
 
     Args:
         run_dir: a run directory (``runs/<name>``) in which at least ``train`` is done.
-        summarize: ``(attack rows, victim rows) -> summary rows``; without it,
-            :func:`divqat_brevitas.extraction.results.summarize`.
 
     Raises:
         InputError: no run directory, ``train`` has not run, or a file does not hold what schema 1
@@ -72,19 +69,17 @@ def collect(run_dir: Path, summarize: Summarize | None = None) -> Results:
         for path in sorted(run_dir.glob("attack/*.json"))
         for row in _rows(path, one_row_allowed=True)
     ]
-    clones, attack_rows = best_clones(attack_rows), without_confusion(attack_rows)
     shown = _shown(run_dir / "report" / "evidence.json")
-    # Checked before they are summarised: the summary may then rely on the fields.
-    _parsed(VictimRow, victim_rows, victims)
-    _parsed(AttackRow, attack_rows, run_dir / "attack")
-    summary = (summarize or _summarize)(attack_rows, victim_rows) if attack_rows else []
+    trained: list[VictimRow] = _parsed(VictimRow, victim_rows, victims)
+    attacks: list[AttackRow] = _parsed(AttackRow, attack_rows, run_dir / "attack")
+    clones = worst_case_confusions(attacks)
     document = {
         "schema": SCHEMA,
         "dataset": parse(Dataset, _read(dataset), str(dataset)),
-        "victims": _parsed(VictimRow, victim_rows, victims),
+        "victims": trained,
         "equivalence": _optional(EquivalenceRow, run_dir / "simulate" / "equivalence.json"),
-        "attacks": _parsed(AttackRow, attack_rows, run_dir / "attack"),
-        "summary": _parsed(SummaryRow, summary, run_dir / "attack"),
+        "attacks": _parsed(AttackRow, without_confusion(attack_rows), run_dir / "attack"),
+        "summary": [dict(row) for row in summarize(attacks, trained)],
         "hardware": [
             row
             for path in sorted(run_dir.glob("compile/*/hardware.json"))
@@ -131,13 +126,6 @@ def read(path: Path) -> Results:
         InputError: missing, not JSON, or not schema 1.
     """
     return validate(_read(path))
-
-
-def _summarize(attacks: Rows, victims: Rows) -> Rows:
-    from divqat_brevitas.extraction.results import summarize
-
-    # Its row type has the fields that were just checked here.
-    return [dict(row) for row in summarize(cast(Any, attacks), victims)]
 
 
 def _read(path: Path) -> Any:

@@ -19,6 +19,7 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 
+PoolKind = Literal["in", "out", "free"]
 Oracle = Literal["logits", "soft", "topk", "rounded", "top1"]
 Status = Literal["done", "running", "failed", "missing-tool", "not-run"]
 
@@ -84,7 +85,7 @@ class AttackRow(Row):
     attack: str
     treatment: str | None
     pool: str | None
-    pool_kind: Literal["in", "out", "free"] | None
+    pool_kind: PoolKind
     budget: Count
     queries_used: Count
     surrogate: str
@@ -94,16 +95,23 @@ class AttackRow(Row):
 
 
 class SummaryRow(Row):
-    """A victim behind one oracle at one budget: the thief's naive and best result."""
+    """The worst case and the naive attack against a victim behind one defence and oracle.
+
+    See :mod:`divqat_brevitas.extraction.evaluation`, which makes it.
+    """
 
     victim: str
+    defence: str
     oracle: Oracle
+    pool_kind: PoolKind
     budget: Count
-    victim_accuracy: Fraction | None
+    victim_accuracy: Fraction
     worst_case_clone_accuracy: Fraction
     worst_case_attack: str
     naive_clone_accuracy: Fraction | None
+    queries_to_90_percent: Count | None
     seeds: Count
+    victim_seeds: Count
 
 
 class HardwareRow(Row):

@@ -1,9 +1,9 @@
 """The sections of the page: results in, HTML out. Each stands for itself."""
 
 from fpga_flow.report import figures, hardware_figures
-from fpga_flow.report.analysis import in_order
 from fpga_flow.report.blocks import charts, decimal, folded, fraction, note, paragraph
 from fpga_flow.report.markup import Markup, amount, element, table
+from fpga_flow.report.runs import in_order
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import counted, listed
 from fpga_flow.report.words import RECONSTRUCTION, not_run

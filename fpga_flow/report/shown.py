@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from fpga_flow.report.analysis import in_order
 from fpga_flow.report.blocks import note, paragraph
 from fpga_flow.report.evidence import LARGEST
 from fpga_flow.report.markup import Markup, element, joined, number, table, text
+from fpga_flow.report.runs import defended, in_order
 from fpga_flow.report.schema import Confusion, Example, Results
 from fpga_flow.report.text import percent
-from fpga_flow.report.words import defended
 
 _NAMED = 3  # answers by name; the rest of a distribution is one sum
 
@@ -26,7 +25,8 @@ def confusions(results: Results) -> list[Markup]:
     parts = [
         note(
             "Rows: true class; columns: the class answered; numbers: test images. The shade is "
-            "the share of the row. Of clones, the best at the largest budget, by kind of queries."
+            "the share of the row. Of clones, the worst case at the largest budget, by kind of "
+            "query pool."
         )
     ]
     classes = results.dataset.classes

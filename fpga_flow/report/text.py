@@ -2,6 +2,10 @@
 
 import re
 
+from divqat_brevitas.extraction.statistics import Difference, Interval
+
+POOLS = {"out": "out-of-distribution", "in": "in-distribution", "free": "data-free"}
+"""Kinds of query pools in words; first the kind that says most about a defence."""
 _CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -29,3 +33,16 @@ def counted(count: int, noun: str) -> str:
     """A count with its noun: ``1 seed``, ``3 seeds``, ``2,000 queries``."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def with_interval(found: Difference | None) -> str:
+    """``−1.2 points [−2.0, −0.4]``; without an interval where there is none."""
+    if found is None:
+        return "–"
+    shown = points(found.mean)
+    return shown if found.interval is None else f"{shown} {bracketed(found.interval)}"
+
+
+def bracketed(interval: Interval) -> str:
+    """An interval in points: ``[−2.0, −0.4]``."""
+    return f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]".replace("-", "−")

@@ -1,23 +1,12 @@
-"""What the run shows, in sentences: the page's headline and the terminal's five lines."""
+"""What was run, in sentences, and the terminal's five lines."""
 
-from collections import Counter
 from pathlib import Path
 
-from fpga_flow.report.analysis import (
-    BASELINE,
-    NO_DIFFERENCE,
-    Comparison,
-    compare,
-    deployed,
-    is_plain,
-    named,
-    variants,
-    victim_spread,
-)
+from divqat_brevitas.extraction.evaluation import deployed
+from fpga_flow.report.hardness import clones_line
+from fpga_flow.report.runs import variants, victim_spread
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import counted, listed, percent, points, printable
-
-POOLS = {"in": "in-distribution", "out": "out-of-distribution", "free": "data-free"}
+from fpga_flow.report.text import counted, listed, percent, printable
 
 RECONSTRUCTION = (
     "DivQAT here is a reconstruction from the method's public description (arXiv 2512.23948), "
@@ -38,48 +27,6 @@ def not_run(results: Results, stage: str) -> str:
     if found.status == "running":
         return "not run: the stage was begun and is not finished"
     return "the stage ran, and recorded nothing of this kind"
-
-
-def defended(results: Results) -> list[str]:
-    """The variants trained to be hard to steal: every one that is no plain one."""
-    return [n for n in variants(results) if n not in ("float", "ptq") and not is_plain(n)]
-
-
-def comparisons(results: Results, victim: str, pool_kind: str | None = None) -> list[Comparison]:
-    """``victim`` against plain QAT behind the same oracle, at every oracle, budget and defence."""
-    settings = dict.fromkeys(
-        (row.oracle, row.budget, row.defence or "none") for row in results.attacks
-    )
-    found = (
-        compare(results, victim, oracle, budget, defence=defence, pool_kind=pool_kind)
-        for oracle, budget, defence in settings
-    )
-    return [comparison for comparison in found if comparison is not None]
-
-
-def headline(results: Results) -> str:
-    """The verdict in one sentence, claiming no more than the seeds carry."""
-    name = results.dataset.name
-    found = {victim: comparisons(results, victim) for victim in defended(results)}
-    judged = [comparison for row in found.values() for comparison in row]
-    if not results.attacks:
-        return f"{counted(len(variants(results)), 'victim')} on {name}, not attacked yet"
-    if not judged:
-        return f"Clones of {listed(variants(results))} on {name}: nothing to compare"
-    verdicts = Counter(comparison.verdict for comparison in judged)
-    of = f"of {counted(len(judged), 'comparison')} with plain QAT on {name}"
-    if verdicts["lower"] and not verdicts["higher"]:
-        return f"Clones of DivQAT victims were worse in {verdicts['lower']} {of}"
-    if verdicts["higher"] and not verdicts["lower"]:
-        return f"Clones of DivQAT victims were better in {verdicts['higher']} {of}"
-    if verdicts["higher"]:
-        return (
-            f"Clones of DivQAT victims were worse in {verdicts['lower']} and better in "
-            f"{verdicts['higher']} {of}"
-        )
-    if verdicts[NO_DIFFERENCE]:
-        return f"No difference shown between DivQAT and plain QAT on {name}"
-    return f"DivQAT and plain QAT on {name} were not attacked alike: not comparable"
 
 
 def lead(results: Results) -> list[str]:
@@ -106,47 +53,11 @@ def lead(results: Results) -> list[str]:
             f"{counted(len({row.victim_seed for row in rows}), 'victim seed')}, "
             f"{counted(len({row.seed for row in rows}), 'clone seed')}."
         )
-    for victim in defended(results):
-        sentences += _verdict(results, victim)
     return [*sentences, RECONSTRUCTION]
 
 
 def _count(images: int | None) -> str:
     return "uncounted" if images is None else f"{images:,}"
-
-
-def _verdict(results: Results, victim: str) -> list[str]:
-    ours = victim_spread(results, victim, deployed)
-    base = victim_spread(results, BASELINE, deployed)
-    sentences = []
-    if ours and base:
-        sentences.append(
-            f"{victim} itself: {percent(ours.mean)} of test images right, "
-            f"{points(ours.mean - base.mean)} from plain QAT."
-        )
-    found = comparisons(results, victim)
-    if not found:
-        return sentences
-    sentences.append(
-        f"The best clone's accuracy against {victim}, compared with plain QAT behind the same "
-        f"oracle in {counted(len(found), 'setting')}: {_told(found)}."
-    )
-    by_kind = {kind: comparisons(results, victim, kind) for kind in POOLS}
-    kinds = [f"{POOLS[kind]} {_told(there)}" for kind, there in by_kind.items() if there]
-    if len(kinds) > 1:
-        sentences.append(f"By kind of queries: {'; '.join(kinds)}.")
-    reasons = {c.reason for c in found if c.verdict in (NO_DIFFERENCE, "not comparable")}
-    if reasons:
-        sentences.append(f"Why no more is claimed: {'; '.join(sorted(reasons))}.")
-    lower = [comparison.difference for comparison in found if comparison.verdict == "lower"]
-    if lower and ours and base and min(lower) >= ours.mean - base.mean:
-        sentences.append("The clones lost no more than the victim itself paid.")
-    return sentences
-
-
-def _told(found: list[Comparison]) -> str:
-    verdicts = Counter(comparison.verdict for comparison in found)
-    return listed([f"{verdict} in {count}" for verdict, count in verdicts.items()])
 
 
 def summary_text(results: Results, page: Path | None = None) -> str:
@@ -166,7 +77,7 @@ def summary_text(results: Results, page: Path | None = None) -> str:
         for name, text in (
             ("victims", _victims_line(results)),
             ("equivalence", equivalence_line(results)),
-            ("clones", _clones_line(results)),
+            ("clones", clones_line(results) or not_run(results, "attack")),
             ("hardware", _hardware_line(results)),
             ("page", str(page or f"{results.run.name}/report/index.html")),
         )
@@ -191,22 +102,6 @@ def equivalence_line(results: Results) -> str:
         f"{sum(row.mismatches for row in rows):,} mismatches in "
         f"{counted(len(rows), 'comparison')} of {inputs}"
     ) + (f": {', '.join(wrong)}" if wrong else "")
-
-
-def _clones_line(results: Results) -> str:
-    if not results.summary:
-        return not_run(results, "attack")
-    budget = max(row.budget for row in results.summary)
-    told: dict[str, list[str]] = {}
-    for row in results.summary:
-        if row.budget == budget:
-            naive = row.naive_clone_accuracy
-            told.setdefault(named(row), []).append(
-                f"{row.oracle} {'–' if naive is None else percent(naive)}"
-                f"/{percent(row.worst_case_clone_accuracy)}"
-            )
-    victims = "; ".join(f"{victim} {', '.join(cells)}" for victim, cells in told.items())
-    return f"{victims} (naive/worst case at {counted(budget, 'query')})"
 
 
 def _hardware_line(results: Results) -> str:

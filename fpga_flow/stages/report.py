@@ -8,7 +8,7 @@ from fpga_flow.stages.context import StageContext
 
 def run(context: StageContext) -> None:
     """Write both, and the charts as files; the numbers stay where the page cannot be drawn."""
-    from fpga_flow.stages import evidence  # torch: `summary` does without
+    from fpga_flow.stages import evidence  # engines: `summary` does without
 
     evidence.gather(context)
     context.output("results.json")

@@ -20,19 +20,24 @@ def key_figures(run: Path) -> dict[str, float]:
         run: a run directory in which at least ``train`` is done.
 
     Returns:
-        ``accuracy.VARIANT`` (mean over training seeds) and, per victim, oracle and budget,
-        ``naive.VICTIM.ORACLE.BUDGET`` and ``worst.VICTIM.ORACLE.BUDGET``: the naive and the best
-        clone's accuracy. All are fractions of 1 on test data.
+        ``accuracy.VARIANT`` (mean over training seeds), ``clone.VICTIM.POOL_KIND`` (the worst case
+        over all oracles at the largest budget) and, for each oracle and budget,
+        ``naive.VICTIM.ORACLE.POOL_KIND.BUDGET`` and ``worst.VICTIM.ORACLE.POOL_KIND.BUDGET``.
+        A victim behind a defence is ``VICTIM + DEFENCE``. All are fractions of 1 on test data.
     """
     from fpga_flow.report import collect
+    from fpga_flow.report.hardness import hardness
+    from fpga_flow.report.runs import named
 
     results = collect(run)
     by_variant: dict[str, list[float]] = {}
     for victim in results.victims:
         by_variant.setdefault(victim.variant, []).append(victim.accuracy)
     figures = {f"accuracy.{variant}": fmean(values) for variant, values in by_variant.items()}
+    for model in hardness(results):
+        figures[f"clone.{model.victim}.{model.group.pool_kind}"] = model.worst.mean
     for row in results.summary:
-        where = f"{row.victim}.{row.oracle}.{row.budget}"
+        where = f"{named(row.victim, row.defence)}.{row.oracle}.{row.pool_kind}.{row.budget}"
         if row.naive_clone_accuracy is not None:
             figures[f"naive.{where}"] = row.naive_clone_accuracy
         figures[f"worst.{where}"] = row.worst_case_clone_accuracy
@@ -79,22 +84,19 @@ def write_table(table: Sequence[Mapping[str, Any]], out: Path) -> None:
 
 
 def table_text(table: Sequence[Mapping[str, Any]]) -> str:
-    """The rows for a terminal: settings, accuracies, and each victim's best clone, in per cent."""
+    """The rows for a terminal: settings, accuracies, and the worst-case clones, in per cent."""
     settings = _names(table, "settings")
     figures = _names(table, "figures")
     variants = [name.removeprefix("accuracy.") for name in figures if name.startswith("accuracy.")]
-    stolen = [v for v in variants if any(name.startswith(f"worst.{v}.") for name in figures)]
-    header = [*settings, "state", *variants, *(f"clone of {victim}" for victim in stolen)]
+    stolen = [name for name in figures if name.startswith("clone.")]
+    clones = (name.removeprefix("clone.").rpartition(".") for name in stolen)
+    header = [*settings, "state", *variants, *(f"clone of {v}, {kind}" for v, _, kind in clones)]
     lines: list[list[object]] = [[*header]]
     for row in table:
         found = row["figures"]
-        clones = [
-            [value for name, value in found.items() if name.startswith(f"worst.{victim}.")]
-            for victim in stolen
-        ]
         line: list[object] = [row["settings"].get(name) for name in settings]
         line += [row["state"], *(_percent(found.get(f"accuracy.{v}")) for v in variants)]
-        lines.append([*line, *(_percent(max(values, default=None)) for values in clones)])
+        lines.append([*line, *(_percent(found.get(clone)) for clone in stolen)])
     return columns(lines)
 
 

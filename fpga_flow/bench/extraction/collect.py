@@ -11,12 +11,12 @@ from typing import Any
 
 from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.errors import DivQATError, InputError
-from divqat_brevitas.extraction.results import AttackRow, summarize
+from divqat_brevitas.extraction.evaluation import BASELINE, summarize
+from divqat_brevitas.extraction.results import AttackRow
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.bench.extraction.kept import MODEL, WEIGHTS, keep, spec_of
 from fpga_flow.bench.extraction.specs import CellSpec, file_name
 from fpga_flow.defender import behind_gate
-from fpga_flow.report.analysis import BASELINE
 from fpga_flow.report.schema import Results, validate
 
 Record = dict[str, Any]
@@ -132,8 +132,8 @@ def write_documents(found: dict[str, Results], folder: Path) -> list[Path]:
     paths = []
     for name, results in found.items():
         document = results.model_dump(by_alias=True, mode="json")
-        document["dataset"] |= _sizes(results.dataset.name)
         paths.append(folder / f"results-{name}.json")
+        document["dataset"] |= _sizes(results.dataset.name, paths[-1])
         write_json(paths[-1], document)
     return paths
 
@@ -228,9 +228,11 @@ def _victims(cells: Iterable[Record], records: Iterable[Record]) -> list[Record]
     return [rows[key] for key in sorted(rows, key=lambda key: (order_of(key[0]), key[1]))]
 
 
-def _sizes(dataset: str) -> dict[str, int | None]:
-    """How many images; null where the set is not on this machine."""
+def _sizes(dataset: str, before: Path) -> dict[str, int | None]:
+    """How many images; what the file said before, or null, where the set is not on this machine."""
+    splits = ("train", "test")
     try:
-        return {split: len(load(dataset, split)[1]) for split in ("train", "test")}
+        return {split: len(load(dataset, split)[1]) for split in splits}
     except DivQATError:
-        return {"train": None, "test": None}
+        known = read_json(before)["dataset"] if before.is_file() else {}
+        return {split: known.get(split) for split in splits}

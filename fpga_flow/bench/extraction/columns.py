@@ -1,11 +1,21 @@
 """What the columns of the benchmark's tables hold."""
 
+from divqat_brevitas.extraction.evaluation import (
+    BASELINE,
+    Attacker,
+    Group,
+    accuracy_difference,
+    attackers,
+    defence_of,
+    deployed,
+    naive,
+    worst_case,
+)
 from fpga_flow.bench.extraction.collect import order_of
 from fpga_flow.bench.extraction.markdown import NONE, cost, difference, percentages
-from fpga_flow.report.analysis import BASELINE, deployed, variants
-from fpga_flow.report.contest import Side, Thief, accuracy_difference, contest
+from fpga_flow.report.runs import compared, variants
 from fpga_flow.report.schema import Results
-from fpga_flow.report.statistics import seed_means
+from fpga_flow.report.text import POOLS
 
 
 def accuracy(results: Results, victim: str) -> str:
@@ -23,32 +33,42 @@ def largest_budgets(
 ) -> dict[str, int]:
     """The largest budget of each kind of queries, out-of-distribution first."""
     found: dict[str, int] = {}
-    for kind in ("out", "in", "free"):
+    for kind in POOLS:
         budgets = [
             row.budget
             for row in results.attacks
-            if row.pool_kind == kind
-            and (row.defence or "none") == defence
-            and victim in (None, row.victim)
+            if row.pool_kind == kind and defence_of(row) == defence and victim in (None, row.victim)
         ]
         if budgets:
             found[kind] = max(budgets)
     return found
 
 
-def clones(thief: Thief | None) -> str:
-    """Accuracy of a thief's clones over victim seeds."""
-    return NONE if thief is None else percentages(list(seed_means(thief.values).values()))
+def worst_of(results: Results, group: Group) -> Attacker | None:
+    """The worst case of a group; None where it was not attacked."""
+    return worst_case(attackers(group.of(results.attacks)))
 
 
-def made_by(thief: Thief | None) -> str:
-    """What a thief did."""
-    return NONE if thief is None else thief.name
+def naive_of(results: Results, group: Group) -> Attacker | None:
+    """The naive attack of a group; None where there is none."""
+    return naive(attackers(group.of(results.attacks)))
+
+
+def clones(attacker: Attacker | None) -> str:
+    """Accuracy of an attacker's clones over victim seeds."""
+    return NONE if attacker is None else percentages(list(attacker.by_victim.values()))
+
+
+def made_by(attacker: Attacker | None) -> str:
+    """What an attacker did."""
+    return NONE if attacker is None else attacker.name
 
 
 def paid(results: Results, victim: str) -> str:
     """What a victim's accuracy lacks of plain QAT's."""
-    return NONE if victim == BASELINE else cost(accuracy_difference(results, victim, BASELINE))
+    return (
+        NONE if victim == BASELINE else cost(accuracy_difference(results.victims, victim, BASELINE))
+    )
 
 
 def with_cost(results: Results, victim: str) -> str:
@@ -57,11 +77,11 @@ def with_cost(results: Results, victim: str) -> str:
     return accuracy(results, victim) + (f" ({lost})" if lost.startswith("costs") else "")
 
 
-def against(results: Results, ours: Side, theirs: Side) -> str:
-    """The difference between two sides; † where ours met fewer thieves."""
+def against(results: Results, ours: Group, theirs: Group) -> str:
+    """The difference between two groups; † where ours met fewer attackers."""
     if ours == theirs:
         return NONE
-    found = contest(results, ours, theirs)
+    found = compared(results, ours, theirs)
     if found is None:
         return NONE
-    return difference(found.difference, " †" if found.lacking else "")
+    return difference(found.difference, " †" if found.missing else "")

@@ -3,13 +3,20 @@
 from dataclasses import replace
 
 from divqat_brevitas.extraction.defences import split_target
-from fpga_flow.bench.extraction.columns import against, clones, in_order, largest_budgets, made_by
+from divqat_brevitas.extraction.evaluation import ALL_ORACLES, BASELINE, SOFT_FAMILY, Group
+from fpga_flow.bench.extraction.columns import (
+    against,
+    clones,
+    in_order,
+    largest_budgets,
+    made_by,
+    worst_of,
+)
 from fpga_flow.bench.extraction.markdown import NONE, spread, table
-from fpga_flow.report.analysis import BASELINE, is_plain
 from fpga_flow.report.claims import EQUAL_COST, equally_costly, unequal_costs
-from fpga_flow.report.contest import ALL_ORACLES, SOFT_FAMILY, Side, best, thieves
+from fpga_flow.report.runs import is_plain
 from fpga_flow.report.schema import Results
-from fpga_flow.report.words import POOLS
+from fpga_flow.report.text import POOLS
 
 _INTRODUCTION = (
     "The same defence of the answers on each victim; behind a gate it is on top of the gate. "
@@ -38,9 +45,9 @@ def composition_table(results: Results) -> list[str]:
     for defence in sorted({row.defence or "none" for row in results.attacks} - {"none"}):
         for kind, budget in largest_budgets(results, None, defence).items():
             for victim in in_order(results):
-                soft = Side(victim, SOFT_FAMILY, kind, budget, defence)
+                soft = Group(victim, kind, budget, SOFT_FAMILY, defence)
                 every = replace(soft, oracles=ALL_ORACLES)
-                worst = best(thieves(every.rows(results)))
+                worst = worst_of(results, every)
                 if worst is not None:
                     rows.append(
                         (
@@ -49,7 +56,7 @@ def composition_table(results: Results) -> list[str]:
                             victim,
                             _defence_cost(results, victim, defence),
                             _moved(results, victim, defence, "defence_l1_pool"),
-                            clones(best(thieves(soft.rows(results)))),
+                            clones(worst_of(results, soft)),
                             _against_like(results, soft),
                             clones(worst),
                             made_by(worst),
@@ -59,7 +66,7 @@ def composition_table(results: Results) -> list[str]:
     return [_INTRODUCTION, "", *table(head, rows)] if rows else []
 
 
-def _against_like(results: Results, ours: Side) -> str:
+def _against_like(results: Results, ours: Group) -> str:
     """The difference to plain QAT with the same defence, by cost if it can be, else by name."""
     if is_plain(ours.victim):
         return NONE

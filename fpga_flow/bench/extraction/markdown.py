@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from fpga_flow.report.contest import MATCHED
-from fpga_flow.report.statistics import Difference
+from divqat_brevitas.extraction.evaluation import MATCHED
+from divqat_brevitas.extraction.statistics import Difference
 
 NONE = "–"
 

@@ -17,11 +17,11 @@ from typing import Any, Literal, get_args
 
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction import ATTACKS
+from divqat_brevitas.extraction.evaluation import BASELINE
 from divqat_brevitas.extraction.learners import strongest_thieves
 from fpga_flow.bench.extraction.arenas import COMPACT, MINI, PAPER, Arena, Changes
 from fpga_flow.bench.extraction.shadows import has_shadow
 from fpga_flow.bench.extraction.specs import CellSpec
-from fpga_flow.report.analysis import BASELINE
 from fpga_flow.theft import FREE_POOL, needs_shadow
 
 Scale = Literal["mini", "compact", "paper"]

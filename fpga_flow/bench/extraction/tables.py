@@ -4,6 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from divqat_brevitas.extraction.evaluation import (
+    ALL_ORACLES,
+    BASELINE,
+    SOFT_FAMILY,
+    Group,
+    attackers,
+)
+from divqat_brevitas.extraction.statistics import MIN_VICTIMS
+from divqat_brevitas.extraction.statistics import difference as paired
 from fpga_flow.bench.extraction.columns import (
     accuracy,
     against,
@@ -11,26 +20,27 @@ from fpga_flow.bench.extraction.columns import (
     in_order,
     largest_budgets,
     made_by,
+    naive_of,
     paid,
     with_cost,
+    worst_of,
 )
 from fpga_flow.bench.extraction.composition import composition_table
 from fpga_flow.bench.extraction.markdown import NONE, difference, percentages, spread, table
 from fpga_flow.bench.extraction.remaining import not_run
 from fpga_flow.bench.extraction.specs import CellSpec
-from fpga_flow.report.analysis import BASELINE, MIN_SEEDS, is_plain, variants
 from fpga_flow.report.claims import claims, counts, told
-from fpga_flow.report.contest import ALL_ORACLES, SOFT_FAMILY, Side, best, naive, thieves
 from fpga_flow.report.frontier import has_budget_curves
+from fpga_flow.report.runs import is_plain, variants
 from fpga_flow.report.schema import Results
-from fpga_flow.report.statistics import difference as paired
-from fpga_flow.report.words import POOLS
+from fpga_flow.report.text import POOLS
 
 _INTRODUCTION = (
     "Made from the cells' JSON alone (`cells/`, `victims/`). Accuracies are of test data, in per "
     "cent, as mean ± standard deviation over victim seeds. *Naive*: KnockoffNets, random queries, "
-    "answers used as they come. *Worst case*: the best mean over everything tried at that budget; "
-    "it is chosen on the numbers shown, so it is biased upwards, against the defence. *Soft "
+    "answers used as they come. *Worst case*: the attacker's best mean over victim seeds, among "
+    "attacks run on every victim seed with that kind of query pool and that budget; it is chosen "
+    "on the numbers shown, so it is biased upwards, against the defence. *Soft "
     "family*: logits, soft, topk and rounded answers; *all*: labels only too. Differences are "
     "clone accuracy minus that of plain QAT's worst case, in points, paired by victim seed and "
     "attack seed, with a 95 % t-interval over victim seeds (none with one seed; three seeds give "
@@ -90,26 +100,25 @@ def main_table(results: Results) -> list[str]:
     for kind, budget in largest_budgets(results).items():
         for victim in in_order(results):
             soft, every = (
-                Side(victim, which, kind, budget) for which in (SOFT_FAMILY, ALL_ORACLES)
+                Group(victim, kind, budget, which) for which in (SOFT_FAMILY, ALL_ORACLES)
             )
-            candidates = thieves(every.rows(results))
-            if not candidates:
+            worst_soft, worst_all = worst_of(results, soft), worst_of(results, every)
+            if worst_all is None:
                 continue
-            best_soft, best_all = best(thieves(soft.rows(results))), best(candidates)
             rows.append(
                 (
                     f"{POOLS[kind]}, {budget:,}",
                     victim,
                     accuracy(results, victim),
                     paid(results, victim),
-                    clones(naive(thieves(soft.rows(results)))),
-                    clones(best_soft),
-                    made_by(best_soft),
+                    clones(naive_of(results, soft)),
+                    clones(worst_soft),
+                    made_by(worst_soft),
                     against(results, soft, replace(soft, victim=BASELINE)),
-                    clones(best_all),
-                    "the same" if best_all == best_soft else made_by(best_all),
+                    clones(worst_all),
+                    "the same" if worst_all == worst_soft else made_by(worst_all),
                     against(results, every, replace(every, victim=BASELINE)),
-                    against(results, every, Side(BASELINE, ("top1",), kind, budget)),
+                    against(results, every, Group(BASELINE, kind, budget, ("top1",))),
                 )
             )
     return table(head, rows)
@@ -139,7 +148,7 @@ def ablation_table(results: Results) -> list[str]:
                     1,
                 ),
                 *(
-                    clones(best(thieves(Side(victim, ALL_ORACLES, kind, budget).rows(results))))
+                    clones(worst_of(results, Group(victim, kind, budget)))
                     for kind, budget in budgets.items()
                 ),
             )
@@ -156,21 +165,21 @@ def every_thief(results: Results) -> list[str]:
     for kind, budget in budgets.items():
         by_victim = {
             name: {
-                thief.key[:5]: thief
-                for thief in thieves(Side(name, ALL_ORACLES, kind, budget).rows(results))
+                attacker.method: attacker
+                for attacker in attackers(Group(name, kind, budget).of(results.attacks))
             }
             for name in names
         }
         for key in sorted({key for found in by_victim.values() for key in found}):
             those = {name: found.get(key) for name, found in by_victim.items()}
             plain = those.get(BASELINE)
-            name = next(thief.name for thief in those.values() if thief)
+            name = next(attacker.name for attacker in those.values() if attacker)
             compared = (
-                difference(paired(thief.values, plain.values)) if thief and plain else NONE
-                for victim, thief in those.items()
+                difference(paired(own.values, plain.values)) if own and plain else NONE
+                for victim, own in those.items()
                 if not is_plain(victim)
             )
-            shown = (clones(thief) for thief in those.values())
+            shown = (clones(attacker) for attacker in those.values())
             rows.append((f"{POOLS[kind]}, {budget:,}", name, *shown, *compared))
     return table(head, rows)
 
@@ -230,26 +239,26 @@ def block(found: dict[str, Results]) -> str:
     rows, words = [], []
     for results in found.values():
         seeds = _attacked_seeds(results)
-        enough = min(MIN_SEEDS, max(seeds.values(), default=0))
+        enough = min(MIN_VICTIMS, max(seeds.values(), default=0))
         for kind, budget in largest_budgets(results).items():
             for victim in in_order(results):
                 if seeds[victim] < enough:
                     continue
-                soft = Side(victim, SOFT_FAMILY, kind, budget)
+                soft = Group(victim, kind, budget, SOFT_FAMILY)
                 every = replace(soft, oracles=ALL_ORACLES)
-                candidates = thieves(every.rows(results))
-                if candidates:
+                worst = worst_of(results, every)
+                if worst is not None:
                     rows.append(
                         (
                             title(results),
                             f"{POOLS[kind]}, {budget:,}",
                             victim,
                             with_cost(results, victim),
-                            clones(naive(thieves(soft.rows(results)))),
-                            clones(best(thieves(soft.rows(results)))),
-                            clones(best(candidates)),
+                            clones(naive_of(results, soft)),
+                            clones(worst_of(results, soft)),
+                            clones(worst),
                             against(results, every, replace(every, victim=BASELINE)),
-                            against(results, every, Side(BASELINE, ("top1",), kind, budget)),
+                            against(results, every, Group(BASELINE, kind, budget, ("top1",))),
                         )
                     )
         words += _claims(results, f"{results.dataset.name}: ")

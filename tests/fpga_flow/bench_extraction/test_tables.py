@@ -69,7 +69,26 @@ def test_results_are_schema_1_with_one_row_a_cell_and_victim(
     ]
     assert again.victims[0].ece == 0.03
     assert (again.dataset.train or 0) > (again.dataset.test or 0) > 0  # digits are on any machine
-    assert claims(again) == claims(found["digits"])
+    # The file says how many test images there were, which the intervals know then.
+    counted = found["digits"].model_copy(update={"dataset": again.dataset})
+    assert claims(again) == claims(counted)
+
+
+def test_counts_of_images_stay_where_the_images_are_not_here(
+    found: dict[str, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = write_documents(found, tmp_path)
+    before = read(path).dataset
+
+    def missing(*_: object) -> None:
+        raise InputError("not here")
+
+    monkeypatch.setattr("fpga_flow.bench.extraction.collect.load", missing)
+    write_documents(found, tmp_path)
+    assert read(path).dataset == before
+    path.unlink()
+    write_documents(found, tmp_path)
+    assert read(path).dataset.test is None
 
 
 def test_the_main_table_says_what_the_cells_say(found: dict[str, Results]) -> None:
@@ -190,11 +209,11 @@ def test_networks_of_one_data_set_get_documents_of_their_own(folder: Path) -> No
 def test_frontier_names_every_variant_and_thief(found: dict[str, Results]) -> None:
     out, inside, free = frontiers(found["digits"])
     # What all thieves share is said once.
-    assert "Best thief: knockoff-random / soft / wallpapers / vgg-small" in out.svg
+    assert "Worst-case attack: knockoff-random / soft / wallpapers / vgg-small" in out.svg
     assert "divqat-nasty: on top1" in out.svg
     assert "float: " in inside.svg
     assert "float: " not in free.svg  # no data-free thief robbed it
-    assert "Best thief: dfme" in free.svg
+    assert "Worst-case attack: dfme" in free.svg
 
 
 def test_plots_are_svg_with_text_in_both_themes(found: dict[str, Results], tmp_path: Path) -> None:

@@ -78,7 +78,6 @@ def test_a_clear_loss_of_the_soft_family_that_labels_undo() -> None:
     )
     soft = one(found, "clone degrades", "soft family")
     assert soft.verdict == "supported"
-    assert soft.difference is not None
     assert soft.difference.mean == pytest.approx(-0.2, abs=1e-9)
     assert soft.difference.t is not None
     assert soft.difference.t.high < -0.19
@@ -101,10 +100,9 @@ def test_a_difference_inside_its_own_noise_is_undecided() -> None:
     assert claim.reason == "the interval holds zero"
 
 
-def test_two_victim_seeds_decide_nothing() -> None:
+def test_two_victim_seeds_are_no_claim() -> None:
     found = claims(results(rows("qat", 0.80), rows("divqat-nasty", 0.10, seeds=2)))
-    claim = one(found, "clone degrades", "soft family")
-    assert (claim.verdict, claim.reason) == ("undecided", "2 victim seeds, and 3 are needed")
+    assert {claim.claim for claim in found} == {"victim accuracy holds"}
 
 
 def test_the_thief_is_the_best_on_mean_and_worst_cases_are_compared() -> None:
@@ -118,7 +116,6 @@ def test_the_thief_is_the_best_on_mean_and_worst_cases_are_compared() -> None:
         )
     )
     claim = one(found, "clone degrades", "soft family")
-    assert claim.difference is not None
     assert claim.difference.mean == pytest.approx(-0.005)
     assert claim.thief is not None
     assert "argmax" in claim.thief
@@ -139,7 +136,6 @@ def test_a_victim_that_paid_for_it_is_no_support_without_an_equal_plain_one() ->
     assert {c.against for c in found if c.claim == "clone degrades"} == {"qat", "qat-early"}
     claim = one(found, "clone degrades", "soft family", against="qat-early")
     assert claim.verdict == "supported"
-    assert claim.difference is not None
     assert claim.difference.mean == pytest.approx(-0.1, abs=1e-9)
     assert all(c.victim == "divqat-nasty" for c in found)  # plain victims claim nothing
 
@@ -251,7 +247,15 @@ def test_command_on_a_run_a_file_and_a_folder(
     ]
     claim = document["results"][0]["claims"][0]
     assert claim["verdict"] in ("supported", "not supported", "undecided")
-    assert set(claim["difference"]) == {"mean", "t", "bootstrap", "victim_seeds", "pairs"}
+    assert set(claim["difference"]) == {
+        "mean",
+        "t",
+        "bootstrap",
+        "these",
+        "basis",
+        "victim_seeds",
+        "pairs",
+    }
 
 
 def test_command_without_results_is_bad_input(
@@ -268,6 +272,7 @@ def test_the_page_says_the_words_and_draws_the_frontier(reported: Path) -> None:
     assert f"Every claim ({len(found)})" in section
     for claim in found:
         assert f">{claim.verdict}</span>" in section
+    section = page.partition('<section id="costs"')[2].partition("</section>")[0]
     for drawn in ("frontier-out", "frontier-in", "pools"):
         assert f'aria-labelledby="{drawn}-title' in section
     assert "knockoff-random / soft / letters / vgg-small" in section

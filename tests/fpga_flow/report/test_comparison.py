@@ -9,11 +9,11 @@ from synthetic_run import TOP, attack_rows, put, victim_rows
 from test_report_page import Page
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.statistics import difference
 from fpga_flow.cli import main
 from fpga_flow.report import collect, write_comparison
 from fpga_flow.report.comparison import Group, NamedRun, groups
 from fpga_flow.report.results import write
-from fpga_flow.report.statistics import difference
 
 Maker = Callable[..., Path]
 EVIL = "<script>alert(1)</script>"
@@ -50,7 +50,7 @@ def test_differences_and_intervals_are_those_of_the_statistics(two: list[NamedRu
         change
         for change in group.changes
         if (change.ours, change.theirs) == ("strong: divqat", "weak: divqat")
-        and change.quantity == "best clone, 400 out-of-distribution queries"
+        and change.quantity == "worst-case clone, 400 out-of-distribution queries"
     ]
 
     def soft(drop: float) -> dict[tuple[int, int], float]:
@@ -62,7 +62,7 @@ def test_differences_and_intervals_are_those_of_the_statistics(two: list[NamedRu
             and (row["oracle"], row["treatment"]) == ("soft", "soft")
         }
 
-    assert found.difference == difference(soft(0.2), soft(0.0))
+    assert found.difference == difference(soft(0.2), soft(0.0), 360)
     assert found.difference is not None
     assert found.difference.mean == pytest.approx(-0.2, abs=1e-9), "the noise is paired"
     assert found.excludes_zero
@@ -120,7 +120,7 @@ def test_what_differs_between_two_attacks_is_said(make_run: Maker) -> None:
         if row["victim"] == "float":
             put(path, row | {"engine": "torch"})
     (group,) = groups([NamedRun(n, n, collect(r)) for n, r in (("a", first), ("b", second))])
-    quantity = "best clone, 400 in-distribution queries"
+    quantity = "worst-case clone, 400 in-distribution queries"
     assert changed(group, "a: float", quantity) == "other engines: torch and integer"
     ways, seeds = (
         "not attacked in the same ways",
@@ -143,11 +143,11 @@ def test_page_and_document_hold_the_same_numbers(make_run: Maker, tmp_path: Path
     assert [row[0] for row in page.values[title][1:]] == [row["mean"] for row in stored]
     (title,) = [name for name in page.values if name.startswith("Victims on")]
     clones = [
-        {clone["pool_kind"]: clone["accuracy"] for clone in row["best_clones"]}
+        {clone["pool_kind"]: clone["accuracy"] for clone in row["worst_case_clones"]}
         for row in group["victims"]
     ]
     assert [row[1:] for row in page.values[title][1:]] == [
-        [row["accuracy"], best["in"], best["out"]]
+        [row["accuracy"], best["out"], best["in"]]
         for row, best in zip(group["victims"], clones, strict=True)
     ]
 
@@ -185,7 +185,10 @@ def test_the_command_compares_and_says_what_it_needs(
     out = str(tmp_path / "out")
     assert command(*paths, "--out", out) == 0
     told = capsys.readouterr().out
-    assert "b: divqat against a: divqat, best clone, 400 out-of-distribution queries: −20.0" in told
+    assert (
+        "b: divqat against a: divqat, worst-case clone, 400 out-of-distribution queries: −20.0"
+        in told
+    )
     assert told.splitlines()[-1] == f"page {out}/index.html"
     assert command(*paths, "--out", out, "--json") == 0
     assert json.loads(capsys.readouterr().out)["schema"] == 1

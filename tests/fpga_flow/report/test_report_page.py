@@ -10,6 +10,7 @@ from synthetic_run import attack_row, put, victim_rows
 
 from divqat_brevitas.errors import InputError, ToolMissingError
 from fpga_flow.report import build_report, collect, summary_text
+from fpga_flow.report.text import POOLS
 from fpga_flow.report.words import equivalence_line
 
 Maker = Callable[..., Path]
@@ -87,32 +88,19 @@ def test_numbers_in_the_page_are_those_of_results_json(reported: Path) -> None:
     fields = ("lut", "bram", "dsp", "cycles_per_image", "images_per_s")
     assert hardware == [[row[name] for name in fields] for row in raw["hardware"]]
 
-    largest = page.tables["Clones at 400 queries, the largest budget"][1:]
-    shown = page.values["Clones at 400 queries, the largest budget"][1:]
+    caption = "Clones at 400 queries, the largest budget"
+    kinds = {"out": "out-of-distribution", "in": "in-distribution"}
     expected = {
-        (row["victim"], row["oracle"]): row for row in raw["summary"] if row["budget"] == 400
+        (row["victim"], row["oracle"], kinds[row["pool_kind"]]): row
+        for row in raw["summary"]
+        if row["budget"] == 400
     }
-    assert len(largest) == len(expected) == 8
-    for row, numbers in zip(largest, shown, strict=True):
-        summary = expected[row[0], row[1]]
-        assert numbers[:4] == [
-            summary[name]
-            for name in (
-                "budget",
-                "victim_accuracy",
-                "naive_clone_accuracy",
-                "worst_case_clone_accuracy",
-            )
-        ]
-        assert f"{100 * summary['worst_case_clone_accuracy']:.1f} %" in row[5]
-
-
-def test_what_was_protected_by_kind_of_queries_is_told(make_run: Maker) -> None:
-    run = make_run(seeds=3, divqat_drop=0.2)
-    build_report(run)
-    rows = {(row[0], row[1]): row for row in page_of(run).tables["The same by kind of queries"][1:]}
-    assert rows["divqat", "soft"][5].endswith("points" + "lower")
-    assert rows["qat", "soft"][5] == "is the baseline"
+    assert len(page.tables[caption][1:]) == len(expected) == 16
+    fields = ("budget", "victim_accuracy", "naive_clone_accuracy", "worst_case_clone_accuracy")
+    for row, numbers in zip(page.tables[caption][1:], page.values[caption][1:], strict=True):
+        summary = expected[row[0], row[1], row[2]]
+        assert numbers[:4] == [summary[name] for name in fields]
+        assert f"{100 * summary['worst_case_clone_accuracy']:.1f} %" in row[6]
 
 
 def test_the_page_is_self_contained(reported: Path) -> None:
@@ -234,15 +222,14 @@ def test_the_five_lines_say_what_was_found(make_run: Maker) -> None:
     assert starts == ["victims", "equivalence", "clones", "hardware", "page"]
     assert "qat 97.3 %" in lines[0]
     assert lines[1].split(maxsplit=1)[1] == "0 mismatches in 9 comparisons of 1,000 inputs"
-    (qat,) = [
-        row
-        for row in results.summary
-        if (row.victim, row.oracle, row.budget) == ("qat", "top1", 400)
+    clones = [
+        f"{name} {100 * max(row.worst_case_clone_accuracy for row in rows):.1f} %"
+        for kind, name in POOLS.items()
+        if (rows := [r for r in results.summary if (r.victim, r.pool_kind) == ("qat", kind)])
     ]
-    naive = qat.naive_clone_accuracy
-    assert naive is not None
-    pair = f"top1 {100 * naive:.1f} %/{100 * qat.worst_case_clone_accuracy:.1f} %"
-    assert pair in lines[2].split("; ")[2]
+    assert len(clones) == 2
+    assert lines[2].split("; ")[1] == f"qat {', '.join(clones)}"
+    assert lines[2].endswith("(worst case at 400 queries)")
     assert "qat estimate on xc7z020clg400-1: 8,123 LUT, 76,278 images/s" in lines[3]
     assert lines[4].endswith(" runs/demo/report/index.html")
 
@@ -292,5 +279,5 @@ def test_a_post_hoc_defence_is_named_beside_its_victim(make_run: Maker) -> None:
     put(run / "attack" / "rounded.json", attack_row("qat", 0.5, defence="reverse-sigmoid"))
     results = build_report(run)
     rows = page_of(run).tables["Clones at 400 queries, the largest budget"]
-    assert ["qat + reverse-sigmoid", "50.0 %"] in [[row[0], row[5]] for row in rows]
-    assert "; qat + reverse-sigmoid soft 50.0 %/50.0 %" in summary_text(results)
+    assert ["qat + reverse-sigmoid", "50.0 %"] in [[row[0], row[6]] for row in rows]
+    assert "; qat + reverse-sigmoid out-of-distribution 50.0 %" in summary_text(results)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from synthetic_run import attack_row, put, victim_rows
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction import summarize
 from fpga_flow.report import build_report, collect, read, validate
 
 Maker = Callable[..., Path]
@@ -37,33 +38,11 @@ def test_every_stages_rows_end_up_in_results(make_run: Maker) -> None:
     assert len(results.training) == 3 * 3 * 10
 
 
-def test_the_summary_is_the_extraction_packages(make_run: Maker) -> None:
-    results = collect(make_run())
-    best = max(
-        row.clone_accuracy
-        for row in results.attacks
-        if (row.victim, row.oracle, row.budget) == ("qat", "soft", 400)
-    )
-    (summary,) = [
-        row
-        for row in results.summary
-        if (row.victim, row.oracle, row.budget) == ("qat", "soft", 400)
-    ]
-    assert summary.worst_case_clone_accuracy == best
-
-
-def test_the_summary_can_be_injected(make_run: Maker) -> None:
-    row = {
-        "victim": "qat",
-        "oracle": "soft",
-        "budget": 7,
-        "victim_accuracy": 0.9,
-        "worst_case_clone_accuracy": 0.8,
-        "worst_case_attack": "mine",
-        "naive_clone_accuracy": None,
-        "seeds": 1,
-    }
-    assert collect(make_run(), lambda attacks, victims: [row]).summary[0].budget == 7
+def test_the_summary_is_the_evaluations(make_run: Maker) -> None:
+    results = collect(make_run(seeds=3))
+    summary = [row.model_dump() for row in results.summary]
+    assert summary == summarize(results.attacks, results.victims)
+    assert {row["pool_kind"] for row in summary} == {"in", "out"}
 
 
 def test_accuracy_on_the_engine_belongs_to_the_seed_that_was_exported(make_run: Maker) -> None:

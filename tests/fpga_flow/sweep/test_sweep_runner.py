@@ -218,12 +218,12 @@ def test_the_table_shows_what_each_cell_is_worth(tiny, tmp_path):
     for cell, worst in zip(cells, (0.5, 0.75), strict=True):
         folder = cell_folder(tmp_path, cell)
         folder.mkdir(parents=True)
-        figures = {"accuracy.qat": 0.9, "worst.qat.soft.100": 0.25, "worst.qat.top1.100": worst}
+        figures = {"accuracy.qat": 0.9, "worst.qat.soft.out.100": 0.25, "clone.qat.out": worst}
         record = {"key": cell.key, "state": "done", "seconds": 1.5, "figures": figures}
         (folder / "cell.json").write_text(json.dumps(record))
     table = rows(cells, tmp_path, {cells[1].name: "failed"})
     assert table_text(table).splitlines() == [
-        "run.seeds  state   qat   clone of qat",
+        "run.seeds  state   qat   clone of qat, out",
         "0          done    90.0  50.0",
         "1          failed  90.0  75.0",
     ]
@@ -231,7 +231,7 @@ def test_the_table_shows_what_each_cell_is_worth(tiny, tmp_path):
     assert read_json(tmp_path / "summary.json")["cells"] == table
     header = (tmp_path / "summary.csv").read_text().splitlines()[0]
     assert header == (
-        "cell,state,run.seeds,accuracy.qat,worst.qat.soft.100,worst.qat.top1.100,seconds,folder"
+        "cell,state,run.seeds,accuracy.qat,worst.qat.soft.out.100,clone.qat.out,seconds,folder"
     )
 
 

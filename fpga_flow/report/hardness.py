@@ -1,0 +1,229 @@
+"""How hard are these trained models to steal? The owner's question, answered first.
+
+One row a trained variant, defence and kind of query pool, at the largest budget it was attacked
+with, the deployed variant first: the worst case over all oracles, its interval, the smallest budget
+that suffices for a clone of 90 % of the victim's accuracy, and plain QAT beside it. Each row is
+about the models at hand. What holds of the method is :mod:`fpga_flow.report.claims`'.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from divqat_brevitas.extraction.evaluation import (
+    BASELINE,
+    Attacker,
+    Comparison,
+    Group,
+    attackers,
+    defence_of,
+    queries_to_90_percent,
+    victim_accuracy,
+    worst_case,
+)
+from divqat_brevitas.extraction.statistics import Difference, Interval, basis, victims_interval
+from fpga_flow.report.runs import compared, deployed_first, image_count, named, variants
+from fpga_flow.report.schema import Results
+from fpga_flow.report.text import POOLS, counted, listed, percent, points, with_interval
+
+
+@dataclass(frozen=True)
+class Hardness:
+    """How far attackers got with one trained variant and one kind of query pool.
+
+    Attributes:
+        group: the victim, its defence, the kind of pool and the largest budget.
+        victim_accuracy: mean over the attacked victims.
+        victim_seeds: trained victims behind the worst case.
+        worst: the worst case.
+        interval: 95 %, of its clone accuracy, about these trained victims.
+        basis: what the interval is over.
+        queries_to_90_percent: see :mod:`divqat_brevitas.extraction.evaluation`.
+        plain: plain QAT's worst case in the same group, without a defence.
+        labels_only: plain QAT's worst case where only labels are shown.
+        comparison: with plain QAT; None for plain QAT itself, or where it was not attacked.
+    """
+
+    group: Group
+    victim_accuracy: float
+    victim_seeds: int
+    worst: Attacker
+    interval: Interval | None
+    basis: str
+    queries_to_90_percent: int | None
+    plain: Attacker | None
+    labels_only: Attacker | None
+    comparison: Comparison | None
+
+    @property
+    def victim(self) -> str:
+        """The variant with its defence, where it has one."""
+        return named(self.group.victim, self.group.defence)
+
+    @property
+    def pool(self) -> str:
+        """The kind of query pool, in words."""
+        return POOLS[self.group.pool_kind]
+
+
+def hardness(results: Results) -> list[Hardness]:
+    """The rows, the deployed variant first; none where nothing was attacked."""
+    attacked = {row.victim for row in results.attacks}
+    return [
+        row for victim in deployed_first(results) if victim in attacked
+        for row in _rows(results, victim)
+    ]  # fmt: skip
+
+
+def records(results: Results) -> list[dict[str, Any]]:
+    """The same as JSON objects."""
+    return [
+        {
+            "victim": row.group.victim,
+            "defence": row.group.defence,
+            "pool_kind": row.group.pool_kind,
+            "budget": row.group.budget,
+            "victim_accuracy": row.victim_accuracy,
+            "victim_seeds": row.victim_seeds,
+            "worst_case_clone_accuracy": row.worst.mean,
+            "worst_case_attack": row.worst.name,
+            "interval": None if row.interval is None else [row.interval.low, row.interval.high],
+            "interval_is": row.basis,
+            "queries_to_90_percent": row.queries_to_90_percent,
+            "plain_qat": None if row.plain is None else row.plain.mean,
+            "plain_qat_labels_only": None if row.labels_only is None else row.labels_only.mean,
+        }
+        for row in hardness(results)
+    ]
+
+
+def heading(results: Results) -> str:
+    """The answer for the deployed variant in one sentence."""
+    rows = hardness(results)
+    if not rows:
+        trained = counted(len(variants(results)), "victim")
+        return f"{trained} on {results.dataset.name}, not attacked yet"
+    first = [row for row in rows if row.victim == rows[0].victim]
+    clones = listed([f"{percent(row.worst.mean)} with {row.pool} queries" for row in first])
+    return (
+        f"{first[0].victim} on {results.dataset.name} gets {percent(first[0].victim_accuracy)} "
+        f"of test images right, its worst-case clone {clones}"
+    )
+
+
+def sentence(row: Hardness) -> str:
+    """One row in plain words."""
+    parts = [
+        f"With {counted(row.group.budget, row.pool + ' query')}, the worst-case clone of "
+        f"{row.victim} gets {percent(row.worst.mean)} of test images right"
+        f" ({interval(row)}); {row.victim} itself gets "
+        f"{percent(row.victim_accuracy)}.",
+        reached(row),
+        f"The attack: {row.worst.name}.",
+    ]
+    if row.comparison is not None and row.comparison.difference is not None:
+        parts.append(difference(row.comparison, row.comparison.difference))
+    if row.labels_only is not None and row.group.victim != BASELINE:
+        parts.append(f"Plain QAT that shows labels only: {percent(row.labels_only.mean)}.")
+    return " ".join(parts)
+
+
+def interval(row: Hardness) -> str:
+    """The interval of a worst case, and what it is over."""
+    if row.interval is None:
+        return row.basis
+    low, high = (f"{100 * end:.1f}" for end in (row.interval.low, row.interval.high))
+    return f"95 % interval {low} to {high} %, {row.basis}"
+
+
+def reached(row: Hardness) -> str:
+    """From how many queries on a clone reaches 90 % of the victim's accuracy."""
+    if row.queries_to_90_percent is None:
+        return f"No clone reaches 90 % of that with up to {row.group.budget:,} queries."
+    return f"{row.queries_to_90_percent:,} queries suffice for a clone with 90 % of that."
+
+
+def difference(found: Comparison, paired: Difference) -> str:
+    """How the worst case differs from plain QAT's, and what that is a statement about."""
+    met = ", among attacks made on both" if found.missing else ""
+    shared = "" if found.ours.values.keys() == found.theirs.values.keys() else " on common seeds"
+    about = "the method" if paired.about_method else _models(paired.victim_seeds)
+    shown = ""
+    if paired.interval is not None:
+        ends = (paired.interval.low, paired.interval.high)
+        low, high = (points(end).removesuffix(" points") for end in ends)
+        shown = f"95 % interval {low} to {high} points, "
+    return (
+        f"The worst-case clone of plain QAT gets {percent(found.theirs.mean)}{met}: "
+        f"{points(paired.mean)}{shared} ({shown}{paired.over}; a statement about {about})."
+    )
+
+
+def line(row: Hardness) -> str:
+    """One row for a terminal."""
+    enough = row.queries_to_90_percent
+    parts = [
+        f"{row.victim}, {row.pool}, {counted(row.group.budget, 'query')}: worst-case clone "
+        f"{percent(row.worst.mean)} ({interval(row)}) of a victim with "
+        f"{percent(row.victim_accuracy)}",
+        f"90 % of that {'not reached' if enough is None else f'at {enough:,} queries'}",
+    ]
+    if row.comparison is not None:
+        paired = row.comparison.difference
+        over = "" if paired is None else f", {paired.over}"
+        parts.append(f"minus plain QAT's {with_interval(paired)}{over}")
+    if row.labels_only is not None:
+        parts.append(f"plain QAT's with labels only {percent(row.labels_only.mean)}")
+    return "; ".join([*parts, row.worst.name])
+
+
+def clones_line(results: Results) -> str:
+    """The worst cases on one line, for a terminal; empty where nothing was attacked."""
+    told: dict[tuple[str, int], list[str]] = {}
+    for row in hardness(results):
+        clone = f"{row.pool} {percent(row.worst.mean)}"
+        told.setdefault((row.victim, row.group.budget), []).append(clone)
+    budgets = {budget for _, budget in told}
+    shown = [
+        f"{victim} {', '.join(clones)}" + (f" ({budget:,} queries)" if len(budgets) > 1 else "")
+        for (victim, budget), clones in told.items()
+    ]
+    if not shown:
+        return ""
+    most = f"{counted(max(budgets), 'query')}" if len(budgets) == 1 else "the queries named"
+    return f"{'; '.join(shown)} (worst case at {most})"
+
+
+def _rows(results: Results, victim: str) -> Iterator[Hardness]:
+    """The undefended interface first, then the others as they come."""
+    rows = results.attacks
+    defences = dict.fromkeys(defence_of(row) for row in rows if row.victim == victim)
+    for defence in sorted(defences, key=lambda name: name != "none"):
+        for kind in POOLS:
+            budgets = Group(victim, kind, 0, defence=defence).budgets(rows)
+            if budgets:
+                yield _row(results, Group(victim, kind, budgets[-1], defence=defence))
+
+
+def _row(results: Results, group: Group) -> Hardness:
+    rows, images = results.attacks, image_count(results)
+    own = group.of(rows)
+    worst = worst_case(attackers(own))
+    assert worst is not None  # a group has a row
+    like = replace(group, victim=BASELINE, defence="none")
+    return Hardness(
+        group=group,
+        victim_accuracy=victim_accuracy(own, results.victims),
+        victim_seeds=len(worst.by_victim),
+        worst=worst,
+        interval=victims_interval(worst.values, images),
+        basis=basis(worst.values, images),
+        queries_to_90_percent=queries_to_90_percent(rows, results.victims, group),
+        plain=worst_case(attackers(like.of(rows))),
+        labels_only=worst_case(attackers(replace(like, oracles=("top1",)).of(rows))),
+        comparison=None if like == group else compared(results, group, like),
+    )
+
+
+def _models(count: int) -> str:
+    return "this model" if count == 1 else f"these {count} models"

@@ -1,0 +1,95 @@
+"""What a run's results hold: its variants, their accuracy, and the one rule applied to them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+from divqat_brevitas.extraction.evaluation import BASELINE, Attacker, Comparison, Group, compare
+from fpga_flow.report.schema import Results, VictimRow
+
+_STAGES = ("estimate", "synthesis", "place_and_route", "bitstream")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values of one quantity over seeds, as fractions of 1; never empty."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean."""
+        return fmean(self.values)
+
+    @property
+    def low(self) -> float:
+        """Smallest value."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """Largest value."""
+        return max(self.values)
+
+    def scaled(self, factor: float) -> "Spread":
+        """Every value times ``factor`` (100: in per cent)."""
+        return Spread(tuple(factor * value for value in self.values))
+
+
+def variants(results: Results) -> list[str]:
+    """The victims' variants, in the order in which they were trained."""
+    return list(dict.fromkeys(victim.variant for victim in results.victims))
+
+
+def in_order(results: Results, names: Iterable[str]) -> list[str]:
+    """``names`` of variants in the victims' order; unknown ones last, in their own order."""
+    known = variants(results)
+    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+
+
+def is_plain(variant: str) -> bool:
+    """Whether a variant is plain QAT: ``qat``, or ``qat-…`` trained to another accuracy."""
+    return variant == BASELINE or variant.startswith(f"{BASELINE}-")
+
+
+def defended(results: Results) -> list[str]:
+    """The variants trained to be hard to steal: every one that is no plain one."""
+    return [n for n in variants(results) if n not in ("float", "ptq") and not is_plain(n)]
+
+
+def deployed_first(results: Results) -> list[str]:
+    """The variants, the deployed one first: whose hardware got furthest, then the defended ones."""
+    built: dict[str, int] = {}
+    for row in results.hardware:
+        built[row.variant] = max(_STAGES.index(row.stage), built.get(row.variant, 0))
+    hard = defended(results)
+    return sorted(variants(results), key=lambda name: (-built.get(name, -1), name not in hard))
+
+
+def victim_spread(
+    results: Results, variant: str, accuracy: Callable[[VictimRow], float | None]
+) -> Spread | None:
+    """A variant's test accuracy over its seeds, where it was measured; None if nowhere."""
+    found = (accuracy(victim) for victim in results.victims if victim.variant == variant)
+    values = tuple(value for value in found if value is not None)
+    return Spread(values) if values else None
+
+
+def clone_spread(attacker: Attacker) -> Spread:
+    """Accuracy of an attacker's clones over victim seeds."""
+    return Spread(tuple(attacker.by_victim.values()))
+
+
+def named(victim: str, defence: str) -> str:
+    """The victim with its defence, where it has one."""
+    return victim if defence == "none" else f"{victim} + {defence}"
+
+
+def image_count(results: Results) -> int | None:
+    """Images that accuracies were measured on; None where that is not known."""
+    return results.dataset.test or None
+
+
+def compared(results: Results, ours: Group, theirs: Group) -> Comparison | None:
+    """The worst cases of two groups of a run; None where one was not attacked."""
+    return compare(results.attacks, results.victims, ours, theirs, image_count(results))

@@ -1,0 +1,214 @@
+"""The one rule: worst case, naive, difference and queries to 90 %, on rows made for it."""
+
+import doctest
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_attack_results import row
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction import evaluation, summarize
+from divqat_brevitas.extraction.evaluation import (
+    Group,
+    accuracy_difference,
+    attackers,
+    compare,
+    largest_common_budget,
+    naive,
+    worst_case,
+)
+
+FIELDS = {
+    "victim", "defence", "oracle", "pool_kind", "budget", "victim_accuracy",
+    "worst_case_clone_accuracy", "worst_case_attack", "naive_clone_accuracy",
+    "queries_to_90_percent", "seeds", "victim_seeds",
+}  # fmt: skip
+
+
+def victim(variant: str = "qat", seed: int = 0, accuracy: float = 0.9, **more: Any) -> dict:
+    return {"variant": variant, "seed": seed, "accuracy": accuracy, **more}
+
+
+def objects(rows: list[Any]) -> list[Any]:
+    return [SimpleNamespace(**{"accuracy_engine": None} | dict(one)) for one in rows]
+
+
+def seeds(*accuracies: float, **changes: Any) -> list[Any]:
+    return [row(victim_seed=s, clone_accuracy=a, **changes) for s, a in enumerate(accuracies)]
+
+
+def test_examples_in_docstrings_run() -> None:
+    assert doctest.testmod(evaluation).failed == 0
+
+
+def test_a_summary_row_has_the_contracts_fields() -> None:
+    (summary,) = summarize([row()], [victim()])
+    assert set(summary) == FIELDS
+    assert (summary["pool_kind"], summary["defence"]) == ("out", "none")
+
+
+def test_mean_over_seeds_first_then_the_best_attacker() -> None:
+    # vgg: .5, .75, .25 -> mean .5. mlp: .6, .6, .6 -> mean .6, the worst case although .75 is
+    # the best single clone.
+    rows = seeds(0.5, 0.75, 0.25) + seeds(0.6, 0.6, 0.6, surrogate="mlp")
+    (summary,) = summarize(rows, [victim(seed=s, accuracy=0.75 + s / 8) for s in range(3)])
+    assert summary["worst_case_clone_accuracy"] == pytest.approx(0.6, abs=1e-15)
+    assert summary["worst_case_attack"] == "knockoff-random / soft / letters / mlp"
+    assert summary["victim_accuracy"] == 0.875
+    assert (summary["seeds"], summary["victim_seeds"]) == (3, 3)
+
+
+def test_a_victim_seed_counts_once_however_often_it_was_attacked() -> None:
+    rows = [row(seed=s, clone_accuracy=a) for s, a in enumerate((0.0, 0.25, 0.5))]
+    rows.append(row(victim_seed=1, clone_accuracy=0.75))
+    (summary,) = summarize(rows, [victim(seed=0), victim(seed=1)])
+    assert summary["worst_case_clone_accuracy"] == 0.5  # (.25 + .75) / 2, not 1.5 / 4
+    assert (summary["seeds"], summary["victim_seeds"]) == (4, 2)
+
+
+def test_an_attack_on_one_lucky_victim_is_not_the_worst_case() -> None:
+    rows = seeds(0.5, 0.5, 0.5) + seeds(0.875, attack="jbda")
+    victims = [victim(seed=s) for s in range(3)]
+    (summary,) = summarize(rows, victims)
+    assert summary["worst_case_clone_accuracy"] == 0.5
+    # Where no attack was made on every victim, those made on most count.
+    (fewer,) = summarize(seeds(0.5, 0.5) + seeds(0.0, 0.0, 0.75, attack="jbda")[2:], victims)
+    assert fewer["worst_case_clone_accuracy"] == 0.5
+
+
+def test_kinds_of_pools_never_mix() -> None:
+    rows = [
+        row(clone_accuracy=0.875, pool="rest", pool_kind="in"),
+        row(clone_accuracy=0.25),
+        row(clone_accuracy=0.5, pool="patches"),
+        row(clone_accuracy=0.125, pool="none", pool_kind="free", attack="dfme"),
+    ]
+    worst = {s["pool_kind"]: s["worst_case_clone_accuracy"] for s in summarize(rows, [victim()])}
+    assert worst == {"in": 0.875, "out": 0.5, "free": 0.125}
+
+
+def test_groups_do_not_mix() -> None:
+    rows = [
+        row(clone_accuracy=0.125),
+        row(clone_accuracy=0.25, oracle="top1"),
+        row(clone_accuracy=0.375, budget=2000),
+        row(clone_accuracy=0.5, victim="divqat"),
+        row(clone_accuracy=0.625, defence="top1"),
+    ]
+    summaries = summarize(rows, [victim(), victim("divqat", accuracy=0.8)])
+    assert [s["worst_case_clone_accuracy"] for s in summaries] == [0.125, 0.25, 0.375, 0.5, 0.625]
+    assert summaries[3]["victim_accuracy"] == 0.8
+    assert summaries[4]["defence"] == "top1"
+
+
+def test_naive_is_random_on_responses_as_they_come_and_never_above_the_worst_case() -> None:
+    rows = [
+        row(clone_accuracy=0.5),
+        row(clone_accuracy=0.625, surrogate="mlp"),
+        row(clone_accuracy=0.75, treatment="argmax"),
+        row(clone_accuracy=0.875, attack="knockoff-adaptive"),
+    ]
+    (summary,) = summarize(rows, [victim()])
+    assert summary["naive_clone_accuracy"] == 0.625
+    assert summary["worst_case_clone_accuracy"] == 0.875
+    (without,) = summarize(rows[2:], [victim()])
+    assert without["naive_clone_accuracy"] is None
+    # On one victim of three it may be lucky: it is no figure of the group then.
+    some = attackers(objects(seeds(0.75) + seeds(0.5, 0.5, 0.5, attack="jbda")))
+    worst = worst_case(some)
+    assert worst is not None
+    assert (naive(some), worst.mean) == (None, 0.5)
+
+
+def test_queries_to_90_percent_is_the_smallest_budget_whose_worst_case_reaches_it() -> None:
+    def curve(*accuracies: float, **changes: Any) -> list[Any]:
+        return [
+            row(budget=100 * 2**at, queries_used=0, clone_accuracy=a, **changes)
+            for at, a in enumerate(accuracies)
+        ]
+
+    # 90 % of .9 is .81, which 0.9 * 0.9 misses by one bit; the naive attacker never gets there.
+    rows = curve(0.5, 0.81, 0.85, treatment="argmax") + curve(0.5, 0.6, 0.7)
+    found = summarize(rows, [victim(accuracy=0.9)])
+    assert [s["queries_to_90_percent"] for s in found] == [200, 200, 200]
+    # Another kind of pool does not help.
+    rows += curve(0.89, 0.89, 0.89, pool="rest", pool_kind="in")
+    found = summarize(rows, [victim(accuracy=0.9)])
+    assert {(s["pool_kind"], s["queries_to_90_percent"]) for s in found} == {
+        ("out", 200),
+        ("in", 100),
+    }
+    (never,) = summarize(curve(0.80), [victim(accuracy=0.9)])
+    assert never["queries_to_90_percent"] is None
+
+
+def test_victim_accuracy_is_the_engines_where_known_and_of_attacked_seeds_only() -> None:
+    victims = [
+        victim(seed=0, accuracy=0.9, accuracy_engine=0.75),
+        victim(seed=1, accuracy=0.25, accuracy_engine=None),
+        victim(seed=2, accuracy=0.0),
+    ]
+    (summary,) = summarize(seeds(0.5, 0.5), victims)
+    assert summary["victim_accuracy"] == 0.5
+
+
+def test_inconsistent_rows_are_refused() -> None:
+    with pytest.raises(InputError, match="two result rows"):
+        summarize([row(), row(clone_accuracy=0.9)], [victim()])
+    with pytest.raises(InputError, match="'qat' of seed 0 was attacked but has no row"):
+        summarize([row()], [victim(seed=1)])
+    with pytest.raises(InputError, match="'qat' of seed 0 has two rows"):
+        summarize([row()], [victim(), victim()])
+
+
+def test_nothing_attacked() -> None:
+    assert summarize([], [victim()]) == []
+
+
+def test_the_difference_is_that_of_two_worst_cases() -> None:
+    rows = objects(
+        seeds(0.75, 0.75, 0.75)
+        + seeds(0.5, 0.5, 0.5, treatment="argmax")
+        + seeds(0.25, 0.25, 0.25, victim="divqat")
+        + seeds(0.5, 0.5, 0.5, victim="divqat", treatment="argmax")
+        + seeds(1.0, victim="divqat", attack="jbda")
+        + seeds(0.875, 0.875, 0.875, attack="activethief")
+    )
+    victims = objects(
+        [victim(name, s, a) for name, a in (("qat", 0.9), ("divqat", 0.875)) for s in range(3)]
+    )
+    ours, theirs = Group("divqat", "out", 1000), Group("qat", "out", 1000)
+    found = compare(rows, victims, ours, theirs, images=100)
+    assert found is not None
+    assert found.difference is not None
+    assert found.difference.mean == -0.25
+    assert found.difference.about_method
+    # Left out: what only plain QAT met. Named: what did better on fewer victims.
+    assert (found.ours.mean, found.theirs.mean) == (0.5, 0.75)
+    assert ["activethief" in name for name in found.missing] == [True]
+    assert ["jbda" in name for name in found.better_on_fewer] == [True]
+    assert found.cost is not None
+    assert found.cost.mean == pytest.approx(0.025)
+    assert compare(rows, victims, ours, Group("float", "out", 1000)) is None
+
+
+def test_accuracies_are_paired_by_victim_seed() -> None:
+    victims = objects(
+        [victim("a", 0, 0.5), victim("a", 1, 0.75), victim("b", 1, 0.5), victim("b", 2, 0.0)]
+    )
+    found = accuracy_difference(victims, "a", "b")
+    assert found is not None
+    assert (found.mean, found.victim_seeds) == (0.25, 1)
+    assert accuracy_difference(victims, "a", "c") is None
+
+
+def test_the_largest_common_budget_is_of_one_kind_of_pool() -> None:
+    rows = objects(
+        [row(budget=b, queries_used=0) for b in (100, 200)]
+        + [row(victim="divqat", budget=b, queries_used=0) for b in (100, 200, 400)]
+        + [row(victim="qat", pool_kind="in", budget=400, queries_used=0)]
+    )
+    pair = (Group("divqat", "out", 0), Group("qat", "out", 0))
+    assert largest_common_budget(rows, *pair) == 200
+    assert largest_common_budget(rows, Group("divqat", "in", 0), Group("qat", "in", 0)) is None
