@@ -43,6 +43,25 @@ def softmax(logits: Logits) -> Answers:
     return probabilities
 
 
+TINY = 1e-46
+"""Stands for 0 in a logarithm: the softmax takes it back to an exact 0, as it is less than half
+of the smallest float32."""
+
+
+def log_probabilities(probabilities: Answers) -> NDArray[np.float64]:
+    """Logarithms of probabilities, float64 (N, classes): finite, at least log 1e-46.
+
+    In double precision, so that :func:`softmax` gives the probabilities back to the last place of
+    float32.
+
+    Example:
+        >>> softmax(log_probabilities(np.array([[0.75, 0.25, 0.0]], np.float32)))
+        array([[0.75, 0.25, 0.  ]], dtype=float32)
+    """
+    logarithms: NDArray[np.float64] = np.log(np.maximum(probabilities.astype(np.float64), TINY))
+    return logarithms
+
+
 def answer_logits(logits: Logits) -> Answers:
     """The logits themselves, in memory of their own."""
     return logits.astype(np.float32)

@@ -10,11 +10,12 @@ import numpy as np
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, check_images, check_logits
+from divqat_brevitas.extraction.arrays import Answers, Images, check_images
 from divqat_brevitas.extraction.defences.base import Defence
 from divqat_brevitas.extraction.defences.catalogue import make_defence
 from divqat_brevitas.extraction.defences.composition import defended_logits
 from divqat_brevitas.extraction.oracles import make_oracle
+from divqat_brevitas.extraction.outputs import Outputs
 from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.files import write_text
 
@@ -57,11 +58,14 @@ class Victim:
         cache: remember the answer to each image and give it again, so that a randomised defence
             cannot be averaged out by repeats. An image that differs in a bit is another image. A
             remembered answer counts as a query all the same.
+        outputs: what the predictor returns, "logits" or "probabilities" (a network that ends in a
+            softmax, a service). Probabilities have no logits to show; those that are not declared
+            are recognised and refused, see :mod:`divqat_brevitas.extraction.outputs`.
         **options: of the oracle: ``k`` for "topk", ``decimals`` for "rounded".
 
     Raises:
-        InputError: unknown oracle, defence or option, a defence that needs material, or a
-            negative budget.
+        InputError: unknown oracle, defence, option or outputs, a defence that needs material, a
+            negative budget, or logits asked of probabilities.
 
     Example:
         >>> import numpy as np
@@ -80,6 +84,7 @@ class Victim:
         budget: int = 5000,
         defence: Defence | str = "none",
         cache: bool = False,
+        outputs: str = "logits",
         **options: int,
     ) -> None:
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
@@ -90,7 +95,12 @@ class Victim:
         self.defence = applied.name
         self.defence_settings = applied.settings
         self.budget = budget
-        self._predictor = as_predictor(predictor)
+        self._outputs = Outputs(as_predictor(predictor), outputs)
+        if (oracle, outputs) == ("logits", "probabilities"):
+            raise InputError(
+                "a victim that returns probabilities has no logits to show: choose the oracle "
+                "soft, topk, rounded or top1."
+            )
         self._answer = make_oracle(oracle, **options)
         self._defence = None if applied.name == "none" else applied
         self._remembered: dict[bytes, Answers] | None = {} if cache else None
@@ -112,8 +122,9 @@ class Victim:
         Raises:
             BudgetExceededError: fewer than N queries are left.
             InputError: bad images (dtype, shape, range, NaN), another image shape than the
-                batches before, a model that answers with something else than finite logits, or
-                a defence that answers with something else than distributions.
+                batches before, a model that answers with something else than finite logits (or
+                than probabilities, where these are declared), or a defence that answers with
+                something else than distributions.
         """
         images = check_images(images, "queried images")
         with self._lock:
@@ -144,9 +155,7 @@ class Victim:
 
     def _fresh(self, images: Images) -> Answers:
         """Answers straight from the network."""
-        logits = check_logits(
-            self._predictor.predict(images), len(images), "the victim's predictions"
-        )
+        logits = self._outputs.logits(images)
         if self._defence is None:
             return self._answer(logits)
         return self._answer(defended_logits(self._defence, images, logits))

@@ -8,14 +8,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, check_logits
+from divqat_brevitas.extraction.arrays import Answers, Images
 from divqat_brevitas.extraction.defences.base import Defence, check_perturbed
-from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.oracles import Logits, log_probabilities, softmax
+from divqat_brevitas.extraction.outputs import Outputs
 from divqat_brevitas.extraction.predictor import Predictor, as_predictor
-
-TINY = 1e-46
-"""Stands for 0 in a logarithm: the softmax takes it back to an exact 0, as it is less than half
-of the smallest float32."""
 
 
 class Composition:
@@ -60,10 +57,8 @@ class Composition:
         return probabilities
 
 
-def defended_logits(defence: Defence, images: Images, logits: Answers) -> NDArray[np.float64]:
-    """The defence's answers y' as log y', float64 (N, classes): finite, at least log 1e-46.
-
-    In double precision, so that the oracle's softmax gives y' back to the last place of float32.
+def defended_logits(defence: Defence, images: Images, logits: Logits) -> NDArray[np.float64]:
+    """The defence's answers y' as log y', float64 (N, classes), see :func:`log_probabilities`.
 
     Raises:
         InputError: answers that are no distributions, see :func:`check_perturbed`.
@@ -73,7 +68,7 @@ def defended_logits(defence: Defence, images: Images, logits: Answers) -> NDArra
     answers = check_perturbed(
         defence, probabilities, defence.perturb(images.copy(), probabilities.copy())
     )
-    return np.log(np.maximum(answers.astype(np.float64), TINY))
+    return log_probabilities(answers)
 
 
 class DefendedPredictor:
@@ -83,6 +78,7 @@ class DefendedPredictor:
         predictor: a predictor or torch module.
         defence: a defence; a randomised one draws from its stream here too, so give this object
             one of its own.
+        outputs: what the predictor returns, "logits" or "probabilities".
 
     Example:
         >>> from divqat_brevitas.extraction.defences import Top1
@@ -91,13 +87,15 @@ class DefendedPredictor:
         (2, 3)
     """
 
-    def __init__(self, predictor: Predictor | nn.Module, defence: Defence) -> None:
-        self._predictor = as_predictor(predictor)
+    def __init__(
+        self, predictor: Predictor | nn.Module, defence: Defence, outputs: str = "logits"
+    ) -> None:
+        self._outputs = Outputs(as_predictor(predictor), outputs)
         self.defence = defence
 
     def predict(self, images: Images) -> Answers:
         """Logits whose softmax is the defended answer, float32 (N, classes)."""
-        logits = check_logits(self._predictor.predict(images), len(images), "the predictions")
+        logits = self._outputs.logits(images)
         if self.defence.name == "none":
-            return logits
+            return logits.astype(np.float32, copy=False)
         return defended_logits(self.defence, images, logits).astype(np.float32)

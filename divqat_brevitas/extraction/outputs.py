@@ -1,0 +1,105 @@
+"""What a predictor returns: logits, or probabilities, which must not pass a softmax again.
+
+A softmax of probabilities is a distribution too, of other numbers: a confidence of 0.93 becomes
+0.38, and every figure of an extraction that rests on it is false. So probabilities are declared,
+and those that are not are recognised before the first answer.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.extraction.arrays import Images, check_logits
+from divqat_brevitas.extraction.oracles import Logits, log_probabilities
+from divqat_brevitas.extraction.predictor import Predictor
+
+OUTPUTS = ("logits", "probabilities")
+
+_SUM = 2.0**-8
+"""How far from 1 a row's sum is still recognised: twice the rounding of bfloat16, whose entries
+are off by at most 2**-9 of themselves, and so their sum."""
+_ROUNDED = 0.005
+"""How far from 1 the sum of declared probabilities may be, a class: services round to 2 places."""
+_PROBES = 3
+_PROBE_IMAGES = 8
+
+
+class Outputs:
+    """A predictor's answers as logits, whatever it returns.
+
+    Args:
+        predictor: the model.
+        outputs: "logits" or "probabilities".
+
+    Raises:
+        InputError: another kind.
+
+    Example:
+        >>> class Sure:
+        ...     def predict(self, images):
+        ...         return np.full((len(images), 2), [0.75, 0.25], np.float32)
+        >>> image = np.zeros((1, 1, 8, 8), np.float32)
+        >>> np.exp(Outputs(Sure(), "probabilities").logits(image)).round(2)
+        array([[0.75, 0.25]])
+    """
+
+    def __init__(self, predictor: Predictor, outputs: str) -> None:
+        if outputs not in OUTPUTS:
+            raise unknown_name("kind of outputs", outputs, OUTPUTS)
+        self.kind = outputs
+        self._predictor = predictor
+        self._examined = outputs == "probabilities"
+
+    def logits(self, images: Images) -> Logits:
+        """Logits (N, classes): float32 as they came, or float64 logarithms of probabilities.
+
+        Raises:
+            InputError: answers of another shape, not finite, no probabilities where these are
+                declared, or probabilities where logits are.
+        """
+        rows = check_logits(
+            self._predictor.predict(images), len(images), "the victim's predictions"
+        )
+        if self.kind == "probabilities":
+            error = np.abs(rows.sum(axis=1, dtype=np.float64) - 1).max()
+            if rows.min() < 0 or error > min(0.5, _ROUNDED * rows.shape[1]):
+                raise InputError(
+                    "the victim's predictions are declared as probabilities, but a row is negative "
+                    f"or its sum is off from 1 by {error:.3g}. Declare outputs='logits', or check "
+                    "the model."
+                )
+            return log_probabilities(rows)
+        if not self._examined and len(rows):
+            self._refuse_probabilities(rows, images)
+            self._examined = True
+        return rows
+
+    def _refuse_probabilities(self, rows: NDArray[np.float32], images: Images) -> None:
+        """Ask for more where the first answers look like probabilities, and refuse them all.
+
+        Logits may happen to have the sum 1 for some images, and always do in a network that
+        answers alike whatever it sees. So several batches of other images must agree, with more
+        than one answer among them. These questions are the owner's: the ledger has none of them.
+        """
+        batches = [rows]
+        rng = np.random.default_rng(0)
+        while _look_like_probabilities(batches[-1]):
+            if len(batches) > _PROBES:
+                break
+            contrast = np.linspace(0, 1, _PROBE_IMAGES, dtype=np.float32).reshape(-1, 1, 1, 1)
+            noise = rng.random((_PROBE_IMAGES, *images.shape[1:]), np.float32)
+            probe = noise * contrast
+            batches.append(check_logits(self._predictor.predict(probe), len(probe), "the answers"))
+        else:
+            return
+        if len(np.unique(np.concatenate(batches), axis=0)) > 1:
+            raise InputError(
+                "the victim's predictions are probabilities, not logits: on all of "
+                f"{len(batches)} batches no entry is negative and every row has the sum 1. A "
+                "softmax of them would be a false answer. Declare them with "
+                "Victim(..., outputs='probabilities'), or give the model without its softmax."
+            )
+
+
+def _look_like_probabilities(rows: NDArray[np.float32]) -> bool:
+    return bool(rows.min() >= 0 and np.abs(rows.sum(axis=1, dtype=np.float64) - 1).max() <= _SUM)
