@@ -1,5 +1,6 @@
 """QONNX's own execution of the file, node by node in float32: the reference for exports."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,10 @@ from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.transformation.infer_shapes import InferShapes
 
-from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.errors import InputError, unknown_name
 from fpga_flow.lowering import Network, check_images, clean, input_range_of, lower
 from fpga_flow.lowering.ir import IntArray
+from fpga_flow.unsafe_model import short
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -23,7 +25,12 @@ class QonnxEngine:
     """``qonnx.core.onnx_exec.execute_onnx`` in batches.
 
     Each node becomes an ONNX Runtime session at every call, so a batch costs little more than an
-    image: batches are always full, the last one padded.
+    image: batches are always full, the last one padded. A graph may hold numbers that fit one
+    image alone (the sizes of a resized map, a constant beside the channels, an average over the
+    batch). It is recognised by a batch that fails, or that makes a tensor of another shape than a
+    row an image; then images are executed one by one.
+
+    A softmax at the end is left out of ``predict``, which returns logits.
 
     Args:
         model: a QONNX file or model.
@@ -46,9 +53,9 @@ class QonnxEngine:
     def __init__(self, model: Path | str | ModelWrapper, batch: int = 64) -> None:
         self._clean = clean(model)
         self._batch = batch
-        self._batched = self._clean.transform(ChangeBatchSize(batch)).transform(InferShapes())
+        self._batched: ModelWrapper | None = None  # made and examined at the first execution
         self._input = str(self._clean.graph.input[0].name)
-        self.output = str(self._clean.graph.output[0].name)
+        self.output = _logits_tensor(self._clean)
         self._range = input_range_of(self._clean)
         self._shape = tuple(int(n) for n in self._clean.get_tensor_shape(self._input)[1:])
 
@@ -58,7 +65,11 @@ class QonnxEngine:
         return lower(self._clean)
 
     def predict(self, images: FloatArray) -> FloatArray:
-        """Logits, float32 (N, classes), of float32 images (N, *shape) in [0, 1]."""
+        """Logits, float32 (N, classes), of float32 images (N, *shape) in [0, 1].
+
+        Raises:
+            InputError: images of another kind, or a model that cannot be executed.
+        """
         logits = self.tensors(images, [self.output])[self.output]
         return logits.reshape(len(logits), int(np.prod(logits.shape[1:])))
 
@@ -76,7 +87,8 @@ class QonnxEngine:
         """Float values (N, ...) of tensors of the cleaned model, by name.
 
         Raises:
-            InputError: images of another kind, or no tensor of that name.
+            InputError: images of another kind, no tensor of that name, one that has no row for
+                each image, or a model that cannot be executed.
         """
         check_images(images, self._shape, self._range)
         known = {self._input, *(out for node in self._clean.graph.node for out in node.output)}
@@ -86,18 +98,82 @@ class QonnxEngine:
         parts: dict[str, list[FloatArray]] = {name: [self._empty(name)] for name in names}
         for context, count in self._execute(images):
             for name in parts:
-                parts[name].append(context[name][:count])
+                parts[name].append(self._rows(name, context[name], count))
         return {name: np.concatenate(part) for name, part in parts.items()}
 
     def _execute(self, images: FloatArray) -> Iterator[tuple[dict[str, Any], int]]:
+        """Every tensor of one batch after the other, and how many images are in it."""
+        if self._batched is None and len(images):
+            self._examine(images)
         for start in range(0, len(images), self._batch):
             part = images[start : start + self._batch]
-            padded = np.full((self._batch, *self._shape), self._range.low, dtype=np.float32)
-            padded[: len(part)] = part
-            yield (
-                execute_onnx(self._batched, {self._input: padded}, return_full_exec_context=True),
-                len(part),
+            yield self._run(part), len(part)
+
+    def _examine(self, images: FloatArray) -> None:
+        """Choose the batched graph if it has a row an image in every tensor, else single images."""
+        if self._batch > 1:
+            try:
+                model = self._clean.transform(ChangeBatchSize(self._batch))
+                self._batched = model.transform(InferShapes())
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of shapes that disagree: seen below
+                    context = self._run(images[: self._batch])
+            except Exception:  # QONNX and ONNX Runtime raise bare exceptions of many kinds
+                context = {}
+            made = [out for node in self._clean.graph.node for out in node.output]
+            if all(self._has_row_an_image(context.get(name), name) for name in made):
+                return
+        self._batch, self._batched = 1, self._clean
+
+    def _has_row_an_image(self, value: Any, name: str) -> bool:
+        if value is None:
+            return False
+        shape = tuple(self._clean.get_tensor_shape(name))
+        if name in self._constant or np.issubdtype(value.dtype, np.integer):
+            # Quantized weights; and integers are the arithmetic of shapes: data are floats.
+            return bool(value.shape == shape)
+        return shape[:1] == (1,) and value.shape == (self._batch, *shape[1:])
+
+    @cached_property
+    def _constant(self) -> set[str]:
+        """Tensors that do not depend on the image."""
+        constant = {tensor.name for tensor in self._clean.graph.initializer} | {""}
+        for node in self._clean.graph.node:
+            if constant.issuperset(node.input):
+                constant.update(node.output)
+        return constant
+
+    def _run(self, part: FloatArray) -> dict[str, Any]:
+        padded = np.full((self._batch, *self._shape), self._range.low, dtype=np.float32)
+        padded[: len(part)] = part
+        try:
+            context: dict[str, Any] = execute_onnx(
+                self._batched, {self._input: padded}, return_full_exec_context=True
             )
+        except Exception as e:  # as above
+            raise InputError(
+                f"QONNX cannot execute the model ({type(e).__name__}: {short(e)}). Export it again "
+                "with fpga_flow.export_qonnx, which compares it with the PyTorch model."
+            ) from e
+        return context
+
+    def _rows(self, name: str, value: FloatArray, count: int) -> FloatArray:
+        if value.shape[:1] != (self._batch,):
+            raise InputError(
+                f"the tensor {name!r} has the shape {value.shape} for {self._batch} "
+                f"image{'s' * (self._batch > 1)}: it does not have a row for each image."
+            )
+        return value[:count]
 
     def _empty(self, name: str) -> FloatArray:
         return np.empty((0, *self._clean.get_tensor_shape(name)[1:]), dtype=np.float32)
+
+
+def _logits_tensor(model: ModelWrapper) -> str:
+    """The output's tensor, or what a softmax at the end takes."""
+    name = str(model.graph.output[0].name)
+    last = model.find_producer(name)
+    if last is None or last.op_type != "Softmax":
+        return name
+    over_classes = all(a.i in (-1, 1) for a in last.attribute if a.name == "axis")
+    return str(last.input[0]) if over_classes else name

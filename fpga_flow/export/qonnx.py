@@ -32,7 +32,7 @@ from divqat_brevitas.input_range import UNIT, InputRange
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.export.inputs import check_fit, example_inputs, explicit_batch_norms
 from fpga_flow.export.observe import logits_of
-from fpga_flow.export.outputs import logits_alone
+from fpga_flow.export.outputs import logits_alone, refuse_batch_dependence
 from fpga_flow.export.parity import ParityError, ParityResult, compare, probes
 from fpga_flow.export.rescaled import rescale
 from fpga_flow.export.settled import apply_to_model
@@ -45,6 +45,7 @@ from fpga_flow.lowering import (
     settle,
     undecided,
 )
+from fpga_flow.unsafe_model import UnsafeModelError, short
 
 Exporter = Literal["torchscript", "dynamo"]
 FloatArray = npt.NDArray[np.float32]
@@ -112,8 +113,9 @@ def export_qonnx(
     Raises:
         ParityError: QONNX execution differs from torch; the first differing layer is named.
         InputError: bad images, a first quantizer that cannot hold what they make, a model that
-            Brevitas cannot export or that cannot be copied, or an output that holds no logits
-            (see ``divqat_brevitas.inference.as_logits``).
+            Brevitas cannot export or that cannot be copied, an output that holds no logits (see
+            ``divqat_brevitas.inference.as_logits``), or a model whose answer to one image depends
+            on the others in the batch.
 
     Example:
         >>> report = export_qonnx(model, "model.onnx", images)  # doctest: +SKIP
@@ -155,8 +157,12 @@ def export_qonnx(
     inputs = probes(images, network, declared)
     with replacing(Path(path)) as temporary:
         cleaned.save(str(temporary))
-        result = compare(twin, temporary, inputs, network)
+        try:
+            result = compare(twin, temporary, inputs, network)
+        except UnsafeModelError as e:
+            raise _unreadable(model, exporter, e) from e
         if result.mismatches:
+            refuse_batch_dependence(twin, inputs)
             raise ParityError(result, Path(path), exporter)
     return ExportReport(
         path=Path(path),
@@ -197,7 +203,22 @@ def _exported(
             ) from e
         exported = ModelWrapper(onnx.load(file))
         declare_input_range(exported, declared)
-        return clean(exported)
+        try:
+            return clean(exported)
+        except InputError as e:
+            if e.__cause__ is None:  # it says what is wrong with the model
+                raise
+            raise _unreadable(model, exporter, e) from e
+
+
+def _unreadable(model: nn.Module, exporter: Exporter, error: InputError) -> InputError:
+    """The error of an exporter's file that holds more than plain operators, such as branches."""
+    other = "dynamo" if exporter == "torchscript" else "torchscript"
+    return InputError(
+        f"{type(model).__name__} has a part that the {exporter} exporter writes in a form which no "
+        f"engine here reads ({short(error)}). Nothing was written. Try exporter={other!r}, or "
+        "replace that part."
+    )
 
 
 @contextlib.contextmanager
