@@ -8,7 +8,7 @@ of layers and tensors everywhere downstream; cleaning a cleaned model changes no
 import re
 from pathlib import Path
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.util.cleanup import cleanup_model
@@ -76,8 +76,10 @@ def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
     try:
         # QONNX folds constants with the first listed operator set, which must be ONNX's own.
         copy.model.opset_import.sort(key=lambda opset: opset.domain)
+        _drop_listed_constants(copy)
         for position, node in enumerate(copy.graph.node):
             _remember_source(node, position)
+        _separate_equal_inputs(copy)
         if _batch(copy) != 1:
             copy = copy.transform(ChangeBatchSize(1))
         copy = cleanup_model(copy)
@@ -96,6 +98,26 @@ def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
     for shape in shapes:
         check_shape(shape, name, "a tensor")
     return copy
+
+
+def _drop_listed_constants(model: ModelWrapper) -> None:
+    """Leave only the image among the graph's inputs: old exporters list the constants too."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    images = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(images)
+
+
+def _separate_equal_inputs(model: ModelWrapper) -> None:
+    """Let no node read a tensor twice, as in x + x: QONNX renames only the first of them."""
+    for node in list(model.graph.node):
+        for index, name in enumerate(node.input):
+            if name and name in node.input[:index]:
+                output = f"{name}_{node.name}_{index}"
+                copy = helper.make_node("Identity", [name], [output], name=f"{node.name}_{index}")
+                copy.metadata_props.extend(node.metadata_props)
+                model.graph.node.insert(list(model.graph.node).index(node), copy)
+                node.input[index] = output
 
 
 def source_of(node: NodeProto) -> str:

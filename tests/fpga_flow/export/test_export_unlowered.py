@@ -1,4 +1,4 @@
-"""Models that cannot become integers: their file is written, executed rightly, and named as such."""
+"""Models that cannot become integers: their file is written, executed rightly and said to be so."""
 
 from pathlib import Path
 from typing import Any
