@@ -6,7 +6,8 @@ quantizer's thresholds, exactly. Signed codes enter with 128 added, as the zero-
 takes off again. A convolution of a tiny image is one product with all of it. Processors that do
 not add four products at once (VNNI and its kin do) add pairs in int16, which saturates:
 `saturates` asks the library itself, and layers that could reach that limit are then left to
-floating point. Every kernel is compared with int64 arithmetic on extremes before it is used.
+floating point, and so are convolutions that are not plain (see ``convolution``). Every kernel
+stands trial against int64 arithmetic before it is used.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,11 @@ from torch import Tensor
 
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.ir import Conv, MatMul, Threshold
-from fpga_flow.simulate.kernels import Kernel, agrees, bound, code_dtype, pad
+from fpga_flow.simulate.convolution import Windows, normal_form
+from fpga_flow.simulate.kernel import Kernel, bound, code_dtype, pad
+from fpga_flow.simulate.layout import channels_last, in_rows
 from fpga_flow.simulate.rescale import EXACT, fit_rescale
+from fpga_flow.simulate.trial import agrees
 
 _ZERO_POINT = 128  # of signed codes
 _PAIR_LIMIT = 2**15
@@ -39,7 +43,7 @@ def compile_int8(
         layer: adds.
         threshold: the only reader of its sums; with None the kernel gives the sums, in float32.
         source: writes the layer's input.
-        batch: usual number of images.
+        batch: the largest number of images in a call.
     """
     try:
         if not _fits(layer, source):
@@ -53,11 +57,13 @@ def compile_int8(
         elif unrolls(layer, source):
             kind, run = "unrolled int8", _unrolled(layer, finish, source, batch)
         else:
-            run = _conv(layer, finish, source, batch)
+            windows = normal_form(layer, source)
+            if not windows.is_plain:
+                return None
+            run = _conv(windows, finish, source, batch)
         kernel = Kernel(kind if threshold is None else f"{kind} with {threshold.name}", run)
         chain = [layer] if threshold is None else [layer, threshold]
-        carrier = code_dtype(source)
-        right = all(agrees(kernel, chain, source, carrier, count) for count in {batch, 1})
+        right = agrees(kernel, chain, source, code_dtype(source), batch)
     except (AttributeError, RuntimeError):  # PyTorch without these operators, or without oneDNN
         return None
     return kernel if right else None
@@ -79,7 +85,7 @@ def _fits(layer: Conv | MatMul, source: Layer) -> bool:
     """Whether operands are bytes, and sums exact."""
     carrier = code_dtype(source)
     # Fast products take no zero-point; convolutions do, at little cost.
-    if carrier == torch.float32 or (carrier == torch.int8 and isinstance(layer, MatMul)):
+    if carrier.is_floating_point or (carrier == torch.int8 and isinstance(layer, MatMul)):
         return False
     low, high = int(layer.weight.min()), int(layer.weight.max())
     largest, sums = int(source.high.max()), bound(layer, source)
@@ -117,7 +123,7 @@ def _finish(layer: Layer, threshold: Threshold | None) -> _Finish | None:
     if threshold is None:
         return _Finish(torch.ones(len(layer.low)), None, torch.float32)
     dtype, rescale = code_dtype(threshold), fit_rescale(threshold, layer)
-    if dtype == torch.float32 or rescale is None:
+    if dtype.is_floating_point or rescale is None:
         return None
     return _Finish(
         torch.from_numpy(rescale.slope),
@@ -127,24 +133,24 @@ def _finish(layer: Layer, threshold: Threshold | None) -> _Finish | None:
     )
 
 
-def _conv(layer: Conv, finish: _Finish, source: Layer, batch: int) -> Callable[[Tensor], Tensor]:
+def _conv(
+    windows: Windows, finish: _Finish, source: Layer, batch: int
+) -> Callable[[Tensor], Tensor]:
+    layer = windows.layer
     signed = code_dtype(source) == torch.int8
     zero = _ZERO_POINT if signed else 0
     weight = torch.from_numpy(layer.weight.copy()).to(torch.int8)
-    few = layer.groups == 1 and source.shape[0] < _PIXEL
+    few = source.shape[0] < _PIXEL
     if few:
         weight = F.pad(weight, (0, 0, 0, 0, 0, _PIXEL - source.shape[0]))
-    # PyTorch pads both sides alike; what differs is padded before.
-    top, left, bottom, right = layer.pads
-    even = (top, left) == (bottom, right)
-    geometry = (layer.strides, (top, left) if even else (0, 0), layer.dilations, layer.groups)
+    geometry = (layer.strides, windows.padding or (0, 0), (1, 1), 1)
     packed = torch.ops.onednn.qconv_prepack(
         weight,
         finish.slope,
         1.0,
         zero,
         *geometry,
-        [batch, weight.shape[1] * layer.groups, *source.shape[1:]],
+        [batch, weight.shape[1], *source.shape[1:]],
     )
 
     weights, output = finish.weights, finish.output
@@ -153,8 +159,10 @@ def _conv(layer: Conv, finish: _Finish, source: Layer, batch: int) -> Callable[[
         if signed:
             # Two's complement: flipping the highest bit adds 128.
             x = x.to(torch.int8).view(torch.uint8) ^ _ZERO_POINT
-        x = _pixels(x.to(torch.uint8)) if few else x.to(torch.uint8)
-        x = x if even else pad(x, layer.pads, zero)
+        x = x[:, :, windows.part[0], windows.part[1]].to(torch.uint8)
+        x = channels_last(_pixels(x) if few else x)
+        if windows.padding is None:
+            x = channels_last(pad(x, layer.pads, zero))
         result: Tensor = torch.ops.onednn.qconv_pointwise(
             x, 1.0, zero, packed, *weights, *geometry, *output
         )
@@ -178,7 +186,7 @@ def _unrolled(
     )
 
     def run(x: Tensor) -> Tensor:
-        codes = product(x.permute(0, 2, 3, 1).reshape(len(x), size))
+        codes = product(in_rows(x.permute(0, 2, 3, 1).reshape(len(x), size)))
         return codes.view(len(x), height, width, out).permute(0, 3, 1, 2)
 
     return run
@@ -190,7 +198,7 @@ def _pixels(x: Tensor) -> Tensor:
     words = planes[:, 0]
     for channel in range(1, x.shape[1]):
         words = words | planes[:, channel] << 8 * channel
-    pixels = words.contiguous().view(torch.uint8).view(*words.shape, _PIXEL)
+    pixels = in_rows(words).view(torch.uint8).view(*words.shape, _PIXEL)
     return pixels.permute(0, 3, 1, 2)
 
 

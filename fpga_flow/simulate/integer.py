@@ -14,7 +14,9 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
-from fpga_flow.simulate.kernels import compile_input, exact_arithmetic
+from fpga_flow.simulate.kernel import exact_arithmetic
+from fpga_flow.simulate.kernels import compile_input
+from fpga_flow.simulate.layout import arranged, batch_sizes, parts
 from fpga_flow.simulate.plan import Planner
 
 FloatArray = npt.NDArray[np.float32]
@@ -31,7 +33,8 @@ class IntegerEngine:
 
     Args:
         model: a QONNX file or model, or a network already lowered.
-        batch: images executed at once; None chooses by the largest layer.
+        batch: the most images executed at once, rounded down to a power of two; None chooses by
+            the largest layer.
 
     Raises:
         InputError: no file, no ONNX, no QONNX.
@@ -49,11 +52,18 @@ class IntegerEngine:
         self, model: Path | str | ModelWrapper | Network, batch: int | None = None
     ) -> None:
         self.network = model if isinstance(model, Network) else lower(model)
-        self._batch = batch or _suitable_batch(self.network)
-        self._planner = Planner(self.network, self._batch)
+        self._batch = batch_sizes(batch or _suitable_batch(self.network))[-1]
+        self._planners: dict[int, Planner] = {}
         self._codes = compile_input(self.network.input)
-        with exact_arithmetic():
-            self._planner.plan([self.network.output.tensor])
+        self._planner.plan([self.network.output.tensor])
+
+    @property
+    def _planner(self) -> Planner:
+        """Kernels that stood trial with as many threads as they will run with."""
+        threads = torch.get_num_threads()
+        if threads not in self._planners:
+            self._planners[threads] = Planner(self.network, self._batch)
+        return self._planners[threads]
 
     @property
     def kernels(self) -> dict[str, str]:
@@ -96,15 +106,17 @@ class IntegerEngine:
 
     def _run(self, images: FloatArray, keep: Collection[str]) -> Iterator[dict[str, IntArray]]:
         check_images(images, self.network.input_shape, self.network.input_range)
-        for start in range(0, len(images), self._batch):
+        for part in parts(len(images), self._batch):
             with exact_arithmetic():
-                values = self._execute(images[start : start + self._batch], keep)
+                values = self._execute(images[part], keep)
             yield {name: tensor.to(torch.int64).numpy() for name, tensor in values.items()}
 
     def _execute(self, images: FloatArray, keep: Collection[str]) -> dict[str, torch.Tensor]:
-        values = {self.network.input.output: self._codes(images)}
+        entry = self.network.input
+        values = {entry.output: arranged(entry, self._codes(images))}
         for step in self._planner.plan(keep):
-            values[step.output] = step.kernel(*(values[name] for name in step.inputs))
+            result = step.kernel(*(values[name] for name in step.inputs))
+            values[step.output] = arranged(self.network.layer(step.output), result)
             for name in step.done:
                 del values[name]
         return {name: values[name] for name in keep}

@@ -1,83 +1,35 @@
 """One PyTorch function a layer: integers in, integers out.
 
-Codes of up to 8 bits travel as bytes, sums as floating-point numbers: float32 where every partial
-sum stays below 2**24, float64 below 2**53. There each product and each sum is an integer that the
-format holds, so results are exact in any order of summation. Only algorithms that transform their
-operands (Winograd, FFT) would break that, so every convolution is compared with int64 arithmetic
-on extreme inputs once, and unfolded into a matrix product where it differs. Kernels that multiply
-bytes are in ``int8``.
+Convolutions are in ``convolution``, kernels that multiply bytes in ``int8``. Pools and sums are
+maxima and sums of whole tensors, and products are matrix products: nothing here depends on how a
+library walks over windows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from divqat_brevitas.errors import InputError
-from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.inputs import FloatImages, InputQuant
 from fpga_flow.lowering.ir import (
     Add,
     Conv,
-    IntArray,
     MatMul,
     MaxPool,
-    Pads,
     Pair,
     Reshape,
     SumPool,
     Threshold,
 )
-from fpga_flow.simulate.rescale import EXACT, Rescale, fit_rescale
+from fpga_flow.simulate.convolution import compile_conv
+from fpga_flow.simulate.kernel import Kernel, bound, code_dtype, magnitude, named, pad, sum_dtype
+from fpga_flow.simulate.layout import channels_last
+from fpga_flow.simulate.rescale import Rescale, fit_rescale
 
 TABLE_LIMIT = 2**22
-_CHECKED_CHANNELS = 16
-
-
-@dataclass(frozen=True)
-class Kernel(ShortRepr):
-    """A layer's function.
-
-    Attributes:
-        kind: what computes it, such as "float32" or "table": shown to users.
-        run: tensors of integers (N, ...) to a tensor of integers.
-    """
-
-    kind: str
-    run: Callable[..., Tensor]
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Execute it."""
-        return self.run(*inputs)
-
-
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Switch off whatever would make float arithmetic of integers inexact, while inside.
-
-    That is gradients, autocast, bfloat16 "precision" settings, and NNPACK (Winograd).
-    """
-    # Attributes that PyTorch's annotations do not know.
-    onednn = [getattr(torch.backends.mkldnn, op) for op in ("conv", "matmul")]
-    precisions = [op.fp32_precision for op in onednn]
-    with (
-        torch.inference_mode(),
-        torch.autocast("cpu", enabled=False),
-        torch.backends.nnpack.flags(enabled=False),
-    ):
-        try:
-            for op in onednn:
-                op.fp32_precision = "ieee"
-            yield
-        finally:
-            for op, precision in zip(onednn, precisions, strict=True):
-                op.fp32_precision = precision
 
 
 def compile_input(entry: InputQuant) -> Callable[[FloatImages], Tensor]:
@@ -96,7 +48,7 @@ def compile_input(entry: InputQuant) -> Callable[[FloatImages], Tensor]:
 
 
 def compile_layer(layer: Layer, sources: Sequence[Layer], batch: int) -> Kernel:
-    """The function of a layer; ``sources`` write its inputs, ``batch`` is the usual batch size.
+    """The function of a layer; ``sources`` write its inputs, ``batch`` is the largest batch.
 
     Raises:
         InputError: sums of 2**53 and more.
@@ -120,95 +72,6 @@ def compile_layer(layer: Layer, sources: Sequence[Layer], batch: int) -> Kernel:
             raise TypeError(f"no kernel for {type(layer).__name__}")
 
 
-def compile_conv(layer: Conv, source: Layer, batch: int) -> Kernel:
-    """A convolution, verified against int64 arithmetic at ``batch`` images and at one."""
-    dtype = _dtype(layer, bound(layer, source))
-    direct = direct_conv(layer, dtype)
-    right = all(agrees(direct, [layer], source, dtype, count) for count in {batch, 1})
-    return direct if right else unfolded_conv(layer, dtype)
-
-
-def direct_conv(layer: Conv, dtype: torch.dtype) -> Kernel:
-    """The library's convolution."""
-    weight = torch.from_numpy(layer.weight.copy()).to(dtype)
-    top, left, bottom, right = layer.pads
-    padding = (top, left) if (top, left) == (bottom, right) else None
-
-    def run(x: Tensor) -> Tensor:
-        x = channels_last(x.to(dtype))
-        if padding is None:
-            x = pad(x, layer.pads, 0.0)
-        return F.conv2d(
-            x,
-            weight,
-            stride=layer.strides,
-            padding=padding or 0,
-            dilation=layer.dilations,
-            groups=layer.groups,
-        )
-
-    return Kernel(_named(dtype), run)
-
-
-def unfolded_conv(layer: Conv, dtype: torch.dtype) -> Kernel:
-    """The convolution as one matrix product a group: slower, and exact with any BLAS."""
-    out, per_group, *_ = layer.weight.shape
-    kernel = layer.weight.shape[2], layer.weight.shape[3]
-    rows = per_group * kernel[0] * kernel[1]
-    weight = torch.from_numpy(layer.weight.copy()).to(dtype)
-    weight = weight.reshape(1, layer.groups, out // layer.groups, rows)
-
-    def run(x: Tensor) -> Tensor:
-        padded = pad(x.to(dtype), layer.pads, 0.0)
-        columns = F.unfold(padded, kernel, dilation=layer.dilations, stride=layer.strides)
-        product = weight @ columns.reshape(len(x), layer.groups, rows, -1)
-        return product.reshape(len(x), *layer.shape)
-
-    return Kernel(f"{_named(dtype)}, unfolded", run)
-
-
-def agrees(
-    kernel: Kernel,
-    chain: Sequence[Conv | MatMul | Threshold],
-    source: Layer,
-    dtype: torch.dtype,
-    count: int,
-) -> bool:
-    """Whether ``kernel`` equals a chain of layers on an input of random extremes.
-
-    Args:
-        kernel: computes the whole chain.
-        chain: a Conv or MatMul, then perhaps its Threshold.
-        source: writes the chain's input.
-        dtype: of the tensor that carries it.
-        count: equal inputs in the batch.
-    """
-    rng = np.random.default_rng(0)
-    low, high = (e.reshape(-1, *[1] * (len(source.shape) - 1)) for e in (source.low, source.high))
-    image = np.where(rng.random(source.shape) < 0.5, low, high)[None]
-    # Whole groups are cheap; of an ungrouped convolution some channels tell.
-    some = np.arange(chain[0].shape[0])
-    if not (isinstance(chain[0], Conv) and chain[0].groups > 1):
-        some = rng.permutation(some)[:_CHECKED_CHANNELS]
-    expected = image
-    for layer in chain:
-        expected = reference.run(_narrowed(layer, some), [expected])
-    batch = torch.from_numpy(image).to(dtype).repeat(count, *[1] * len(source.shape))
-    result = kernel(channels_last(batch))[[0, -1]].to(torch.int64).numpy()[:, some]
-    return bool((result == expected).all())
-
-
-def _narrowed(layer: Conv | MatMul | Threshold, some: IntArray) -> Layer:
-    """The layer with ``some`` of its output channels alone."""
-    match layer:
-        case Conv():
-            return replace(layer, weight=layer.weight[some])
-        case MatMul():
-            return replace(layer, weight=layer.weight[:, some])
-        case Threshold():
-            return replace(layer, thresholds=layer.thresholds[some], signs=layer.signs[some])
-
-
 def compile_threshold(layer: Threshold, source: Layer) -> Kernel:
     """A multiply-add where one is exact; else a table of the thresholds' range, or a search."""
     for dtype in (np.float32, np.float64):
@@ -229,7 +92,7 @@ def rescaling(layer: Threshold, rescale: Rescale) -> Kernel:
         codes = scaled.clamp_(rescale.low, rescale.high).to(dtype)
         return codes.permute(0, 3, 1, 2) if x.ndim == 4 else codes
 
-    return Kernel(f"{_named(slope.dtype)} multiply-add", run)
+    return Kernel(f"{named(slope.dtype)} multiply-add", run)
 
 
 def tabulated(layer: Threshold, source: Layer) -> Kernel | None:
@@ -251,15 +114,17 @@ def tabulated(layer: Threshold, source: Layer) -> Kernel | None:
     inputs = below + np.arange(width)[:, None]
     codes = torch.from_numpy(reference.run(layer, [inputs]).T.copy())
     table = codes.to(code_dtype(layer)).reshape(-1)
-    start = torch.from_numpy(np.arange(len(below)) * width)
-    minimum, maximum = (torch.from_numpy(end.copy()) for end in ends)
+    # Wide enough for every input and every index: bytes and their differences would wrap.
+    reach = max(int(np.abs(m).max()), TABLE_LIMIT) + TABLE_LIMIT
+    index = torch.int32 if reach < 2**31 else torch.int64
+    minimum, maximum = (torch.from_numpy(end.copy()).to(index) for end in ends)
+    start = torch.from_numpy(np.arange(len(below)) * width).to(index) - minimum
 
     def run(x: Tensor) -> Tensor:
         # NHWC, so that channels are the last axis; no copy for channels_last tensors.
         x = x.permute(0, 2, 3, 1) if x.ndim == 4 else x
-        at = x.clamp(minimum.to(x.dtype), maximum.to(x.dtype)) - minimum.to(x.dtype)
-        index = at.to(torch.int32).add_(start.to(torch.int32))
-        codes = table.index_select(0, index.reshape(-1)).reshape(x.shape)
+        at = x.to(index).clamp(minimum, maximum).add_(start)
+        codes = table.index_select(0, at.reshape(-1)).reshape(x.shape)
         return codes.permute(0, 3, 1, 2) if x.ndim == 4 else codes
 
     return Kernel("table", run)
@@ -281,25 +146,10 @@ def searched(layer: Threshold) -> Kernel:
     return Kernel("search", run)
 
 
-def code_dtype(layer: Layer) -> torch.dtype:
-    """What carries a layer's codes: bytes where they fit, else float32."""
-    low, high = int(layer.low.min()), int(layer.high.max())
-    if low >= 0 and high <= 255:
-        return torch.uint8
-    return torch.int8 if low >= -128 and high <= 127 else torch.float32
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """In the memory order in which convolution, pooling and look-up are fastest."""
-    if x.ndim != 4:
-        return x.contiguous()
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def _matmul(layer: MatMul, source: Layer) -> Kernel:
-    dtype = _dtype(layer, bound(layer, source))
+    dtype = sum_dtype(layer, bound(layer, source))
     weight = torch.from_numpy(layer.weight.copy()).to(dtype)
-    return Kernel(_named(dtype), lambda x: x.to(dtype) @ weight)
+    return Kernel(named(dtype), lambda x: x.to(dtype) @ weight)
 
 
 def _max_pool(layer: MaxPool) -> Kernel:
@@ -330,58 +180,25 @@ def _strided(x: Tensor, axis: int, kernel: Pair, strides: Pair, dilations: Pair)
 
 
 def _sum_pool(layer: SumPool) -> Kernel:
-    dtype = _dtype(layer, int(np.maximum(-layer.low, layer.high).max()))
+    """Rows first, then columns, as `_max_pool`."""
+    dtype = sum_dtype(layer, int(np.maximum(-layer.low, layer.high).max()))
 
     def run(x: Tensor) -> Tensor:
         x = pad(x.to(dtype), layer.pads, 0.0)
-        total = F.avg_pool2d(x, layer.kernel, layer.strides, divisor_override=1)
-        return total.reshape(len(x), *layer.shape)
+        for axis in (2, 3):
+            x = reduce(torch.add, _strided(x, axis, layer.kernel, layer.strides, (1, 1)))
+        return x.reshape(len(x), *layer.shape)
 
-    return Kernel(_named(dtype), run)
+    return Kernel(named(dtype), run)
 
 
 def _add(layer: Add, sources: Sequence[Layer]) -> Kernel:
     total = sum(
-        (_magnitude(s) << shift).max() for s, shift in zip(sources, layer.shifts, strict=True)
+        (magnitude(s) << shift).max() for s, shift in zip(sources, layer.shifts, strict=True)
     )
-    dtype = _dtype(layer, int(total))
+    dtype = sum_dtype(layer, int(total))
     factors = [
         torch.from_numpy(2**shift).to(dtype).reshape(-1, *[1] * (len(layer.shape) - 1))
         for shift in layer.shifts
     ]
-    return Kernel(_named(dtype), lambda a, b: a.to(dtype) * factors[0] + b.to(dtype) * factors[1])
-
-
-def pad(x: Tensor, pads: Pads, value: float) -> Tensor:
-    """``value`` around the images."""
-    top, left, bottom, right = pads
-    return F.pad(x, (left, right, top, bottom), value=value) if any(pads) else x
-
-
-def _magnitude(source: Layer) -> IntArray:
-    """The largest absolute value of each input channel."""
-    return np.maximum(np.abs(source.low), np.abs(source.high))
-
-
-def bound(layer: Conv | MatMul, source: Layer) -> int:
-    """No partial sum of any output exceeds this."""
-    groups = layer.groups if isinstance(layer, Conv) else 1
-    weight = layer.weight if isinstance(layer, Conv) else layer.weight.T  # (out, in / groups, ...)
-    group = np.arange(len(weight)) // (len(weight) // groups)
-    inputs = _magnitude(source).reshape(groups, -1)[group]
-    sums = np.abs(weight).reshape(*weight.shape[:2], -1).sum(axis=2)
-    return int((sums * inputs).sum(axis=1).max())
-
-
-def _named(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _dtype(layer: Layer, limit: int) -> torch.dtype:
-    if limit < EXACT:
-        return torch.float32
-    if limit < 2**53:
-        return torch.float64
-    raise InputError(
-        f"{layer.op} {layer.name!r} can sum up to {limit}, more than 2**53. Use fewer bits."
-    )
+    return Kernel(named(dtype), lambda a, b: a.to(dtype) * factors[0] + b.to(dtype) * factors[1])

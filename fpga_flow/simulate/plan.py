@@ -11,7 +11,8 @@ from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import Conv, MatMul, Reshape, Threshold
 from fpga_flow.simulate.int8 import compile_int8, unrolls
-from fpga_flow.simulate.kernels import Kernel, compile_layer
+from fpga_flow.simulate.kernel import Kernel, exact_arithmetic
+from fpga_flow.simulate.kernels import compile_layer
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Planner:
 
     Args:
         network: to execute.
-        batch: usual number of images.
+        batch: the largest number of images in a call.
     """
 
     def __init__(self, network: Network, batch: int) -> None:
@@ -76,7 +77,8 @@ class Planner:
         """
         key = frozenset(keep)
         if key not in self._plans:
-            self._plans[key] = self._make(key)
+            with exact_arithmetic():
+                self._plans[key] = self._make(key)
         return self._plans[key]
 
     def _make(self, keep: frozenset[str]) -> tuple[Step, ...]:

@@ -32,15 +32,8 @@ from fpga_flow.lowering.inputs import FloatImages
 from fpga_flow.lowering.ir import Conv, MatMul, Threshold
 from fpga_flow.simulate import int8
 from fpga_flow.simulate.int8 import compile_int8
-from fpga_flow.simulate.kernels import (
-    Kernel,
-    code_dtype,
-    compile_input,
-    compile_layer,
-    exact_arithmetic,
-    searched,
-    tabulated,
-)
+from fpga_flow.simulate.kernel import Kernel, code_dtype, exact_arithmetic
+from fpga_flow.simulate.kernels import compile_input, compile_layer, searched, tabulated
 from fpga_flow.simulate.plan import Planner
 
 Context = Callable[[nn.Module], AbstractContextManager[object]]

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fpga_flow.lowering import Layer
 from fpga_flow.lowering.ir import Conv, Reshape, Threshold
-from fpga_flow.simulate import kernels
+from fpga_flow.simulate.kernel import Kernel, exact_arithmetic
+from fpga_flow.simulate.layout import channels_last
 
 Integers = NDArray[np.int64]
 
@@ -43,9 +44,9 @@ def extremes(layer: Layer, count: int, seed: int = 0) -> Integers:
     return np.where(rng.random(inside.shape) < 0.5, inside, ends)
 
 
-def execute(kernel: kernels.Kernel, *inputs: Integers) -> Integers:
-    with kernels.exact_arithmetic():
-        tensors = [kernels.channels_last(torch.from_numpy(x).to(torch.float64)) for x in inputs]
+def execute(kernel: Kernel, *inputs: Integers) -> Integers:
+    with exact_arithmetic():
+        tensors = [channels_last(torch.from_numpy(x).to(torch.float64)) for x in inputs]
         return kernel(*tensors).to(torch.int64).numpy()
 
 

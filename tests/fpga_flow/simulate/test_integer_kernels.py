@@ -14,7 +14,7 @@ from fpga_flow.lowering import reference
 from fpga_flow.lowering.inputs import FloatStep, InputQuant
 from fpga_flow.lowering.ir import Add, MatMul, MaxPool, SumPool
 from fpga_flow.lowering.quantizers import Quantizer
-from fpga_flow.simulate import kernels
+from fpga_flow.simulate import convolution, kernels
 
 
 @pytest.mark.parametrize("rounding", ["ROUND", "FLOOR"])
@@ -64,10 +64,9 @@ def test_convolutions(seed: int, strides: Any, pads: Any, dilations: Any, groups
     x = extremes(before, 3, seed)
     expected = reference.run(layer, [x])
     for kernel in (
-        kernels.compile_conv(layer, before, batch=3),
-        kernels.direct_conv(layer, torch.float32),
-        kernels.unfolded_conv(layer, torch.float32),
-        kernels.unfolded_conv(layer, torch.float64),
+        convolution.compile_conv(layer, before, batch=3),
+        convolution.placed_conv(layer, torch.float32),
+        convolution.placed_conv(layer, torch.float64),
     ):
         assert np.array_equal(execute(kernel, x), expected)
 
@@ -79,8 +78,11 @@ def test_sums_beyond_float32_are_exact() -> None:
     x = extremes(before, 3)
     expected = reference.run(layer, [x])
     assert np.abs(expected).max() > 2**24
-    assert np.array_equal(execute(kernels.compile_conv(layer, before, 3), x), expected)
-    assert not np.array_equal(execute(kernels.direct_conv(layer, torch.float32), x), expected)
+    assert np.array_equal(execute(convolution.compile_conv(layer, before, 3), x), expected)
+    assert not np.array_equal(
+        execute(convolution.direct_conv(convolution.normal_form(layer, before), torch.float32), x),
+        expected,
+    )
     dense = MatMul(**common((6,)), weight=layer.weight.reshape(6, -1).T, weight_bits=8)
     flat = source((36,), -(2**20), 2**20 - 1)
     x = extremes(flat, 5)
@@ -105,9 +107,12 @@ def test_an_inexact_convolution_is_replaced(monkeypatch: pytest.MonkeyPatch) -> 
         return true_conv2d(*args, **kwargs) * (1 + 2**-8)
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", winograd_like)
-    kernel = kernels.compile_conv(layer, before, batch=3)
+    kernel = convolution.compile_conv(layer, before, batch=3)
     assert np.array_equal(execute(kernel, x), expected)
-    assert not np.array_equal(execute(kernels.direct_conv(layer, torch.float32), x), expected)
+    assert not np.array_equal(
+        execute(convolution.direct_conv(convolution.normal_form(layer, before), torch.float32), x),
+        expected,
+    )
 
 
 @settings(deadline=None, max_examples=30)

@@ -1,0 +1,75 @@
+"""The memory layouts and batch sizes that kernels are called with: these and no others.
+
+A kernel of a library may be right in one layout and wrong in another, and an axis of length 1 may
+have any stride: PyTorch calls such a tensor contiguous, and libraries have read that stride. So
+every tensor between kernels has one stated layout, to the last stride, and every call has one of a
+few batch sizes. `trial` compares kernels with int64 arithmetic in exactly these.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fpga_flow.lowering import Layer
+from fpga_flow.lowering.inputs import InputQuant
+
+
+def batch_sizes(batch: int) -> tuple[int, ...]:
+    """The powers of two up to ``batch``, ascending: any number of images is a sum of them.
+
+    Example:
+        >>> batch_sizes(5)
+        (1, 2, 4)
+    """
+    return tuple(2**power for power in range(batch.bit_length()))
+
+
+def parts(count: int, batch: int) -> Iterator[slice]:
+    """``count`` images in slices of those sizes, the largest first.
+
+    Args:
+        count: of images.
+        batch: the largest size, a power of two.
+
+    Example:
+        >>> [part.stop - part.start for part in parts(11, 4)]
+        [4, 4, 2, 1]
+    """
+    start = 0
+    while start < count:
+        size = min(batch, batch_sizes(count - start)[-1])
+        yield slice(start, start + size)
+        start += size
+
+
+def arranged(layer: Layer, x: Tensor) -> Tensor:
+    """A batch (N, *layer.shape) of the integers that ``layer`` writes, as kernels read it.
+
+    Codes of the input are in the order of its axes; maps that a kernel made have channels last.
+    """
+    return in_rows(x) if isinstance(layer, InputQuant) else channels_last(x)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Maps (N, C, H, W) with channels last in memory, other tensors in the order of their axes."""
+    if x.ndim != 4:
+        return in_rows(x)
+    _, c, h, w = x.shape
+    return _with_strides(x, (c * h * w, 1, c * w, c), torch.channels_last)
+
+
+def in_rows(x: Tensor) -> Tensor:
+    """In the order of its axes, the last one dense."""
+    strides = [1]
+    for length in reversed(x.shape[1:]):
+        strides.append(strides[-1] * length)
+    return _with_strides(x, tuple(reversed(strides)), torch.contiguous_format)
+
+
+def _with_strides(x: Tensor, strides: tuple[int, ...], order: torch.memory_format) -> Tensor:
+    if x.stride() == strides:
+        return x
+    if x.is_contiguous(memory_format=order):  # but for the strides of axes of length 1
+        return x.as_strided(x.shape, strides)
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
