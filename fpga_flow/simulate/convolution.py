@@ -38,8 +38,9 @@ class Windows:
     part: tuple[slice, slice]
 
     def read(self, x: Tensor) -> Tensor:
-        """The part of a map (N, C, H, W) that is read, channels last."""
-        return channels_last(x[:, :, self.part[0], self.part[1]])
+        """The part of a map (N, C, H, W) that is read."""
+        rows, columns = self.part
+        return x if rows == columns == _ALL else x[:, :, rows, columns]
 
     @property
     def is_plain(self) -> bool:
@@ -79,7 +80,9 @@ class _Axis(NamedTuple):
         if length == 1 and inside:
             first, last = inside[0], inside[-1]
             part = slice(starts[first], starts[last] + 1, self.dilation)
-            return _Axis(last + 1 - first, 1, 0, 0, 1, slice(first, last + 1), part)
+            whole = part.indices(size) == _ALL.indices(size)
+            kept = slice(first, last + 1)
+            return _Axis(last + 1 - first, 1, 0, 0, 1, kept, _ALL if whole else part)
         if self.places == 1 and self.stride > 1 and not (self.before or self.after):
             return _Axis(1, 1, 0, 0, 1, part=slice(0, (length - 1) * self.stride + 1, self.stride))
         return self._replace(dilation=1) if self.places == 1 else self
@@ -135,7 +138,7 @@ def direct_conv(windows: Windows, dtype: torch.dtype) -> Kernel:
     padding = windows.padding
 
     def run(x: Tensor) -> Tensor:
-        x = windows.read(x.to(dtype))
+        x = channels_last(windows.read(x.to(dtype)))
         if padding is None:
             x = channels_last(pad(x, layer.pads, 0.0))
         return F.conv2d(x, weight, stride=layer.strides, padding=padding or 0)

@@ -143,7 +143,8 @@ def _conv(
     few = source.shape[0] < _PIXEL
     if few:
         weight = F.pad(weight, (0, 0, 0, 0, 0, _PIXEL - source.shape[0]))
-    geometry = (layer.strides, windows.padding or (0, 0), (1, 1), 1)
+    padding = windows.padding
+    geometry = (layer.strides, padding or (0, 0), (1, 1), 1)
     packed = torch.ops.onednn.qconv_prepack(
         weight,
         finish.slope,
@@ -159,9 +160,9 @@ def _conv(
         if signed:
             # Two's complement: flipping the highest bit adds 128.
             x = x.to(torch.int8).view(torch.uint8) ^ _ZERO_POINT
-        x = x[:, :, windows.part[0], windows.part[1]].to(torch.uint8)
-        x = channels_last(_pixels(x) if few else x)
-        if windows.padding is None:
+        x = windows.read(x.to(torch.uint8))
+        x = _pixels(x) if few else channels_last(x)
+        if padding is None:
             x = channels_last(pad(x, layer.pads, zero))
         result: Tensor = torch.ops.onednn.qconv_pointwise(
             x, 1.0, zero, packed, *weights, *geometry, *output
@@ -186,7 +187,7 @@ def _unrolled(
     )
 
     def run(x: Tensor) -> Tensor:
-        codes = product(in_rows(x.permute(0, 2, 3, 1).reshape(len(x), size)))
+        codes = product(x.permute(0, 2, 3, 1).reshape(len(x), size))
         return codes.view(len(x), height, width, out).permute(0, 3, 1, 2)
 
     return run

@@ -38,7 +38,7 @@ def parts(count: int, batch: int) -> Iterator[slice]:
     """
     start = 0
     while start < count:
-        size = min(batch, batch_sizes(count - start)[-1])
+        size = min(batch, 1 << (count - start).bit_length() - 1)
         yield slice(start, start + size)
         start += size
 
@@ -61,10 +61,10 @@ def channels_last(x: Tensor) -> Tensor:
 
 def in_rows(x: Tensor) -> Tensor:
     """In the order of its axes, the last one dense."""
-    strides = [1]
-    for length in reversed(x.shape[1:]):
-        strides.append(strides[-1] * length)
-    return _with_strides(x, tuple(reversed(strides)), torch.contiguous_format)
+    strides: tuple[int, ...] = (1,)
+    for length in x.shape[:0:-1]:
+        strides = (strides[0] * length, *strides)
+    return _with_strides(x, strides, torch.contiguous_format)
 
 
 def _with_strides(x: Tensor, strides: tuple[int, ...], order: torch.memory_format) -> Tensor:
