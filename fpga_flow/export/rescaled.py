@@ -51,8 +51,12 @@ def rescale(
 
 def _enlarge(proxy: Any, scaling: nn.Module) -> bool:
     before = proxy.scale().detach().clone()
-    # Until its statistics are collected a scale is in a buffer.
-    stored = [t for n in ("value", "buffer") if (t := getattr(scaling, n, None)) is not None]
+    # Until its statistics are collected a scale is in a buffer; a constant one is in a module.
+    stored = [
+        tensor
+        for name in ("value", "buffer")
+        if isinstance(tensor := getattr(scaling, name, None), torch.Tensor)
+    ]
     with torch.no_grad():
         kept = [tensor.clone() for tensor in stored]
         for tensor in stored:

@@ -1,0 +1,131 @@
+"""One network, executed in all ways: exact equality of every integer, whatever the batch."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from drawing import Images
+from exact import Evaluation
+from numpy.typing import NDArray
+from onnx import ModelProto
+from qonnx.core.modelwrapper import ModelWrapper
+
+from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.lowering import Layer, Network, lower, settle
+from fpga_flow.lowering.ir import Conv, MatMul, Threshold
+from fpga_flow.simulate.integer import IntegerEngine
+
+Integers = dict[str, NDArray[np.int64]]
+
+
+def engine_differences(network: Network, images: Images, batch: int | None = None) -> Iterator[str]:
+    """Where the integer engine differs from the network's int64 definition.
+
+    All layers at once, then the fused plan of ``predict``: the same images together, again, in
+    other numbers, one by one and out of another memory order.
+
+    Args:
+        network: of both.
+        images: float32 (N, ...).
+        batch: of the engine.
+    """
+    truth = network.run(images)
+    logits = network.output.logits(truth[network.output.tensor])
+    engine = IntegerEngine(network, batch=batch)
+
+    def predicted(way: str, part: Images, expected: NDArray[np.float32]) -> Iterator[str]:
+        found = engine.predict(part)
+        wrong = int((found != expected).any(axis=1).sum()) if found.shape == expected.shape else -1
+        if wrong:
+            yield f"predict, {way}: {wrong} of {len(part)} images, kernels {engine.kernels}"
+
+    yield from predicted("in a batch", images, logits)
+    yield from predicted("again", images, logits)
+    for count in (3, 7):
+        yield from predicted(f"{count} images", images[-count:], logits[-count:])
+    for at in range(0, len(images), 3):
+        yield from predicted(f"image {at} alone", images[at : at + 1], logits[at : at + 1])
+    backwards = np.moveaxis(np.ascontiguousarray(np.moveaxis(images, 1, -1)), -1, 1)[::-1]
+    yield from predicted("channels last, backwards", backwards, logits[::-1])
+    for name, found in engine.accumulators(images).items():
+        yield from _layer(network.layer(name), found, truth[network.layer(name).output])
+    found = engine.integers(images[:5], [layer.output for layer in network.layers])
+    for layer in network.layers:
+        yield from _layer(layer, found[layer.output], truth[layer.output][:5])
+
+
+def definition_differences(
+    network: Network, model: ModelProto, images: Images, found: Evaluation
+) -> Iterator[str]:
+    """Where the int64 definition differs from the exact evaluation of the file."""
+    truth = network.run(images)
+    tensors = {node.name: node.output[0] for node in model.graph.node}
+    for layer in (network.input, *network.layers):
+        if layer.source not in tensors:
+            continue
+        ours = truth[layer.output]
+        if layer.source in found.codes:
+            theirs = found.codes[layer.source].reshape(ours.shape)
+            near = found.near.get(layer.source)
+            # Beside a level but within its tolerance the definition takes it for a tie.
+            excused = np.zeros(ours.shape, bool) if near is None else near.reshape(ours.shape)
+            yield from _layer(layer, np.where(excused, ours, theirs), ours)
+        elif layer.mirrored:
+            values = found.values[tensors[layer.source]].floats.reshape(ours.shape)
+            yield from _layer(layer, layer.to_integers(values), ours)
+        low, high = (e.reshape(-1, *[1] * (ours.ndim - 2)) for e in (layer.low, layer.high))
+        if not ((low <= ours) & (ours <= high)).all():
+            yield f"{layer.name}: integers outside of [low, high]"
+    exact = found.values[model.graph.output[0].name].floats
+    output = network.output
+    integers = truth[output.tensor].reshape(len(images), -1)
+    # float32 rounds once; before that float64 rounds the two terms, which may cancel.
+    terms = np.abs(integers * output.scale) + np.abs(output.bias)
+    allowed = 2.0**-23 * np.abs(exact) + 2.0**-50 * terms
+    if not (np.abs(network.predict(images) - exact.reshape(terms.shape)) <= allowed).all():
+        yield "logits: more than one rounding away from the exact ones"
+
+
+def qonnx_differences(cleaned: ModelWrapper, images: Images) -> Iterator[str]:
+    """Where QONNX's own execution in float32 differs, thresholds moved off the integers first."""
+    settle(cleaned)
+    network = lower(cleaned)
+    truth = network.run(images)
+    layers = [layer for layer in network.layers if layer.tensor]
+    floats = QonnxEngine(cleaned, batch=4).tensors(images, [layer.output for layer in layers])
+    for layer in layers:
+        yield from _layer(layer, layer.to_integers(floats[layer.output]), truth[layer.output])
+
+
+def prediction_differences(
+    name: str, predict: Callable[[Images], Any], network: Network, images: Images
+) -> Iterator[str]:
+    """Where another engine's logits differ."""
+    found, expected = predict(images), network.predict(images)
+    if found.shape != expected.shape:
+        yield f"{name}: logits of shape {found.shape}, not {expected.shape}"
+    elif wrong := int((found != expected).any(axis=1).sum()):
+        yield f"{name}: {wrong} of {len(images)} images"
+
+
+def _layer(layer: Layer, found: NDArray[Any], expected: NDArray[Any]) -> Iterator[str]:
+    if found.shape != expected.shape:
+        yield f"{described(layer)}: shape {found.shape}, not {expected.shape}"
+        return
+    wrong = (found != expected).reshape(len(expected), -1)
+    if wrong.any():
+        most = int(np.abs(found - expected).max())
+        yield f"{described(layer)}: {int(wrong.any(axis=1).sum())} images, by up to {most}"
+
+
+def described(layer: Layer) -> str:
+    """A layer with the geometry that a kernel depends on."""
+    text = f"{layer.name} -> {layer.shape}"
+    if isinstance(layer, Conv):
+        geometry = (layer.weight.shape, layer.strides, layer.pads, layer.dilations, layer.groups)
+        return f"{text} weight, strides, pads, dilations, groups {geometry}"
+    if isinstance(layer, MatMul):
+        return f"{text} weight {layer.weight.shape}"
+    if isinstance(layer, Threshold):
+        return f"{text} thresholds {layer.thresholds.shape}"
+    return text

@@ -1,0 +1,184 @@
+"""Networks of many seeds, and what came of them: compared, refused with a reason, or at fault."""
+
+import re
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import brevitas_networks
+import exact
+import numpy as np
+import qonnx_networks
+from comparing import (
+    definition_differences,
+    engine_differences,
+    prediction_differences,
+    qonnx_differences,
+)
+from drawing import hard_images
+from qonnx.core.modelwrapper import ModelWrapper
+
+from divqat_brevitas.errors import DivQATError
+from fpga_flow import export_qonnx, load_engine
+from fpga_flow.compile import legality
+from fpga_flow.export import ParityError
+from fpga_flow.lowering import Network, clean
+from fpga_flow.lowering.lower import trace
+from fpga_flow.rtl.legality import rtl_findings
+
+
+class Refused(Exception):  # noqa: N818  (not an error: one of three outcomes)
+    """The project does not take the network, and says why."""
+
+
+@dataclass
+class Outcome:
+    """Of a range of seeds."""
+
+    networks: int = 0
+    compared: int = 0
+    images: int = 0
+    layers: int = 0
+    ties: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    differences: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.networks} networks, {self.reasons.total()} refused, {self.compared} compared: "
+            f"{self.images} images, {self.layers} layers, {self.ties} values on ties, "
+            f"{len(self.differences)} differences, {len(self.faults)} faults"
+        )
+
+
+Check = Callable[[int, Outcome, Path], Iterator[str]]
+
+
+def qonnx(seed: int, outcome: Outcome, folder: Path, executed: bool = False) -> Iterator[str]:
+    """A raw QONNX graph: exact evaluation, int64 definition, integer engine (and QONNX)."""
+    drawn = qonnx_networks.draw(seed)
+    yield drawn.line
+    cleaned = clean(ModelWrapper(drawn.model))
+    network = trace(cleaned)[0]
+    images = hard_images(drawn.shape, drawn.scale, seed, random_ones=3)
+    found = exact.evaluate(drawn.model, images)
+    outcome.ties += found.ties
+    yield from definition_differences(network, drawn.model, images, found)
+    yield from engine_differences(network, images, _batch(seed))
+    if executed:
+        yield from qonnx_differences(cleaned, images)
+    _count(outcome, network, len(images))
+
+
+def executed_qonnx(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
+    """The same, and QONNX's own execution."""
+    yield from qonnx(seed, outcome, folder, executed=True)
+
+
+def brevitas(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
+    """A Brevitas network through the export and its gate; then the file in the integer engine."""
+    drawn = brevitas_networks.draw(seed)
+    yield drawn.line
+    network, images, _ = _exported(seed, drawn, folder)
+    yield from engine_differences(network, images, _batch(seed))
+    _count(outcome, network, len(images))
+
+
+def hardware(seed: int, outcome: Outcome, folder: Path, engine: str) -> Iterator[str]:
+    """A Brevitas network in which ``check`` finds nothing, through FINN or Verilator."""
+    drawn = brevitas_networks.draw(seed, hardware=True)
+    yield drawn.line
+    network, images, path = _exported(seed, drawn, folder)
+    findings = legality(path) or (rtl_findings(path) if engine == "rtl" else [])
+    if findings:
+        raise Refused(f"check: {findings[0].op}: {findings[0].problem}")
+    yield from engine_differences(network, images, _batch(seed))
+    try:
+        other = load_engine(path, engine)
+    except DivQATError as e:
+        said = " ".join(str(e).split())[:240]
+        yield f"check finds nothing, and {engine} refuses: {type(e).__name__}: {said}"
+        return
+    yield from prediction_differences(engine, other.predict, network, images[-6:])
+    _count(outcome, network, len(images))
+
+
+def finn(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
+    """Through FINN."""
+    yield from hardware(seed, outcome, folder, "finn")
+
+
+def rtl(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
+    """Through FINN, stitching and Verilator."""
+    yield from hardware(seed, outcome, folder, "rtl")
+
+
+CHECKS: dict[str, Check] = {
+    "qonnx": qonnx,
+    "executed-qonnx": executed_qonnx,
+    "brevitas": brevitas,
+    "finn": finn,
+    "rtl": rtl,
+}
+
+
+def run(kind: str, seed: int, outcome: Outcome, folder: Path) -> str:
+    """One network: counted in ``outcome``.
+
+    Returns:
+        the network in a line.
+    """
+    line, outcome.networks = "not drawn", outcome.networks + 1
+    steps = CHECKS[kind](seed, outcome, folder)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            line = next(steps)
+            differences = list(steps)
+    except (DivQATError, Refused) as e:
+        outcome.reasons[_reason(e)] += 1
+    except Exception as e:
+        where = traceback.extract_tb(e.__traceback__)[-1]
+        at = f"{Path(where.filename).name}:{where.lineno}"
+        said = " ".join(str(e).split())[:240]
+        outcome.faults.append(f"{kind} {seed}: {type(e).__name__} at {at}: {said} | {line}")
+    else:
+        # The first says most: layers behind it differ because of it.
+        if differences:
+            more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+            outcome.differences.append(f"{kind} {seed}: {differences[0]}{more} | {line}")
+    return line
+
+
+def _exported(
+    seed: int, drawn: brevitas_networks.Drawn, folder: Path
+) -> tuple[Network, np.ndarray, Path]:
+    path = folder / "network.onnx"
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, *drawn.shape), dtype=np.uint8)
+    report = export_qonnx(drawn.model, path, pixels.astype(np.float32) / 255)
+    if report.network is None:
+        raise Refused(f"not lowered: {report.not_lowered}")
+    scale = float(np.max(report.network.input.scale))
+    return report.network, hard_images(drawn.shape, scale, seed, random_ones=3), path
+
+
+def _batch(seed: int) -> int | None:
+    """Mostly the engine's own choice."""
+    return (None, None, 1, None, 4, None, None, 5)[seed % 8]
+
+
+def _count(outcome: Outcome, network: Network, images: int) -> None:
+    outcome.compared += 1
+    outcome.images += images
+    outcome.layers += len(network.layers)
+
+
+def _reason(error: Exception) -> str:
+    """The message without names and numbers."""
+    text = re.sub(r"\(in the file: '[^']*'\)|'[^']*'|[\d.]*\d", "…", str(error))
+    kind = "parity: " if isinstance(error, ParityError) else ""
+    return kind + re.sub(r"\s+", " ", text)[:110]
