@@ -4,6 +4,7 @@
 
 KIND is one of
 
+- layers: integer networks without a file; the int64 definition and the integer engine are equal;
 - qonnx: raw graphs; exact fractions, the int64 definition and the integer engine are equal;
 - executed-qonnx: the same, and QONNX's own execution in float32;
 - brevitas: through the export and its parity gate, then the integer engine;

@@ -24,7 +24,6 @@ WEIGHTS = [q for q in _OURS if "Weight" in q.__name__] + [
     stock.Int8WeightPerTensorFixedPoint,
     stock.Int8WeightPerChannelFixedPointMSE,
     stock.Int4WeightPerTensorFloatDecoupled,
-    stock.Int8WeightNormL2PerChannelFixedPoint,
     stock.Int8WeightPerChannelFloatMSE,
     stock.SignedBinaryWeightPerTensorConst,
     stock.SignedTernaryWeightPerTensorConst,

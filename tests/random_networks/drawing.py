@@ -19,13 +19,18 @@ class Geometry:
     pads: tuple[int, int, int, int]
     dilations: Pair
 
-    def out(self, height: int, width: int) -> Pair:
-        (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.strides, self.dilations
+    def out(self, height: int, width: int, ceil: bool = False) -> Pair:
+        """Rows and columns that come out; ``ceil``: also of a last window over the edge."""
         top, left, bottom, right = self.pads
-        return (
-            (height + top + bottom - dh * (kh - 1) - 1) // sh + 1,
-            (width + left + right - dw * (kw - 1) - 1) // sw + 1,
-        )
+        found = []
+        for axis, (size, first, last) in enumerate(((height, top, bottom), (width, left, right))):
+            stride = self.strides[axis]
+            room = size + first + last - self.dilations[axis] * (self.kernel[axis] - 1) - 1
+            count = room // stride + 1
+            if ceil and room % stride and count * stride < size + first:
+                count += 1
+            found.append(count)
+        return found[0], found[1]
 
     def fits(self, height: int, width: int) -> bool:
         top, left, bottom, right = self.pads

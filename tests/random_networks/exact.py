@@ -206,6 +206,14 @@ def _windows(x: Array, kernel: Any, a: dict[str, Any], fill: int) -> Array:
             pads.append(ends if mode == "SAME_UPPER" else ends[::-1])
         (top, bottom), (left, right) = pads
     height, width = x.shape[2:]
+    if a.get("ceil_mode", 0):  # a last window may reach over the edge, but not start behind it
+        more = [0, 0]
+        for axis, (size, first, last) in enumerate(((height, top, bottom), (width, left, right))):
+            stride, span = (sh, sw)[axis], spans[axis]
+            count = -(-(size + first + last - span) // stride) + 1
+            count -= (count - 1) * stride >= size + first
+            more[axis] = max(0, (count - 1) * stride + span - size - first - last)
+        bottom, right = bottom + more[0], right + more[1]
     # np.pad would fill in NumPy's integers, which overflow.
     padded = np.full((*x.shape[:2], top + height + bottom, left + width + right), fill, object)
     padded[:, :, top : top + height, left : left + width] = x
@@ -282,6 +290,15 @@ def _global_average(a: dict[str, Any], x: Exact, axes: Any = None) -> Exact:
     return Exact(x.numerator.sum(axis=(2, 3), keepdims=keep), x.denominator * count)
 
 
+def _pad(a: dict[str, Any], x: Exact, pads: Any, value: Any = None) -> Exact:
+    ends = np.asarray(pads).reshape(2, -1)
+    inner = [slice(int(e), int(e) + n) for e, n in zip(ends[0], x.numerator.shape, strict=True)]
+    size = [int(n + e) for n, e in zip(x.numerator.shape, ends.sum(axis=0), strict=True)]
+    padded = np.full(size, 0, object)
+    padded[tuple(inner)] = x.numerator
+    return Exact(padded, x.denominator)
+
+
 def _flatten(a: dict[str, Any], x: Exact) -> Exact:
     return x.changed(lambda n: n.reshape(len(n), -1))
 
@@ -332,6 +349,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "AveragePool": _average,
     "GlobalAveragePool": _global_average,
     "ReduceMean": _global_average,
+    "Pad": _pad,
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Squeeze": _squeeze,

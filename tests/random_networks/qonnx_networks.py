@@ -280,10 +280,10 @@ class _Drawer:
             attributes["pads"] = list(g.pads)
         if g.dilations != (1, 1):
             attributes["dilations"] = list(g.dilations)
-        if self.chance(0.01):
+        if self.chance(0.06):
             attributes["ceil_mode"] = 1
         self.x = self.graph.node("MaxPool", self.x, **attributes)
-        self.shape = (self.shape[0], *g.out(height, width))
+        self.shape = (self.shape[0], *g.out(height, width, ceil="ceil_mode" in attributes))
         self.parts.append(f"max {g}{' ceil' * ('ceil_mode' in attributes)}")
 
     def average(self) -> None:
@@ -297,7 +297,7 @@ class _Drawer:
                 kernel_shape=list(g.kernel),
                 strides=list(g.strides),
                 pads=list(g.pads),
-                count_include_pad=int(any(g.pads) or self.chance(0.5)),
+                count_include_pad=int(self.chance(0.5)),
             )
             self.shape = (channels, *g.out(height, width))
             kind += f" {g}"
@@ -344,6 +344,37 @@ class _Drawer:
             self.affine()
             self.quantize()
 
+    def concat(self) -> None:
+        """x and f(x), one behind the other, their scales equal or a power of two apart."""
+        before, scale, (channels, height, width) = self.x, self.scale, self.shape
+        shape = self.shape
+        three = Geometry((3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
+        self.x = self.convolved(before, out := self.rng.choice(SIZES), three)
+        self.shape = (out, height, width)
+        self.affine()
+        factor = self.rng.choice((1.0, 1.0, 0.5, 2.0))
+        self.quantize(scale=float(np.float32(scale * factor)))
+        operands = self.rng.sample([self.x, before], 2)
+        self.x = self.graph.node("Concat", *operands, axis=1)
+        self.shape = (channels + out, *shape[1:])
+        self.parts.append("concat")
+        if self.chance(0.5):
+            self.quantize()
+
+    def padded(self) -> None:
+        """Zeros around x by a node of its own, as an exporter writes ZeroPad2d."""
+        pads = [self.rng.choice((0, 0, 1, 2)) for _ in range(4)]
+        values = self.graph.constant([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64)
+        self.x = self.graph.node("Pad", self.x, values, *self._zero())
+        channels, height, width = self.shape
+        self.shape = (channels, height + pads[0] + pads[2], width + pads[1] + pads[3])
+        self.parts.append(f"pad {pads}")
+        self.convolution()
+        self.finish()
+
+    def _zero(self) -> list[str]:
+        return [self.graph.constant(np.float32(0))] if self.chance(0.5) else []
+
     def flatten(self) -> None:
         size, g = int(np.prod(self.shape)), self.graph
         kinds = ["Flatten", "Flatten", "Reshape"]
@@ -383,7 +414,7 @@ def _grow(drawer: _Drawer) -> None:
         if rng.random() < 0.1:
             drawer.pool()
         kinds = ["convolution"] * 9 + ["pool"] * 2 + ["average", "residual", "residual"]
-        kinds += ["same_padded"] * (rng.random() < 0.1)
+        kinds += ["same_padded", "concat", "padded"]
         for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3))):
             kind = rng.choice(kinds)
             getattr(drawer, kind)()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import brevitas_networks
 import exact
+import layer_networks
 import numpy as np
 import qonnx_networks
 from comparing import (
@@ -56,6 +57,17 @@ class Outcome:
 
 
 Check = Callable[[int, Outcome, Path], Iterator[str]]
+
+
+def layers(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
+    """An integer network without a file: int64 definition and integer engine."""
+    drawn = layer_networks.draw(seed)
+    yield drawn.line
+    network = drawn.network
+    scale = float(network.input.quantizer.scale)
+    images = hard_images(network.input_shape, scale, seed, random_ones=3)
+    yield from engine_differences(network, images, _batch(seed))
+    _count(outcome, network, len(images))
 
 
 def qonnx(seed: int, outcome: Outcome, folder: Path, executed: bool = False) -> Iterator[str]:
@@ -118,6 +130,7 @@ def rtl(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
 
 
 CHECKS: dict[str, Check] = {
+    "layers": layers,
     "qonnx": qonnx,
     "executed-qonnx": executed_qonnx,
     "brevitas": brevitas,

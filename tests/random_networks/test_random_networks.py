@@ -6,7 +6,7 @@ import pytest
 from standing import Outcome, run
 
 # As many as fit: a raw graph takes about 0.1 seconds, an export half of one.
-COUNTS = {"qonnx": 200, "executed-qonnx": 15, "brevitas": 12}
+COUNTS = {"layers": 200, "qonnx": 150, "executed-qonnx": 15, "brevitas": 12}
 
 
 @pytest.mark.parametrize("kind", COUNTS)
