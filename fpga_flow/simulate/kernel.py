@@ -6,7 +6,7 @@ format holds, so results are exact in any order of summation.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,9 +47,10 @@ def exact_arithmetic() -> Iterator[None]:
     # Attributes that PyTorch's annotations do not know.
     onednn = [getattr(torch.backends.mkldnn, op) for op in ("conv", "matmul")]
     precisions = [op.fp32_precision for op in onednn]
+    autocast = torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else None
     with (
         torch.inference_mode(),
-        torch.autocast("cpu", enabled=False),
+        autocast or nullcontext(),
         torch.backends.nnpack.flags(enabled=False),
     ):
         try:
