@@ -8,7 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
-from brevitas.proxy import ActQuantProxyFromInjector, BiasQuantProxyFromInjector
+from brevitas.proxy import (
+    ActQuantProxyFromInjector,
+    BiasQuantProxyFromInjector,
+    TruncQuantProxyFromInjector,
+)
 from torch import nn
 
 from divqat_brevitas.inference import as_logits, device_of, evaluating, plain
@@ -16,6 +20,7 @@ from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Threshold
 
 FloatArray = npt.NDArray[np.float32]
+_CODES = (ActQuantProxyFromInjector, TruncQuantProxyFromInjector)  # what gives activation codes
 
 
 def logits_of(model: nn.Module, images: FloatArray) -> FloatArray:
@@ -69,7 +74,7 @@ def quantizers_by_layer(
     handles = [
         m.register_forward_hook(lambda module, _, __: called.append(module))
         for m in model.modules()
-        if isinstance(m, ActQuantProxyFromInjector) and m.is_quant_enabled
+        if isinstance(m, _CODES) and m.is_quant_enabled
     ]
     try:
         logits_of(model, images)
@@ -91,7 +96,8 @@ def _is_weighted(layer: Layer) -> bool | None:
 
 
 def _rounded(layer: Layer, values: FloatArray) -> IntArray:
-    return np.rint(values.astype(np.float64) / layer.scale).astype(np.int64)
+    floats = values.astype(np.float64).reshape(len(values), *layer.shape)
+    return np.rint(floats / layer.scale).astype(np.int64)
 
 
 @contextmanager
@@ -130,4 +136,4 @@ def _is_observed(module: nn.Module) -> bool:
         return bool(
             module.weight_quant.is_quant_enabled and not module.output_quant.is_quant_enabled
         )
-    return isinstance(module, ActQuantProxyFromInjector) and bool(module.is_quant_enabled)
+    return isinstance(module, _CODES) and bool(module.is_quant_enabled)

@@ -16,6 +16,7 @@ from fpga_flow.lowering.inputs import FloatStep
 from fpga_flow.lowering.ir import FloatArray, IntArray
 
 AnyArray = npt.NDArray[Any]
+SAME_SCALE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,26 @@ class Knob(ShortRepr):
 
     Attributes:
         initializer: name of the float32 constant in the cleaned model, one element a channel.
-        gain: float64 (C,), change of the value for a change of 1 of the parameter.
+        gain: float64 (K,), change of the value for a change of 1 of the parameter.
+        first: the channel that the first element shifts; a concatenated branch starts later.
     """
 
     initializer: str
     gain: FloatArray
+    first: int = 0
+
+    @property
+    def channels(self) -> slice:
+        """The channels that it shifts."""
+        return slice(self.first, self.first + len(self.gain))
+
+
+def binary_exponents(ratio: FloatArray) -> IntArray | None:
+    """log2 of each ratio, or None where one is no power of two (to 9 decimal places)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponents = np.rint(np.log2(ratio))
+        powers = np.abs(ratio / np.exp2(exponents) - 1) <= SAME_SCALE
+    return exponents.astype(np.int64) if powers.all() else None
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ class Affine(ShortRepr):
     bias: FloatArray
     floor: FloatArray = field(default_factory=lambda: np.array(-np.inf))
     ceiling: FloatArray = field(default_factory=lambda: np.array(np.inf))
-    knob: Knob | None = None
+    knobs: tuple[Knob, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "scale", "bias", "floor", "ceiling"):
@@ -89,14 +105,15 @@ class Affine(ShortRepr):
         """Multiplied by a factor per channel (or one for all)."""
         with np.errstate(invalid="ignore"):  # 0 * inf: a constant channel needs no clip
             ends = np.stack([self.floor, self.ceiling]) * factor
-        knob = self.knob and replace(self.knob, gain=self.knob.gain * factor)
+        gains = np.broadcast_to(factor, self.scale.shape)
+        knobs = tuple(replace(k, gain=k.gain * gains[k.channels]) for k in self.knobs)
         return replace(
             self,
             scale=self.scale * factor,
             bias=self.bias * factor,
             floor=np.where(factor == 0, -np.inf, ends.min(axis=0)),
             ceiling=np.where(factor == 0, np.inf, ends.max(axis=0)),
-            knob=knob,
+            knobs=knobs,
         )
 
     def plus(self, constant: FloatArray, knob: Knob | None = None) -> "Affine":
@@ -106,7 +123,7 @@ class Affine(ShortRepr):
             bias=self.bias + constant,
             floor=self.floor + constant,
             ceiling=self.ceiling + constant,
-            knob=knob or self.knob,
+            knobs=(knob,) if knob else self.knobs,
         )
 
     def clip(self, floor: float, ceiling: float) -> "Affine":

@@ -27,14 +27,14 @@ class Site(ShortRepr):
         ref: tensor whose integers it compares.
         folded: the thresholds.
         scale: float64 (C,), value of one integer step.
-        knob: the nearest per-channel parameter, if any.
+        knobs: the nearest per-channel parameters; several where branches are concatenated.
     """
 
     layer: str
     ref: str
     folded: Folded
     scale: FloatArray
-    knob: Knob | None
+    knobs: tuple[Knob, ...]
 
 
 class Context:
@@ -47,9 +47,14 @@ class Context:
         self.sites: list[Site] = []
         self.input: InputQuant | None = None
 
-    def shape(self, tensor: str) -> tuple[int, ...]:
+    def file_shape(self, tensor: str) -> tuple[int, ...]:
         """Inferred shape of a tensor, without the batch axis."""
         return tuple(int(n) for n in self.model.get_tensor_shape(tensor)[1:])
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of the integers of a tensor: signals (C, L) are maps of height 1."""
+        shape = self.file_shape(tensor)
+        return (shape[0], 1, shape[1]) if len(shape) == 2 else shape
 
     def constant(self, node: NodeProto, index: int) -> FloatArray | None:
         """Input ``index`` as float64 if it is a constant (a quantized one dequantized)."""
@@ -73,6 +78,12 @@ class Context:
             raise refuse(
                 node, f"its input {index} is computed at run time", "Make it a constant parameter"
             )
+        return self.per_channel(node, array, shape)
+
+    def per_channel(self, node: NodeProto, array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+        """A constant of ``node`` as one finite value a channel of the integers' ``shape``: (C,)."""
+        if len(shape) == 3 and len(self.file_shape(node.output[0])) == 2:
+            array = array.reshape((1,) * (3 - array.ndim) + array.shape)[:, :, None]
         return per_channel(node, array, shape)
 
     def affine(self, node: NodeProto, index: int = 0) -> Affine:
@@ -145,7 +156,7 @@ class Context:
                 "it mixes channels of different scale or bias into one",
                 "Quantize per tensor before it, or flatten to (N, features)",
             )
-        return replace(value, knob=source.knob if shape[0] == source.shape[0] else None)
+        return replace(value, knobs=source.knobs if shape[0] == source.shape[0] else ())
 
 
 def column(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:

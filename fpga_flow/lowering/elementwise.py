@@ -3,14 +3,12 @@
 import numpy as np
 from onnx import NodeProto
 
-from fpga_flow.lowering.affine import Affine, Float, Weights
+from fpga_flow.lowering.affine import Affine, Float, Weights, binary_exponents
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
 from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import FloatStep
 from fpga_flow.lowering.ir import Add, FloatArray, Reshape, bits_for
-
-SAME_SCALE = 1e-9
 
 
 def arithmetic(ctx: Context, node: NodeProto) -> None:
@@ -25,7 +23,7 @@ def arithmetic(ctx: Context, node: NodeProto) -> None:
     if isinstance(value, Float):
         factors = constant.astype(np.float32)
         step = FloatStep(node.op_type, value.shape, factors, at == 0)
-        if ctx.shape(node.output[0]) != value.shape:
+        if ctx.file_shape(node.output[0]) != value.shape:
             raise refuse(node, "its constant enlarges the image", "Use one value, or one a channel")
         if not np.isfinite(factors).all() or (step.op == "Div" and not factors.all()):
             raise refuse(
@@ -73,17 +71,15 @@ def _residual(ctx: Context, node: NodeProto) -> None:
             node, "a branch ends with a ReLU that no quantizer follows", "Quantize both branches"
         )
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = a.scale / b.scale
-        exponent = np.rint(np.log2(ratio))
-        same = np.abs(ratio / np.exp2(exponent) - 1) <= SAME_SCALE
-    if not same.all():
+        exponent = binary_exponents(a.scale / b.scale)
+    if exponent is None:
         raise refuse(
             node,
             "its branches have scales whose ratio is no power of two",
             "Give both branches one quantizer (Brevitas: the same QuantIdentity instance on "
             "both), so that integers can be added",
         )
-    shifts = np.stack([np.maximum(exponent, 0), np.maximum(-exponent, 0)]).astype(np.int64)
+    shifts = np.stack([np.maximum(exponent, 0), np.maximum(-exponent, 0)])
     low = (a.low << shifts[0]) + (b.low << shifts[1])
     high = (a.high << shifts[0]) + (b.high << shifts[1])
     value = Affine(
@@ -148,7 +144,8 @@ def reshape(ctx: Context, node: NodeProto) -> None:
     if list(batch) != [1] or not shape:
         raise refuse(node, "it changes the batch axis", "Flatten from axis 1 on")
     if isinstance(value, Float):
-        ctx.set(node, Float(shape, (*value.steps, FloatStep("Reshape", shape))))
+        step = FloatStep("Reshape", ctx.file_shape(node.output[0]))
+        ctx.set(node, Float(step.shape, (*value.steps, step)))
         return
     x = ctx.affine(node)
     if shape == x.shape:
@@ -166,7 +163,7 @@ def transpose(ctx: Context, node: NodeProto) -> None:
     if isinstance(value, Weights):
         ctx.set(node, value.transposed(axes))
         return
-    shape = (1, *ctx.shape(node.input[0]))
+    shape = (1, *ctx.file_shape(node.input[0]))
     long_axes = [a for a in axes if shape[a] > 1]
     if axes[0] != 0 or long_axes != sorted(long_axes):
         raise refuse(node, f"it reorders activations (axes {axes})", "Keep NCHW order")

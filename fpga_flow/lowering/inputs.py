@@ -31,16 +31,19 @@ class FloatStep(ShortRepr):
     """One float32 operator before the first quantizer.
 
     Attributes:
-        op: "Mul" | "Add" | "Sub" | "Div" with ``constant``, or "Reshape" to ``shape``.
+        op: "Mul" | "Add" | "Sub" | "Div" with ``constant``, "Reshape" to ``shape``, or "Pad" with
+            ``constant``.
         shape: output shape without batch.
         constant: float32, broadcasts over a batch.
         constant_first: the constant is the left operand.
+        pads: of "Pad", pixels at the start and end of each axis of a batch.
     """
 
     op: str
     shape: tuple[int, ...]
     constant: npt.NDArray[np.float32] | None = None
     constant_first: bool = False
+    pads: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         frozen_arrays(self)
@@ -49,6 +52,8 @@ class FloatStep(ShortRepr):
         """Apply the step to a batch."""
         if self.constant is None:
             return x.reshape(len(x), *self.shape)
+        if self.op == "Pad":
+            return np.pad(x, self.pads, constant_values=self.constant)
         operands = (self.constant, x) if self.constant_first else (x, self.constant)
         result: FloatImages = _ARITHMETIC[self.op](*operands)
         return result
@@ -62,6 +67,9 @@ class FloatStep(ShortRepr):
         """
         if self.constant is None:
             return y.reshape(len(y), *shape)
+        if self.op == "Pad":
+            inside = (slice(a, size - b) for (a, b), size in zip(self.pads, y.shape, strict=True))
+            return y[tuple(inside)]
         constant = self.constant.astype(np.float64)
         if self.constant_first and self.op in ("Sub", "Div"):
             operands, op = (constant, y), _ARITHMETIC[self.op]
@@ -79,6 +87,7 @@ class FloatStep(ShortRepr):
             "shape": list(self.shape),
             "constant": constant,
             "constant_first": self.constant_first,
+            "pads": [list(ends) for ends in self.pads],
         }
 
     @classmethod
@@ -89,12 +98,13 @@ class FloatStep(ShortRepr):
             KeyError, TypeError, ValueError: it is none.
         """
         shape, constant = tuple(int(n) for n in record["shape"]), record["constant"]
-        if constant is not None and record["op"] not in _ARITHMETIC:
+        if constant is not None and record["op"] not in (*_ARITHMETIC, "Pad"):
             raise ValueError(f"op = {str(record['op'])[:100]}")
         array = None if constant is None else np.array(constant, dtype=np.float32)
         if array is not None and np.broadcast_shapes(array.shape, (1, *shape)) != (1, *shape):
             raise ValueError(f"a constant of shape {array.shape} for inputs of shape {shape}")
-        return cls(str(record["op"]), shape, array, bool(record["constant_first"]))
+        pads = tuple((int(a), int(b)) for a, b in record["pads"])
+        return cls(str(record["op"]), shape, array, bool(record["constant_first"]), pads)
 
 
 def encode(images: FloatImages, steps: Sequence[FloatStep], quantizer: Quantizer) -> IntArray:
@@ -118,7 +128,8 @@ class InputQuant(Layer):
 
     def codes(self, images: FloatImages) -> IntArray:
         """Integer codes (N, *shape) of float32 images."""
-        return encode(images, self.preamble, self.quantizer)
+        codes = encode(images, self.preamble, self.quantizer)
+        return codes.reshape(len(codes), *self.shape)
 
     def ties(self, count: int, shape: tuple[int, ...]) -> FloatImages:
         """Inputs whose values sit on the quantizer's rounding ties, or a float32 step beside them.
@@ -132,9 +143,9 @@ class InputQuant(Layer):
         """
         rng = np.random.default_rng(0)
         q = self.quantizer
-        codes = rng.integers(q.low, max(q.low + 1, q.high), (count, *self.shape))
-        values = np.asarray((codes + 0.5) * q.scale, dtype=np.float64)
         shapes = [shape, *(step.shape for step in self.preamble)]
+        codes = rng.integers(q.low, max(q.low + 1, q.high), (count, *shapes[-1]))
+        values = np.asarray((codes + 0.5) * q.scale, dtype=np.float64)
         for step, before in zip(reversed(self.preamble), reversed(shapes[:-1]), strict=True):
             values = step.inverse(values, before)
         inputs, inf = values.astype(np.float32), np.float32(np.inf)

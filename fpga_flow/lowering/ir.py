@@ -4,6 +4,7 @@ Every layer computes integers from integers. Where ``layer.tensor`` is a name, t
 of that name has the value ``integers * layer.scale + layer.bias``: parity checks, the FINN
 comparison and RTL test benches address accumulators and activation codes by it.
 Shapes leave out the batch axis; C is the first axis of ``shape`` (channels, or features).
+A signal (C, L) of the file is a map (C, 1, L) here.
 """
 
 from dataclasses import dataclass, fields
@@ -92,8 +93,9 @@ class Layer(ShortRepr):
         return int(self.low.min()) < 0
 
     def to_integers(self, values: npt.NDArray[Any]) -> IntArray:
-        """The integers behind float ``values`` (N, *shape) of the mirrored tensor: rint."""
-        exact = (np.asarray(values, dtype=np.float64) - self.bias) / self.scale
+        """The integers behind float ``values`` (N, ...) of the mirrored tensor: rint."""
+        floats = np.asarray(values, dtype=np.float64).reshape(len(values), *self.shape)
+        exact = (floats - self.bias) / self.scale
         return np.rint(exact).astype(np.int64)
 
 
@@ -161,7 +163,10 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SumPool(Layer):
-    """Average pooling as a sum over windows; 1/(kh·kw) is in ``scale``. Padding is 0."""
+    """Average pooling as ``factors * sum`` over windows; the divisor is in ``scale``. Padding is 0.
+
+    ``factors`` int64 (H', W'), ≥ 1: over 1 for windows that divide by fewer pixels than others.
+    """
 
     op: ClassVar[str] = "SumPool"
     accumulates: ClassVar[bool] = True
@@ -169,6 +174,7 @@ class SumPool(Layer):
     kernel: Pair
     strides: Pair
     pads: Pads
+    factors: IntArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,6 +185,25 @@ class Add(Layer):
     accumulates: ClassVar[bool] = True
 
     shifts: IntArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Concat(Layer):
+    """Branches one behind the other along C: ``n_i << shifts``; ``shifts`` int64 (C,), ≥ 0."""
+
+    op: ClassVar[str] = "Concat"
+
+    shifts: IntArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pad(Layer):
+    """The integer ``fill`` around a map; ``pads`` top left bottom right."""
+
+    op: ClassVar[str] = "Pad"
+
+    pads: Pads
+    fill: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

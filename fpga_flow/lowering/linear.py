@@ -14,12 +14,15 @@ MAX_WEIGHT_BITS = 8
 
 
 def conv(ctx: Context, node: NodeProto) -> None:
-    """Lower a 2-D Conv, grouped or not, with or without float bias."""
+    """Lower a Conv of maps, or of signals as maps of height 1; grouped or not."""
     x, weights = ctx.pure(node), _weights(ctx, node)
-    if weights.codes.ndim != 4:
-        raise refuse(node, "only 2-D convolutions are supported", "Use Conv2d")
+    if weights.codes.ndim not in (3, 4):
+        raise refuse(node, "only 1-D and 2-D convolutions are supported", "Use Conv1d or Conv2d")
     groups = int(attribute(node, "group", 1))
     window = read_window(ctx, node, weights.codes.shape[2:])
+    if weights.codes.ndim == 3:
+        codes, scale = weights.codes[:, :, None], weights.scale[:, :, None]
+        weights = Weights(codes, scale, weights.bits)
     out, per_group = weights.codes.shape[:2]
     group = np.arange(out) // (out // groups)
     low, high = x.low.reshape(groups, per_group)[group], x.high.reshape(groups, per_group)[group]
@@ -123,7 +126,8 @@ def _input_scale(node: NodeProto, x: Affine, groups: int) -> FloatArray:
         raise refuse(
             node,
             "it sums channels of different scale",
-            "Quantize its input per tensor (Brevitas: an act_quant without per-channel scaling)",
+            "Quantize its input per tensor (Brevitas: an act_quant without per-channel scaling; "
+            "the same QuantIdentity or QuantReLU instance on all branches of a concatenation)",
         )
     return scale[:, 0]
 

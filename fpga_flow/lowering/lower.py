@@ -13,16 +13,20 @@ from qonnx.core.modelwrapper import ModelWrapper
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering import elementwise, linear, pooling
 from fpga_flow.lowering.affine import Affine, Float
+from fpga_flow.lowering.concat import concat
 from fpga_flow.lowering.context import Context, Site
 from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import InputQuant, input_range_of
 from fpga_flow.lowering.model import clean
 from fpga_flow.lowering.network import Network, OutputAffine
+from fpga_flow.lowering.pad import pad
 from fpga_flow.lowering.quantize import quantize
+from fpga_flow.lowering.truncate import truncate
 
 _OPERATORS: dict[str, Callable[[Context, NodeProto], None]] = {
     "Quant": quantize,
     "BipolarQuant": quantize,
+    "Trunc": truncate,
     "Conv": linear.conv,
     "MatMul": linear.matmul,
     "Gemm": linear.gemm,
@@ -36,7 +40,12 @@ _OPERATORS: dict[str, Callable[[Context, NodeProto], None]] = {
     "MaxPool": pooling.max_pool,
     "AveragePool": pooling.average_pool,
     "GlobalAveragePool": pooling.global_average_pool,
-    "ReduceMean": pooling.reduce_mean,
+    "GlobalMaxPool": pooling.global_max_pool,
+    "ReduceMean": pooling.reduction,
+    "ReduceSum": pooling.reduction,
+    "ReduceMax": pooling.reduction,
+    "Pad": pad,
+    "Concat": concat,
     "Flatten": elementwise.reshape,
     "Reshape": elementwise.reshape,
     "Squeeze": elementwise.reshape,
@@ -50,8 +59,6 @@ _REMEDIES = {
     "Softmax": "Export logits, without the softmax",
     "LogSoftmax": "Export logits, without the log-softmax",
     "ArgMax": "Export logits; take the arg max of what the engine returns",
-    "Pad": "Give the padding to the convolution or pooling that follows",
-    "Trunc": "Use nn.AvgPool2d followed by a quantizer instead of a truncating pool",
     "QuantizeLinear": "Export QONNX (Quant nodes) instead of QCDQ",
 }
 
@@ -81,7 +88,7 @@ def trace(model: ModelWrapper) -> tuple[Network, list[Site]]:
     """Lower a cleaned model; also tell each activation quantizer's thresholds and parameter."""
     ctx = Context(model)
     image = model.graph.input[0].name
-    ctx.values[image] = Float(ctx.shape(image))
+    ctx.values[image] = Float(ctx.file_shape(image))
     for node in model.graph.node:
         if node.op_type not in _OPERATORS:
             remedy = _REMEDIES.get(
@@ -97,7 +104,7 @@ def trace(model: ModelWrapper) -> tuple[Network, list[Site]]:
         input=_input(ctx),
         layers=tuple(ctx.layers),
         output=_output(ctx, model.graph.output[0].name),
-        input_shape=ctx.shape(image),
+        input_shape=ctx.file_shape(image),
         input_range=input_range_of(model),
     ), ctx.sites
 

@@ -1,8 +1,9 @@
 """QONNX files in: loaded, checked and cleaned on a copy.
 
-Cleaning is QONNX's own: shapes inferred, constants folded (weight quantizers stay),
-one name a node and a tensor. The names it gives (``Conv_0``, ``Conv_0_out0``) are the names
-of layers and tensors everywhere downstream; cleaning a cleaned model changes nothing.
+Cleaning is QONNX's own: shapes inferred, constants folded (weight quantizers stay), one name a
+node and a tensor; then padding becomes numbers (see ``padding``). The names it gives (``Conv_0``,
+``Conv_0_out0``) are the names of layers and tensors everywhere downstream; cleaning a cleaned
+model changes nothing.
 """
 
 import re
@@ -14,6 +15,7 @@ from qonnx.transformation.change_batchsize import ChangeBatchSize
 from qonnx.util.cleanup import cleanup_model
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.lowering.padding import explicit_padding
 from fpga_flow.lowering.preamble import explicit_preamble
 from fpga_flow.onnx_sizes import check_shape
 from fpga_flow.safe_onnx import read_onnx
@@ -83,8 +85,9 @@ def clean(model: Path | str | ModelWrapper) -> ModelWrapper:
         if _batch(copy) != 1:
             copy = copy.transform(ChangeBatchSize(1))
         copy = cleanup_model(copy)
-        if explicit_preamble(copy):
-            copy = cleanup_model(copy)
+        rewritten = [explicit_preamble(copy), explicit_padding(copy)]
+        if any(rewritten):
+            copy = cleanup_model(copy)  # names again, and no tensors left over
         shapes = [copy.get_tensor_shape(out) for node in copy.graph.node for out in node.output]
     # QONNX and ONNX Runtime raise bare Exceptions of many kinds on a malformed graph.
     except Exception as e:

@@ -15,7 +15,17 @@ from qonnx.core.modelwrapper import ModelWrapper
 from fpga_flow.lowering.attributes import attribute
 
 _ARITHMETIC = ("Mul", "Add", "Sub", "Div")
-_PASSED = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Dropout", "Cast")
+_PASSED = (
+    "Flatten",
+    "Identity",
+    "Pad",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    "Dropout",
+    "Cast",
+)
 
 
 def explicit_preamble(model: ModelWrapper) -> bool:

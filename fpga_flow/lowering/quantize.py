@@ -7,9 +7,9 @@ from fpga_flow.lowering.affine import Affine, Float, Weights
 from fpga_flow.lowering.context import Context, Site, per_channel
 from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import InputQuant
-from fpga_flow.lowering.ir import Threshold
-from fpga_flow.lowering.quantizers import Quantizer, read_quantizer
-from fpga_flow.lowering.thresholds import fold
+from fpga_flow.lowering.ir import FloatArray, Threshold
+from fpga_flow.lowering.quantizers import ACTIVATION_ROUNDINGS, Quantizer, read_quantizer
+from fpga_flow.lowering.thresholds import Folded, fold
 
 MAX_ACTIVATION_BITS = 8
 MAX_THRESHOLDS = 2**25  # of one layer; 256 MiB each of several arrays
@@ -23,11 +23,11 @@ def quantize(ctx: Context, node: NodeProto) -> None:
         _constant(ctx, node, np.asarray(constant, dtype=np.float32))
         return
     quantizer = read_quantizer(ctx.model, node, MAX_ACTIVATION_BITS)
-    if quantizer.rounding not in ("ROUND", "FLOOR", "CEIL"):
+    if quantizer.rounding not in ACTIVATION_ROUNDINGS:
         raise refuse(
             node,
             f"rounding mode {quantizer.rounding} of activations is not supported",
-            "Use ROUND, FLOOR or CEIL",
+            f"Use {', '.join(ACTIVATION_ROUNDINGS)}",
         )
     value = ctx.values.get(node.input[0])
     if isinstance(value, Float):
@@ -60,7 +60,7 @@ def _image(ctx: Context, node: NodeProto, value: Float, quantizer: Quantizer) ->
         )
     codes = Affine(
         ref=str(node.output[0]),
-        shape=value.shape,
+        shape=ctx.shape(node.output[0]),
         bits=quantizer.bits,
         low=np.array(quantizer.low),
         high=np.array(quantizer.high),
@@ -77,14 +77,8 @@ def _image(ctx: Context, node: NodeProto, value: Float, quantizer: Quantizer) ->
 
 
 def _activation(ctx: Context, node: NodeProto, value: Affine, quantizer: Quantizer) -> None:
-    scale = per_channel(node, quantizer.scale.astype(np.float64), value.shape)
-    if value.shape[0] << quantizer.bits > MAX_THRESHOLDS:
-        raise refuse(
-            node,
-            f"{value.shape[0]} channels of {quantizer.bits} bits need over {MAX_THRESHOLDS} "
-            "thresholds",
-            "Quantize before flattening, or pool first",
-        )
+    scale = ctx.per_channel(node, quantizer.scale.astype(np.float64), value.shape)
+    check_count(node, value.shape, quantizer.bits)
     folded = fold(
         quantizer,
         gain=value.scale / scale,
@@ -94,11 +88,34 @@ def _activation(ctx: Context, node: NodeProto, value: Affine, quantizer: Quantiz
         floor=value.floor / scale,
         ceiling=value.ceiling / scale,
     )
-    ends = np.sort(np.stack([folded.signs * value.low, folded.signs * value.high]), axis=0)
+    layer = emit_codes(ctx, node, value, quantizer, folded, scale)
+    ctx.sites.append(Site(layer.name, value.ref, folded, np.abs(value.scale), value.knobs))
+
+
+def check_count(node: NodeProto, shape: tuple[int, ...], bits: int) -> None:
+    """Refuse a quantizer that needs more memory than a classifier's."""
+    if shape[0] << bits > MAX_THRESHOLDS:
+        raise refuse(
+            node,
+            f"{shape[0]} channels of {bits} bits need over {MAX_THRESHOLDS} thresholds",
+            "Quantize before flattening, or pool first",
+        )
+
+
+def emit_codes(
+    ctx: Context,
+    node: NodeProto,
+    x: Affine,
+    quantizer: Quantizer,
+    folded: Folded,
+    scale: FloatArray,
+) -> Threshold:
+    """Emit the thresholds that make codes of ``x``; ``scale`` float64 (C,) is a code's step."""
+    ends = np.sort(np.stack([folded.signs * x.low, folded.signs * x.high]), axis=0)
     counts = (ends[:, :, None] >= folded.integers).sum(axis=2)
     codes = Affine(
         ref=str(node.output[0]),
-        shape=value.shape,
+        shape=x.shape,
         bits=quantizer.bits,
         low=quantizer.low + quantizer.step * counts[0],
         high=quantizer.low + quantizer.step * counts[1],
@@ -107,11 +124,11 @@ def _activation(ctx: Context, node: NodeProto, value: Affine, quantizer: Quantiz
     )
     layer = Threshold(
         **ctx.common(node, codes),
-        inputs=(value.ref,),
+        inputs=(x.ref,),
         thresholds=folded.integers,
         signs=folded.signs,
         base=quantizer.low,
         step=quantizer.step,
     )
     ctx.emit(node, layer, codes)
-    ctx.sites.append(Site(layer.name, value.ref, folded, np.abs(value.scale), value.knob))
+    return layer

@@ -17,6 +17,7 @@ from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.ir import FloatArray, IntArray, frozen_arrays
 
+ACTIVATION_ROUNDINGS = ("ROUND", "FLOOR", "CEIL")
 FloatAny = npt.NDArray[np.floating[Any]]
 
 
@@ -129,13 +130,14 @@ def read_quantizer(model: ModelWrapper, node: NodeProto, max_bits: int) -> Quant
         bits=bits,
         signed=signed,
         narrow=bool(attribute(node, "narrow", 1)),
-        rounding=_rounding(node),
+        rounding=rounding_mode(node, "ROUND"),
         bipolar=bits == 1 and signed,
     )
 
 
-def _rounding(node: NodeProto) -> str:
-    mode = str(attribute(node, "rounding_mode", "ROUND")).upper()
+def rounding_mode(node: NodeProto, default: str) -> str:
+    """A node's rounding by QONNX's name, upper case; ROUND is half to even."""
+    mode = str(attribute(node, "rounding_mode", default)).upper()
     try:
         resolve_rounding_mode(mode)
     except ValueError as e:

@@ -8,11 +8,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from fpga_flow.lowering.ir import (
     Add,
+    Concat,
     Conv,
     IntArray,
     Layer,
     MatMul,
     MaxPool,
+    Pad,
     Pads,
     Pair,
     Reshape,
@@ -55,12 +57,12 @@ def _max_pool(layer: MaxPool, x: IntArray) -> IntArray:
         signs * x, layer.kernel, layer.strides, layer.pads, layer.dilations, fill=lowest
     )
     result: IntArray = signs * view.max(axis=(4, 5))
-    return result
+    return result.reshape(len(x), *layer.shape)
 
 
 def _sum_pool(layer: SumPool, x: IntArray) -> IntArray:
     view = _windows(x, layer.kernel, layer.strides, layer.pads, (1, 1), fill=0)
-    sums: IntArray = view.sum(axis=(4, 5)).reshape(len(x), *layer.shape)
+    sums: IntArray = (layer.factors * view.sum(axis=(4, 5))).reshape(len(x), *layer.shape)
     return sums
 
 
@@ -75,16 +77,30 @@ def _add(layer: Add, a: IntArray, b: IntArray) -> IntArray:
     return total
 
 
+def _concat(layer: Concat, *branches: IntArray) -> IntArray:
+    joined = np.concatenate(branches, axis=1)
+    shifted: IntArray = joined << layer.shifts.reshape(-1, *[1] * (joined.ndim - 2))
+    return shifted
+
+
+def _pad(layer: Pad, x: IntArray) -> IntArray:
+    return _padded(x, layer.pads, layer.fill)
+
+
 def _reshape(layer: Reshape, x: IntArray) -> IntArray:
     return x.reshape(len(x), *layer.shape)
+
+
+def _padded(x: IntArray, pads: Pads, fill: int) -> IntArray:
+    top, left, bottom, right = pads
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
 
 
 def _windows(
     x: IntArray, kernel: Pair, strides: Pair, pads: Pads, dilations: Pair, fill: int
 ) -> IntArray:
     """All windows: a view (N, C, H', W', kh, kw) of the padded input."""
-    top, left, bottom, right = pads
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
+    padded = _padded(x, pads, fill)
     spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True))
     view = sliding_window_view(padded, spans, axis=(2, 3))
     windows: IntArray = view[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
@@ -98,5 +114,7 @@ _RULES: dict[type[Layer], Callable[..., Any]] = {
     MaxPool: _max_pool,
     SumPool: _sum_pool,
     Add: _add,
+    Concat: _concat,
+    Pad: _pad,
     Reshape: _reshape,
 }

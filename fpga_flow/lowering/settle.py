@@ -30,7 +30,7 @@ _PASSES = 4  # one does it, unless float32 is coarse or a parameter reaches two 
 
 @dataclass(frozen=True, eq=False)
 class Settled(ShortRepr):
-    """What ``settle`` did for one activation quantizer.
+    """What ``settle`` did for one activation quantizer, or for a branch concatenated before it.
 
     Attributes:
         layer: name of the quantizer's node.
@@ -58,7 +58,8 @@ def settle(model: ModelWrapper, margin: float = MARGIN) -> list[Settled]:
             for it, the shift with the largest reachable margin is taken.
 
     Returns:
-        one record an activation quantizer, in order of execution.
+        one record an activation quantizer, in order of execution; behind a concatenation one a
+        branch with a parameter.
 
     Raises:
         InputError: margin out of range, or a model that is not cleaned.
@@ -83,7 +84,7 @@ def settle(model: ModelWrapper, margin: float = MARGIN) -> list[Settled]:
         sites = trace(model)[1]
         if not _moves(model, sites, margin):
             break
-    return [_record(site, model, first) for site in sites]
+    return [record for site in sites for record in _records(site, model, first)]
 
 
 def undecided(model: ModelWrapper) -> list[str]:
@@ -114,11 +115,11 @@ def _moves(model: ModelWrapper, sites: Sequence[Site], margin: float) -> dict[st
     for knob, group in _groups(sites):
         steps = np.zeros(len(knob.gain))
         # One accumulator step of the value, and the parameter's float32 spacing in such steps.
-        unit = group[0].scale / np.where(knob.gain == 0, 1.0, knob.gain)
+        unit = group[0].scale[knob.channels] / np.where(knob.gain == 0, 1.0, knob.gain)
         parameter = model.get_initializer(knob.initializer).astype(np.float32).reshape(-1)
         grain = np.abs(np.spacing(parameter) / np.where(unit == 0, 1.0, unit))
         for c in np.flatnonzero(knob.gain):
-            reals = np.concatenate([_undecided(site, c) for site in group])
+            reals = np.concatenate([_undecided(site, knob.first + c) for site in group])
             steps[c] = _shift(reals, margin, grain[c])
         if steps.any():
             moves[knob.initializer] = -steps * unit
@@ -129,11 +130,13 @@ def _groups(sites: Sequence[Site]) -> list[tuple[Knob, list[Site]]]:
     """Sites that one parameter moves by the same number of accumulator steps."""
     groups: dict[str, tuple[Knob, list[Site]]] = {}
     for site in sites:
-        if site.knob is None:
-            continue
-        group = groups.setdefault(site.knob.initializer, (site.knob, []))[1]
-        if not group or np.array_equal(group[0].scale, site.scale):
-            group.append(site)
+        for knob in site.knobs:
+            first, group = groups.setdefault(knob.initializer, (knob, []))
+            at = knob.channels
+            if not group or (
+                first.channels == at and np.array_equal(group[0].scale[at], site.scale[at])
+            ):
+                group.append(site)
     return list(groups.values())
 
 
@@ -171,18 +174,22 @@ def _shift(reals: FloatArray, margin: float, grain: float) -> float:
     return float(shifts[np.abs(shifts).argmin()])
 
 
-def _record(site: Site, model: ModelWrapper, first: dict[str, npt.NDArray[np.float32]]) -> Settled:
+def _records(
+    site: Site, model: ModelWrapper, first: dict[str, npt.NDArray[np.float32]]
+) -> list[Settled]:
     real = site.folded.real[site.folded.live]
     margin = float(np.abs(real - np.rint(real)).min()) if real.size else 0.5
-    knob = site.knob
-    if knob is None:
-        return Settled(site.layer, None, None, 0.0, margin)
-    if knob.initializer not in first:
-        return Settled(site.layer, knob.initializer, None, 0.0, margin)
-    values = model.get_initializer(knob.initializer).astype(np.float32)
-    delta = (values.astype(np.float64) - first[knob.initializer]).reshape(-1) * knob.gain
-    steps = np.abs(delta) / np.where(site.scale == 0, 1.0, site.scale)
-    return Settled(site.layer, knob.initializer, values, float(steps.max()), margin)
+    records = []
+    for knob in site.knobs:
+        if knob.initializer not in first:
+            records.append(Settled(site.layer, knob.initializer, None, 0.0, margin))
+            continue
+        values = model.get_initializer(knob.initializer).astype(np.float32)
+        delta = (values.astype(np.float64) - first[knob.initializer]).reshape(-1) * knob.gain
+        scale = site.scale[knob.channels]
+        steps = np.abs(delta) / np.where(scale == 0, 1.0, scale)
+        records.append(Settled(site.layer, knob.initializer, values, float(steps.max()), margin))
+    return records or [Settled(site.layer, None, None, 0.0, margin)]
 
 
 def _check_cleaned(model: ModelWrapper) -> None:

@@ -3,40 +3,82 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import NodeProto
 
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
 from fpga_flow.lowering.errors import refuse
-from fpga_flow.lowering.ir import Pads, Pair
+from fpga_flow.lowering.ir import IntArray, Pads, Pair
 
 
 @dataclass(frozen=True)
 class Window:
-    """Kernel (h, w), strides, pads (top left bottom right), dilations."""
+    """Kernel (h, w), strides, pads (top left bottom right), dilations.
+
+    Attributes:
+        counted: int64 (H', W'), the pixels of each window, zeros of the file's padding included.
+        inside: int64 (H', W'), the pixels of each window that are no padding.
+    """
 
     kernel: Pair
     strides: Pair
     pads: Pads
     dilations: Pair
+    counted: IntArray
+    inside: IntArray
 
 
 def read_window(ctx: Context, node: NodeProto, kernel: Sequence[int]) -> Window:
-    """The window of ``node``, checked against the output shape in the file."""
-    shape = ctx.shape(node.input[0])
-    if len(shape) != 3 or len(kernel) != 2:
-        raise refuse(node, f"it reads activations of shape {shape}", "Use 2-D layers on (C, H, W)")
-    mode = attribute(node, "auto_pad", "NOTSET")
-    if mode not in ("NOTSET", "VALID"):
-        raise refuse(node, f"auto_pad is {mode}", "Give the padding in numbers")
-    kh, kw = map(int, kernel)
-    sh, sw = map(int, attribute(node, "strides", (1, 1)))
-    dh, dw = map(int, attribute(node, "dilations", (1, 1)))
-    top, left, bottom, right = map(int, attribute(node, "pads", (0, 0, 0, 0)))
-    out = (
-        (shape[1] + top + bottom - dh * (kh - 1) - 1) // sh + 1,
-        (shape[2] + left + right - dw * (kw - 1) - 1) // sw + 1,
+    """The window of ``node``, checked against the output shape in the file.
+
+    Windows along one axis become windows of height 1. Where the last windows reach over the
+    padding (``ceil_mode``), ``pads`` is as large as they need it.
+    """
+    shape, out = ctx.shape(node.input[0]), ctx.shape(node.output[0])
+    if len(shape) != 3 or len(kernel) not in (1, 2):
+        raise refuse(
+            node,
+            f"it reads activations of shape {shape}",
+            "Use 2-D layers on (C, H, W), or 1-D layers on (C, L)",
+        )
+    flat = len(kernel) == 1  # signals (C, L) are maps (C, 1, L)
+
+    def pair(values: Sequence[int], fill: int) -> Pair:
+        height, width = (fill, *values) if flat else values
+        return int(height), int(width)
+
+    ends = attribute(node, "pads", (0, 0) if flat else (0, 0, 0, 0))
+    before, after = pair(ends[: len(kernel)], 0), pair(ends[len(kernel) :], 0)
+    kernels = pair(kernel, 1)
+    strides = pair(attribute(node, "strides", (1,) * len(kernel)), 1)
+    dilations = pair(attribute(node, "dilations", (1,) * len(kernel)), 1)
+    ceil = bool(attribute(node, "ceil_mode", 0))
+    counted, inside, reached = [], [], []
+    for axis in (0, 1):
+        size, count = shape[1 + axis], out[1 + axis]
+        span = dilations[axis] * (kernels[axis] - 1) + 1
+        last = (count - 1) * strides[axis] + span  # where the last window ends
+        end = max(before[axis] + size + after[axis], last) if ceil else before[axis] + size
+        end = end if ceil else end + after[axis]
+        if (end - span) // strides[axis] + 1 != count:
+            raise refuse(
+                node,
+                f"the file gives it {count} windows along an axis of {size} pixels, where its "
+                f"kernel, stride and padding make {(end - span) // strides[axis] + 1}",
+                "Export the model again",
+            )
+        # (windows, taps): places counted from the first pixel.
+        starts = np.arange(count)[:, None] * strides[axis] - before[axis]
+        places = starts + np.arange(kernels[axis]) * dilations[axis]
+        counted.append(((places >= -before[axis]) & (places < size + after[axis])).sum(axis=1))
+        inside.append(((places >= 0) & (places < size)).sum(axis=1))
+        reached.append(end - before[axis] - size)
+    return Window(
+        kernels,
+        strides,
+        (before[0], before[1], reached[0], reached[1]),
+        dilations,
+        np.outer(*counted),
+        np.outer(*inside),
     )
-    if out != ctx.shape(node.output[0])[1:]:
-        raise refuse(node, "its last window reaches over the edge (ceil_mode)", "Set it False")
-    return Window((kh, kw), (sh, sw), (top, left, bottom, right), (dh, dw))

@@ -16,9 +16,11 @@ from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.inputs import FloatImages, InputQuant
 from fpga_flow.lowering.ir import (
     Add,
+    Concat,
     Conv,
     MatMul,
     MaxPool,
+    Pad,
     Pair,
     Reshape,
     SumPool,
@@ -42,7 +44,8 @@ def compile_input(entry: InputQuant) -> Callable[[FloatImages], Tensor]:
         for step in entry.preamble:
             images = step(images)
         ratio = torch.from_numpy(images / quantizer.scale)  # a new array: the images stay
-        return ratio.clamp_(quantizer.low, quantizer.high).round_().to(dtype)
+        codes = ratio.clamp_(quantizer.low, quantizer.high).round_().to(dtype)
+        return codes.reshape(len(codes), *entry.shape)
 
     return run
 
@@ -66,6 +69,10 @@ def compile_layer(layer: Layer, sources: Sequence[Layer], batch: int) -> Kernel:
             return _sum_pool(layer)
         case Add():
             return _add(layer, sources)
+        case Concat():
+            return _concat(layer)
+        case Pad():
+            return _pad_layer(layer)
         case Reshape():
             return Kernel("view", lambda x: x.reshape(len(x), *layer.shape))
         case _:
@@ -165,7 +172,7 @@ def _max_pool(layer: MaxPool) -> Kernel:
         for axis in (2, 3):
             views = _strided(x, axis, layer.kernel, layer.strides, layer.dilations)
             x = reduce(torch.maximum, views)
-        return x if signs is None else x * signs
+        return (x if signs is None else x * signs).reshape(len(x), *layer.shape)
 
     return Kernel("maximum", run)
 
@@ -182,12 +189,15 @@ def _strided(x: Tensor, axis: int, kernel: Pair, strides: Pair, dilations: Pair)
 def _sum_pool(layer: SumPool) -> Kernel:
     """Rows first, then columns, as `_max_pool`."""
     dtype = sum_dtype(layer, int(np.maximum(-layer.low, layer.high).max()))
+    factors = None
+    if (layer.factors > 1).any():
+        factors = torch.from_numpy(layer.factors.copy()).to(dtype)
 
     def run(x: Tensor) -> Tensor:
         x = pad(x.to(dtype), layer.pads, 0.0)
         for axis in (2, 3):
             x = reduce(torch.add, _strided(x, axis, layer.kernel, layer.strides, (1, 1)))
-        return x.reshape(len(x), *layer.shape)
+        return (x if factors is None else x * factors).reshape(len(x), *layer.shape)
 
     return Kernel(named(dtype), run)
 
@@ -202,3 +212,27 @@ def _add(layer: Add, sources: Sequence[Layer]) -> Kernel:
         for shift in layer.shifts
     ]
     return Kernel(named(dtype), lambda a, b: a.to(dtype) * factors[0] + b.to(dtype) * factors[1])
+
+
+def _concat(layer: Concat) -> Kernel:
+    dtype = _carrier(layer)
+    shifted = bool(layer.shifts.any())
+    factors = torch.from_numpy(2**layer.shifts).reshape(-1, *[1] * (len(layer.shape) - 1))
+
+    def run(*branches: Tensor) -> Tensor:
+        joined = torch.cat([branch.to(dtype) for branch in branches], dim=1)
+        return joined * factors.to(dtype) if shifted else joined
+
+    return Kernel(f"{named(dtype)} copy", run)
+
+
+def _pad_layer(layer: Pad) -> Kernel:
+    dtype = _carrier(layer)
+    return Kernel(f"{named(dtype)} copy", lambda x: pad(x.to(dtype), layer.pads, layer.fill))
+
+
+def _carrier(layer: Layer) -> torch.dtype:
+    """Bytes where they hold a layer's integers, else a float format that does."""
+    dtype = code_dtype(layer)
+    limit = int(np.maximum(-layer.low, layer.high).max())
+    return sum_dtype(layer, limit) if dtype == torch.float32 else dtype

@@ -20,10 +20,6 @@ def codes(g: Graph) -> str:
 REFUSED: dict[str, tuple[Build, str]] = {
     "unknown operator": (lambda g: g.node("Sigmoid", codes(g)), "Sigmoid.*cannot become integers"),
     "softmax": (lambda g: g.node("Softmax", codes(g)), "Softmax.*Export logits"),
-    "padding node": (
-        lambda g: g.node("Pad", codes(g), g.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64)),
-        "Pad.*convolution or pooling that follows",
-    ),
     "float weights": (
         lambda g: g.node("Conv", codes(g), g.constant(np.ones((4, 4, 3, 3)))),
         "Conv.*no quantized weight.*QuantConv2d",
@@ -59,14 +55,14 @@ REFUSED: dict[str, tuple[Build, str]] = {
         lambda g: g.node(
             "Quant",
             codes(g),
-            g.node("ReduceMax", codes(g), keepdims=0),
+            g.node("ReduceMin", codes(g), keepdims=0),
             g.constant(0),
             g.constant(4),
             domain="qonnx.custom_op.general",
             signed=1,
             narrow=0,
         ),
-        "ReduceMax.*cannot become integers",
+        "ReduceMin.*cannot become integers",
     ),
     "rounding mode": (
         lambda g: g.quant(codes(g), 0.5, 4, rounding="HALF_UP"),
@@ -108,21 +104,9 @@ REFUSED: dict[str, tuple[Build, str]] = {
         lambda g: g.node("GlobalAveragePool", g.node("Relu", codes(g))),
         "a ReLU.*in front of the pooling",
     ),
-    "average that counts edges differently": (
-        lambda g: g.node("AveragePool", codes(g), kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-        "edge count fewer pixels",
-    ),
     "mean over channels": (
         lambda g: g.node("ReduceMean", codes(g), g.constant([1], np.int64)),
         "other axes than height and width",
-    ),
-    "ceil mode": (
-        lambda g: g.node("MaxPool", codes(g), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
-        "ceil_mode.*Set it False",
-    ),
-    "automatic padding": (
-        lambda g: g.conv(codes(g), 4, 4, auto_pad="SAME_UPPER"),
-        "auto_pad is SAME_UPPER",
     ),
     "reordered activations": (
         lambda g: g.node("Transpose", codes(g), perm=[0, 2, 3, 1]),

@@ -12,7 +12,7 @@ from kernel_layers import common, conv, execute, extremes, source, threshold
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering import reference
 from fpga_flow.lowering.inputs import FloatStep, InputQuant
-from fpga_flow.lowering.ir import Add, MatMul, MaxPool, SumPool
+from fpga_flow.lowering.ir import Add, Concat, MatMul, MaxPool, Pad, SumPool
 from fpga_flow.lowering.quantizers import Quantizer
 from fpga_flow.simulate import convolution, kernels
 
@@ -162,12 +162,29 @@ def test_max_pool(negative: bool, pads: Any) -> None:
 def test_sum_pool_beyond_float32() -> None:
     before = source((5, 6, 6), 0, 2**23 - 1)
     layer = SumPool(
-        **common((5, 5, 5), 0, 4 * 2**23), kernel=(2, 2), strides=(1, 1), pads=(0, 0, 0, 0)
+        **common((5, 5, 5), 0, 12 * 2**23),
+        kernel=(2, 2),
+        strides=(1, 1),
+        pads=(0, 0, 0, 0),
+        factors=np.arange(25).reshape(5, 5) % 3 + 1,
     )
     x = extremes(before, 4)
     assert np.array_equal(
         execute(kernels.compile_layer(layer, [before], 4), x), reference.run(layer, [x])
     )
+
+
+@pytest.mark.parametrize("high", [15, 127, 255, 2**20, 2**25])
+def test_padding_and_branches_hold_their_integers(high: int) -> None:
+    before = source((3, 4, 5), 0, high)
+    pad = Pad(**common((3, 7, 5), -1, high), pads=(1, 0, 2, 0), fill=-1)
+    shifts = np.array([0, 1, 3, 0, 0, 2])
+    concat = Concat(**common((6, 4, 5), 0, high << 3), shifts=shifts)
+    a, b = extremes(before, 4), extremes(before, 4, seed=1)
+    kernel = kernels.compile_layer(pad, [before], 4)
+    assert np.array_equal(execute(kernel, a), reference.run(pad, [a]))
+    kernel = kernels.compile_layer(concat, [before, before], 4)
+    assert np.array_equal(execute(kernel, a, b), reference.run(concat, [a, b]))
 
 
 @pytest.mark.parametrize("reach", [7, 2**30])
