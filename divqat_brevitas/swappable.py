@@ -29,6 +29,7 @@ class Join(nn.Module):
 
 
 WEIGHTED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: qnn.QuantConv1d,
     nn.Conv2d: qnn.QuantConv2d,
     nn.Linear: qnn.QuantLinear,
 }
@@ -45,12 +46,22 @@ BREVITAS = (QuantWeightBiasInputOutputLayer, QuantNonLinearActLayer)
 _UNCHANGED = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,
+    nn.MaxPool1d,
     nn.MaxPool2d,
+    nn.AvgPool1d,
     nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.ZeroPad1d,
+    nn.ZeroPad2d,
+    nn.ConstantPad1d,
+    nn.ConstantPad2d,
     nn.Flatten,
     nn.Identity,
     nn.Dropout,
+    nn.Dropout1d,
     nn.Dropout2d,
 )
 # Plain modules are the containers of torch.fx: a GraphModule's forward calls what is in them.
@@ -96,7 +107,7 @@ def refuse_unswappable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
         )
     if not any(is_weighted(m) for m in chosen.values()):
         raise InputError(
-            "no layer to swap: the model (after filter_fn) has no Conv2d or Linear layer."
+            "no layer to swap: the model (after filter_fn) has no Conv1d, Conv2d or Linear layer."
         )
 
 

@@ -127,6 +127,7 @@ def export_qonnx(
     if exporter not in ("torchscript", "dynamo"):
         raise unknown_name("exporter", exporter, ("torchscript", "dynamo"))
     twin = deep_copy(model).cpu().eval()
+    _check_divisors(twin)
     check_fit(twin, images, declared)
     explicit_batch_norms(twin, torch.from_numpy(images[:1].copy()))
     twin = logits_alone(twin, torch.from_numpy(images[:1].copy()))
@@ -175,6 +176,16 @@ def export_qonnx(
         network=network,
         not_lowered=not_lowered,
     )
+
+
+def _check_divisors(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.AvgPool2d) and module.divisor_override is not None:
+            raise InputError(
+                f"layer {name!r}: no exporter writes divisor_override={module.divisor_override} of "
+                "an AvgPool2d; the file would divide by the pixels of a window. Leave it out, and "
+                "multiply the pool's result by a constant instead."
+            )
 
 
 def _exported(
