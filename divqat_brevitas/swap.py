@@ -1,8 +1,8 @@
 """Swap a whole model's layers for DivQAT-quantized ones.
 
-Works on float models (``nn.Conv2d``, ``nn.Linear``, ``nn.ReLU``) and on Brevitas models.
-Weights, biases and batch norm are carried over, and what is frozen stays frozen; the model passed
-in is never changed.
+Works on float models (``nn.Conv1d``, ``nn.Conv2d``, ``nn.Linear``, ``nn.ReLU``) and on Brevitas
+models. Weights, biases and batch norm are carried over, and what is frozen stays frozen; the model
+passed in is never changed.
 What cannot be swapped is refused by name, all of it at once.
 """
 
