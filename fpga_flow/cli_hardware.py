@@ -10,6 +10,7 @@ from fpga_flow.cli_extraction import bench_extraction
 from fpga_flow.cli_speed import bench_speed
 
 if TYPE_CHECKING:
+    from fpga_flow.lowering import Network
     from fpga_flow.simulate.bisect import Bisection
 
 
@@ -41,7 +42,7 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
     rows = [asdict(row) for row in network.describe()]
     findings = legality(model)
     unmade = [] if findings else rtl_findings(model)
-    found = _bisect(model, built, network.input_shape, inputs) if bisect else None
+    found = _bisect(model, built, network, inputs) if bisect else None
     if as_json:
         document = {"model": str(model), "layers": rows}
         document["findings"] = [asdict(finding) for finding in findings]
@@ -60,7 +61,7 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
     return 1 if findings or (found is not None and found.fault is not None) else 0
 
 
-def _bisect(model: Path, built: Path | None, shape: tuple[int, ...], inputs: int) -> "Bisection":
+def _bisect(model: Path, built: Path | None, network: "Network", inputs: int) -> "Bisection":
     """The ladder of ``model``, as far down as ``built`` goes."""
     import numpy as np
 
@@ -73,7 +74,8 @@ def _bisect(model: Path, built: Path | None, shape: tuple[int, ...], inputs: int
         build = FinnBuild.load(built)
         if (built / "design" / "design.json").is_file():
             design = Design.load(built / "design")
-    images = np.random.default_rng(0).random((inputs, *shape), np.float32)
+    unit = np.random.default_rng(0).random((inputs, *network.input_shape), np.float32)
+    images = network.input_range.spread(unit)
     return bisect(model, images, build=build, design=design)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.input_range import UNIT, InputRange
 
 Images = NDArray[np.float32]
 """Images: float32 NCHW in [0, 1]."""
@@ -16,12 +17,16 @@ Labels = NDArray[np.int64]
 """Class labels: int64 (N,)."""
 
 
-def check_images(images: object, what: str = "the images") -> Images:
+def check_images(
+    images: object, what: str = "the images", declared: InputRange | None = None
+) -> Images:
     """Return ``images`` unchanged if they are float32 NCHW, not empty, finite and in [0, 1].
 
     Args:
         images: what came in.
         what: how to call it in an error message.
+        declared: the range that a victim declares in place of [0, 1]; its inputs then have any
+            shape (N, ...), which the victim checks itself.
 
     Raises:
         InputError: anything else, with the fix.
@@ -29,10 +34,23 @@ def check_images(images: object, what: str = "the images") -> Images:
     if not isinstance(images, np.ndarray) or images.dtype != np.float32:
         got = getattr(images, "dtype", type(images).__name__)
         raise InputError(
-            f"{what} must be a float32 NumPy array in [0, 1], but came as {got}. "
-            "From stored uint8 images: images.astype(np.float32) / 255."
+            f"{what} must be a float32 NumPy array in {declared or UNIT}, but came as {got}. "
+            "From stored uint8 images: images.astype(np.float32)"
+            f"{' / 255' if declared in (None, UNIT) else ''}."
         )
-    _check_shape(images, what)
+    if declared is None:
+        _check_shape(images, what)
+    elif images.ndim < 2 or 0 in images.shape:
+        raise InputError(
+            f"{what} must have shape (N, ...) with at least one input, but have {images.shape}."
+        )
+    if declared not in (None, UNIT):
+        if not declared.holds(images):
+            raise InputError(
+                f"{what} must lie in {declared} and be finite, which is the range that the victim "
+                f"declares, but span [{images.min()}, {images.max()}]."
+            )
+        return images
     # Written so that NaN fails it too.
     if not (images.min() >= 0 and images.max() <= 1):
         raise InputError(

@@ -9,11 +9,16 @@ from torch import nn
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, Images, check_images
 from divqat_brevitas.inference import as_logits, device_of, evaluating
+from divqat_brevitas.input_range import InputRange
 
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A classifier behind a NumPy border: a network, an integer engine, an RTL simulation."""
+    """A classifier behind a NumPy border: a network, an integer engine, an RTL simulation.
+
+    One that takes other inputs than images in [0, 1] has an attribute ``input_range``, an
+    :class:`InputRange`.
+    """
 
     def predict(self, images: Images) -> Answers:
         """Logits, float32 (N, classes), of images, float32 NCHW in [0, 1]."""
@@ -30,6 +35,8 @@ class TorchPredictor:
         module: images (N, C, H, W) to logits (N, classes), in any form that
             :func:`divqat_brevitas.inference.as_logits` takes.
         batch_size: images a forward pass.
+        input_range: the values that the module takes, such as (0, 255); its inputs then have any
+            shape (N, ...). None is images in [0, 1].
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
@@ -37,11 +44,17 @@ class TorchPredictor:
         (3, 10)
     """
 
-    def __init__(self, module: nn.Module, batch_size: int = 256) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        batch_size: int = 256,
+        input_range: InputRange | tuple[float, float] | None = None,
+    ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, but is {batch_size}.")
         self.module = module
         self.batch_size = batch_size
+        self.input_range = None if input_range is None else InputRange.of(input_range)
 
     def __repr__(self) -> str:
         return f"TorchPredictor({type(self.module).__name__}, batch_size={self.batch_size})"
@@ -53,7 +66,7 @@ class TorchPredictor:
             InputError: bad images, images of a shape the module does not take, or an output that
                 holds no logits.
         """
-        check_images(images)
+        check_images(images, declared=self.input_range)
         device = device_of(self.module)
         with evaluating(self.module):
             parts = [

@@ -18,6 +18,7 @@ from divqat_brevitas.extraction.oracles import make_oracle
 from divqat_brevitas.extraction.outputs import Outputs
 from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.files import write_text
+from divqat_brevitas.input_range import InputRange
 
 
 class BudgetExceededError(InputError):
@@ -95,7 +96,10 @@ class Victim:
         self.defence = applied.name
         self.defence_settings = applied.settings
         self.budget = budget
-        self._outputs = Outputs(as_predictor(predictor), outputs)
+        model = as_predictor(predictor)
+        self._outputs = Outputs(model, outputs)
+        # None: the predictor does not say, and takes images in [0, 1].
+        self.input_range: InputRange | None = getattr(model, "input_range", None)
         if (oracle, outputs) == ("logits", "probabilities"):
             raise InputError(
                 "a victim that returns probabilities has no logits to show: choose the oracle "
@@ -119,6 +123,8 @@ class Victim:
     def query(self, images: Images) -> Answers:
         """The oracle's answers, float32 (N, classes), to images, float32 NCHW in [0, 1].
 
+        Where the predictor declares another ``input_range``: inputs (N, ...) in that range.
+
         Raises:
             BudgetExceededError: fewer than N queries are left.
             InputError: bad images (dtype, shape, range, NaN), another image shape than the
@@ -126,7 +132,7 @@ class Victim:
                 than probabilities, where these are declared), or a defence that answers with
                 something else than distributions.
         """
-        images = check_images(images, "queried images")
+        images = check_images(images, "queried images", self.input_range)
         with self._lock:
             if len(images) > self.remaining:
                 raise BudgetExceededError(

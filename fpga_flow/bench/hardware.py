@@ -176,7 +176,8 @@ def _simulation(design: Design) -> Record:
     """Images a second in Verilator, warm: one process a core."""
     slowest = max(node.finn_cycles for node in design.nodes)
     count = min(max(_SIMULATED_CYCLES // slowest, 64), 10_000)
-    images = np.random.default_rng(0).random((count, *design.input_shape), np.float32)
+    unit = np.random.default_rng(0).random((count, *design.input_shape), np.float32)
+    images = design.input_step.declared.spread(unit)
     with RtlEngine(design) as engine:
         engine.accumulators(images[:64])
         start = time.perf_counter()

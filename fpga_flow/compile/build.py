@@ -13,6 +13,7 @@ import numpy.typing as npt
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
 from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.lowering import HostStep
 from fpga_flow.onnx_sizes import MAX_ELEMENTS
 
 RECORD = "build.json"
@@ -85,6 +86,7 @@ class FinnBuild(ShortRepr):
         input_scale: the graph takes ``round(x / input_scale)`` instead of x; None: floats.
         input_bits: bit width of those codes.
         input_signed: whether they are signed.
+        input_step: what the host does before that scale.
         output_layer: name of the QONNX node behind the last accumulators.
         output_tensor: QONNX tensor with those accumulators, "" where there is none.
         output_scale: ``logits = accumulators * output_scale + output_bias``; one or per class.
@@ -105,6 +107,7 @@ class FinnBuild(ShortRepr):
     input_scale: float | None
     input_bits: int
     input_signed: bool
+    input_step: HostStep
     output_layer: str
     output_tensor: str
     output_scale: tuple[float, ...]
@@ -143,6 +146,7 @@ class FinnBuild(ShortRepr):
                 input_scale=record["input_scale"],
                 input_bits=record["input_bits"],
                 input_signed=record["input_signed"],
+                input_step=HostStep.from_record(record["input_step"], tuple(record["input_shape"])),
                 output_layer=record["output_layer"],
                 output_tensor=record["output_tensor"],
                 output_scale=tuple(record["output_scale"]),
@@ -150,7 +154,7 @@ class FinnBuild(ShortRepr):
                 onnx_sha256=record["onnx_sha256"],
             )
             build._check()
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as e:
             raise InputError(
                 f"{folder / RECORD} is not of this version ({e}). Run `divqat compile` again."
             ) from e
@@ -178,15 +182,11 @@ class FinnBuild(ShortRepr):
             raise ValueError("a scale or bias is no number")
 
     def codes(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What the graph takes for ``images`` (N, C, H, W): integer codes, or the floats."""
+        """What the graph takes for ``images`` (N, *input_shape): integer codes, or the floats."""
         if self.input_scale is None:
             return images
-        low, high = 0, 2**self.input_bits - 1
-        if self.input_signed:
-            low, high = -(2 ** (self.input_bits - 1)), 2 ** (self.input_bits - 1) - 1
-        # float32 throughout, as QONNX's Quant computes it.
-        codes: npt.NDArray[np.float32] = np.rint(images / np.float32(self.input_scale))
-        return codes.clip(low, high).astype(np.float32)
+        codes = self.input_step.codes(images, self.input_scale, self.input_bits, self.input_signed)
+        return codes.astype(np.float32)
 
 
 def hardware_rows(build: FinnBuild, variant: str) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ Two importable steps ``(model, cfg) -> model`` for a FINN YAML; the model is ret
 They need no Vivado: FINN's hardware layers are executed by their Python definitions. What they
 keep: ``divqat_reference.onnx`` in FINN's output folder (the QONNX file, cleaned), and in the
 model's metadata ``divqat.reference``, its SHA-256. The other metadata that our steps write:
-``divqat.input_scale`` (the graph takes ``round(x / scale)``) and ``divqat.output_affine``
-(``logits = accumulators * scale + bias``, JSON).
+``divqat.input_scale`` (the graph takes ``round(x / scale)``), ``divqat.input_step`` (what comes
+before that scale, JSON) and ``divqat.output_affine`` (``logits = accumulators * scale + bias``,
+JSON).
 """
 
 import json
@@ -102,7 +103,7 @@ def check_inputs(network: Network) -> npt.NDArray[np.float32]:
     """The images a check runs: black, white, noise and smooth ones; the same every time.
 
     Returns:
-        float32 (16, *network.input_shape): whole pixels / 255.
+        float32 (16, *network.input_shape): whole pixels / 255, stretched over the input range.
     """
     shape = network.input_shape
     generator = np.random.default_rng(0)
@@ -113,7 +114,7 @@ def check_inputs(network: Network) -> npt.NDArray[np.float32]:
         rows, columns = (np.arange(size) * 4 // size for size in (height, width))
         pixels[: IMAGES // 2] = coarse[:, :, rows[:, None], columns]
     pixels[0], pixels[1] = 0, 255
-    return (pixels / 255).astype(np.float32)
+    return network.input_range.spread((pixels / 255).astype(np.float32))
 
 
 def _parent(model: ModelWrapper, cfg: Any, recorded: str) -> ModelWrapper | None:
@@ -136,13 +137,9 @@ def _taken(model: ModelWrapper, network: Network, images: Array) -> Array:
             f"step_check_exact: the graph takes {shape[1:]}, the network {images.shape[1:]}; set "
             "save_intermediate_models: true, so that the host's nodes are known"
         )
-    scale = model.get_metadata_prop(INPUT_SCALE)
-    if scale is None:
+    if model.get_metadata_prop(INPUT_SCALE) is None:
         return images
-    datatype = model.get_tensor_datatype(tensor)
-    # float32 throughout, as QONNX's Quant computes it.
-    codes = np.rint(images / np.float32(scale)).clip(datatype.min(), datatype.max())
-    return np.asarray(codes, dtype=np.float32)
+    return network.input.codes(images).reshape(images.shape).astype(np.float32)
 
 
 def _compare(network: Network, name: str, values: Array, expected: Array) -> None:

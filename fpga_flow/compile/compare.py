@@ -50,7 +50,7 @@ def compare_steps(
     Args:
         build: a finished build of ``onnx_path``.
         onnx_path: the QONNX file.
-        images: float32 (N, C, H, W) in [0, 1].
+        images: float32 (N, *input_shape) in the input range.
         reference: integers (N, ...) by QONNX tensor name, as an engine gives them: the
             network's last tensor, and activation codes; None takes the lowered network's plain
             execution.

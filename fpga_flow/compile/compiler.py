@@ -103,6 +103,7 @@ def _record(report: dict[str, Any], onnx_path: Path, settings: CompileSettings) 
         "input_scale",
         "input_bits",
         "input_signed",
+        "input_step",
         "output_layer",
         "output_tensor",
     )

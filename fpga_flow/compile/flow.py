@@ -1,6 +1,7 @@
 """The build itself, inside the worker process: FINN's steps and ours, one after the other."""
 
 import importlib.metadata
+import json
 import random
 import shutil
 import time
@@ -18,7 +19,7 @@ from fpga_flow.compile import steps
 from fpga_flow.compile.folding import FOLDING_ATTRIBUTES, check_folding, read_folding
 from fpga_flow.compile.rtl import collect_rtl
 from fpga_flow.compile.solving import Request, fold, write_prediction
-from fpga_flow.lowering import LoweringError, clean, lower
+from fpga_flow.lowering import HostStep, LoweringError, clean, input_range_of, lower
 
 PARENT = "dataflow_parent"
 STEP_MARK = "--- "  # begins the log line that names a step
@@ -204,6 +205,9 @@ def _record(model: ModelWrapper, name: str, report: dict[str, Any]) -> None:
         scale = model.get_metadata_prop(steps.INPUT_SCALE)
         codes = model.get_tensor_datatype(pixels)
         report["input_scale"] = None if scale is None else float(scale)
+        step = model.get_metadata_prop(steps.INPUT_STEP)
+        unscaled = HostStep(declared=input_range_of(model)).record()
+        report["input_step"] = unscaled if step is None else json.loads(step)
         report["input_bits"], report["input_signed"] = codes.bitwidth(), codes.signed()
     if name == steps.step_integer_output.__name__:
         affine = model.get_metadata_prop(steps.OUTPUT_AFFINE)

@@ -83,7 +83,7 @@ class FinnSession:
 
         Args:
             step: one of ``build.steps``.
-            images: float32 (N, C, H, W) in [0, 1].
+            images: float32 (N, *input_shape) in the input range.
 
         Raises:
             InputError: an unknown step, or images of another kind.
@@ -92,9 +92,10 @@ class FinnSession:
         """
         if step not in self._build.steps:
             raise unknown_name("step", step, self._build.steps)
-        check_images(images, self._build.input_shape)
+        declared = self._build.input_step.declared
+        check_images(images, self._build.input_shape, declared)
         if len(images) == 0:  # FINN executes at least one; its answer gives the shapes
-            blank = np.zeros((1, *self._build.input_shape), dtype=np.float32)
+            blank = np.full((1, *self._build.input_shape), declared.low, dtype=np.float32)
             parts = [self._run(step, blank)]
         else:
             starts = range(0, len(images), _IMAGES)
@@ -159,7 +160,7 @@ def run_step(build: FinnBuild, step: str, images: npt.NDArray[np.float32]) -> Fi
     Args:
         build: a finished build.
         step: one of ``build.steps``.
-        images: float32 (N, C, H, W) in [0, 1].
+        images: float32 (N, *input_shape) in the input range.
 
     Raises:
         InputError: an unknown step, or images of another kind.

@@ -29,12 +29,21 @@ from qonnx.transformation.infer_datatypes import InferDataTypes
 from qonnx.util.basic import remove_by_name
 
 from divqat_brevitas.files import write_json
-from fpga_flow.lowering import LoweringError, clean, lower
+from fpga_flow.lowering import (
+    HostStep,
+    LoweringError,
+    Network,
+    clean,
+    input_range_of,
+    lower,
+)
 from fpga_flow.lowering.ir import Threshold
 
 INPUT_SCALE = "divqat.input_scale"
+INPUT_STEP = "divqat.input_step"
 OUTPUT_AFFINE = "divqat.output_affine"
 THRESHOLDS = "divqat.thresholds"
+_ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 _REORDERING = ("Flatten", "Identity", "Reshape", "Transpose")
 
 
@@ -44,9 +53,11 @@ def step_integer_input(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     A Quant on the (flattened) graph input with one scale, such as 1/255 on pixels/255, becomes
     ``Mul(scale)`` on a UINT8 (or smaller, or signed) graph input. Streamlining moves the Mul
     away, and the hardware takes raw pixels; stock FINN would build a float thresholding layer
-    with 255 steps. Anything else on the input is left alone. The scale is kept in the model's
-    metadata (``divqat.input_scale``), and so are the exact integer thresholds of the lowered
-    network for step_exact_thresholds. Quantized biases become constants, which FINN can move.
+    with 255 steps. Constants that scale the input before the Quant leave the graph: the host
+    computes them. Anything else on the input is left alone. The scale is kept in the model's
+    metadata (``divqat.input_scale``), what else the host does (``divqat.input_step``, JSON), and
+    the exact integer thresholds of the lowered network for step_exact_thresholds. Quantized biases
+    become constants, which FINN can move.
 
     Args:
         model: a QONNX model, cleaned or not.
@@ -57,9 +68,9 @@ def step_integer_input(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     """
     model = clean(model)
     _fold_constant_biases(model)
-    _record_thresholds(model)
-    quant = _first_quantizer(model)
-    if quant is None:
+    network = _record_thresholds(model)
+    quant, preamble = _first_quantizer(model)
+    if quant is None or (preamble and network is None):
         return model
     scale, zero_point, bits = (model.get_initializer(name) for name in quant.input[1:4])
     if scale is None or bits is None or np.any(zero_point != 0) or scale.size != 1:
@@ -67,12 +78,16 @@ def step_integer_input(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     if bits.item() > 8:
         return model
     codes = getCustomOp(quant).get_integer_datatype(model)
+    for node in preamble:
+        _bypass(model, node)
+    host = HostStep(declared=input_range_of(model)) if network is None else network.host
     index = list(model.graph.node).index(quant)
     mul = helper.make_node("Mul", list(quant.input[:2]), list(quant.output), name=quant.name)
     model.graph.node.remove(quant)
     model.graph.node.insert(index, mul)
     model.set_tensor_datatype(model.graph.input[0].name, codes)
     model.set_metadata_prop(INPUT_SCALE, repr(scale.item()))
+    model.set_metadata_prop(INPUT_STEP, json.dumps(host.record()))
     return model.transform(InferDataTypes())
 
 
@@ -190,13 +205,15 @@ def step_host_values(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     """Write ``divqat.json`` beside FINN's driver: what the host has to compute.
 
     ``input_scale``: the accelerator takes ``round(image / input_scale)``, channels last, or the
-    image's floats (null). ``output_scale`` and ``output_bias``: ``logits = accumulators *
-    output_scale + output_bias``. To be run after step_make_driver.
+    image's floats (null). ``input_step``: the operators that come before that scale, the range of
+    the image, and whether the smallest code is left out. ``output_scale`` and ``output_bias``:
+    ``logits = accumulators * output_scale + output_bias``. To be run after step_make_driver.
     """
     scale = model.get_metadata_prop(INPUT_SCALE)
     affine = json.loads(model.get_metadata_prop(OUTPUT_AFFINE) or '{"scale": [1.0], "bias": [0.0]}')
     values = {
         "input_scale": None if scale is None else float(scale),
+        "input_step": json.loads(model.get_metadata_prop(INPUT_STEP) or "null"),
         "output_scale": affine["scale"],
         "output_bias": affine["bias"],
     }
@@ -233,21 +250,38 @@ def code_add(model: ModelWrapper, node: NodeProto) -> NodeProto | None:
     return consumers[0]
 
 
-def _first_quantizer(model: ModelWrapper) -> NodeProto | None:
-    """The Quant that reads the graph input, with at most reordering in between."""
+def _first_quantizer(model: ModelWrapper) -> tuple[NodeProto | None, list[NodeProto]]:
+    """The Quant that reads the graph input, and the constant arithmetic before it.
+
+    Else there is at most reordering in between.
+    """
     tensor = model.graph.input[0].name
+    preamble: list[NodeProto] = []
     while len(readers := model.find_consumers(tensor) or []) == 1:
         (node,) = readers
         if node.op_type == "Quant" and node.input[0] == tensor:
-            return node
-        if node.op_type not in _REORDERING:
-            return None
+            return node, preamble
+        if node.op_type in _ARITHMETIC:
+            preamble.append(node)
+        elif node.op_type not in _REORDERING:
+            break
         tensor = node.output[0]
-    return None
+    return None, []
 
 
-def _record_thresholds(model: ModelWrapper) -> None:
+def _bypass(model: ModelWrapper, node: NodeProto) -> None:
+    """Take a node with one constant operand out of the graph."""
+    moving = next(name for name in node.input if model.get_initializer(name) is None)
+    for reader in model.find_consumers(node.output[0]) or []:
+        names = [moving if name == node.output[0] else name for name in reader.input]
+        reader.input[:] = names
+    model.graph.node.remove(node)
+
+
+def _record_thresholds(model: ModelWrapper) -> Network | None:
     """Keep the lowered network's thresholds in the metadata, one entry an activation.
+
+    The network is returned.
 
     An entry has ``thresholds`` (C, T) and what the accumulators reach, ``first`` and ``last``
     (C,): thresholds beyond are clamped to ``first`` (always passed) and ``last`` + 1 (never).
@@ -255,7 +289,7 @@ def _record_thresholds(model: ModelWrapper) -> None:
     try:
         network = lower(model)
     except LoweringError:
-        return  # a network that FINN may take and we do not
+        return None  # a network that FINN may take and we do not
     entries = []
     for layer in network.layers:
         if isinstance(layer, Threshold):
@@ -269,6 +303,7 @@ def _record_thresholds(model: ModelWrapper) -> None:
                 }
             )
     model.set_metadata_prop(THRESHOLDS, json.dumps(entries))
+    return network
 
 
 def _agree(theirs: Any, entry: dict[str, Any], counted: Any) -> bool:

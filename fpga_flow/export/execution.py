@@ -38,6 +38,7 @@ class QonnxEngine:
 
     Attributes:
         output: name of the logits' tensor.
+        input_range: the values that an input may have.
 
     Raises:
         InputError: no file, no ONNX, no QONNX.
@@ -56,7 +57,7 @@ class QonnxEngine:
         self._batched: ModelWrapper | None = None  # made and examined at the first execution
         self._input = str(self._clean.graph.input[0].name)
         self.output = _logits_tensor(self._clean)
-        self._range = input_range_of(self._clean)
+        self.input_range = input_range_of(self._clean)
         self._shape = tuple(int(n) for n in self._clean.get_tensor_shape(self._input)[1:])
 
     @cached_property
@@ -65,7 +66,7 @@ class QonnxEngine:
         return lower(self._clean)
 
     def predict(self, images: FloatArray) -> FloatArray:
-        """Logits, float32 (N, classes), of float32 images (N, *shape) in [0, 1].
+        """Logits, float32 (N, classes), of float32 images (N, *shape) in the input range.
 
         Raises:
             InputError: images of another kind, or a model that cannot be executed.
@@ -90,7 +91,7 @@ class QonnxEngine:
             InputError: images of another kind, no tensor of that name, one that has no row for
                 each image, or a model that cannot be executed.
         """
-        check_images(images, self._shape, self._range)
+        check_images(images, self._shape, self.input_range)
         known = {self._input, *(out for node in self._clean.graph.node for out in node.output)}
         for name in names:
             if name not in known:
@@ -144,7 +145,7 @@ class QonnxEngine:
         return constant
 
     def _run(self, part: FloatArray) -> dict[str, Any]:
-        padded = np.full((self._batch, *self._shape), self._range.low, dtype=np.float32)
+        padded = np.full((self._batch, *self._shape), self.input_range.low, dtype=np.float32)
         padded[: len(part)] = part
         try:
             context: dict[str, Any] = execute_onnx(

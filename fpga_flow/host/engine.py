@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from divqat_brevitas.input_range import InputRange
 from fpga_flow.host.driver import ChipDriver
 from fpga_flow.lowering import check_images
 from fpga_flow.rtl.design import Bytes, Design
@@ -22,8 +23,13 @@ class ChipEngine:
         self.design = design
         self.driver = driver
 
+    @property
+    def input_range(self) -> InputRange:
+        """The values that an input may have."""
+        return self.design.input_step.declared
+
     def predict(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1].
+        """Logits, float32 (N, classes), of float32 images (N, *input_shape) in the input range.
 
         Of a design with an answer unit, what a host makes of its codes.
 
@@ -45,5 +51,5 @@ class ChipEngine:
         return {self.design.output_layer: self.design.accumulators(self._run(images))}
 
     def _run(self, images: npt.NDArray[np.float32]) -> Bytes:
-        check_images(images, self.design.input_shape)
+        check_images(images, self.design.input_shape, self.design.input_step.declared)
         return self.driver.run(self.design.beats(images))

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, sha256_file, write_json
+from divqat_brevitas.input_range import InputRange
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.answer import AnswerUnit
+from fpga_flow.lowering.inputs import HostStep
 
 RECORD = "design.json"
 SCHEMA = 1
@@ -37,6 +39,12 @@ class Stream:
     bits: int
     signed: bool
     beats: int
+
+    @property
+    def range(self) -> InputRange:
+        """The integers there are."""
+        low = -(1 << (self.bits - 1)) if self.signed else 0
+        return InputRange(low, low + (1 << self.bits) - 1)
 
     @property
     def bytes(self) -> int:
@@ -126,6 +134,7 @@ class Design(ShortRepr):
         answer: what leaves an image: ``"accumulators"``, or the name of ``unit``: ``"top1"``,
             ``"rounded:3"``, ...
         unit: the answer unit on the chip, None where accumulators leave it.
+        input_step: what the host does before ``input_scale``.
     """
 
     folder: Path
@@ -145,6 +154,7 @@ class Design(ShortRepr):
     versions: Mapping[str, str]
     answer: str = "accumulators"
     unit: AnswerUnit | None = None
+    input_step: HostStep = field(default_factory=HostStep)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -161,7 +171,7 @@ class Design(ShortRepr):
             if record.pop("schema") != SCHEMA:
                 raise KeyError("schema")
             design = cls(folder=folder, **_typed(record))
-        except (KeyError, TypeError) as e:
+        except (KeyError, TypeError, ValueError, InputError) as e:
             raise InputError(
                 f"{folder / RECORD} is not of this version ({e}). Run `divqat compile` again."
             ) from e
@@ -172,8 +182,9 @@ class Design(ShortRepr):
 
     def save(self) -> None:
         """Write ``design.json``."""
-        record = asdict(replace(self, versions={})) | {
+        record = asdict(replace(self, versions={}, input_step=HostStep())) | {
             "versions": dict(self.versions),
+            "input_step": self.input_step.record(),
             "schema": SCHEMA,
         }
         del record["folder"]
@@ -210,11 +221,8 @@ class Design(ShortRepr):
         return {"unit": "labels" if self.answer == "top1" else "codes", "answer": self.answer}
 
     def beats(self, images: npt.NDArray[np.float32]) -> Bytes:
-        """What enters for ``images`` (N, *input_shape) in [0, 1]: uint8 (N, beats, bytes)."""
-        low = -(1 << (self.input.bits - 1)) if self.input.signed else 0
-        high = low + (1 << self.input.bits) - 1
-        # float32 throughout, as QONNX's Quant computes it.
-        codes = np.rint(images / np.float32(self.input_scale)).clip(low, high).astype(np.int64)
+        """What enters for ``images`` (N, *input_shape): uint8 (N, beats, bytes)."""
+        codes = self.input_step.codes(images, self.input_scale, self.input.bits, self.input.signed)
         if codes.ndim == 4:
             codes = codes.transpose(0, 2, 3, 1)
         return self.input.pack(codes.reshape(len(images), self.input.beats, self.input.lanes))
@@ -287,6 +295,7 @@ def _typed(record: dict[str, Any]) -> dict[str, Any]:
         **record,
         **{name: tuple(record[name]) for name in lists},
         "nodes": tuple(nodes),
+        "input_step": HostStep.from_record(record["input_step"], tuple(record["input_shape"])),
         "input": Stream(**record["input"]),
         "output": Stream(**record["output"]),
         "versions": MappingProxyType(record["versions"]),

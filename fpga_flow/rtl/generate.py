@@ -148,6 +148,7 @@ def _assemble(
         versions=build.versions,
         answer=unit.name if unit else "accumulators",
         unit=unit,
+        input_step=build.input_step,
     )
 
 

@@ -14,6 +14,7 @@ from divqat_brevitas.errors import DivQATError, InputError
 from divqat_brevitas.extraction.arrays import Answers, Images, check_images, check_logits
 from divqat_brevitas.extraction.oracles import ORACLES
 from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
+from divqat_brevitas.input_range import InputRange
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.serve.wire import JSON, NPY, encode
 
@@ -30,7 +31,8 @@ class RestInfo(ShortRepr):
     """What a server says of itself; see ``GET /info``.
 
     Attributes:
-        input_shape: (C, H, W) of an image.
+        input_shape: of an image, such as (C, H, W).
+        input_range: the values that an image may have.
         classes: how many the victim tells apart.
         oracle: what it shows.
         oracle_options: of the oracle.
@@ -43,7 +45,8 @@ class RestInfo(ShortRepr):
         body_bytes: of a request.
     """
 
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
+    input_range: InputRange
     classes: int
     oracle: str
     oracle_options: dict[str, int]
@@ -108,6 +111,7 @@ class RestClient:
         try:
             found = RestInfo(
                 input_shape=_shape(said["input_shape"]),
+                input_range=InputRange.of(said["input_range"]),
                 classes=int(said["classes"]),
                 oracle=str(said["oracle"]),
                 oracle_options={str(k): int(v) for k, v in dict(said["oracle_options"]).items()},
@@ -119,7 +123,7 @@ class RestClient:
                 images_per_request=int(said["limits"]["images_per_request"]),
                 body_bytes=int(said["limits"]["body_bytes"]),
             )
-        except (KeyError, TypeError, ValueError) as e:
+        except (KeyError, TypeError, ValueError, InputError) as e:
             raise RestError(f"{self.url} is no server of `divqat serve`: {e!r} in /info.") from e
         if found.oracle not in ORACLES:
             raise RestError(
@@ -127,19 +131,24 @@ class RestClient:
             )
         return found
 
-    def ask(self, images: Images, key: str | None = None) -> Answers:
+    def ask(
+        self, images: Images, key: str | None = None, declared: InputRange | None = None
+    ) -> Answers:
         """Answers, float32 (N, classes), to images, float32 (N, C, H, W) in [0, 1], in one request.
 
         Args:
             images: asked.
             key: under which the server remembers the answers; None takes a new one.
+            declared: the input range that the server declares; None is images in [0, 1].
 
         Raises:
             BudgetExceededError: the server has fewer queries left; nothing was counted.
             RestError: the server cannot be reached, or refuses.
         """
         headers = {"Content-Type": NPY, "Idempotency-Key": key or uuid.uuid4().hex}
-        said = self._exchange("POST", "/query", encode(check_images(images)), headers)
+        said = self._exchange(
+            "POST", "/query", encode(check_images(images, declared=declared)), headers
+        )
         try:
             answers = np.asarray(said["answers"], np.float32)
         except (KeyError, TypeError, ValueError) as e:
@@ -225,6 +234,7 @@ class RestPredictor(RestClient):
     def __init__(self, url: str, token: str | None = None, **options: Any) -> None:
         super().__init__(url, token, **options)
         self._info = self.info()
+        self.input_range = self._info.input_range
         if self._info.oracle != "logits":
             raise InputError(
                 f"{url} shows {self._info.oracle!r}, not logits: attack it as RestVictim(url)."
@@ -233,7 +243,10 @@ class RestPredictor(RestClient):
     def predict(self, images: Images) -> Answers:
         """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1]."""
         batch = self._info.batch
-        parts = [self.ask(images[i : i + batch]) for i in range(0, len(images), batch)]
+        declared = self.input_range
+        parts = [
+            self.ask(images[i : i + batch], declared=declared) for i in range(0, len(images), batch)
+        ]
         return np.concatenate(parts)
 
 
@@ -265,7 +278,7 @@ class RestVictim(Victim):
         self.client = RestClient(url, token, **options)
         self.info = self.client.info()
         left = self.info.remaining if budget is None else budget
-        super().__init__(_Remote(self.client), self.info.oracle, left)
+        super().__init__(_Remote(self.client, self.info.input_range), self.info.oracle, left)
         self.options = self.info.oracle_options
         self.defence = self.info.defence
         self.defence_settings = self.info.defence_settings
@@ -281,7 +294,7 @@ class RestVictim(Victim):
             InputError: bad images.
             RestError: the server cannot be reached any more, or refuses.
         """
-        images = check_images(images, "queried images")
+        images = check_images(images, "queried images", self.input_range)
         batch = self.info.batch
         if len(images) <= batch or len(images) > self.remaining:
             return super().query(images)
@@ -291,21 +304,22 @@ class RestVictim(Victim):
 
     def _fresh(self, images: Images) -> Answers:
         """The oracle and the defence have been at work at the server."""
-        return self.client.ask(images)
+        return self.client.ask(images, declared=self.input_range)
 
 
 class _Remote:
     """The place of a predictor; logits stay at the server."""
 
-    def __init__(self, client: RestClient) -> None:
+    def __init__(self, client: RestClient, input_range: InputRange) -> None:
         self._client = client
+        self.input_range = input_range
 
     def predict(self, images: Images) -> Answers:
         raise InputError(f"{self._client.url} shows answers of its oracle alone: use query().")
 
 
-def _shape(said: Any) -> tuple[int, int, int]:
-    channels, height, width = (int(side) for side in said)
-    if min(channels, height, width) < 1:
+def _shape(said: Any) -> tuple[int, ...]:
+    shape = tuple(int(side) for side in said)
+    if min(shape) < 1:
         raise ValueError(f"an image of shape {said}")
-    return channels, height, width
+    return shape

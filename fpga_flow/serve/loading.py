@@ -16,7 +16,7 @@ class Served(ShortRepr):
 
     Attributes:
         predictor: gives logits, or what a host makes of the chip's codes.
-        shape: (C, H, W) of an image.
+        shape: of an image, such as (C, H, W).
         classes: how many it tells apart.
         name: for ``/info``.
         identity: what the ledger counts the queries of; equal for every engine.

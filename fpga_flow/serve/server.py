@@ -18,6 +18,7 @@ from typing import Any
 
 from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
+from divqat_brevitas.input_range import UNIT
 from fpga_flow.serve.ledger import ANYONE, QueryLedger
 from fpga_flow.serve.limits import Client, Limits, bind, find_client, names_loopback
 from fpga_flow.serve.wire import JSON, RequestError, answer_document, decode, error_document
@@ -46,7 +47,7 @@ class Service:
 
     Args:
         victim: answers. The ledger's budget is what counts, so that restarts do not forget.
-        shape: (C, H, W) of an image.
+        shape: of an image, such as (C, H, W).
         classes: how many the victim tells apart.
         ledger: counts; closed by whoever made it.
         limits: of requests and connections.
@@ -102,9 +103,11 @@ class Service:
 
     def about(self, client: str = ANYONE) -> dict[str, Any]:
         """What ``/info`` tells a client."""
+        declared = self.victim.input_range or UNIT
         return {
             "model": self.model,
             "input_shape": list(self.shape),
+            "input_range": [declared.low, declared.high],
             "classes": self.classes,
             "oracle": self.victim.oracle,
             "oracle_options": self.victim.options,
@@ -228,7 +231,9 @@ class Service:
 
     def _answer(self, client: str, key: str | None, kind: str, body: bytes) -> bytes:
         """One query, in the worker's thread."""
-        images = decode(body, kind, self.shape, self.limits.images_per_request)
+        images = decode(
+            body, kind, self.shape, self.limits.images_per_request, self.victim.input_range
+        )
         sha256 = hashlib.sha256(images.tobytes()).hexdigest()
         before = None if key is None else self.ledger.recall(client, key)
         if before is not None:

@@ -6,6 +6,7 @@ the bytes behind it are taken as numbers.
 
 import io
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, Images, check_images, to_float
+from divqat_brevitas.input_range import UNIT, InputRange
 
 JSON = "application/json"
 NPY = "application/x-npy"
@@ -41,14 +43,21 @@ class RequestError(Exception):
     close: bool = False
 
 
-def decode(body: bytes, content_type: str, shape: tuple[int, ...], most: int) -> Images:
-    """Images, float32 (N, *shape) in [0, 1], of a request's body.
+def decode(
+    body: bytes,
+    content_type: str,
+    shape: tuple[int, ...],
+    most: int,
+    declared: InputRange | None = None,
+) -> Images:
+    """Images, float32 (N, *shape) in the victim's input range, of a request's body.
 
     Args:
         body: as it came.
         content_type: the header; its parameters are ignored.
-        shape: (C, H, W) of an image.
+        shape: of an image, such as (C, H, W).
         most: images that one request may carry.
+        declared: the victim's input range; None is [0, 1].
 
     Raises:
         RequestError: anything that is not such images, with the fix.
@@ -57,7 +66,7 @@ def decode(body: bytes, content_type: str, shape: tuple[int, ...], most: int) ->
     if kind not in (JSON, NPY):
         raise RequestError(415, "unsupported-type", f"the body is {kind or 'of no type'!r}. {_HOW}")
     array = _from_json(body) if kind == JSON else _from_npy(body)
-    if array.shape[1:] != shape or array.ndim != 4 or not len(array):
+    if array.shape[1:] != shape or not len(array):
         raise RequestError(
             400,
             "bad-shape",
@@ -71,7 +80,9 @@ def decode(body: bytes, content_type: str, shape: tuple[int, ...], most: int) ->
             f"{len(array)} images came in one request, but {most} may. Send them in parts.",
         )
     try:
-        return check_images(np.ascontiguousarray(to_float(array), np.float32))
+        # Pixels of 0 to 255 are what they are where a victim declares another range.
+        values = to_float(array) if declared in (None, UNIT) else array
+        return check_images(np.ascontiguousarray(values, np.float32), declared=declared)
     except InputError as e:
         raise RequestError(400, "bad-values", str(e)) from e
 
@@ -123,9 +134,9 @@ def _from_npy(body: bytes) -> NDArray[Any]:
         raise RequestError(400, "bad-dtype", f"the images are {dtype}. {_HOW}")
     # The shape is the sender's claim: believed only if the bytes are there.
     rest = len(body) - stream.tell()
-    if len(shape) != 4 or min(shape, default=0) < 0:
+    if len(shape) < 2 or min(shape) < 0:
         raise RequestError(400, "bad-shape", f"images came with shape {shape}. {_HOW}")
-    wanted = dtype.itemsize * shape[0] * shape[1] * shape[2] * shape[3]
+    wanted = dtype.itemsize * math.prod(shape)
     if rest != wanted:
         raise RequestError(
             400,

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.input_range import InputRange
 from fpga_flow.lowering.answer import AnswerUnit, make_answer, parse_answer
 
 Images = npt.NDArray[np.float32]
@@ -44,6 +45,7 @@ class AnsweringEngine:
         self.engine = engine
         self.unit = unit
         self.name = engine.name
+        self.input_range: InputRange | None = getattr(engine, "input_range", None)
         self._batch = batch  # all accumulators of so many images are in memory at once
 
     def predict(self, images: Images) -> Logits:

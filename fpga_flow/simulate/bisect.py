@@ -100,7 +100,7 @@ def bisect(
 
     Args:
         onnx_path: the QONNX file.
-        images: float32 (N, C, H, W) in [0, 1]; a few are enough for most faults.
+        images: float32 (N, *input_shape) in the input range; a few are enough for most faults.
         build: its FINN build; None leaves out FINN's steps.
         design: its hardware design; None leaves out the RTL.
 

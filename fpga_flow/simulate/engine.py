@@ -24,7 +24,7 @@ class Engine(Protocol):
     name: str
 
     def predict(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1]."""
+        """Logits, float32 (N, classes), of float32 images (N, *shape) in the input range."""
         ...
 
     def accumulators(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.int64]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from divqat_brevitas.input_range import InputRange
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
 from fpga_flow.compile.outputs import FinnOutputs, FinnSession
 
@@ -46,8 +47,13 @@ class FinnEngine:
     def _session(self) -> FinnSession:
         return FinnSession(self.build)
 
+    @property
+    def input_range(self) -> InputRange:
+        """The values that an input may have."""
+        return self.build.input_step.declared
+
     def predict(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1]."""
+        """Logits, float32 (N, classes), of float32 images (N, *shape) in the input range."""
         return self._run(images).logits
 
     def accumulators(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.int64]]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from qonnx.core.modelwrapper import ModelWrapper
 
+from divqat_brevitas.input_range import InputRange
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
 from fpga_flow.simulate.kernel import exact_arithmetic
@@ -64,6 +65,11 @@ class IntegerEngine:
         if threads not in self._planners:
             self._planners[threads] = Planner(self.network, self._batch)
         return self._planners[threads]
+
+    @property
+    def input_range(self) -> InputRange:
+        """The values that an input may have."""
+        return self.network.input_range
 
     @property
     def kernels(self) -> dict[str, str]:

@@ -96,7 +96,7 @@ def compare_netlist(
     Args:
         design: the RTL.
         bitstream: the folder that ``build_bitstream`` made of it.
-        images: float32 (N, C, H, W) in [0, 1].
+        images: float32 (N, *input_shape) in the input range.
         stalls: ``idle`` and ``back_pressure`` of the netlist's simulation.
 
     Returns:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.input_range import InputRange
 from fpga_flow.lowering import check_images
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.rtl.design import RECORD, Bytes, Design, Integers
@@ -108,6 +109,11 @@ class RtlEngine:
         self._started: list[Simulation] = []
         self._executable: Path | None = None
 
+    @property
+    def input_range(self) -> InputRange:
+        """The values that an input may have."""
+        return self.design.input_step.declared
+
     def __enter__(self) -> Self:
         return self
 
@@ -120,7 +126,7 @@ class RtlEngine:
         self.close()
 
     def predict(self, images: FloatArray) -> FloatArray:
-        """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1].
+        """Logits, float32 (N, classes), of float32 images (N, *input_shape) in the input range.
 
         Of a design with an answer unit, what a host makes of its codes.
 
@@ -152,7 +158,7 @@ class RtlEngine:
             InputError: fewer than 2 images, or images of another kind.
             SimulationError: as ``predict``.
         """
-        check_images(images, self.design.input_shape)
+        check_images(images, self.design.input_shape, self.design.input_step.declared)
         if len(images) < 2:
             raise InputError("an initiation interval takes at least 2 images.")
         return timing(self._answer(self.design.beats(images), self._seed))
@@ -165,7 +171,7 @@ class RtlEngine:
 
     def _run(self, images: FloatArray) -> Bytes:
         """Output beats, uint8 (N, beats, bytes)."""
-        check_images(images, self.design.input_shape)
+        check_images(images, self.design.input_shape, self.design.input_step.declared)
         beats = self.design.beats(images)
         batches = _split(beats, self._threads)
         seeds = range(self._seed, self._seed + len(batches))

@@ -13,7 +13,7 @@ def observe(design: Design, images: npt.NDArray[np.float32]) -> dict[str, Intege
 
     Args:
         design: the design; its variant with taps is compiled at the first call.
-        images: float32 (N, C, H, W) in [0, 1].
+        images: float32 (N, *input_shape) in the input range.
 
     Returns:
         by node name, in chain order: int64 (N, lanes · beats), channels last, as they flow.
@@ -27,7 +27,7 @@ def observe(design: Design, images: npt.NDArray[np.float32]) -> dict[str, Intege
         >>> observe(design, images)["Thresholding_rtl_0"].shape  # doctest: +SKIP
         (1, 512)
     """
-    check_images(images, design.input_shape)
+    check_images(images, design.input_shape, design.input_step.declared)
     answer = _tapped(design, design.beats(images))
     wrong = _first_wrong(design, answer.taps, len(images))
     if wrong is not None:

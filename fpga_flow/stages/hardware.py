@@ -121,7 +121,11 @@ def _speed(design: "Design") -> Row:
     from fpga_flow.simulate.rtl import RtlEngine
 
     with RtlEngine(design, threads=1) as engine:
-        timing = engine.measure(np.zeros((_TIMED_IMAGES, *design.input_shape), np.float32))
+        timing = engine.measure(
+            np.full(
+                (_TIMED_IMAGES, *design.input_shape), design.input_step.declared.low, np.float32
+            )
+        )
     return {
         "cycles_per_image": timing.interval_cycles,
         "latency_cycles": timing.latency_cycles,

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, Labels, substream, to_float
 from divqat_brevitas.extraction.learner import Answered, Learner, described
 from divqat_brevitas.extraction.training import Epoch
 from divqat_brevitas.extraction.treatments import as_probabilities
 from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
+from divqat_brevitas.input_range import UNIT
 from divqat_brevitas.short_repr import ShortRepr
 
 QUERY_BATCH = 1000
@@ -94,7 +96,14 @@ def allowance(victim: Victim, budget: int | None) -> int:
 
     Raises:
         BudgetExceededError: the victim has fewer left than ``budget``, or none.
+        InputError: the victim takes other inputs than images in [0, 1], which attacks ask.
     """
+    if victim.input_range not in (None, UNIT):
+        raise InputError(
+            f"attacks ask images in [0, 1], but this victim takes inputs in {victim.input_range}. "
+            "Attack a predictor that scales images of [0, 1] to that range before it calls the "
+            "victim's model."
+        )
     wanted = victim.remaining if budget is None else budget
     if wanted > victim.remaining or victim.remaining == 0:
         raise BudgetExceededError(

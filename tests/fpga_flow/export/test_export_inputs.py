@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from divqat_brevitas import quant
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction import KnockoffNets, TorchPredictor, Victim
+from divqat_brevitas.input_range import InputRange
 from divqat_brevitas.quant import InputRangeWarning
 from fpga_flow.export import ExportReport, export_qonnx
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.parity import probes
 from fpga_flow.lowering import load_model, lower
+from fpga_flow.serve import QueryLedger, RestVictim, Service, running
 from fpga_flow.simulate.integer import IntegerEngine
 
 WEIGHT = quant.Int4WeightPerChannelFloatDivQAT
@@ -195,3 +198,35 @@ def test_a_damaged_declaration_is_named(tmp_path: Path) -> None:
     damaged.set_metadata_prop("divqat.input_range", "[0, ")
     with pytest.raises(InputError, match=r"declares its input range .*'\[0, '"):
         lower(damaged)
+
+
+def test_victims_and_servers_read_the_declaration(tmp_path: Path) -> None:
+    x = pixels()
+    model = warmed(Scaled(lambda x: x / 255, quant.Uint8ImageDivQAT), x)
+    export_qonnx(model, tmp_path / "m.onnx", x, input_range=(0, 255))
+    engine = IntegerEngine(tmp_path / "m.onnx")
+    pool = np.zeros((8, 3, 8, 8), np.float32)
+    for predictor in (engine, TorchPredictor(model, input_range=(0, 255))):
+        victim = Victim(predictor, oracle="logits", budget=100)
+        assert np.array_equal(victim.query(x).argmax(1), engine.predict(x).argmax(1))
+        with pytest.raises(InputError, match=r"must lie in \[0, 255\] .*span \[0\.0, 510"):
+            victim.query(2 * x)
+        with pytest.raises(InputError, match=r"takes inputs in \[0, 255\].*scales images"):
+            KnockoffNets(surrogate="vgg-small", seed=0).run(victim, pool, budget=4)
+    service = Service(victim, (3, 6, 6), 5, QueryLedger(None, {}, budget=1000))
+    with running(service) as url:
+        remote = RestVictim(url)
+        assert remote.info.input_range == InputRange(0, 255)
+        assert np.array_equal(remote.query(x).argmax(1), engine.predict(x).argmax(1))
+        with pytest.raises(InputError, match=r"\[0, 255\]"):
+            remote.query(2 * x)
+
+
+def test_features_are_served(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(0, 3, (40, 12)).clip(-9, 9).astype(np.float32)
+    victim = Victim(
+        TorchPredictor(nn.Linear(12, 3), input_range=(-9, 9)), oracle="logits", budget=100
+    )
+    expected = victim.query(x)
+    with running(Service(victim, (12,), 3, QueryLedger(None, {}, budget=100))) as url:
+        assert np.array_equal(RestVictim(url).query(x), expected)
