@@ -22,6 +22,7 @@ PACKAGES = {
 }
 _POLL_S = 0.2
 _TAIL_LINES = 12
+_HERE = "/proc/self/cwd"  # of Linux; each process sees its own, and a tool's children share it
 _WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -174,4 +175,7 @@ def _text(log: Path) -> str:
 
 def _environment() -> dict[str, str]:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "divqat" / "yowasp"
-    return {"YOWASP_CACHE_DIR": str(cache), **os.environ, "PYTHONUNBUFFERED": "1"}
+    own = {"YOWASP_CACHE_DIR": str(cache), **os.environ, "PYTHONUNBUFFERED": "1"}
+    # yosys writes the absolute path of its temporary folder unquoted into abc's commands, where a
+    # space, a quote or a semicolon ends it. This name of the working folder has none of them.
+    return {**own, "TMPDIR": _HERE if Path(_HERE).exists() else "."}
