@@ -87,7 +87,7 @@ def _curves(results: Results, kind: str) -> list[Series]:
 
 
 def _curve(results: Results, victim: str, kind: str) -> dict[int, Spread]:
-    """The best clone by budget, of the thieves that there are at every one; {} without such."""
+    """The worst case by budget, of the attacks made at every one; {} without such."""
     met: dict[int, list[Attacker]] = {}
     for budget in Group(victim, kind, 0).budgets(results.attacks):
         met[budget] = attackers(Group(victim, kind, budget).of(results.attacks))

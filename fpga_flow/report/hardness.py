@@ -7,7 +7,7 @@ about the models at hand. What holds of the method is :mod:`fpga_flow.report.cla
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from divqat_brevitas.extraction.evaluation import (
@@ -92,8 +92,10 @@ def records(results: Results) -> list[dict[str, Any]]:
             "queries_to_90_percent": row.queries_to_90_percent,
             "plain_qat": None if row.plain is None else row.plain.mean,
             "plain_qat_labels_only": None if row.labels_only is None else row.labels_only.mean,
+            "minus_plain_qat": paired and asdict(paired),
         }
         for row in hardness(results)
+        for paired in (row.comparison and row.comparison.difference,)
     ]
 
 

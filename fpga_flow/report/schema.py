@@ -111,7 +111,7 @@ class SummaryRow(Row):
     naive_clone_accuracy: Fraction | None
     queries_to_90_percent: Count | None
     seeds: Count
-    victim_seeds: Count
+    victim_seeds: Count | None = None  # beyond schema 1
 
 
 class HardwareRow(Row):
@@ -159,7 +159,7 @@ class Placement(Row):
 
 
 class Confusion(Row):
-    """Which class was taken for which, of one victim or its best clone (beyond schema 1's fields).
+    """Which class was taken for which, of a victim or worst-case clone (beyond schema 1's fields).
 
     ``counts[i][j]``: test images of class i that were answered with class j.
     """

@@ -13,7 +13,7 @@ _NAMED = 3  # answers by name; the rest of a distribution is one sum
 
 
 def confusions(results: Results) -> list[Markup]:
-    """Victim beside its best clones, a row a true class."""
+    """Victim beside its worst-case clones, a row a true class."""
     if not results.confusions:
         return [
             paragraph(

@@ -162,6 +162,8 @@ def test_the_difference_is_the_same_everywhere(
     ):
         assert any(r[0] != "qat" and r[column].startswith("−41.0 points") for r in tables[name])
     assert "minus plain QAT's −41.0 points [" in claims_of(run, capsys)
+    document = json.loads(claims_of(run, capsys, "--json"))["results"][0]
+    assert document["models"][0]["minus_plain_qat"]["mean"] == row.comparison.difference.mean
     assert "−41.0 [" in block({"d": results})
 
 
