@@ -129,6 +129,12 @@ class HostStep:
     narrow: bool = False
     declared: InputRange = UNIT
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostStep) and self.record() == other.record()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.record()))
+
     def codes(self, images: FloatImages, scale: float, bits: int, signed: bool) -> IntArray:
         """Integer codes of the shape of ``images``: rounded to nearest, as QONNX's Quant does."""
         quantizer = Quantizer(
