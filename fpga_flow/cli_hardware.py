@@ -41,7 +41,7 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
     network = lower(model)
     rows = [asdict(row) for row in network.describe()]
     findings = legality(model)
-    unmade = [] if findings else rtl_findings(model)
+    unmade = rtl_findings(model)
     found = _bisect(model, built, network, inputs) if bisect else None
     if as_json:
         document = {"model": str(model), "layers": rows}
@@ -50,12 +50,10 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
         print_json(document | ({"bisection": asdict(found)} if found is not None else {}))
     else:
         click.echo(columns([list(rows[0]), *(list(row.values()) for row in rows)]))
-        for finding in findings:
-            click.echo(f"FINN: {finding}")
         if not findings:
             click.echo("FINN: every node has hardware")
-        for finding in unmade:
-            click.echo(f"RTL: {finding}")
+        for finding in (*findings, *unmade):
+            click.echo(f"{finding.level}: {finding}")
         if found is not None:
             click.echo(str(found))
     return 1 if findings or (found is not None and found.fault is not None) else 0

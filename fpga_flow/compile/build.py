@@ -13,7 +13,7 @@ import numpy.typing as npt
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
 from divqat_brevitas.short_repr import ShortRepr
-from fpga_flow.lowering import HostStep
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.onnx_sizes import MAX_ELEMENTS
 
 RECORD = "build.json"
@@ -83,10 +83,7 @@ class FinnBuild(ShortRepr):
         device: board or part.
         activations: QONNX tensor names of the activation quantizers, in network order.
         input_shape: shape of an image, without batch.
-        input_scale: the graph takes ``round(x / input_scale)`` instead of x; None: floats.
-        input_bits: bit width of those codes.
-        input_signed: whether they are signed.
-        input_step: what the host does before that scale.
+        input_step: what the host makes of an image: the integer codes that the graph takes.
         output_layer: name of the QONNX node behind the last accumulators.
         output_tensor: QONNX tensor with those accumulators, "" where there is none.
         output_scale: ``logits = accumulators * output_scale + output_bias``; one or per class.
@@ -104,10 +101,7 @@ class FinnBuild(ShortRepr):
     device: str
     activations: tuple[str, ...]
     input_shape: tuple[int, ...]
-    input_scale: float | None
-    input_bits: int
-    input_signed: bool
-    input_step: HostStep
+    input_step: InputStep
     output_layer: str
     output_tensor: str
     output_scale: tuple[float, ...]
@@ -143,10 +137,7 @@ class FinnBuild(ShortRepr):
                 device=record["device"],
                 activations=tuple(record["activations"]),
                 input_shape=tuple(record["input_shape"]),
-                input_scale=record["input_scale"],
-                input_bits=record["input_bits"],
-                input_signed=record["input_signed"],
-                input_step=HostStep.from_record(record["input_step"], tuple(record["input_shape"])),
+                input_step=InputStep.from_record(record["input_step"]),
                 output_layer=record["output_layer"],
                 output_tensor=record["output_tensor"],
                 output_scale=tuple(record["output_scale"]),
@@ -175,18 +166,12 @@ class FinnBuild(ShortRepr):
         shape = self.input_shape
         if not all(isinstance(n, int) and n > 0 for n in shape) or math.prod(shape) > MAX_ELEMENTS:
             raise ValueError(f"input_shape = {str(shape)[:100]}")
-        if self.input_bits not in range(1, 65):
-            raise ValueError(f"input_bits = {str(self.input_bits)[:100]}")
-        scale = 1.0 if self.input_scale is None else self.input_scale
-        if not all(math.isfinite(n) for n in (scale, *self.output_scale, *self.output_bias)):
+        if not all(math.isfinite(n) for n in (*self.output_scale, *self.output_bias)):
             raise ValueError("a scale or bias is no number")
 
     def codes(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What the graph takes for ``images`` (N, *input_shape): integer codes, or the floats."""
-        if self.input_scale is None:
-            return images
-        codes = self.input_step.codes(images, self.input_scale, self.input_bits, self.input_signed)
-        return codes.astype(np.float32)
+        """The integer codes that the graph takes for ``images`` (N, C, H, W), as float32."""
+        return self.input_step.codes(images).astype(np.float32)
 
 
 def hardware_rows(build: FinnBuild, variant: str) -> list[dict[str, Any]]:

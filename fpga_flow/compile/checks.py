@@ -11,9 +11,8 @@ Two importable steps ``(model, cfg) -> model`` for a FINN YAML; the model is ret
 They need no Vivado: FINN's hardware layers are executed by their Python definitions. What they
 keep: ``divqat_reference.onnx`` in FINN's output folder (the QONNX file, cleaned), and in the
 model's metadata ``divqat.reference``, its SHA-256. The other metadata that our steps write:
-``divqat.input_scale`` (the graph takes ``round(x / scale)``), ``divqat.input_step`` (what comes
-before that scale, JSON) and ``divqat.output_affine`` (``logits = accumulators * scale + bias``,
-JSON).
+``divqat.input_step`` (what the host makes of an image) and ``divqat.output_affine`` (``logits =
+accumulators * scale + bias``), both JSON.
 """
 
 import json
@@ -27,8 +26,10 @@ from qonnx.core.modelwrapper import ModelWrapper
 from divqat_brevitas.files import replacing, sha256_file
 from fpga_flow.compile.execution import activation_codes, execute
 from fpga_flow.compile.flow import PARENT, activation_names
-from fpga_flow.compile.steps import INPUT_SCALE, OUTPUT_AFFINE
+from fpga_flow.compile.integer_graph import entry
+from fpga_flow.compile.steps import INPUT_STEP, OUTPUT_AFFINE, user_error
 from fpga_flow.lowering import LoweringError, Network, clean, lower
+from fpga_flow.lowering.input_step import InputStep
 
 REFERENCE = "divqat.reference"
 REFERENCE_FILE = "divqat_reference.onnx"
@@ -47,7 +48,7 @@ def step_record_reference(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     try:
         lower(cleaned)
     except LoweringError as e:
-        raise _user_error(f"step_check_exact has nothing to compare with: {e}") from e
+        raise user_error(f"step_check_exact has nothing to compare with: {e}") from e
     path = Path(cfg.output_dir) / REFERENCE_FILE
     with replacing(path) as temporary:
         cleaned.save(str(temporary))
@@ -70,7 +71,7 @@ def step_check_exact(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     reference = Path(cfg.output_dir) / REFERENCE_FILE
     recorded = model.get_metadata_prop(REFERENCE)
     if recorded is None or not reference.exists() or sha256_file(reference) != recorded:
-        raise _user_error(
+        raise user_error(
             f"step_check_exact found no reference of this network ({reference}): run "
             "fpga_flow.compile.checks.step_record_reference as the first step"
         )
@@ -86,10 +87,10 @@ def step_check_exact(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     context = execute(entry, taken, executable if parent is not None else None)
     output = context[entry.graph.output[0].name]
     codes = activation_codes(executable, context)
-    if model.get_metadata_prop(INPUT_SCALE) is None:
+    if model.get_metadata_prop(INPUT_STEP) is None:
         codes = codes[1:]  # the thresholds that quantize the image
     expected = network.run(images)
-    names = activation_names(cleaned)
+    names = activation_names(network)
     compared = dict(zip(names, codes, strict=True)) if len(codes) == len(names) else {}
     for name, values in compared.items():
         if name in expected:
@@ -130,16 +131,16 @@ def _parent(model: ModelWrapper, cfg: Any, recorded: str) -> ModelWrapper | None
 
 def _taken(model: ModelWrapper, network: Network, images: Array) -> Array:
     """What the graph takes for ``images``: integer codes or the floats."""
-    tensor = model.graph.input[0].name
-    shape = tuple(model.get_tensor_shape(tensor))
+    if model.get_metadata_prop(INPUT_STEP) is not None:
+        step = InputStep.of(network, entry(network).shape)
+        images = step.codes(images).astype(np.float32)
+    shape = tuple(model.get_tensor_shape(model.graph.input[0].name))
     if shape[1:] != images.shape[1:]:
-        raise _user_error(
+        raise user_error(
             f"step_check_exact: the graph takes {shape[1:]}, the network {images.shape[1:]}; set "
             "save_intermediate_models: true, so that the host's nodes are known"
         )
-    if model.get_metadata_prop(INPUT_SCALE) is None:
-        return images
-    return network.input.codes(images).reshape(images.shape).astype(np.float32)
+    return images
 
 
 def _compare(network: Network, name: str, values: Array, expected: Array) -> None:
@@ -176,16 +177,8 @@ def _compare_output(
 
 def _differs(network: Network, name: str, how: str) -> Exception:
     layer = network.layer(name)
-    return _user_error(
+    return user_error(
         f"step_check_exact: FINN's model is not the network any more, from layer "
         f"{layer.source!r} (tensor {name!r}) on: {how}. The step before this check, or a step "
         "injected into it, changed the network"
     )
-
-
-def _user_error(message: str) -> Exception:
-    """FINN's own class, so that a build ends in one line instead of a traceback."""
-    from finn.util.exception import FINNUserError
-
-    error: Exception = FINNUserError(message)
-    return error

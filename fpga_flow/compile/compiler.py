@@ -1,12 +1,10 @@
 """Build a network with FINN in a worker process; the result appears whole or not at all."""
 
 import dataclasses
-import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_file, write_json
@@ -15,12 +13,13 @@ from fpga_flow.compile.folding import read_folding
 from fpga_flow.compile.legality import legality
 from fpga_flow.compile.process import Worker, require_finn
 from fpga_flow.compile.settings import CompileSettings
-from fpga_flow.lowering import LoweringError, lower
 
 LOG = "finn.log"
 
 
-def compile_finn(onnx_path: Path, out_dir: Path, settings: CompileSettings) -> FinnBuild:
+def compile_finn(
+    onnx_path: Path, out_dir: Path, settings: CompileSettings, worker: Worker | None = None
+) -> FinnBuild:
     """Build a network with FINN up to its RTL code and estimates, without Vivado.
 
     FINN runs in a process of its own, with a home directory of its own. The build appears in
@@ -32,6 +31,8 @@ def compile_finn(onnx_path: Path, out_dir: Path, settings: CompileSettings) -> F
         onnx_path: a QONNX file (batch 1; logits as output).
         out_dir: folder of the build; a former build in it is replaced.
         settings: target and style.
+        worker: runs FINN, for several builds one after the other; it keeps the log. None: a
+            process of this build's own.
 
     Returns:
         the finished build.
@@ -60,7 +61,7 @@ def compile_finn(onnx_path: Path, out_dir: Path, settings: CompileSettings) -> F
     try:
         growing.mkdir(parents=True)
         out_dir.mkdir(exist_ok=True)
-        _build(onnx_path, growing, out_dir / LOG, settings)
+        _build(onnx_path, growing, out_dir / LOG, settings, worker)
         shutil.copy(out_dir / LOG, growing / LOG)
         _replace(out_dir, growing)
     except OSError as e:
@@ -73,65 +74,31 @@ def compile_finn(onnx_path: Path, out_dir: Path, settings: CompileSettings) -> F
     return FinnBuild.load(out_dir)
 
 
-def _build(onnx_path: Path, folder: Path, log: Path, settings: CompileSettings) -> None:
+def _build(
+    onnx_path: Path, folder: Path, log: Path, settings: CompileSettings, worker: Worker | None
+) -> None:
     work = folder / "work"
     work.mkdir()
     asked = dataclasses.asdict(settings)
     if settings.folding_json is not None:
         asked["folding_json"] = str(settings.folding_json.absolute())
     log.write_text("")
-    with Worker(work, log) as worker:
-        job = {
-            "kind": "build",
-            "onnx": str(onnx_path),
-            "folder": str(folder),
-            "settings": asked,
-        }
-        report = worker.run(job, settings.timeout_s)
+    job = {"kind": "build", "onnx": str(onnx_path), "folder": str(folder), "settings": asked}
+    with Worker(work, log) if worker is None else nullcontext(worker) as running:
+        report = running.run(job, settings.timeout_s)
     shutil.rmtree(work)
     write_json(folder / "estimates.json", report["estimates"])
     write_json(folder / RECORD, _record(report, onnx_path, settings))
 
 
 def _record(report: dict[str, Any], onnx_path: Path, settings: CompileSettings) -> dict[str, Any]:
-    affine = _exact(json.loads(report["output_affine"]), onnx_path)
-    kept = (
-        "seconds",
-        "versions",
-        "activations",
-        "input_shape",
-        "input_scale",
-        "input_bits",
-        "input_signed",
-        "input_step",
-        "output_layer",
-        "output_tensor",
-    )
+    kept = {name: value for name, value in report.items() if name != "estimates"}
     return {
         "device": settings.device,
         "clock_ns": settings.clock_ns,
         "onnx_sha256": sha256_file(onnx_path),
-        **{name: report[name] for name in kept},
-        "output_scale": affine["scale"],
-        "output_bias": affine["bias"],
+        **kept,
     }
-
-
-def _exact(affine: dict[str, list[float]], onnx_path: Path) -> dict[str, list[float]]:
-    """The lowering's output scale and bias in place of FINN's, where both mean the same.
-
-    FINN multiplies the factors in another order and in float32: logits of equal accumulators
-    would differ in their last bits. Where FINN counts in other integers (XNOR and popcount), its
-    own stay.
-    """
-    try:
-        output = lower(onnx_path).output
-    except LoweringError:
-        return affine  # a network that FINN may take and we do not
-    ours = {"scale": output.scale, "bias": output.bias}
-    # A few float32 roundings, each 6e-8; another meaning of the integers differs by far more.
-    equal = all(np.allclose(ours[name], affine[name], rtol=1e-5, atol=1e-7) for name in ours)
-    return {name: values.tolist() for name, values in ours.items()} if equal else affine
 
 
 def _replace(out_dir: Path, grown: Path) -> None:

@@ -173,16 +173,13 @@ def configuration(
 def _before(checks: bool) -> dict[str, list[str]]:
     record = [_CHECKS + "step_record_reference"] if checks else []
     return {
-        "step_qonnx_to_finn": [*record, _STEPS + "step_integer_input"],
+        "step_qonnx_to_finn": [*record, _STEPS + "step_integer_network"],
         "step_specialize_layers": [_STEPS + "step_prefer_rtl"],
     }
 
 
 def _after(checks: bool, steps: tuple[str, ...]) -> dict[str, list[str]]:
-    injected = {
-        "step_qonnx_to_finn": [_STEPS + "step_ties_to_even", _STEPS + "step_room_for_signs"],
-        "step_streamline": [_STEPS + "step_exact_thresholds", _STEPS + "step_integer_output"],
-    }
+    injected = {"step_minimize_bit_width": [_STEPS + "step_two_bit_weights"]}
     if "step_make_driver" in steps:
         injected["step_make_driver"] = [_STEPS + "step_host_values"]
     if checks:

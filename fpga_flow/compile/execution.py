@@ -24,7 +24,6 @@ from qonnx.custom_op.registry import getCustomOp
 from qonnx.util.basic import get_preferred_qonnx_opset
 
 from fpga_flow.compile.flow import PARENT, STEP_NAMES
-from fpga_flow.compile.steps import code_add
 from fpga_flow.safe_onnx import read_step
 
 Array = npt.NDArray[Any]
@@ -115,9 +114,13 @@ def execute_step(job: dict[str, Any]) -> None:
     np.savez(job["output"], allow_pickle=False, **joined)
 
 
-@functools.lru_cache(maxsize=32)
 def _load(path: Path) -> ModelWrapper:
     """A model whose hardware layers are executed by their Python definitions."""
+    return _loaded(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded(path: Path, written: int) -> ModelWrapper:
     from finn.util.verification import despecialize_model
 
     operators = _OF_THE_HOST if path.stem == PARENT else OPERATORS
@@ -203,7 +206,7 @@ def _code_values(model: ModelWrapper, node: NodeProto, context: dict[str, Array]
         return None
     if steps == 1:
         return np.where(context[output] > 0, 1, -1)
-    add = code_add(model, node) if node.op_type == "MultiThreshold" else None
+    add = _code_add(model, node) if node.op_type == "MultiThreshold" else None
     return context[output if add is None else add.output[0]]
 
 
@@ -213,6 +216,17 @@ def _threshold_count(model: ModelWrapper, node: NodeProto) -> int | None:
     if node.op_type in ("MVAU", "VVAU") and not getCustomOp(node).get_nodeattr("noActivation"):
         return int(model.get_tensor_shape(node.input[2])[-1])
     return None
+
+
+def _code_add(model: ModelWrapper, node: NodeProto) -> NodeProto | None:
+    """The Add of a whole number that FINN's own conversion puts behind a MultiThreshold."""
+    consumers = model.find_consumers(node.output[0]) or []
+    if len(consumers) != 1 or consumers[0].op_type != "Add":
+        return None
+    constant = model.get_initializer(consumers[0].input[1])
+    if constant is None or constant.size != 1 or constant.item() != round(constant.item()):
+        return None
+    return consumers[0]
 
 
 def _run(model: ModelWrapper, parent: ModelWrapper | None, images: Array) -> dict[str, Array]:

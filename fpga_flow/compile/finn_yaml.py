@@ -25,8 +25,8 @@ _HEAD = """\
 #   finn build finn.yaml {model}
 # The steps of fpga_flow come from the package divqat, which has to be installed beside FINN
 # (finn-plus 1.6). Exact integers from the first pixel to the last accumulator: the model takes
-# round(x / input_scale); logits = accumulators * scale + bias, both in the models' metadata
-# ("divqat.input_scale", "divqat.output_affine").
+# the image's codes; logits = accumulators * scale + bias. Both are in the models' metadata
+# ("divqat.input_step", "divqat.output_affine").
 """
 
 

@@ -1,7 +1,6 @@
 """The build itself, inside the worker process: FINN's steps and ours, one after the other."""
 
 import importlib.metadata
-import json
 import random
 import shutil
 import time
@@ -13,23 +12,25 @@ import numpy as np
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.registry import getCustomOp
 
-from divqat_brevitas.errors import DivQATError, InputError, unknown_name
+from divqat_brevitas.errors import DivQATError, unknown_name
 from divqat_brevitas.files import read_json
 from fpga_flow.compile import steps
 from fpga_flow.compile.folding import FOLDING_ATTRIBUTES, check_folding, read_folding
+from fpga_flow.compile.integer_graph import entry
 from fpga_flow.compile.rtl import collect_rtl
 from fpga_flow.compile.solving import Request, fold, write_prediction
-from fpga_flow.lowering import HostStep, LoweringError, clean, input_range_of, lower
+from fpga_flow.lowering import Network, clean, lower
+from fpga_flow.lowering.input_step import InputStep
+from fpga_flow.lowering.ir import Conv, MatMul, Threshold
 
 PARENT = "dataflow_parent"
 STEP_MARK = "--- "  # begins the log line that names a step
 Step = Callable[[ModelWrapper, Any], ModelWrapper]
 STEPS: tuple[str | Step, ...] = (
-    steps.step_integer_input,
+    steps.step_integer_network,
     "step_qonnx_to_finn",
     "step_tidy_up",
     "step_streamline",
-    steps.step_integer_output,
     "step_convert_to_hw",
     "step_minimize_bit_width_initial",
     "step_create_dataflow_partition",
@@ -38,17 +39,11 @@ STEPS: tuple[str | Step, ...] = (
     "step_target_fps_parallelization",
     "step_apply_folding_config",
     "step_minimize_bit_width",
+    steps.step_two_bit_weights,
     "step_transpose_decomposition",
     "step_generate_estimate_reports",
     "step_hw_codegen",
 )
-# What we put right in FINN's result, before its model is kept.
-CORRECTIONS: dict[str, Step] = {
-    "step_qonnx_to_finn": lambda model, cfg: steps.step_room_for_signs(
-        steps.step_ties_to_even(model, cfg), cfg
-    ),
-    "step_streamline": steps.step_exact_thresholds,
-}
 STEP_NAMES = tuple(s if isinstance(s, str) else s.__name__ for s in STEPS)
 
 
@@ -96,7 +91,7 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
     models.mkdir(parents=True)
     cfg = _config(folder, job["settings"])
     model = clean(Path(job["onnx"]))
-    report = _network(model)
+    report = _network(lower(model))
     seconds: dict[str, float] = {}
     for step in builder.resolve_build_steps(cfg):
         name = step.__name__
@@ -106,14 +101,11 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         start = time.monotonic()
         try:
             model = step(model, cfg)
-            if name in CORRECTIONS:
-                model = CORRECTIONS[name](model, cfg)
         except DivQATError:
             raise
         except Exception as e:
             raise StepFailedError(name, e) from e
         seconds[name] = round(time.monotonic() - start, 3)
-        _record(model, name, report)
         if name == "step_apply_folding_config":
             extract_model_config_to_json(model, folder / "folding.json", FOLDING_ATTRIBUTES)
         if name == "step_transpose_decomposition":
@@ -171,53 +163,24 @@ def _device(settings: dict[str, Any]) -> dict[str, Any]:
     return {"board": settings["board"]}
 
 
-def activation_names(model: ModelWrapper) -> list[str]:
-    """Tensors of the activation quantizers of a cleaned QONNX model, in network order.
-
-    The first quantizer is not among them: it quantizes the image.
-    """
-    quantizers = [node for node in model.graph.node if node.op_type in ("Quant", "BipolarQuant")]
-    moving = [n for n in quantizers if model.get_initializer(n.input[0]) is None]
-    return [str(node.output[0]) for node in moving[1:]]
+def activation_names(network: Network) -> list[str]:
+    """Tensors of the activation quantizers behind the image's, in network order."""
+    return [layer.output for layer in network.layers if isinstance(layer, Threshold)]
 
 
-def _network(model: ModelWrapper) -> dict[str, Any]:
-    """What build.json says of the QONNX network, by the names the lowering uses too."""
-    layers = [n.name for n in model.graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
+def _network(network: Network) -> dict[str, Any]:
+    """What build.json says of the network, by the names the lowering uses too."""
+    output = network.output
+    weighted = [layer.name for layer in network.layers if isinstance(layer, Conv | MatMul)]
     return {
-        "activations": activation_names(model),
-        "output_layer": layers[-1],
-        "output_tensor": _output_tensor(model),
-        "input_shape": [int(n) for n in model.get_tensor_shape(model.graph.input[0].name)[1:]],
+        "activations": activation_names(network),
+        "input_step": InputStep.of(network, entry(network).shape).record(),
+        "input_shape": list(network.input_shape),
+        "output_layer": weighted[-1] if weighted else network.layer(output.tensor).name,
+        "output_tensor": output.tensor,
+        "output_scale": output.scale.tolist(),
+        "output_bias": output.bias.tolist(),
     }
-
-
-def _output_tensor(model: ModelWrapper) -> str:
-    try:
-        return lower(model).output.tensor
-    except LoweringError:
-        return ""  # a network that FINN may take and we do not
-
-
-def _record(model: ModelWrapper, name: str, report: dict[str, Any]) -> None:
-    if name == steps.step_integer_input.__name__:
-        pixels = model.graph.input[0].name
-        scale = model.get_metadata_prop(steps.INPUT_SCALE)
-        codes = model.get_tensor_datatype(pixels)
-        report["input_scale"] = None if scale is None else float(scale)
-        step = model.get_metadata_prop(steps.INPUT_STEP)
-        unscaled = HostStep(declared=input_range_of(model)).record()
-        report["input_step"] = unscaled if step is None else json.loads(step)
-        report["input_bits"], report["input_signed"] = codes.bitwidth(), codes.signed()
-    if name == steps.step_integer_output.__name__:
-        affine = model.get_metadata_prop(steps.OUTPUT_AFFINE)
-        if affine is None:
-            raise InputError(
-                "FINN: the network does not end in integer accumulators: its last layer has "
-                "float weights or a float input. Quantize both (QuantLinear behind a "
-                "quantized activation)."
-            )
-        report["output_affine"] = affine
 
 
 def _estimates(model: ModelWrapper, reports: Path) -> dict[str, Any]:

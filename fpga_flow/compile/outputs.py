@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.errors import CheckFailedError, unknown_name
+from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile.build import FinnBuild
 from fpga_flow.compile.process import Worker
@@ -27,8 +27,7 @@ class FinnOutputs(ShortRepr):
 
     Attributes:
         step: the step.
-        accumulators: int64 (N, classes), before the final scale and bias. FINN's own: where it
-            turned a one-bit layer into XNOR and popcount, they are counts.
+        accumulators: int64 (N, classes), before the final scale and bias.
         logits: float32 (N, classes).
         codes: int64 activation codes, NCHW or (N, features), by QONNX tensor name in network
             order; empty where FINN's activations cannot be told apart one by one.
@@ -47,6 +46,7 @@ class FinnSession:
 
     Args:
         build: the build.
+        worker: the process; None: one of this session's own.
 
     Raises:
         ToolMissingError: finn-plus is not installed.
@@ -56,11 +56,12 @@ class FinnSession:
         ...     outputs = session.run("step_streamline", images)
     """
 
-    def __init__(self, build: FinnBuild) -> None:
+    def __init__(self, build: FinnBuild, worker: Worker | None = None) -> None:
         self._build = build
         self._temporary = tempfile.TemporaryDirectory(prefix="divqat-finn-")
         folder = Path(self._temporary.name)
-        self._worker = Worker(folder, folder / "worker.log", log_kept=False)
+        self._own = worker is None
+        self._worker = worker or Worker(folder, folder / "worker.log", log_kept=False)
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +75,9 @@ class FinnSession:
         self.close()
 
     def close(self) -> None:
-        """Stop the process and remove its files."""
-        self._worker.close()
+        """Stop the process, unless it was given, and remove the session's files."""
+        if self._own:
+            self._worker.close()
         self._temporary.cleanup()
 
     def run(self, step: str, images: npt.NDArray[np.float32]) -> FinnOutputs:
@@ -88,7 +90,6 @@ class FinnSession:
         Raises:
             InputError: an unknown step, or images of another kind.
             BuildError: the execution failed.
-            CheckFailedError: a float step's logits are no integers times scale plus bias.
         """
         if step not in self._build.steps:
             raise unknown_name("step", step, self._build.steps)
@@ -127,29 +128,11 @@ class FinnSession:
             output = file["output"]
             codes = [file[f"codes_{k}"].astype(np.int64) for k in range(len(file.files) - 1)]
         activations = self._build.activations
-        if self._build.input_scale is None:
-            codes = codes[1:]  # the thresholds that quantize the image
         named = dict(zip(activations, codes, strict=True)) if len(codes) == len(activations) else {}
-        return FinnOutputs(step, *self._integers(step, output), named)
-
-    def _integers(
-        self, step: str, output: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        scale = np.array(self._build.output_scale)
-        bias = np.array(self._build.output_bias)
-        steps = list(self._build.steps)
-        if steps.index(step) >= steps.index("step_integer_output"):
-            accumulators = output.astype(np.int64)
-            return accumulators, (accumulators * scale + bias).astype(np.float32)
-        exact = (output.astype(np.float64) - bias) / scale
-        accumulators = np.rint(exact).astype(np.int64)
-        # Float32 leaves about 1e-7 of the logit; a quarter step off is another number.
-        if exact.size and np.abs(exact - accumulators).max() > 0.25:
-            raise CheckFailedError(
-                f"FINN, {step}: logits are not accumulators * scale + bias; the largest distance "
-                f"to an integer is {np.abs(exact - accumulators).max():.3g}."
-            )
-        return accumulators, output
+        accumulators = output.astype(np.int64)
+        scale, bias = np.array(self._build.output_scale), np.array(self._build.output_bias)
+        logits = (accumulators * scale + bias).astype(np.float32)
+        return FinnOutputs(step, accumulators, logits, named)
 
 
 def run_step(build: FinnBuild, step: str, images: npt.NDArray[np.float32]) -> FinnOutputs:

@@ -6,7 +6,6 @@ which values it takes (``divqat.input_range``); a file without a declaration tak
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -113,54 +112,6 @@ def encode(images: FloatImages, steps: Sequence[FloatStep], quantizer: Quantizer
     for step in steps:
         images = step(images)
     return quantizer.codes(images)
-
-
-@dataclass(frozen=True, eq=False)
-class HostStep:
-    """What a host does with an input before hardware takes it, apart from the scale.
-
-    Attributes:
-        steps: the preamble.
-        narrow: whether the codes' range is one code smaller.
-        declared: the values that an input may have.
-    """
-
-    steps: tuple[FloatStep, ...] = ()
-    narrow: bool = False
-    declared: InputRange = UNIT
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, HostStep) and self.record() == other.record()
-
-    def __hash__(self) -> int:
-        return hash(json.dumps(self.record()))
-
-    def codes(self, images: FloatImages, scale: float, bits: int, signed: bool) -> IntArray:
-        """Integer codes of the shape of ``images``: rounded to nearest, as QONNX's Quant does."""
-        quantizer = Quantizer(
-            np.array(scale, dtype=np.float32), bits, signed, self.narrow, "ROUND", False
-        )
-        return encode(images, self.steps, quantizer).reshape(images.shape)
-
-    def record(self) -> dict[str, Any]:
-        """The step as JSON."""
-        return {
-            "steps": [step.record() for step in self.steps],
-            "narrow": self.narrow,
-            "range": [self.declared.low, self.declared.high],
-        }
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any], shape: tuple[int, ...]) -> "HostStep":
-        """The step of a ``record``, for inputs of ``shape``.
-
-        Raises:
-            InputError, KeyError, TypeError, ValueError: it is none.
-        """
-        steps = tuple(FloatStep.from_record(step) for step in record["steps"])
-        if any(math.prod(step.shape) != math.prod(shape) for step in steps):
-            raise ValueError("a host step changes the number of values")
-        return cls(steps, bool(record["narrow"]), InputRange.of(record["range"]))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.input_range import UNIT, InputRange
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering import reference
-from fpga_flow.lowering.inputs import FloatImages, HostStep, InputQuant, check_images
+from fpga_flow.lowering.inputs import FloatImages, InputQuant, check_images
 from fpga_flow.lowering.ir import (
     Conv,
     FloatArray,
@@ -100,12 +100,6 @@ class Network(ShortRepr):
     def classes(self) -> int:
         """Number of logits."""
         return len(self.output.scale)
-
-    @property
-    def host(self) -> HostStep:
-        """What a host does before hardware takes the codes."""
-        narrow = self.input.quantizer.narrow
-        return HostStep(self.input.preamble, narrow, self.input_range)
 
     @property
     def accumulators(self) -> tuple[Layer, ...]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from divqat_brevitas.files import read_json, sha256_file, write_json
 from divqat_brevitas.input_range import InputRange
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.answer import AnswerUnit
-from fpga_flow.lowering.inputs import HostStep
+from fpga_flow.lowering.input_step import InputStep
 
 RECORD = "design.json"
 SCHEMA = 1
@@ -41,15 +41,15 @@ class Stream:
     beats: int
 
     @property
+    def bytes(self) -> int:
+        """Bytes of ``tdata``: the lanes, padded with zeros to whole bytes."""
+        return -(-self.lanes * self.bits // 8)
+
+    @property
     def range(self) -> InputRange:
         """The integers there are."""
         low = -(1 << (self.bits - 1)) if self.signed else 0
         return InputRange(low, low + (1 << self.bits) - 1)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of ``tdata``: the lanes, padded with zeros to whole bytes."""
-        return -(-self.lanes * self.bits // 8)
 
     def pack(self, values: Integers) -> Bytes:
         """``values`` (..., lanes) as beats, uint8 (..., bytes).
@@ -125,7 +125,7 @@ class Design(ShortRepr):
         nodes: the chain.
         input: stream of the top's input, and ``output``, of its output.
         input_shape: (C, H, W) of an image, or (features,).
-        input_scale: the design takes ``round(x / input_scale)``.
+        input_step: what the host makes of an image: the integers that enter.
         output_layer: QONNX node behind the last accumulators.
         output_scale: ``logits = accumulators * output_scale + output_bias``; one or per class.
         output_bias: see ``output_scale``.
@@ -134,7 +134,6 @@ class Design(ShortRepr):
         answer: what leaves an image: ``"accumulators"``, or the name of ``unit``: ``"top1"``,
             ``"rounded:3"``, ...
         unit: the answer unit on the chip, None where accumulators leave it.
-        input_step: what the host does before ``input_scale``.
     """
 
     folder: Path
@@ -146,7 +145,7 @@ class Design(ShortRepr):
     input: Stream
     output: Stream
     input_shape: tuple[int, ...]
-    input_scale: float
+    input_step: InputStep
     output_layer: str
     output_scale: tuple[float, ...]
     output_bias: tuple[float, ...]
@@ -154,7 +153,6 @@ class Design(ShortRepr):
     versions: Mapping[str, str]
     answer: str = "accumulators"
     unit: AnswerUnit | None = None
-    input_step: HostStep = field(default_factory=HostStep)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -182,12 +180,12 @@ class Design(ShortRepr):
 
     def save(self) -> None:
         """Write ``design.json``."""
-        record = asdict(replace(self, versions={}, input_step=HostStep())) | {
+        record = asdict(replace(self, versions={})) | {
             "versions": dict(self.versions),
-            "input_step": self.input_step.record(),
             "schema": SCHEMA,
         }
         del record["folder"]
+        record["input_step"] = self.input_step.record()
         if self.unit is None:
             del record["unit"]
         write_json(self.folder / RECORD, record)
@@ -221,8 +219,8 @@ class Design(ShortRepr):
         return {"unit": "labels" if self.answer == "top1" else "codes", "answer": self.answer}
 
     def beats(self, images: npt.NDArray[np.float32]) -> Bytes:
-        """What enters for ``images`` (N, *input_shape): uint8 (N, beats, bytes)."""
-        codes = self.input_step.codes(images, self.input_scale, self.input.bits, self.input.signed)
+        """What enters for ``images`` (N, *input_shape) in [0, 1]: uint8 (N, beats, bytes)."""
+        codes = self.input_step.codes(images)
         if codes.ndim == 4:
             codes = codes.transpose(0, 2, 3, 1)
         return self.input.pack(codes.reshape(len(images), self.input.beats, self.input.lanes))
@@ -295,8 +293,8 @@ def _typed(record: dict[str, Any]) -> dict[str, Any]:
         **record,
         **{name: tuple(record[name]) for name in lists},
         "nodes": tuple(nodes),
-        "input_step": HostStep.from_record(record["input_step"], tuple(record["input_shape"])),
         "input": Stream(**record["input"]),
+        "input_step": InputStep.from_record(record["input_step"]),
         "output": Stream(**record["output"]),
         "versions": MappingProxyType(record["versions"]),
     } | ({"unit": AnswerUnit.from_record(record["unit"])} if record.get("unit") else {})

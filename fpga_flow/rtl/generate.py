@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ _BEHIND = (*OPS, "StreamingDataWidthConverter")
 
 
 def generate_design(
-    build: FinnBuild, folder: Path, settings: DesignSettings | None = None
+    build: FinnBuild,
+    folder: Path,
+    settings: DesignSettings | None = None,
+    worker: Worker | None = None,
 ) -> Design:
     """Generate the SystemVerilog of a build's network as one top, ``divqat_top``.
 
@@ -41,6 +45,7 @@ def generate_design(
         build: a finished FINN build.
         folder: new, empty, or with a former design.
         settings: style and FIFO depths.
+        worker: runs FINN; None: a process of this call's own.
 
     Returns:
         the design.
@@ -56,15 +61,10 @@ def generate_design(
     """
     settings = settings or DesignSettings()
     folder = Path(folder).absolute()
-    if build.input_scale is None:
-        raise InputError(
-            "The network takes floats: hardware needs a quantizer with one scale on the image, "
-            "of at most 8 bits (QuantIdentity in front)."
-        )
     files = library(settings.style)
     with growing_design(folder) as growing:
         code = growing / "code"
-        records = _run_finn(build, growing, code, settings)
+        records = _run_finn(build, growing, code, settings, worker)
         design = _assemble(build, growing, code, records, files, settings)
         shutil.rmtree(code)
         design.save()
@@ -72,7 +72,11 @@ def generate_design(
 
 
 def _run_finn(
-    build: FinnBuild, growing: Path, code: Path, settings: DesignSettings
+    build: FinnBuild,
+    growing: Path,
+    code: Path,
+    settings: DesignSettings,
+    worker: Worker | None,
 ) -> list[dict[str, Any]]:
     code.mkdir()
     work = growing / "work"
@@ -86,8 +90,9 @@ def _run_finn(
         "style": settings.style,
         "folder": str(code),
     }
-    with Worker(work, work / "finn.log", log_kept=False) as worker:
-        records: list[dict[str, Any]] = worker.run(job, settings.timeout_s)
+    log = work / "finn.log"
+    with nullcontext(worker) if worker else Worker(work, log, log_kept=False) as running:
+        records: list[dict[str, Any]] = running.run(job, settings.timeout_s)
     shutil.rmtree(work)
     return records
 
@@ -140,7 +145,7 @@ def _assemble(
         input=nodes[0].input,
         output=nodes[-1].output,
         input_shape=build.input_shape,
-        input_scale=build.input_scale or 1.0,
+        input_step=build.input_step,
         output_layer=build.output_layer,
         output_scale=build.output_scale,
         output_bias=build.output_bias,
@@ -148,7 +153,6 @@ def _assemble(
         versions=build.versions,
         answer=unit.name if unit else "accumulators",
         unit=unit,
-        input_step=build.input_step,
     )
 
 

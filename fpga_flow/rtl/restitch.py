@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from divqat_brevitas.errors import unknown_name
-from fpga_flow.lowering.inputs import HostStep
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl.design import Design, Node
 from fpga_flow.rtl.growing import growing_design
 from fpga_flow.rtl.settings import DesignSettings
@@ -32,8 +32,7 @@ def restitch(
 
     Returns:
         the new design. Where it is a part, it takes and gives the integers at its ends:
-        ``input_shape`` is (integers an image,), ``input_scale`` 1, ``output_scale`` 1; its input
-        range is that of the integers.
+        ``input_shape`` is (integers an image,), the input's and the output's scale 1.
 
     Raises:
         InputError: an unknown layer or FIFO, or something else is in ``folder``.
@@ -61,12 +60,9 @@ def restitch(
             design, folder=growing, nodes=nodes, input=nodes[0].input, output=nodes[-1].output
         )
         if start > 0:
-            new = replace(
-                new,
-                input_shape=(new.input.lanes * new.input.beats,),
-                input_scale=1.0,
-                input_step=HostStep(declared=new.input.range),
-            )
+            shape, stream = (new.input.lanes * new.input.beats,), new.input
+            step = InputStep.plain(1.0, stream.bits, shape, stream.signed, stream.range)
+            new = replace(new, input_shape=shape, input_step=step)
         if end < len(layers):
             new = replace(
                 new, answer="accumulators", unit=None, output_scale=(1.0,), output_bias=(0.0,)

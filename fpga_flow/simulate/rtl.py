@@ -222,12 +222,14 @@ class RtlEngine:
             return Design.load(path)
         from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
         from fpga_flow.rtl import DesignSettings, generate_design
+        from fpga_flow.rtl.legality import refuse_without_rtl
 
         self._temporary = tempfile.TemporaryDirectory(prefix="divqat-rtl-")
         folder = Path(self._temporary.name)
         if path.is_dir():
             build = FinnBuild.load(path)
         else:
+            refuse_without_rtl(path)
             build = compile_finn(path, folder / "build", CompileSettings())
         return generate_design(build, folder / "design", DesignSettings(answer=answer))
 

@@ -21,7 +21,7 @@ from fpga_flow.compile.targets import OpenTarget, VivadoTarget, target
 from fpga_flow.config import CompileSection
 from fpga_flow.console import Progress
 from fpga_flow.lowering.answer import AnswerUnit
-from fpga_flow.rtl.legality import rtl_findings
+from fpga_flow.rtl.legality import refuse_without_rtl
 
 if TYPE_CHECKING:
     from fpga_flow.rtl import Design
@@ -83,9 +83,7 @@ def build_finn(onnx: Path, folder: Path, chosen: CompileSection) -> FinnBuild:
         InputError: a layer without hardware; for an open target, without a module in RTL.
     """
     if chosen.until != "estimate" and isinstance(target(chosen.target), OpenTarget):
-        findings = rtl_findings(onnx)
-        if findings:
-            raise InputError(f"{onnx.name}: there is no RTL for it. {findings[0]}")
+        refuse_without_rtl(onnx)
     return compile_finn(onnx, folder, finn_settings(chosen))
 
 

@@ -69,7 +69,7 @@ import finn.builder.build_dataflow_config as build_cfg
 from custom_steps import step_count_layers
 
 from fpga_flow.compile.checks import step_record_reference
-from fpga_flow.compile.steps import step_exact_thresholds, step_integer_input
+from fpga_flow.compile.steps import step_integer_network
 
 cfg = build_cfg.DataflowBuildConfig(
     output_dir="output",
@@ -87,13 +87,10 @@ cfg = build_cfg.DataflowBuildConfig(
     save_intermediate_models=True,
     steps=[
         step_record_reference,
-        step_integer_input,
+        step_integer_network,
         "step_qonnx_to_finn",
-        "fpga_flow.compile.steps.step_ties_to_even",
         "step_tidy_up",
         "step_streamline",
-        step_exact_thresholds,
-        "fpga_flow.compile.steps.step_integer_output",
         "step_convert_to_hw",
         "step_create_dataflow_partition",
         step_count_layers,
@@ -257,13 +254,10 @@ def test_a_yaml_names_our_steps(tfc, tmp_path):
         "generate_outputs": ["estimate_reports"],
         "steps": [
             "fpga_flow.compile.checks.step_record_reference",
-            "fpga_flow.compile.steps.step_integer_input",
+            "fpga_flow.compile.steps.step_integer_network",
             "step_qonnx_to_finn",
-            "fpga_flow.compile.steps.step_ties_to_even",
             "step_tidy_up",
             "step_streamline",
-            "fpga_flow.compile.steps.step_exact_thresholds",
-            "fpga_flow.compile.steps.step_integer_output",
             "fpga_flow.compile.checks.step_check_exact",
             "step_convert_to_hw",
             "step_create_dataflow_partition",

@@ -13,6 +13,7 @@ import pytest
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import FinnBuild
 from fpga_flow.lowering import lower
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.simulate import load_engine
 
 pytestmark = pytest.mark.finn
@@ -138,6 +139,10 @@ def test_hardware_is_generated_of_known_layers_alone(theirs, monkeypatch):
     assert "divqat_evil_module" not in sys.modules
 
 
+def step(**changes):
+    return InputStep.plain(1 / 255, 8, SHAPE).record() | changes
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -146,11 +151,15 @@ def test_hardware_is_generated_of_known_layers_alone(theirs, monkeypatch):
         ("input_shape", [1, 2**20, 2**20]),
         ("input_shape", [1, -8, -8]),
         ("input_shape", ["1", 8, 8]),
-        ("input_bits", 10**12),
-        ("input_bits", "4"),
+        ("input_step", {}),
+        ("input_step", step(bits=10**12)),
+        ("input_step", step(bits="4")),
+        ("input_step", step(scale=float("nan"))),
+        ("input_step", step(scale=[[1.0]] * 3, shape=[2**20, 2**20])),
+        ("input_step", step(rounding="exit")),
+        ("input_step", step(steps=[{"op": "Loop", "shape": [8], "constant": 1}])),
         ("output_scale", ["a"]),
         ("output_bias", [float("inf")]),
-        ("input_scale", float("nan")),
     ],
 )
 def test_a_record_that_no_build_writes_is_refused(theirs, key, value):

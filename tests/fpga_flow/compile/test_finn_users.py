@@ -105,7 +105,7 @@ def users_build(cnn_onnx, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "step",
-    ["step_integer_output", "step_create_dataflow_partition", "step_generate_estimate_reports"],
+    ["step_streamline", "step_create_dataflow_partition", "step_generate_estimate_reports"],
 )
 def test_finn_builds_from_the_yaml_what_we_build(users_build, cnn_build, step):
     theirs = canonical(users_build / "intermediate_models" / f"{step}.onnx")
@@ -205,7 +205,7 @@ def test_check_inputs_are_pixels(mlp_onnx):
 
 
 # Written as FINN's published examples are: stock steps by their defaults, a folding file of the
-# user's, one board after the other; ours are the three injected lists.
+# user's, one board after the other; ours are the injected lists, some by names of older lists.
 EXAMPLE = """
 from fpga_flow.compile.vivado_free import import_finn
 import_finn()
@@ -236,7 +236,9 @@ for platform_name in ["Pynq-Z1", "ZCU104"]:
             "step_streamline": [
                 OURS + "steps.step_exact_thresholds", OURS + "steps.step_integer_output",
             ],
-            "step_minimize_bit_width": [OURS + "checks.step_check_exact"],
+            "step_minimize_bit_width": [
+                OURS + "steps.step_two_bit_weights", OURS + "checks.step_check_exact",
+            ],
         },
     )
     if build.build_dataflow_cfg(model_file, cfg):

@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import finn_networks as networks
 import numpy as np
 import pytest
 from qonnx.core.modelwrapper import ModelWrapper
@@ -21,6 +22,7 @@ from fpga_flow.compile.targets import TARGETS, VivadoTarget
 from fpga_flow.compile.toolchain import lacking
 from fpga_flow.compile.vivado import VivadoMissingError, build_vivado
 from fpga_flow.lowering import lower
+from fpga_flow.lowering.input_step import InputStep
 
 STAND_IN = Path(__file__).parent / "vendor_stand_in.py"
 
@@ -114,10 +116,11 @@ def test_the_driver_is_there_without_a_bitfile(stopped, mlp_onnx):
     assert (shapes["idt"], shapes["ishape_normal"]) == (["DataType['UINT8']"], [[1, 64]])
     assert (shapes["idma_names"], shapes["odma_names"]) == (["idma0"], ["odma0"])
     host, network = read_json(stopped.folder / "driver" / "divqat.json"), lower(mlp_onnx)
-    assert host["input_scale"] == pytest.approx(network.input.scale.item(), rel=1e-7)
-    expected = np.broadcast_to(network.output.scale, network.classes)
-    got = np.broadcast_to(host["output_scale"], network.classes)
-    np.testing.assert_allclose(got, expected, rtol=1e-6)  # FINN multiplies scales in float32
+    images = networks.images((1, 8, 8), 4)
+    codes = InputStep.from_record(host["input_step"]).codes(images)
+    assert np.array_equal(codes, network.input.codes(images).reshape(4, 64))
+    assert host["output_scale"] == network.output.scale.tolist()
+    assert host["output_bias"] == network.output.bias.tolist()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl.design import Bytes, Design, Integers, Node, Stream
 
 BEATS, BYTES, CLASSES = 6, 2, 5
@@ -56,7 +57,7 @@ def small_design(folder: Path, pause: int = 40) -> Design:
         input=stream_in,
         output=stream_out,
         input_shape=(BEATS * BYTES,),
-        input_scale=1 / 255,
+        input_step=InputStep.plain(1 / 255, 8, (BEATS * BYTES,)),
         output_layer="sum",
         output_scale=(1.0,),
         output_bias=(0.0,),

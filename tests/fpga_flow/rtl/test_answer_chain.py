@@ -9,6 +9,7 @@ from bench import Case, pack, run
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering.answer import AnswerUnit, ScoreRule, make_answer
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl import Design, DesignSettings, Node, Stream
 from fpga_flow.rtl.answer import (
     OPS,
@@ -144,7 +145,13 @@ def design(folder, unit, bits, signed, lanes, pace):
         input=nodes[0].input,
         output=nodes[-1].output,
         input_shape=(CLASSES,),
-        input_scale=1.0,
+        input_step=InputStep.plain(
+            1.0,
+            nodes[0].input.bits,
+            (CLASSES,),
+            nodes[0].input.signed,
+            nodes[0].input.range,
+        ),
         output_layer="Gemm_0",
         output_scale=scale,
         output_bias=scale,

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl import Design, Node, Stream
 
 
@@ -29,7 +30,7 @@ def _design(folder: Path) -> Design:
         input=pixels,
         output=sums,
         input_shape=(2, 2, 2),
-        input_scale=1 / 255,
+        input_step=InputStep.plain(1 / 255, 8, (2, 2, 2)),
         output_layer="MatMul_0",
         output_scale=(0.5,),
         output_bias=(1.0, 2.0, 3.0),

@@ -4,9 +4,10 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU
+from brevitas.nn import QuantLinear
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "compile"))
@@ -14,8 +15,10 @@ import finn_networks as networks
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, compile_finn
-from fpga_flow.rtl import DesignSettings, generate_design
+from fpga_flow.lowering import lower
+from fpga_flow.rtl import generate_design
 from fpga_flow.rtl.legality import rtl_findings
+from fpga_flow.simulate.rtl import RtlEngine
 
 
 @pytest.fixture(scope="module")
@@ -67,38 +70,31 @@ def test_a_folding_that_mixes_up_windows_is_refused_with_both_layers(build, tmp_
 
 @pytest.mark.finn
 @pytest.mark.slow
-def test_one_bit_activations_are_refused(tmp_path):
+def test_one_bit_weights_and_activations_become_a_design(tmp_path):
     torch.manual_seed(0)
     onnx = networks.export(networks.binary_cnn(8), (1, 8, 8), tmp_path / "binary.onnx")
-    build = compile_finn(onnx, tmp_path / "build", CompileSettings(target_fps=None))
-    with pytest.raises(InputError, match=r"no RTL for the layer MVAU.*one-bit activations"):
-        generate_design(build, tmp_path / "design", DesignSettings(fifo_depths=2))
+    assert rtl_findings(onnx) == []
+    images = networks.images((1, 8, 8), 8)
+    with RtlEngine(onnx) as engine:
+        assert np.array_equal(engine.predict(images), lower(onnx).predict(images))
 
 
-def test_findings_name_the_module_of_one_bit_activations(tmp_path):
-    torch.manual_seed(0)
-    onnx = networks.export(networks.binary_cnn(8), (1, 8, 8), tmp_path / "binary.onnx")
-    findings = rtl_findings(onnx)
-    assert [finding.op for finding in findings] == ["BipolarQuant", "BipolarQuant"]
-    assert findings[0].node.startswith("/3/")
-    assert "at least 2" in findings[0].remedy
+@pytest.mark.finn
+def test_a_depthwise_convolution_is_refused_before_finn_starts(tmp_path, monkeypatch):
+    network = nn.Sequential(
+        networks.pixels(),
+        *networks.block(2, 2, 4, groups=2),
+        nn.Flatten(),
+        QuantLinear(128, 3, bias=False),
+    )
+    onnx = networks.export(network, (2, 8, 8), tmp_path / "depthwise.onnx")
+    (finding,) = rtl_findings(onnx)
+    assert (finding.op, finding.layer, finding.level) == ("Conv", "1", "RTL")
+    monkeypatch.setattr("fpga_flow.compile.compile_finn", None)
+    with pytest.raises(InputError, match=r"layer '1', Conv node .*Use groups=1"):
+        RtlEngine(onnx)
 
 
 def test_a_network_with_hardware_has_no_findings(tmp_path):
     onnx = networks.export(networks.cnn(2, 8), (1, 8, 8), tmp_path / "cnn.onnx")
     assert rtl_findings(onnx) == []
-
-
-@pytest.mark.parametrize(("signed", "found"), [(True, ["MaxPool"]), (False, [])])
-def test_a_padded_pool_of_signed_codes_is_found(tmp_path, signed, found):
-    activation = QuantIdentity if signed else QuantReLU
-    network = nn.Sequential(
-        networks.pixels(),
-        QuantConv2d(1, 2, 3, bias=False),
-        activation(bit_width=3, return_quant_tensor=True),
-        nn.MaxPool2d(2, padding=1),
-        nn.Flatten(),
-        QuantLinear(32, 3, bias=False),
-    )
-    onnx = networks.export(network, (1, 8, 8), tmp_path / "pool.onnx")
-    assert [finding.op for finding in rtl_findings(onnx)] == found

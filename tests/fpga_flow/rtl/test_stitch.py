@@ -1,8 +1,10 @@
 """Tops over layers: names of nets and taps, FIFOs by name, parts of a chain."""
 
+import numpy as np
 import pytest
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl import Design, DesignSettings, Node, Stream, restitch
 from fpga_flow.rtl.stitch import chain, isolated, top
 
@@ -26,7 +28,8 @@ def design(tmp_path):
     (folder / "src/divqat_isolated.sv").write_text(isolated(nodes))
     (folder / "A_weights.dat").write_text("0\n")
     sources = ("src/divqat_top.sv", "src/divqat_isolated.sv")
-    scale = ("portable", nodes, WIDE, WIDE, (2, 2, 2), 0.5, "Gemm_0", (0.5,) * 8, (1.0,) * 8)
+    step = InputStep.plain(0.5, 8, (2, 2, 2))
+    scale = ("portable", nodes, WIDE, WIDE, (2, 2, 2), step, "Gemm_0", (0.5,) * 8, (1.0,) * 8)
     made = Design(folder, "divqat_top", sources, ("A_weights.dat",), *scale, "0", {})
     made.save()
     return Design.load(folder)
@@ -85,7 +88,9 @@ def test_a_part_takes_and_gives_integers(design, tmp_path):
     part = restitch(design, tmp_path / "part", first="B", last="B")
     assert names(part.nodes) == [("B", None), ("B_fifo", 7)]
     assert (part.input, part.output) == (NARROW, NARROW)
-    assert (part.input_shape, part.input_scale, part.output_scale) == ((8,), 1.0, (1.0,))
+    assert (part.input_shape, part.output_scale) == ((8,), (1.0,))
+    integers = np.arange(8, dtype=np.float32)[None]
+    assert np.array_equal(part.input_step.codes(integers), integers.clip(0, 7))
     tail = restitch(design, tmp_path / "tail", first="C")
     assert tail.output_scale == design.output_scale
 

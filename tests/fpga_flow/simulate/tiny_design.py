@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl.design import Design, Integers, Node, Stream
 from fpga_flow.rtl.settings import DesignSettings
 from fpga_flow.rtl.stitch import chain, isolated, top
@@ -102,7 +103,7 @@ def tiny_design(folder: Path, *, depth: int = 2, stop: int = 65535) -> Design:
         input=pixel,
         output=answer,
         input_shape=SHAPE,
-        input_scale=1 / 255,
+        input_step=InputStep.plain(1 / 255, 8, SHAPE),
         output_layer="sum",
         output_scale=(0.5,),
         output_bias=(1.0,),

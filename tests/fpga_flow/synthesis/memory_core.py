@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl.design import Design, Node, Stream
 
 BEATS = 8
@@ -125,7 +126,7 @@ def memory_design(folder: Path) -> Design:
         input=taken,
         output=given,
         input_shape=(BEATS,),
-        input_scale=1 / 255,
+        input_step=InputStep.plain(1 / 255, 8, (BEATS,)),
         output_layer="sum",
         output_scale=(1.0,),
         output_bias=(0.0,),

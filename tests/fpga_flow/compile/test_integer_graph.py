@@ -1,0 +1,212 @@
+"""FINN's graph has the integers of the network, for each kind of layer that FINN itself mangles."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qonnx.core.datatype import DataType
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lowering"))
+from qonnx_graphs import Graph, images
+
+from fpga_flow.compile.execution import execute
+from fpga_flow.compile.integer_graph import entry, integer_graph, obstacles
+from fpga_flow.lowering import lower
+
+SHAPE = (2, 6, 5)
+
+
+def act(g: Graph, x: str, bits: int = 4, signed: bool = False) -> str:
+    return g.quant(x, 6.0 / 2**bits, bits, signed)
+
+
+def conv(g: Graph, x: str, inputs: int = 2, **attributes: object) -> str:
+    return act(g, g.batch_norm(g.conv(x, inputs, 4, **attributes), 4))  # type: ignore[arg-type]
+
+
+def pool(g: Graph, x: str, kernel: list[int], **attributes: object) -> str:
+    return g.node("MaxPool", x, kernel_shape=kernel, **attributes)
+
+
+def bipolar(g: Graph, padded: bool) -> str:
+    x = g.bipolar(g.batch_norm(g.conv(g.image(), 2, 4), 4), 0.7)
+    return act(g, g.conv(x, 4, 3, pads=[1, 1, 1, 1] if padded else [0] * 4))
+
+
+def preamble(g: Graph) -> str:
+    x = g.node("Sub", g.node("Mul", "image", g.constant(2.0)), g.constant(1.0))
+    return conv(g, g.quant(x, 1 / 127, 8))
+
+
+def normalised(g: Graph) -> str:
+    x = g.node("Sub", "image", g.constant([[[[0.4]], [[0.6]]]]))
+    x = g.node("Div", x, g.constant([[[[0.2]], [[0.3]]]]))
+    return conv(g, g.quant(x, 0.02, 8))
+
+
+def hard_tanh(g: Graph) -> str:
+    x = g.node("Clip", g.conv(g.image(), 2, 4), g.constant(-1.0), g.constant(1.0))
+    return g.quant(x, 0.13, 4, narrow=True)
+
+
+def linear(g: Graph, alpha: float) -> str:
+    x = g.node("Flatten", g.image())
+    x = g.node("Gemm", x, g.weight((7, 60), axis=0), transB=1, alpha=alpha)
+    return act(g, x, signed=True)
+
+
+KINDS: dict[str, Callable[[Graph], str]] = {
+    "pool on the image": lambda g: pool(g, g.image(), [2, 2], strides=[2, 2]),
+    "pool on the image, then a convolution": lambda g: conv(
+        g, pool(g, g.image(), [2, 1], strides=[1, 1])
+    ),
+    "uneven padding of a pool": lambda g: pool(g, conv(g, g.image()), [2, 3], pads=[1, 0, 0, 2]),
+    "a pool whose last window reaches over the edge": lambda g: pool(
+        g, conv(g, g.image(), kernel=(1, 1)), [3, 2], strides=[2, 2], ceil_mode=1
+    ),
+    "alpha=-1": lambda g: linear(g, -1.0),
+    "reshaped image": lambda g: act(
+        g,
+        g.node(
+            "MatMul",
+            g.node("Reshape", g.image(), g.constant([1, -1], np.int64)),
+            g.weight((60, 4), axis=1),
+        ),
+    ),
+    "2x - 1 before the image's quantizer": preamble,
+    "mean and deviation a channel": normalised,
+    "clip": hard_tanh,
+    "floor": lambda g: g.quant(g.conv(g.image(), 2, 4), 0.4, 4, rounding="FLOOR"),
+    "ceil": lambda g: g.quant(g.conv(g.image(), 2, 4), 0.4, 4, rounding="CEIL"),
+    "narrow behind a ReLU": lambda g: g.quant(
+        g.node("Relu", g.conv(g.image(), 2, 4)), 0.4, 3, signed=False, narrow=True
+    ),
+    "one bit, 0 and 1": lambda g: conv(g, act(g, g.conv(g.image(), 2, 4), bits=1), inputs=4),
+    "one bit that is always 0": lambda g: g.quant(
+        g.conv(g.image(), 2, 4), 0.4, 1, signed=False, narrow=True
+    ),
+    "one bit, -1 and +1, of another scale": lambda g: bipolar(g, padded=False),
+    "one bit, -1 and +1, padded": lambda g: bipolar(g, padded=True),
+    "one-bit image": lambda g: conv(g, g.quant("image", 1.0, 1, signed=True)),
+    "codes quantized again": lambda g: act(g, conv(g, g.image()), bits=2),
+    "a scale for each channel": lambda g: g.node(
+        "Flatten",
+        g.quant(
+            g.conv(g.image(), 2, 4), 0.3 * np.array([1, 2, 3, 4]).reshape(1, 4, 1, 1), 4, False
+        ),
+    ),
+    "signs that weights of full range cannot take": lambda g: act(
+        g,
+        g.batch_norm(
+            g.node("Conv", g.image(), g.quant(g.constant(np.full((4, 2, 3, 3), -8.0)), 1.0, 4)), 4
+        ),
+    ),
+    "a kernel shorter than its stride": lambda g: conv(
+        g, g.image(), kernel=(2, 1), strides=[3, 2], pads=[1, 0, 0, 0]
+    ),
+    "a dilated kernel shorter than its stride": lambda g: conv(
+        g, g.image(), kernel=(2, 1), strides=[4, 1], dilations=[2, 1], pads=[1, 0, 2, 0]
+    ),
+    "a kernel as large as the map": lambda g: conv(g, g.image(), kernel=(6, 5)),
+    "a factor a channel": lambda g: act(g, g.conv(g.image(), 2, 2, kernel=(1, 1), groups=2)),
+    "few single pixels": lambda g: conv(g, g.image(), kernel=(1, 1), strides=[3, 3]),
+    "a stride beyond the map": lambda g: conv(
+        g, g.image(), kernel=(5, 5), strides=[7, 9], pads=[0, 1, 0, 1]
+    ),
+    "a padded map of one row": lambda g: conv(
+        g, conv(g, g.image(), kernel=(6, 2)), inputs=4, kernel=(3, 2), pads=[1, 0, 1, 0]
+    ),
+    "a dilated kernel on a map of one row": lambda g: conv(
+        g,
+        conv(g, g.image(), kernel=(6, 2)),
+        inputs=4,
+        kernel=(3, 2),
+        pads=[2, 0, 2, 0],
+        dilations=[2, 2],
+    ),
+    "depthwise": lambda g: act(g, g.conv(g.image(), 2, 2, groups=2, strides=[2, 1])),
+    "x + x": lambda g: act(g, g.node("Add", *[conv(g, g.image())] * 2)),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "a scale for each channel"])
+def test_the_graph_has_the_networks_integers(kind: str) -> None:
+    g = Graph(SHAPE, seed=1)
+    network = lower(g.classifier(KINDS[kind](g)))
+    assert list(obstacles(network)) == []
+    model, batch = integer_graph(network), images(SHAPE, 12)
+    codes = network.input.codes(batch).reshape(12, *entry(network).shape)
+    sums = execute(model, codes.astype(np.float32))[model.graph.output[0].name].reshape(12, -1)
+    assert np.array_equal(sums, network.run(batch)[network.output.tensor])
+
+
+def test_no_tensor_is_of_one_bit() -> None:
+    g = Graph(SHAPE, seed=1)
+    x = conv(g, act(g, g.conv(g.quant("image", 1.0, 1, signed=False), 2, 4), bits=1), inputs=4)
+    model = integer_graph(lower(g.classifier(act(g, g.bipolar(x), bits=1))))
+    for node in model.graph.node:
+        for name in (node.input[0], node.output[0]):
+            assert model.get_tensor_datatype(name).bitwidth() >= 2, node
+    assert model.get_tensor_datatype(model.graph.input[0].name) == DataType["UINT2"]
+
+
+REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
+    "a pool stride larger than its kernel": (
+        lambda g: pool(g, conv(g, g.image()), [1, 2], strides=[2, 2]),
+        "larger stride, 2 x 2",
+    ),
+    "a padded pool of signed codes": (
+        lambda g: pool(g, act(g, g.conv(g.image(), 2, 4), signed=True), [2, 2], pads=[1, 1, 0, 0]),
+        "signed codes",
+    ),
+    "a pool on sums": (lambda g: act(g, pool(g, g.conv(g.image(), 2, 4), [2, 2])), "its input"),
+    "a negative factor between quantizers": (
+        lambda g: act(g, g.node("Mul", conv(g, g.image()), g.constant(-1.0)), signed=True),
+        "negative factor",
+    ),
+    "several windows on a map of one row": (
+        lambda g: conv(
+            g, conv(g, g.image(), kernel=(6, 2)), inputs=4, kernel=(3, 2), pads=[2, 0, 2, 0]
+        ),
+        "map of one",
+    ),
+    "a residual sum": (
+        lambda g: act(g, g.node("Add", conv(g, x := conv(g, g.image()), 4, pads=[1] * 4), x)),
+        "join two branches",
+    ),
+    "an average": (
+        lambda g: act(g, g.node("AveragePool", conv(g, g.image()), kernel_shape=[2, 2])),
+        "average pooling",
+    ),
+    "a layer of zeros": (
+        lambda g: act(
+            g, g.node("Conv", g.image(), g.quant(g.constant(np.zeros((4, 2, 3, 3))), 1.0, 4))
+        ),
+        "all its weights are 0",
+    ),
+    "sums that float32 does not hold": (
+        lambda g: act(
+            g,
+            g.node(
+                "MatMul",
+                g.node("Flatten", act(g, g.conv(g.image(), 2, 400, kernel=(1, 1)), bits=8)),
+                g.quant(g.constant(np.full((12000, 2), 1.0)), 0.01, 8),
+            ),
+        ),
+        "2^24",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_finn_has_no_hardware_for_is_refused_with_the_reason(kind: str) -> None:
+    build, reason = REFUSED[kind]
+    g = Graph(SHAPE, seed=1)
+    x = build(g)
+    network = lower(g.model(g.linear(x, 2, 3)) if "sums that" in kind else g.classifier(x))
+    found = list(obstacles(network))
+    assert reason in found[0].problem
+    assert found[0].layer in network.layers
+    assert found[0].remedy
