@@ -290,6 +290,32 @@ def _global_average(a: dict[str, Any], x: Exact, axes: Any = None) -> Exact:
     return Exact(x.numerator.sum(axis=(2, 3), keepdims=keep), x.denominator * count)
 
 
+def _total(a: dict[str, Any], x: Exact, axes: Any) -> Exact:
+    return x.changed(lambda n: n.sum(axis=(2, 3), keepdims=bool(a.get("keepdims", 1))))
+
+
+def _maximum(a: dict[str, Any], x: Exact, axes: Any) -> Exact:
+    return x.changed(lambda n: n.max(axis=(2, 3), keepdims=bool(a.get("keepdims", 1))))
+
+
+def _truncate(a: dict[str, Any], x: Exact, *numbers: Any) -> Exact:
+    """Version 2: integers shifted, rounded and clipped, at the output's scale."""
+    scale, _, _, output_scale, bits = (np.float32(np.asarray(n).item()) for n in numbers)
+    integers = np.rint((x * Exact.of(scale).inverse()).floats).astype(np.int64)
+    divisor = 2 ** int(np.rint(np.log2(output_scale / scale)))
+    down, rest = integers // divisor, integers % divisor
+    mode, signed = a["rounding_mode"].decode().upper(), a["signed"]
+    if mode == "CEIL":
+        down = down + (rest > 0)
+    elif mode in ("ROUND", "HALF_EVEN"):
+        down = down + ((2 * rest > divisor) | ((2 * rest == divisor) & (down % 2 == 1)))
+    low = -(2 ** (int(bits) - 1)) + a["narrow"] if signed else 0
+    high = 2 ** (int(bits) - signed) - 1 - (a["narrow"] if not signed else 0)
+    codes = np.clip(down, low, high)
+    exact = np.array([*map(int, codes.flat), None], dtype=object)[:-1].reshape(codes.shape)
+    return Exact(exact) * Exact.of(output_scale)
+
+
 def _pad(a: dict[str, Any], x: Exact, pads: Any, value: Any = None) -> Exact:
     ends = np.asarray(pads).reshape(2, -1)
     inner = [slice(int(e), int(e) + n) for e, n in zip(ends[0], x.numerator.shape, strict=True)]
@@ -349,6 +375,9 @@ _RULES: dict[str, Callable[..., Any]] = {
     "AveragePool": _average,
     "GlobalAveragePool": _global_average,
     "ReduceMean": _global_average,
+    "ReduceSum": _total,
+    "ReduceMax": _maximum,
+    "Trunc": _truncate,
     "Pad": _pad,
     "Flatten": _flatten,
     "Reshape": _reshape,

@@ -12,7 +12,7 @@ import numpy as np
 from drawing import Geometry, map_shape, window
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
-from qonnx_graphs import Graph
+from qonnx_graphs import DOMAIN, Graph
 
 SIZES = (1, 1, 2, 3, 4, 6, 8)
 _ROUNDINGS = ("ROUND",) * 8 + ("FLOOR", "CEIL", "HALF_EVEN", "round")
@@ -288,8 +288,10 @@ class _Drawer:
 
     def average(self) -> None:
         channels, height, width = self.shape
-        kind = self.rng.choice(("AveragePool", "AveragePool", "GlobalAveragePool", "ReduceMean"))
+        kinds = ("AveragePool", "AveragePool", "GlobalAveragePool", "ReduceMean")
+        kind = self.rng.choice((*kinds, self.rng.choice(("ReduceSum", "ReduceMax"))))
         g = window(self.rng, height, width, pool=True, dilated=False)
+        count, ceil = height * width, self.chance(0.15)
         if kind == "AveragePool":
             self.x = self.graph.node(
                 kind,
@@ -297,11 +299,13 @@ class _Drawer:
                 kernel_shape=list(g.kernel),
                 strides=list(g.strides),
                 pads=list(g.pads),
-                count_include_pad=int(self.chance(0.5)),
+                count_include_pad=int(not ceil and self.chance(0.5)),
+                ceil_mode=int(ceil),
             )
-            self.shape = (channels, *g.out(height, width))
-            kind += f" {g}"
-        elif kind == "ReduceMean":
+            self.shape = (channels, *g.out(height, width, ceil))
+            kind += f" {g}{' ceil' * ceil}"
+            count = int(np.prod(g.kernel))
+        elif kind.startswith("Reduce"):
             axes = self.graph.constant([2, 3], np.int64)
             self.x = self.graph.node(kind, self.x, axes, keepdims=1)
             self.shape = (channels, 1, 1)
@@ -309,8 +313,26 @@ class _Drawer:
             self.x = self.graph.node(kind, self.x)
             self.shape = (channels, 1, 1)
         self.parts.append(kind)
-        if self.chance(0.8):
+        if kind not in ("ReduceSum", "ReduceMax") and self.chance(0.3):
+            self.truncate(self.scale / count)
+        elif self.chance(0.8):
             self.quantize()
+
+    def truncate(self, scale: float) -> None:
+        """A Trunc of sums, of which one is worth ``scale``."""
+        bits, shift, signed = self.rng.randint(1, 8), self.rng.randint(0, 5), int(self.chance(0.5))
+        self.scale = float(np.float32(scale * 2**shift))
+        self.x = self.graph.node(
+            "Trunc",
+            self.x,
+            *(self.graph.constant(n) for n in (scale, 0, 8, self.scale, bits)),
+            domain=DOMAIN,
+            rounding_mode=self.rng.choice(_ROUNDINGS),
+            signed=signed,
+            narrow=int(bits > 1 and self.chance(0.3)),
+        )
+        self.top = self.scale * 2 ** (bits - signed)
+        self.parts.append(f"trunc {'iu'[not signed]}{bits} >> {shift}")
 
     def residual(self) -> None:
         """x + x, x + f(x) or g(x) + f(x), the scales of both equal or a power of two apart."""
