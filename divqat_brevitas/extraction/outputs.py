@@ -12,6 +12,7 @@ from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Images, check_logits
 from divqat_brevitas.extraction.oracles import Logits, log_probabilities
 from divqat_brevitas.extraction.predictor import Predictor
+from divqat_brevitas.input_range import UNIT, InputRange
 
 OUTPUTS = ("logits", "probabilities")
 
@@ -83,12 +84,13 @@ class Outputs:
         """
         batches = [rows]
         rng = np.random.default_rng(0)
+        declared: InputRange = getattr(self._predictor, "input_range", None) or UNIT
         while _look_like_probabilities(batches[-1]):
             if len(batches) > _PROBES:
                 break
-            contrast = np.linspace(0, 1, _PROBE_IMAGES, dtype=np.float32).reshape(-1, 1, 1, 1)
-            noise = rng.random((_PROBE_IMAGES, *images.shape[1:]), np.float32)
-            probe = noise * contrast
+            noise = rng.random((_PROBE_IMAGES, *images.shape[1:]))
+            contrast = np.linspace(0, 1, _PROBE_IMAGES).reshape(-1, *[1] * (noise.ndim - 1))
+            probe = declared.spread(noise * contrast)
             batches.append(check_logits(self._predictor.predict(probe), len(probe), "the answers"))
         else:
             return

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Victim, softmax
+from divqat_brevitas.extraction import TorchPredictor, Victim, softmax
 from divqat_brevitas.extraction.defences import DefendedPredictor, make_defence
 from divqat_brevitas.extraction.oracles import ORACLES
 
@@ -48,6 +48,15 @@ def test_undeclared_probabilities_are_refused_before_the_first_answer(
         assert victim.queries_used == 0
     with pytest.raises(InputError, match="probabilities, not logits"):
         DefendedPredictor(SOFTMAX, make_defence("rounding:1")).predict(images)
+
+
+def test_the_owner_asks_within_the_range_that_the_model_declares() -> None:
+    model = TorchPredictor(nn.Sequential(nn.Linear(6, 3), nn.Softmax(dim=1)), input_range=(2, 9))
+    features = np.random.default_rng(0).uniform(2, 9, (4, 6)).astype(np.float32)
+    with pytest.raises(InputError, match="on all of 4 batches"):
+        Victim(model).query(features)
+    shown = Victim(model, outputs="probabilities").query(features)
+    np.testing.assert_allclose(shown, model.predict(features), rtol=4e-7, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
