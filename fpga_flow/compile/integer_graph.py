@@ -215,7 +215,7 @@ def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
         case MatMul():
             return None
         case MaxPool():
-            return _pool_obstacle(layer, before)
+            return _pool_obstacle(network, layer, before)
         case Threshold():
             return _threshold_obstacle(network, layer)
         case Reshape():
@@ -260,7 +260,14 @@ def _window_obstacle(both: tuple[Axis, Axis]) -> tuple[str, str] | None:
     return None
 
 
-def _pool_obstacle(layer: MaxPool, before: Layer) -> tuple[str, str] | None:
+def _least(network: Network, layer: Layer) -> int:
+    """The least code there is in the type of a layer's codes."""
+    while isinstance(layer, MaxPool | Reshape):
+        layer = network.layer(layer.inputs[0])
+    return layer.base if isinstance(layer, Threshold) else network.input.quantizer.low
+
+
+def _pool_obstacle(network: Network, layer: MaxPool, before: Layer) -> tuple[str, str] | None:
     if before.accumulates or (layer.signs < 0).any():
         return (
             "FINN pools integer codes, and its input is float",
@@ -275,7 +282,8 @@ def _pool_obstacle(layer: MaxPool, before: Layer) -> tuple[str, str] | None:
             f"stride, {both[0].stride} x {both[1].stride}",
             "Use a stride no larger than the kernel",
         )
-    if before.low.min() < 0 and any((axis.before or axis.after) for axis in both):
+    # FINN goes by the type of the codes, whether or not negative ones occur.
+    if _least(network, before) < 0 and any(axis.padded > axis.size for axis in both):
         return (
             "FINN pads a pool with zeros, which could win against signed codes",
             "Set padding=0, or put an unsigned quantizer (QuantReLU) in front of it",

@@ -101,6 +101,11 @@ class Worker:
         """Process number of the worker."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it takes another job."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """Stop the process and whatever it started."""
         if self._process.poll() is None:

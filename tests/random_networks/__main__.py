@@ -8,7 +8,8 @@ KIND is one of
 - qonnx: raw graphs; exact fractions, the int64 definition and the integer engine are equal;
 - executed-qonnx: the same, and QONNX's own execution in float32;
 - brevitas: through the export and its parity gate, then the integer engine;
-- finn, rtl: Brevitas networks in which ``divqat check`` finds nothing, built and executed.
+- finn, rtl: Brevitas networks and raw graphs in which ``divqat check`` finds nothing, built and
+  executed, or simulated as a hardware design.
 
 Network S is the same at any time; what differs is printed with it. Exit code 1 where anything does.
 """

@@ -12,23 +12,22 @@ import brevitas_networks
 import exact
 import layer_networks
 import numpy as np
+import onnx
 import qonnx_networks
 from comparing import (
     definition_differences,
     engine_differences,
-    prediction_differences,
     qonnx_differences,
 )
 from drawing import hard_images
+from hardware import hardware_differences, why_not
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import DivQATError
-from fpga_flow import export_qonnx, load_engine
-from fpga_flow.compile import legality
+from fpga_flow import export_qonnx
 from fpga_flow.export import ParityError
-from fpga_flow.lowering import Network, clean
+from fpga_flow.lowering import Network, clean, lower
 from fpga_flow.lowering.lower import trace
-from fpga_flow.rtl.legality import rtl_findings
 
 
 class Refused(Exception):  # noqa: N818  (not an error: one of three outcomes)
@@ -101,22 +100,24 @@ def brevitas(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
 
 
 def hardware(seed: int, outcome: Outcome, folder: Path, engine: str) -> Iterator[str]:
-    """A Brevitas network in which ``check`` finds nothing, through FINN or Verilator."""
-    drawn = brevitas_networks.draw(seed, hardware=True)
-    yield drawn.line
-    network, images, path = _exported(seed, drawn, folder)
-    findings = legality(path) or (rtl_findings(path) if engine == "rtl" else [])
-    if findings:
-        raise Refused(f"check: {findings[0].op}: {findings[0].problem}")
-    yield from engine_differences(network, images, _batch(seed))
-    try:
-        other = load_engine(path, engine)
-    except DivQATError as e:
-        said = " ".join(str(e).split())[:240]
-        yield f"check finds nothing, and {engine} refuses: {type(e).__name__}: {said}"
-        return
-    yield from prediction_differences(engine, other.predict, network, images[-6:])
-    _count(outcome, network, len(images))
+    """A network in which ``check`` finds nothing, through FINN or Verilator.
+
+    Even seeds are raw QONNX graphs, odd ones Brevitas networks.
+    """
+    if seed % 2:
+        drawn = brevitas_networks.draw(seed, hardware=True)
+        yield drawn.line
+        network, images, path = _exported(seed, drawn, folder)
+    else:
+        raw = qonnx_networks.draw(seed)
+        yield raw.line
+        path = folder / "network.onnx"
+        onnx.save(raw.model, path)
+        network, images = lower(path), hard_images(raw.shape, raw.scale, seed, random_ones=3)
+    if reason := why_not(path, engine):
+        raise Refused(reason)
+    yield from hardware_differences(engine, path, network, images[-6:], folder)
+    _count(outcome, network, len(images[-6:]))
 
 
 def finn(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:

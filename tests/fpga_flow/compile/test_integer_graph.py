@@ -161,6 +161,10 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
         lambda g: pool(g, act(g, g.conv(g.image(), 2, 4), signed=True), [2, 2], pads=[1, 1, 0, 0]),
         "signed codes",
     ),
+    "a padded pool of signed codes that are never negative": (
+        lambda g: pool(g, act(g, conv(g, g.image()), signed=True), [2, 2], pads=[1, 1, 0, 0]),
+        "signed codes",
+    ),
     "a pool on sums": (lambda g: act(g, pool(g, g.conv(g.image(), 2, 4), [2, 2])), "its input"),
     "a negative factor between quantizers": (
         lambda g: act(g, g.node("Mul", conv(g, g.image()), g.constant(-1.0)), signed=True),
