@@ -49,8 +49,9 @@ def _short(value: Any) -> str:
     if isinstance(value, str | bytes):
         return _cut(repr(value))
     if isinstance(value, tuple | list | set | frozenset | dict) and len(value) > _FEW:
-        kind = next(iter({type(item).__name__ for item in value}))
-        return f"<{type(value).__name__} of {len(value)} {kind}>"
+        kinds = {type(item).__name__ for item in value}
+        of = kinds.pop() if len(kinds) == 1 else "objects"
+        return f"<{type(value).__name__} of {len(value)} {of}>"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_short(k)}: {_short(v)}" for k, v in value.items()) + "}"
     if type(value) in (tuple, list):

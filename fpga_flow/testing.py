@@ -49,7 +49,7 @@ def assert_bit_exact(
         ToolMissingError: the engine is not installed; mark the test ``needs_finn``, ...
 
     Example:
-        >>> assert_bit_exact("model.onnx", "rtl", images=images[:4])  # doctest: +SKIP
+        >>> assert_bit_exact("model.onnx", "qonnx", images=images[:4])
     """
     __tracebackhide__ = True
     asked = to_float(check_pool(images, "the images"))
@@ -115,10 +115,11 @@ def assert_extraction_at_most(
         InputError: unknown names, bad arrays, no seed, or a bound outside [0, 1].
 
     Example:
-        >>> assert_extraction_at_most(  # doctest: +SKIP
-        ...     "model.onnx", 0.6, images=test, labels=labels, pool=pool, budget=500, seeds=(0, 1)
-        ... )
-        [0.41, 0.44]
+        >>> accuracies = assert_extraction_at_most(
+        ...     "model.onnx", 0.9, images=images, labels=labels, pool=images, budget=40,
+        ...     learner=PlainLearner(surrogate="mlp", epochs=1))
+        >>> len(accuracies)
+        1
     """
     __tracebackhide__ = True
     if not 0 <= bound <= 1:

@@ -25,7 +25,7 @@ def save_tensors(path: Path, tensors: Tensors, record: dict[str, Any]) -> None:
     """Write tensors and a JSON-able record, whole or not at all.
 
     Example:
-        >>> save_tensors(folder / "a.safetensors", {"w": torch.ones(2)}, {"epoch": 3})
+        >>> save_tensors(Path("a.safetensors"), {"w": torch.ones(2)}, {"epoch": 3})
     """
     stored = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     text = json.dumps(record, sort_keys=True, allow_nan=False)

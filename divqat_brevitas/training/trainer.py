@@ -62,6 +62,8 @@ def train(
         InputError: the checkpoint is corrupt or of another training.
 
     Example:
+        >>> import torch
+        >>> from divqat_brevitas.training.loop import PlainLoss
         >>> images, labels = torch.randint(0, 256, (64, 1, 8, 8)).byte(), torch.arange(64) % 4
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
         >>> r = train(net, PlainLoss(), train=(images, labels), val=(images, labels),

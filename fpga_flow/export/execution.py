@@ -44,8 +44,8 @@ class QonnxEngine:
         InputError: no file, no ONNX, no QONNX.
 
     Example:
-        >>> engine = QonnxEngine("model.onnx")  # doctest: +SKIP
-        >>> engine.tensors(images, ["Conv_0_out0"])["Conv_0_out0"].dtype  # doctest: +SKIP
+        >>> engine = QonnxEngine("model.onnx")
+        >>> engine.tensors(images, ["Conv_0_out0"])["Conv_0_out0"].dtype
         dtype('float32')
     """
 

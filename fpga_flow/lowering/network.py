@@ -85,9 +85,10 @@ class Network(ShortRepr):
         input_range: the values that an image may have.
 
     Example:
-        >>> network = lower("model.onnx")  # doctest: +SKIP
-        >>> network.layer("Conv_0").bits, network.layer("Conv_0").weight.max()  # doctest: +SKIP
-        (13, 7)
+        >>> from fpga_flow.lowering import lower
+        >>> network = lower("model.onnx")
+        >>> network.layer("Conv_0").bits, network.layer("Conv_0").weight.shape
+        (15, (8, 1, 3, 3))
     """
 
     input: InputQuant

@@ -36,9 +36,12 @@ class AnsweringEngine:
         unit: the answer codes.
 
     Example:
-        >>> engine = AnsweringEngine(IntegerEngine(file), unit)  # doctest: +SKIP
-        >>> engine.answers(images)[0]  # doctest: +SKIP
-        array([0, 1, 0, 7, 0, 2, 0, 0, 1, 0])
+        >>> from fpga_flow.simulate.integer import IntegerEngine
+        >>> unit = answer_unit("model.onnx", "rounded:3", images)
+        >>> engine = AnsweringEngine(IntegerEngine("model.onnx"), unit)
+        >>> answers = engine.answers(images)
+        >>> answers.shape, bool((answers < 8).all())
+        ((64, 10), True)
     """
 
     def __init__(self, engine: Software, unit: AnswerUnit, batch: int = 1000) -> None:
@@ -90,8 +93,8 @@ def answer_unit(file: Path | str, answer: str, calibration: Images | None = None
         InputError: an unknown answer, no calibration, or a file that is no QONNX model.
 
     Example:
-        >>> answer_unit("model.onnx", "rounded:3", train[:512]).step  # doctest: +SKIP
-        4.25
+        >>> len(answer_unit("model.onnx", "rounded:3", images).thresholds)
+        7
     """
     from fpga_flow.simulate.integer import IntegerEngine
 

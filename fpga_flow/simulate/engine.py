@@ -112,11 +112,10 @@ def load_engine(
         ToolMissingError: the engine's packages are not installed.
 
     Example:
-        >>> engine = load_engine("model.onnx")  # doctest: +SKIP
-        >>> engine.predict(images).argmax(axis=1)  # doctest: +SKIP
-        array([7, 2, 1])
-        >>> load_engine("model.onnx", answer="top1").answers(images)[:, 0]  # doctest: +SKIP
-        array([7, 2, 1])
+        >>> labels = load_engine("model.onnx").predict(images).argmax(axis=1)
+        >>> answers = load_engine("model.onnx", answer="top1").answers(images)
+        >>> bool((answers[:, 0] == labels).all())
+        True
     """
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)

@@ -56,8 +56,10 @@ def fit_rescale(
         dtype: of the arithmetic, float32 or float64; in float64 with two roundings alone.
 
     Example:
-        >>> fit_rescale(network.layer("Quant_5"), network.layer("Conv_0"))  # doctest: +SKIP
-        Rescale(slope=array([0.0071, ...]), offset=array([0.43, ...]), low=0, high=15)
+        >>> from fpga_flow.lowering import lower
+        >>> network = lower("model.onnx")
+        >>> fit_rescale(network.layer("Quant_5"), network.layer("Conv_1"))
+        Rescale(slope=<float32 (16,)>, offset=<float32 (16,)>, low=0, high=15)
     """
     ends = np.sort(np.stack([layer.signs * source.low, layer.signs * source.high]), axis=0)
     first, last = ends[0][:, None], ends[1][:, None]

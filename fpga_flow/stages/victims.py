@@ -62,7 +62,7 @@ def victims(config: Config) -> list[VictimId]:
     """All victims of a run: every variant at the first seed, then at the second, ...
 
     Example:
-        >>> from fpga_flow.config import resolve
+        >>> from fpga_flow.settings import resolve
         >>> config = resolve(overrides=["run.seeds=0,7", "train.variants=float,qat"])
         >>> [victim.stem for victim in victims(config)]
         ['float', 'qat', 'float-seed7', 'qat-seed7']

@@ -68,10 +68,10 @@ def read_sweep(file: Path) -> list[Cell]:
             two equal cells.
 
     Example:
-        >>> for cell in read_sweep(Path("sweep.toml")):  # doctest: +SKIP
+        >>> for cell in read_sweep(Path("sweep.toml")):
         ...     print(cell.name)
-        model.bits-w2a2_run.seeds-0
-        model.bits-w4a4_run.seeds-0
+        model.bits-w2a2
+        model.bits-w4a4
     """
     document = read_toml(file, "sweep file")
     for key in document:

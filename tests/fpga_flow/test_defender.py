@@ -1,7 +1,5 @@
 """A victim's owner finds the strength of its defences on its own validation images."""
 
-import doctest
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +38,6 @@ class Counted:
 def defender(folder: Path | None = None, **changed: object) -> Defender:
     given = {"data": lambda: (DRAWN, np.arange(len(DRAWN)) % 4), "classes": 4, "seed": 1}
     return Defender(**given | {"folder": folder, "validation": lambda: DRAWN} | changed)
-
-
-def test_examples_in_docstrings_run() -> None:
-    assert doctest.testmod(import_module("fpga_flow.defender")).failed == 0
 
 
 def test_each_victim_gets_a_strength_of_its_own_at_one_cost() -> None:

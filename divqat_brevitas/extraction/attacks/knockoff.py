@@ -56,7 +56,7 @@ class KnockoffNets:
         InputError: an unknown name or a number out of range.
 
     Example:
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
         >>> pool = np.random.default_rng(0).random((40, 1, 8, 8), np.float32)
         >>> result = KnockoffNets(surrogate="mlp", epochs=1).run(Victim(model, budget=30), pool)
         >>> result.queries_used

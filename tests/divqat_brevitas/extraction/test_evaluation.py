@@ -1,6 +1,5 @@
 """The one rule: worst case, naive, difference and queries to 90 %, on rows made for it."""
 
-import doctest
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 from test_attack_results import row
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import evaluation, summarize
+from divqat_brevitas.extraction import summarize
 from divqat_brevitas.extraction.evaluation import (
     Group,
     accuracy_difference,
@@ -36,10 +35,6 @@ def objects(rows: list[Any]) -> list[Any]:
 
 def seeds(*accuracies: float, **changes: Any) -> list[Any]:
     return [row(victim_seed=s, clone_accuracy=a, **changes) for s, a in enumerate(accuracies)]
-
-
-def test_examples_in_docstrings_run() -> None:
-    assert doctest.testmod(evaluation).failed == 0
 
 
 def test_a_summary_row_has_the_contracts_fields() -> None:

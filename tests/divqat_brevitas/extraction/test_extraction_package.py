@@ -1,21 +1,7 @@
 import ast
-import doctest
-import importlib
-import pkgutil
 from pathlib import Path
 
-import pytest
-
 from divqat_brevitas import extraction
-
-MODULES = ["divqat_brevitas.extraction"] + [
-    f"divqat_brevitas.extraction.{m.name}" for m in pkgutil.iter_modules(extraction.__path__)
-]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_examples_in_docstrings_run(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 def test_public_names_exist_and_are_sorted() -> None:

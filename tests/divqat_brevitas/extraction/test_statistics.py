@@ -1,11 +1,9 @@
-import doctest
 from statistics import fmean
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from divqat_brevitas.extraction import statistics
 from divqat_brevitas.extraction.statistics import (
     basis,
     difference,
@@ -16,10 +14,6 @@ from divqat_brevitas.extraction.statistics import (
     victims_interval,
     wilson,
 )
-
-
-def test_examples_in_docstrings_run() -> None:
-    assert doctest.testmod(statistics).failed == 0
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 9, 10, 11, 12, 30, 1000])

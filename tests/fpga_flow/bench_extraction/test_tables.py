@@ -1,10 +1,8 @@
 """What is made from cells: results, page, plots, the README's block."""
 
-import doctest
 import json
 import re
 import xml.etree.ElementTree as ET
-from importlib import import_module
 from pathlib import Path
 
 import fixture_cells
@@ -46,11 +44,6 @@ def found(folder: Path) -> dict[str, Results]:
 def line(lines: list[str], *starts: str) -> list[str]:
     (match,) = (row for row in lines if row.startswith(f"| {' | '.join(starts)} |"))
     return [cell.strip() for cell in match.strip("|").split("|")]
-
-
-@pytest.mark.parametrize("name", ["tables", "plots", "publish", "collect", "markdown"])
-def test_examples_in_docstrings_run(name: str) -> None:
-    assert doctest.testmod(import_module(f"fpga_flow.bench.extraction.{name}")).failed == 0
 
 
 def test_results_are_schema_1_with_one_row_a_cell_and_victim(

@@ -1,7 +1,5 @@
 """What all attacks that start from images share, and each one's gain over not asking."""
 
-import doctest
-import importlib
 import json
 
 import numpy as np
@@ -59,15 +57,6 @@ def same_clone(a, b) -> bool:
 @pytest.fixture
 def pool() -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (150, 1, 8, 8), np.uint8)
-
-
-MODULES = ("active", "copycat", "jacobian", "mixmatch", "pools", "selection", "semi", "substitute")
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_examples_in_docstrings_run(module: str) -> None:
-    imported = importlib.import_module(f"divqat_brevitas.extraction.attacks.{module}")
-    assert doctest.testmod(imported).failed == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

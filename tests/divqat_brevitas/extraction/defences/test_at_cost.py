@@ -1,8 +1,5 @@
 """Defences of equal cost: a spec that names a mean ℓ1 distance, and the strength found for it."""
 
-import doctest
-from importlib import import_module
-
 import numpy as np
 import pytest
 
@@ -26,12 +23,6 @@ from divqat_brevitas.extraction.defences import (
 IMAGES = np.random.default_rng(0).random((200, 1, 8, 8), np.float32)
 SURE, UNSURE = (softmax(np.random.default_rng(1).normal(0, s, (200, 4))) for s in (6, 1))
 MATERIAL = DefenceMaterial(architecture="mlp")
-
-
-@pytest.mark.parametrize("name", ["at_cost", "catalogue", "cost"])
-def test_examples_in_docstrings_run(name: str) -> None:
-    module = import_module(f"divqat_brevitas.extraction.defences.{name}")
-    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("family", ["reverse-sigmoid", "dcp", "noise", "mad", "mad-argmax"])
