@@ -29,16 +29,18 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
 
     With --bisect: execute every description of the network on random images, layer by layer,
     and name the first that differs from the integer engine. Exit code 1 where FINN has no
-    hardware for a layer or something differs; layers that only need AMD's tools are named.
+    hardware for a layer, a kernel of the integer engine is wrong on this machine, or something
+    differs; layers that only need AMD's tools are named.
     """
     from dataclasses import asdict
 
     from fpga_flow.compile import legality
     from fpga_flow.console import columns
-    from fpga_flow.lowering import lower
     from fpga_flow.rtl.legality import rtl_findings
+    from fpga_flow.simulate.integer import IntegerEngine
 
-    network = lower(model)
+    engine = IntegerEngine(model)
+    network = engine.network
     rows = [asdict(row) for row in network.describe()]
     findings = legality(model)
     unmade = rtl_findings(model)
@@ -47,6 +49,7 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
         document = {"model": str(model), "layers": rows}
         document["findings"] = [asdict(finding) for finding in findings]
         document["rtl_findings"] = [asdict(finding) for finding in unmade]
+        document["wrong_kernels"] = [asdict(difference) for difference in engine.differences]
         print_json(document | ({"bisection": asdict(found)} if found is not None else {}))
     else:
         click.echo(columns([list(rows[0]), *(list(row.values()) for row in rows)]))
@@ -54,9 +57,12 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
             click.echo("FINN: every node has hardware")
         for finding in (*findings, *unmade):
             click.echo(f"{finding.level}: {finding}")
+        for difference in engine.differences:
+            click.echo(f"Integer engine, not equal to int64 arithmetic here: {difference}")
         if found is not None:
             click.echo(str(found))
-    return 1 if findings or (found is not None and found.fault is not None) else 0
+    differs = engine.differences or (found is not None and found.fault is not None)
+    return 1 if findings or differs else 0
 
 
 def _bisect(model: Path, built: Path | None, network: "Network", inputs: int) -> "Bisection":

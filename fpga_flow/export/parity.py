@@ -1,4 +1,4 @@
-"""The parity gate: torch in evaluation mode against ``qonnx.execute_onnx``, layer by layer.
+"""The parity gate: torch in evaluation mode, ``qonnx.execute_onnx`` and the integer engine.
 
 Everything is compared as integers, with exact equality: the codes of every activation
 quantizer and the accumulators of every weighted layer, recovered by dividing by the scale.
@@ -12,14 +12,18 @@ import numpy.typing as npt
 from torch import nn
 
 from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.files import sha256_file
 from divqat_brevitas.input_range import UNIT, InputRange
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.observe import logits_of, observe
 from fpga_flow.lowering import Network
 from fpga_flow.lowering.ir import IntArray
+from fpga_flow.simulate.gate import Difference, gate
+from fpga_flow.simulate.integer import IntegerEngine
 
 FloatArray = npt.NDArray[np.float32]
+Engines = tuple[str, str]
 OUTPUT = "output"
 _BATCH = 64
 
@@ -36,6 +40,10 @@ class ParityResult(ShortRepr):
         first_layer: the first of them that differs, or None.
         first_image: index of the first differing image, or None.
         largest: largest difference of an integer there.
+        engines: the two that differ, or None.
+        shapes: shapes of theirs in that layer, where these differ already.
+        replaced: kernels of the integer engine that are wrong on this machine, and were replaced
+            before the comparison; empty as a rule.
     """
 
     inputs: int
@@ -45,10 +53,13 @@ class ParityResult(ShortRepr):
     first_layer: str | None = None
     first_image: int | None = None
     largest: int = 0
+    engines: Engines | None = None
+    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    replaced: tuple[Difference, ...] = ()
 
 
 class ParityError(CheckFailedError):
-    """The exported file computes something else than the torch model (exit code 1).
+    """Torch, the exported file and the integer engine do not compute the same (exit code 1).
 
     Attributes:
         result: the comparison.
@@ -57,16 +68,22 @@ class ParityError(CheckFailedError):
     def __init__(self, result: ParityResult, path: Path, exporter: str):
         self.result = result
         super().__init__(
-            f"export parity failed for {path} ({exporter} exporter): QONNX execution differs from "
-            f"torch on {result.mismatches} of {result.inputs} images, first in layer "
-            f"{result.first_layer!r} (image {result.first_image}, by up to {result.largest} "
-            f"{result.unit}). The file was not written. A weight quantizer that does not round to "
-            "nearest exports wrong integers from Brevitas: use the DivQAT quantizers "
+            f"export parity failed for {path} ({exporter} exporter): "
+            f"{' and '.join(result.engines or ())} differ on {result.mismatches} of "
+            f"{result.inputs} images, first in layer {result.first_layer!r} ({_how(result)}). The "
+            "file was not written. A weight quantizer that does not round to nearest exports wrong "
+            "integers from Brevitas: use the DivQAT quantizers "
             "(swap_quantizers) for that layer. One step in an activation quantizer can be float "
             "noise at a threshold that no bias of the model could move (batch norm merged and "
             "biases quantized, as brevitas.graph does): keep batch norm (merge_bn=False) or use "
             "bias_quant=None. Anything else please report."
         )
+
+
+def _how(result: ParityResult) -> str:
+    if result.shapes is not None:
+        return "shapes {} and {}".format(*result.shapes)
+    return f"image {result.first_image}, by up to {result.largest} {result.unit}"
 
 
 def probes(images: FloatArray, network: Network | None, declared: InputRange = UNIT) -> FloatArray:
@@ -93,7 +110,9 @@ def probes(images: FloatArray, network: Network | None, declared: InputRange = U
 def compare(
     model: nn.Module, onnx_path: Path, images: FloatArray, network: Network | None
 ) -> ParityResult:
-    """Compare a torch model with the QONNX file exported from it.
+    """Compare a torch model, the QONNX file exported from it, and the integer engine on that file.
+
+    Shapes are compared before values.
 
     Args:
         model: the Brevitas model; executed in evaluation mode.
@@ -102,43 +121,66 @@ def compare(
         network: the file lowered to integers; None compares labels only.
     """
     engine = QonnxEngine(onnx_path, batch=min(_BATCH, len(images)))
-    differs: dict[str, list[IntArray]] = {}
+    integer = None if network is None else IntegerEngine(network)
+    replaced = () if integer is None else gate(integer, sha256_file(onnx_path))
+    distances: dict[tuple[str, Engines], list[IntArray]] = {}
+    shapes: dict[tuple[str, Engines], tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for start in range(0, len(images), _BATCH):
         part = images[start : start + _BATCH]
-        if network is None:
-            pair = {OUTPUT: (_labels(logits_of(model, part)), _labels(engine.predict(part)))}
+        if integer is None:
+            labels = _labels(logits_of(model, part)), _labels(engine.predict(part))
+            pairs = [(OUTPUT, ("torch", "qonnx"), *labels)]
         else:
-            pair = _integers(model, engine, network, part)
-        for name, (ours, theirs) in pair.items():
-            distance = np.abs(ours - theirs).reshape(len(part), -1).max(axis=1)
-            differs.setdefault(name, []).append(distance)
-    distances = {name: np.concatenate(parts) for name, parts in differs.items()}
-    first = next((name for name, distance in distances.items() if distance.any()), None)
+            pairs = _integers(model, engine, integer, part)
+        for name, engines, ours, theirs in pairs:
+            key = name, engines
+            if ours.shape != theirs.shape:  # values would be broadcast
+                shapes[key] = ours.shape, theirs.shape
+                distance = np.ones(len(part), dtype=np.int64)
+            else:
+                distance = np.abs(ours - theirs).reshape(len(part), -1).max(axis=1)
+            distances.setdefault(key, []).append(distance)
+    apart = {key: np.concatenate(parts) for key, parts in distances.items()}
+    first = next((key for key, distance in apart.items() if distance.any()), None)
     return ParityResult(
         inputs=len(images),
-        mismatches=int(np.any(list(distances.values()), axis=0).sum()),
+        mismatches=int(np.any(list(apart.values()), axis=0).sum()),
         unit="labels" if network is None else "accumulators",
-        layers=tuple(distances),
-        first_layer=first,
-        first_image=None if first is None else int(np.flatnonzero(distances[first])[0]),
-        largest=0 if first is None else int(distances[first].max()),
+        layers=tuple(dict.fromkeys(name for name, _ in apart)),
+        first_layer=None if first is None else first[0],
+        first_image=None if first is None else int(np.flatnonzero(apart[first])[0]),
+        largest=0 if first is None else int(apart[first].max()),
+        engines=None if first is None else first[1],
+        shapes=None if first is None else shapes.get(first),
+        replaced=replaced,
     )
 
 
 def _integers(
-    model: nn.Module, engine: QonnxEngine, network: Network, images: FloatArray
-) -> dict[str, tuple[IntArray, IntArray]]:
-    """By layer, in order of execution: torch's integers and QONNX's."""
+    model: nn.Module, engine: QonnxEngine, integer: IntegerEngine, images: FloatArray
+) -> list[tuple[str, Engines, IntArray, IntArray]]:
+    """By layer, in order of execution, two engines and their integers: torch, QONNX, integer."""
+    network = integer.network
     logits, observed = observe(model, network, images)
     # One execution gives the logits too.
     tensors = engine.tensors(images, [*(layer.output for layer in observed), engine.output])
-    pairs = {
-        layer.source: (integers, layer.to_integers(tensors[layer.output]))
-        for layer, integers in observed.items()
-    }
-    theirs = tensors[engine.output].reshape(logits.shape)
-    pairs[OUTPUT] = (_last(network, logits), _last(network, theirs))
+    exact = integer.integers(images, [layer.name for layer in observed])
+    pairs: list[tuple[str, Engines, IntArray, IntArray]] = []
+    for layer, integers in observed.items():
+        theirs = layer.to_integers(tensors[layer.output])
+        pairs.append((layer.source, ("torch", "qonnx"), integers, theirs))
+        pairs.append((layer.source, ("qonnx", "integer"), theirs, exact[layer.name]))
+    ours, theirs, last = (
+        _last(network, values)
+        for values in (logits, _flat(tensors[engine.output]), integer.predict(images))
+    )
+    pairs.append((OUTPUT, ("torch", "qonnx"), ours, theirs))
+    pairs.append((OUTPUT, ("qonnx", "integer"), theirs, last))
     return pairs
+
+
+def _flat(logits: FloatArray) -> FloatArray:
+    return logits.reshape(len(logits), int(np.prod(logits.shape[1:])))
 
 
 def _last(network: Network, logits: FloatArray) -> IntArray:

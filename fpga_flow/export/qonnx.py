@@ -111,7 +111,8 @@ def export_qonnx(
             inputs in it.
 
     Raises:
-        ParityError: QONNX execution differs from torch; the first differing layer is named.
+        ParityError: torch, QONNX execution and the integer engine do not compute the same; the
+            first layer that differs is named.
         InputError: bad images, a first quantizer that cannot hold what they make, a model that
             Brevitas cannot export or that cannot be copied, an output that holds no logits (see
             ``divqat_brevitas.inference.as_logits``), or a model whose answer to one image depends

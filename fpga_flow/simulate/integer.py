@@ -4,7 +4,7 @@ How its kernels stay exact is told in ``kernels`` (floating point), ``int8`` (by
 ``rescale`` (thresholds).
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,11 @@ import numpy.typing as npt
 import torch
 from qonnx.core.modelwrapper import ModelWrapper
 
+from divqat_brevitas.files import sha256_file
 from divqat_brevitas.input_range import InputRange
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
+from fpga_flow.simulate.gate import Difference, gate
 from fpga_flow.simulate.kernel import exact_arithmetic
 from fpga_flow.simulate.kernels import compile_input
 from fpga_flow.simulate.layout import arranged, batch_sizes, parts
@@ -37,6 +39,14 @@ class IntegerEngine:
         batch: the most images executed at once, rounded down to a power of two; None chooses by
             the largest layer.
 
+    A file that is new to this machine passes a gate first (see ``gate``): kernels that differ from
+    the network's int64 definition are replaced by it, with a warning.
+
+    Attributes:
+        network: what is executed.
+        batch: the most images executed at once.
+        differences: kernels that the gate replaced; empty as a rule.
+
     Raises:
         InputError: no file, no ONNX, no QONNX.
         LoweringError: a node that cannot become integers.
@@ -53,17 +63,21 @@ class IntegerEngine:
         self, model: Path | str | ModelWrapper | Network, batch: int | None = None
     ) -> None:
         self.network = model if isinstance(model, Network) else lower(model)
-        self._batch = batch_sizes(batch or _suitable_batch(self.network))[-1]
+        self.batch = batch_sizes(batch or _suitable_batch(self.network))[-1]
+        self._distrusted: frozenset[str] = frozenset()
         self._planners: dict[int, Planner] = {}
         self._codes = compile_input(self.network.input)
         self._planner.plan([self.network.output.tensor])
+        self.differences: tuple[Difference, ...] = ()
+        if isinstance(model, Path | str):
+            self.differences = gate(self, sha256_file(Path(model)))
 
     @property
     def _planner(self) -> Planner:
         """Kernels that stood trial with as many threads as they will run with."""
         threads = torch.get_num_threads()
         if threads not in self._planners:
-            self._planners[threads] = Planner(self.network, self._batch)
+            self._planners[threads] = Planner(self.network, self.batch, self._distrusted)
         return self._planners[threads]
 
     @property
@@ -110,9 +124,50 @@ class IntegerEngine:
                 parts[name].append(values[layer.output])
         return {name: np.concatenate(part) for name, part in parts.items()}
 
+    def first_difference(
+        self, images: FloatArray, expected: Mapping[str, IntArray]
+    ) -> Difference | None:
+        """The first kernel that differs from given integers, in any batch size; or None.
+
+        Args:
+            images: float32 (N, *input_shape); repeated for larger batches.
+            expected: ``network.run(images)``.
+        """
+        right = {name: torch.from_numpy(values) for name, values in expected.items()}
+        for size in batch_sizes(self.batch):
+            for start in range(0, len(images), size):
+                at = np.arange(start, start + size) % len(images)
+                with exact_arithmetic():
+                    for names, kind, output, value in self._steps(images[at]):
+                        if not torch.equal(value.to(torch.int64), right[output][at]):
+                            return Difference(names[0], kind, names, size)
+        return None
+
+    def distrust(self, layers: Collection[str]) -> None:
+        """Compute layers by their int64 definition from now on, whatever else could."""
+        self._distrusted |= frozenset(layers)
+        self._planners.clear()
+        entry = self.network.input
+        if entry.name in self._distrusted:
+            self._codes = lambda images: torch.from_numpy(entry.codes(images)).to(torch.float64)
+
+    def _steps(
+        self, images: FloatArray
+    ) -> Iterator[tuple[tuple[str, ...], str, str, torch.Tensor]]:
+        """Layers, kernel, output's name and value of each step of ``predict``."""
+        entry = self.network.input
+        values = {entry.output: arranged(entry, self._codes(images))}
+        yield (entry.name,), "input", entry.output, values[entry.output]
+        for step in self._planner.plan([self.network.output.tensor]):
+            result = step.kernel(*(values[name] for name in step.inputs))
+            values[step.output] = arranged(self.network.layer(step.output), result)
+            yield step.layers, step.kernel.kind, step.output, values[step.output]
+            for name in step.done:
+                del values[name]
+
     def _run(self, images: FloatArray, keep: Collection[str]) -> Iterator[dict[str, IntArray]]:
         check_images(images, self.network.input_shape, self.network.input_range)
-        for part in parts(len(images), self._batch):
+        for part in parts(len(images), self.batch):
             with exact_arithmetic():
                 values = self._execute(images[part], keep)
             yield {name: tensor.to(torch.int64).numpy() for name, tensor in values.items()}

@@ -79,6 +79,16 @@ def compile_layer(layer: Layer, sources: Sequence[Layer], batch: int) -> Kernel:
             raise TypeError(f"no kernel for {type(layer).__name__}")
 
 
+def defined(layer: Layer) -> Kernel:
+    """The layer's int64 definition: slow, and right by definition."""
+
+    def run(*inputs: Tensor) -> Tensor:
+        values = [x.to(torch.int64).numpy() for x in inputs]
+        return torch.from_numpy(reference.run(layer, values)).to(torch.float64)
+
+    return Kernel("int64", run)
+
+
 def compile_threshold(layer: Threshold, source: Layer) -> Kernel:
     """A multiply-add where one is exact; else a table of the thresholds' range, or a search."""
     for dtype in (np.float32, np.float64):

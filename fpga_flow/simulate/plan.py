@@ -12,7 +12,7 @@ from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import Conv, MatMul, Reshape, Threshold
 from fpga_flow.simulate.int8 import compile_int8, unrolls
 from fpga_flow.simulate.kernel import Kernel, exact_arithmetic
-from fpga_flow.simulate.kernels import compile_layer
+from fpga_flow.simulate.kernels import compile_layer, defined
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Step(ShortRepr):
 
     Attributes:
         layer: name of the (first) layer it computes.
+        layers: names of all layers it computes.
         inputs: tensors it reads.
         output: tensor it writes.
         kernel: how.
@@ -28,6 +29,7 @@ class Step(ShortRepr):
     """
 
     layer: str
+    layers: tuple[str, ...]
     inputs: tuple[str, ...]
     output: str
     kernel: Kernel
@@ -56,11 +58,15 @@ class Planner:
     Args:
         network: to execute.
         batch: the largest number of images in a call.
+        distrusted: names of layers that are computed by their int64 definition.
     """
 
-    def __init__(self, network: Network, batch: int) -> None:
+    def __init__(
+        self, network: Network, batch: int, distrusted: Collection[str] = frozenset()
+    ) -> None:
         self._network = network
         self._batch = batch
+        self._distrusted = frozenset(distrusted)
         self._kernels: dict[tuple[str, ...], Kernel | None] = {}  # by the layers they compute
         self._plans: dict[frozenset[str], tuple[Step, ...]] = {}
         readers: dict[str, list[Layer]] = {}
@@ -82,7 +88,7 @@ class Planner:
         return self._plans[key]
 
     def _make(self, keep: frozenset[str]) -> tuple[Step, ...]:
-        calls: list[tuple[str, tuple[str, ...], str, Kernel]] = []
+        calls: list[tuple[str, tuple[str, ...], tuple[str, ...], str, Kernel]] = []
         fused: set[str] = set()
         for layer in self._network.layers:
             if layer.name in fused:
@@ -96,25 +102,29 @@ class Planner:
                 if kernel is not None:
                     last_of = threshold or product
                     fused |= {product.name, last_of.name}
-                    calls.append((product.name, layer.inputs, last_of.output, kernel))
+                    names = _names(layer, product, threshold)
+                    calls.append((product.name, names, layer.inputs, last_of.output, kernel))
                     continue
             threshold = None if layer.output in keep else self._threshold_after(layer)
             kernel = self._fused(layer, threshold)
             if threshold is not None and kernel is not None:
                 fused.add(threshold.name)
-                calls.append((layer.name, layer.inputs, threshold.output, kernel))
+                names = _names(layer, threshold)
+                calls.append((layer.name, names, layer.inputs, threshold.output, kernel))
             else:
-                calls.append((layer.name, layer.inputs, layer.output, self._single(layer)))
-        last = {name: i for i, (_, inputs, _, _) in enumerate(calls) for name in inputs}
+                kernel = self._single(layer)
+                calls.append((layer.name, (layer.name,), layer.inputs, layer.output, kernel))
+        last = {name: i for i, (_, _, inputs, _, _) in enumerate(calls) for name in inputs}
         return tuple(
             Step(
                 name,
+                names,
                 inputs,
                 output,
                 kernel,
                 tuple({n for n in inputs if last[n] == i and n not in keep}),
             )
-            for i, (name, inputs, output, kernel) in enumerate(calls)
+            for i, (name, names, inputs, output, kernel) in enumerate(calls)
         )
 
     def _product_after(self, layer: Layer, keep: Collection[str]) -> MatMul | None:
@@ -134,7 +144,7 @@ class Planner:
             source = self._network.layer(flatten.inputs[0])
             conv = as_convolution(product, source)
             kernel = None
-            if unrolls(conv, source):
+            if self._distrusted.isdisjoint(key) and unrolls(conv, source):
                 kernel = compile_int8(conv, threshold, source, self._batch)
             if kernel is not None:
                 run = kernel.run
@@ -156,6 +166,8 @@ class Planner:
         if threshold is None or not isinstance(layer, Conv | MatMul):
             return None
         key = _names(layer, threshold)
+        if not self._distrusted.isdisjoint(key):
+            return None
         if key not in self._kernels:
             self._kernels[key] = compile_int8(
                 layer, threshold, self._network.layer(layer.inputs[0]), self._batch
@@ -165,6 +177,8 @@ class Planner:
     def _single(self, layer: Layer) -> Kernel:
         key = _names(layer)
         kernel = self._kernels.get(key)
+        if kernel is None and layer.name in self._distrusted:
+            kernel = self._kernels[key] = defined(layer)
         if kernel is None:
             sources = [self._network.layer(name) for name in layer.inputs]
             if isinstance(layer, Conv | MatMul):

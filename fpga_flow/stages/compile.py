@@ -63,9 +63,13 @@ def run(context: StageContext) -> None:
 
 
 def _build(context: StageContext, victim: VictimId) -> None:
+    from fpga_flow.simulate.gate import refuse
+    from fpga_flow.simulate.integer import IntegerEngine
+
     chosen = context.config.compile
     folder = context.folder / victim.stem
     onnx = context.upstream(victim.attacked)
+    refuse(IntegerEngine(onnx).differences)  # every level of the build is compared with it
     folded = ("target", "clock_ns", "target_fps", "fill")
     key = {
         "onnx": context.hash(victim.attacked),

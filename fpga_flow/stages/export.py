@@ -11,6 +11,7 @@ from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.files import read_json, write_json
 from divqat_brevitas.training import save_weights
 from fpga_flow.export import ExportReport, export_qonnx
+from fpga_flow.simulate.gate import refuse
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import VictimId, quantized, split, trained
 
@@ -57,6 +58,7 @@ def _export(context: StageContext, victim: VictimId) -> None:
         layers = [asdict(row) for row in report.network.describe()]
         write_json(folder / f"network_{victim.stem}.json", layers)
     write_json(folder / f"parity_{victim.stem}.json", _parity(report))
+    refuse(report.parity.replaced)
 
 
 def _parity(report: ExportReport) -> dict[str, object]:

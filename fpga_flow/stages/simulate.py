@@ -18,6 +18,7 @@ from divqat_brevitas.files import read_json, write_json
 from fpga_flow.config import Config
 from fpga_flow.export import compare
 from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.simulate.gate import refuse
 from fpga_flow.simulate.integer import IntegerEngine
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import (
@@ -108,6 +109,7 @@ def _software_rows(context: StageContext, victim: VictimId, images: Images) -> l
     """Torch against QONNX in every layer, QONNX against integers by all accumulators."""
     file = context.upstream(victim.attacked)
     qonnx, integer = QonnxEngine(file), IntegerEngine(file)
+    refuse(integer.differences)
     parity = compare(exported(context, victim), file, images, integer.network)
     differs = 0
     with context.progress.bar(f"{victim.stem}: QONNX, integers", len(images)) as show:
@@ -175,7 +177,9 @@ def _is_stitched(context: StageContext, victim: VictimId) -> bool:
 def _count(a: dict[str, npt.NDArray[np.int64]], b: dict[str, npt.NDArray[np.int64]]) -> int:
     """Images with any integer that differs."""
     differing = [
-        (a[name].reshape(len(a[name]), -1) != b[name].reshape(len(b[name]), -1)).any(axis=1)
+        np.ones(len(a[name]), dtype=bool)
+        if a[name].shape != b[name].shape  # values would be broadcast
+        else (a[name] != b[name]).reshape(len(a[name]), -1).any(axis=1)
         for name in a.keys() | b.keys()
     ]
     return int(np.any(differing, axis=0).sum())
