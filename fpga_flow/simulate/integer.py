@@ -138,9 +138,9 @@ class IntegerEngine:
             for start in range(0, len(images), size):
                 at = np.arange(start, start + size) % len(images)
                 with exact_arithmetic():
-                    for names, kind, output, value in self._steps(images[at]):
+                    for layer, layers, kind, output, value in self._steps(images[at]):
                         if not torch.equal(value.to(torch.int64), right[output][at]):
-                            return Difference(names[0], kind, names, size)
+                            return Difference(layer, kind, layers, size)
         return None
 
     def distrust(self, layers: Collection[str]) -> None:
@@ -153,15 +153,15 @@ class IntegerEngine:
 
     def _steps(
         self, images: FloatArray
-    ) -> Iterator[tuple[tuple[str, ...], str, str, torch.Tensor]]:
-        """Layers, kernel, output's name and value of each step of ``predict``."""
+    ) -> Iterator[tuple[str, tuple[str, ...], str, str, torch.Tensor]]:
+        """First and all layers, kernel, output's name and value of each step of ``predict``."""
         entry = self.network.input
         values = {entry.output: arranged(entry, self._codes(images))}
-        yield (entry.name,), "input", entry.output, values[entry.output]
+        yield entry.name, (entry.name,), "input", entry.output, values[entry.output]
         for step in self._planner.plan([self.network.output.tensor]):
             result = step.kernel(*(values[name] for name in step.inputs))
             values[step.output] = arranged(self.network.layer(step.output), result)
-            yield step.layers, step.kernel.kind, step.output, values[step.output]
+            yield step.layer, step.layers, step.kernel.kind, step.output, values[step.output]
             for name in step.done:
                 del values[name]
 
