@@ -16,7 +16,7 @@ from divqat_brevitas.errors import DivQATError, unknown_name
 from divqat_brevitas.files import read_json
 from fpga_flow.compile import steps
 from fpga_flow.compile.folding import FOLDING_ATTRIBUTES, check_folding, read_folding
-from fpga_flow.compile.integer_graph import entry
+from fpga_flow.compile.obstacles import entry
 from fpga_flow.compile.rtl import collect_rtl
 from fpga_flow.compile.solving import Request, fold, write_prediction
 from fpga_flow.lowering import Network, clean, lower

@@ -1,4 +1,4 @@
-"""The integer network as the graph FINN is given, and what no such graph exists for.
+"""The integer network as the graph FINN is given.
 
 FINN's own conversion of QONNX moves scales, biases and signs through the network in float32, and
 stumbles over many that it could build. Here the lowering has done that work: FINN gets integer
@@ -7,11 +7,10 @@ left to its streamlining is nothing.
 
 One-bit codes (0/1 and -1/+1) become two-bit ones of the same values; a negative scale changes the
 sign of the weights in front of it; padding rows that no pixel of a one-wide map reaches are left
-out.
+out. ``obstacles`` says which networks have no such graph.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,311 +19,13 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.util.basic import qonnx_make_model
 
+from fpga_flow.compile.axes import Axis, axes, depthwise_windows
+from fpga_flow.compile.obstacles import entry, readers, vectors
 from fpga_flow.lowering import Layer, Network
-from fpga_flow.lowering.ir import (
-    Add,
-    Concat,
-    Conv,
-    IntArray,
-    MatMul,
-    MaxPool,
-    Pad,
-    Reshape,
-    SumPool,
-    Threshold,
-    bits_for,
-)
+from fpga_flow.lowering.ir import Conv, IntArray, MatMul, MaxPool, Reshape, Threshold, bits_for
 
 _GENERAL = "qonnx.custom_op.general"
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
-# FINN's models hold integers as float32, which has them all up to here.
-_EXACT = 2**24
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """A layer that has no place in FINN's graph.
-
-    Attributes:
-        layer: the layer.
-        problem: what FINN has no hardware for.
-        remedy: what to change in the network.
-    """
-
-    layer: Layer
-    problem: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of a sliding window, with the numbers FINN takes.
-
-    The kernel's first ``skipped`` rows see nothing but padding and are left out; the others come
-    ``spread`` rows apart, with weights of 0 between and behind them.
-    """
-
-    size: int
-    kernel: int
-    stride: int
-    before: int
-    after: int
-    dilation: int
-    skipped: int = 0
-    spread: int = 1
-
-    @property
-    def reach(self) -> int:
-        """Pixels a window spans."""
-        return self.dilation * (self.kernel - 1) + 1
-
-    @property
-    def padded(self) -> int:
-        """Pixels with padding."""
-        return self.size + self.before + self.after
-
-    @property
-    def out(self) -> int:
-        """Windows along the axis."""
-        return (self.padded - self.reach) // self.stride + 1
-
-    @property
-    def trivial(self) -> bool:
-        """Whether every pixel is a window."""
-        return (self.kernel, self.stride, self.before, self.after) == (1, 1, 0, 0)
-
-    @property
-    def whole(self) -> bool:
-        """Whether the only window is all there is."""
-        return self.kernel == self.padded == self.size
-
-
-def axes(layer: Conv | MaxPool, shape: tuple[int, ...]) -> tuple[Axis, Axis]:
-    """The window's axes (height, width) of a layer that reads a map of ``shape``."""
-    kernel = layer.weight.shape[2:] if isinstance(layer, Conv) else layer.kernel
-
-    def axis(i: int) -> Axis:
-        dilation = layer.dilations[i] if kernel[i] > 1 else 1
-        pads = layer.pads[i], layer.pads[i + 2]
-        return _alone(Axis(shape[1 + i], kernel[i], layer.strides[i], *pads, dilation))
-
-    high, wide = axis(0), axis(1)
-    # FINN picks single pixels, but its counters need three of them along an axis.
-    picks = high.kernel == wide.kernel == 1 and max(high.out, wide.out) > 2
-    if isinstance(layer, MaxPool) or picks:
-        return high, wide
-    return _without_gaps(high), _without_gaps(wide)
-
-
-def _alone(axis: Axis) -> Axis:
-    """A single window in the numbers that FINN's generator takes."""
-    if axis.out > 1:
-        return axis
-    row, rest = divmod(axis.before, axis.dilation)
-    if axis.size == 1 and rest == 0 and row < axis.kernel:
-        # On one pixel: the other rows of the kernel see nothing but padding.
-        return Axis(1, 1, 1, 0, 0, 1, skipped=row)
-    if axis.stride <= axis.kernel:
-        return axis
-    # FINN wants strides within the map; the least that leaves one window.
-    return replace(axis, stride=axis.padded - axis.reach + 1)
-
-
-def _without_gaps(axis: Axis) -> Axis:
-    """A kernel that reaches to the next window: FINN leaves out no pixels in between."""
-    if axis.stride <= axis.reach:
-        return axis
-    missing = max(0, axis.out * axis.stride - axis.padded)
-    return replace(
-        axis,
-        kernel=axis.stride,
-        after=axis.after + missing,
-        dilation=1,
-        spread=axis.dilation,
-    )
-
-
-def depthwise_windows(layer: Conv, shape: tuple[int, ...]) -> bool:
-    """Whether a convolution of a map of ``shape`` becomes FINN's depthwise unit.
-
-    One factor a channel and no window is a dense layer: the unit needs a generator in front.
-    """
-    return layer.groups > 1 and not all(axis.trivial for axis in axes(layer, shape))
-
-
-def readers(network: Network) -> dict[str, list[Layer]]:
-    """The layers that read each tensor."""
-    found: dict[str, list[Layer]] = {}
-    for layer in network.layers:
-        for name in layer.inputs:
-            found.setdefault(name, []).append(layer)
-    return found
-
-
-def entry(network: Network) -> Layer:
-    """The layer whose integers enter the accelerator.
-
-    The first quantizer, or the reshape of its codes that a network begins with.
-    """
-    layer: Layer = network.input
-    reading = readers(network)
-    while len(after := reading.get(layer.output, [])) == 1 and isinstance(after[0], Reshape):
-        layer = after[0]
-    return layer
-
-
-def obstacles(network: Network) -> Iterator[Obstacle]:
-    """What keeps a network from becoming FINN's graph, in network order."""
-    reading = readers(network)
-    first = entry(network)
-    if network.output.tensor in (network.input.output, first.output):
-        yield Obstacle(network.input, "no layer follows the first quantizer", "Add a QuantLinear")
-    if len(first.shape) not in (1, 3):
-        yield Obstacle(
-            first,
-            f"FINN's streams hold (C, H, W) or (features,), not {first.shape}",
-            "Flatten it, or give it a height and a width",
-        )
-    joins = False
-    for layer in network.layers:
-        joins = joins or len(layer.inputs) > 1
-        found = _obstacle(network, layer)
-        if found is not None:
-            yield Obstacle(layer, *found)
-    for layer in (network.input, *network.layers):
-        if not joins and len(reading.get(layer.output, [])) > 1:
-            yield Obstacle(layer, "two layers read it, and only one is used", "Remove the other")
-
-
-def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
-    before = network.layer(layer.inputs[0])
-    most = max(-int(layer.low.min()), int(layer.high.max()))
-    if layer.accumulates and most > _EXACT:
-        return (
-            f"its sums reach {most}, and FINN's models hold integers up to 2^24 only",
-            "Use fewer bits or fewer inputs",
-        )
-    if isinstance(layer, Conv | MatMul) and not layer.weight.any():
-        return (
-            "all its weights are 0, and FINN has no sums of no bits",
-            "Train the model again: this layer gives the same for every image",
-        )
-    match layer:
-        case Conv():
-            return _conv_obstacle(layer, before)
-        case MatMul():
-            return None
-        case MaxPool():
-            return _pool_obstacle(network, layer, before)
-        case Threshold():
-            return _threshold_obstacle(network, layer)
-        case Reshape():
-            return _reshape_obstacle(network, layer, before)
-        case SumPool():
-            return (
-                "FINN has no average pooling between its layers",
-                "Use MaxPool2d, a strided convolution, or a QuantLinear on the flattened map",
-            )
-        case Add() | Concat():
-            return (
-                "FINN's default build cannot join two branches",
-                "Use a network without branches and skip connections",
-            )
-        case Pad():
-            return (
-                "FINN pads inside convolutions only, with zeros",
-                "Set padding=... of the convolution behind it",
-            )
-        case _:
-            return f"FINN's graph has no {layer.op}", "Use convolutions, linear layers, max pools"
-
-
-def _conv_obstacle(layer: Conv, before: Layer) -> tuple[str, str] | None:
-    inputs, outputs, groups = before.shape[0], layer.shape[0], layer.groups
-    if groups > 1 and not groups == inputs == outputs:
-        return (
-            f"FINN maps dense convolutions and depthwise ones with as many outputs as inputs, "
-            f"not {groups} groups from {inputs} to {outputs} channels",
-            f"Use groups=1, or groups={inputs} with {inputs} output channels",
-        )
-    return _window_obstacle(axes(layer, before.shape))
-
-
-def _window_obstacle(both: tuple[Axis, Axis]) -> tuple[str, str] | None:
-    for axis, name in zip(both, ("rows", "columns"), strict=True):
-        if axis.size == 1 and (axis.before or axis.after or axis.kernel > 1):
-            return (
-                f"FINN makes no windows of several {name} on a map of one",
-                "Remove the padding along that axis, or use larger images",
-            )
-    return None
-
-
-def _least(network: Network, layer: Layer) -> int:
-    """The least code there is in the type of a layer's codes."""
-    while isinstance(layer, MaxPool | Reshape):
-        layer = network.layer(layer.inputs[0])
-    return layer.base if isinstance(layer, Threshold) else network.input.quantizer.low
-
-
-def _pool_obstacle(network: Network, layer: MaxPool, before: Layer) -> tuple[str, str] | None:
-    if before.accumulates or (layer.signs < 0).any():
-        return (
-            "FINN pools integer codes, and its input is float",
-            "Put the quantized activation in front of the pool: the maximum is the same",
-        )
-    if layer.dilations != (1, 1):
-        return "FINN ignores the dilation of a pool", "Set dilation=1"
-    both = axes(layer, before.shape)
-    if any(axis.stride > axis.kernel for axis in both):
-        return (
-            f"FINN makes no pool windows of {both[0].kernel} x {both[1].kernel} with a larger "
-            f"stride, {both[0].stride} x {both[1].stride}",
-            "Use a stride no larger than the kernel",
-        )
-    # FINN goes by the type of the codes, whether or not negative ones occur.
-    if _least(network, before) < 0 and any(axis.padded > axis.size for axis in both):
-        return (
-            "FINN pads a pool with zeros, which could win against signed codes",
-            "Set padding=0, or put an unsigned quantizer (QuantReLU) in front of it",
-        )
-    return _window_obstacle(both)
-
-
-def _threshold_obstacle(network: Network, layer: Threshold) -> tuple[str, str] | None:
-    before = network.layer(layer.inputs[0])
-    while isinstance(before, Reshape) and before is not entry(network):
-        source = network.layer(before.inputs[0])
-        if not _vectors(source, before):
-            return (
-                "it quantizes a map that was flattened, and FINN flattens channels last",
-                "Put the quantizer (and batch norm) in front of the flattening",
-            )
-        before = source
-    if (layer.signs < 0).any() and not isinstance(before, Conv | MatMul):
-        return (
-            "a negative factor lies between it and the quantizer before it, where no weights can "
-            "take the sign",
-            "Use positive factors (batch norm weights), or put a layer with weights between both "
-            "quantizers",
-        )
-    return None
-
-
-def _reshape_obstacle(network: Network, layer: Reshape, before: Layer) -> tuple[str, str] | None:
-    if layer is entry(network) or _vectors(before, layer):
-        return None
-    if len(layer.shape) == 1 and layer.output != network.output.tensor:
-        return None
-    return (
-        f"FINN's streams are channels last and cannot become {layer.shape} from {before.shape}",
-        "Flatten before the last linear layer, and reshape nowhere else",
-    )
-
-
-def _vectors(before: Layer, after: Layer) -> bool:
-    """Whether both are one value a channel, as (C,) or (C, 1, 1)."""
-    return all(n == 1 for n in (*before.shape[1:], *after.shape[1:]))
 
 
 @dataclass
@@ -475,7 +176,7 @@ class _Builder:
 
     def _reshape(self, layer: Layer, x: str) -> None:
         before = self.network.layer(layer.inputs[0])
-        if _vectors(before, layer):
+        if vectors(before, layer):
             self.names[layer.output] = x  # the same stream
             return
         self.names[layer.output] = self._flat(x, layer.output)

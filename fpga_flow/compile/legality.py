@@ -13,7 +13,7 @@ from pathlib import Path
 from onnx import NodeProto
 from qonnx.core.modelwrapper import ModelWrapper
 
-from fpga_flow.compile.integer_graph import Obstacle, obstacles
+from fpga_flow.compile.obstacles import Obstacle, obstacles
 from fpga_flow.lowering import LoweringError, clean, lower, source_of
 
 _ACTIVATION = (

@@ -23,8 +23,9 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.registry import getCustomOp
 
 from divqat_brevitas.files import write_json
-from fpga_flow.compile.integer_graph import entry, integer_graph
+from fpga_flow.compile.integer_graph import integer_graph
 from fpga_flow.compile.legality import findings_of
+from fpga_flow.compile.obstacles import entry
 from fpga_flow.lowering import clean, lower
 from fpga_flow.lowering.input_step import InputStep
 

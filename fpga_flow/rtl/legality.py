@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile.integer_graph import Obstacle, depthwise_windows
+from fpga_flow.compile.axes import depthwise_windows
 from fpga_flow.compile.legality import Finding, findings_of, layer_findings
+from fpga_flow.compile.obstacles import Obstacle
 from fpga_flow.lowering import Network, clean, lower
 from fpga_flow.lowering.ir import Conv
 

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lowering"))
 from qonnx_graphs import Graph, images
 
 from fpga_flow.compile.execution import execute
-from fpga_flow.compile.integer_graph import entry, integer_graph, obstacles
+from fpga_flow.compile.integer_graph import integer_graph
+from fpga_flow.compile.obstacles import entry, obstacles
 from fpga_flow.lowering import lower
 
 SHAPE = (2, 6, 5)
