@@ -221,9 +221,7 @@ class AttackSection(Section):
     answers; ``defences`` what perturbs them, as ``none``, a name with its strength (``dcp:0.7``)
     or with its cost (``dcp@0.2``). ``budgets`` count queried images (empty: 1000, or
     all images of the smallest pool where that has fewer); ``seeds`` are the thief's; ``engine``
-    answers the queries for the quantized victims (a float victim answers by torch). Up
-    to version 0.1 ``learners`` was ``treatments``, and ``attacks`` was ``strategies`` (``random``,
-    ``adaptive``); both are read.
+    answers the queries for the quantized victims (a float victim answers by torch).
     """
 
     engine: EngineName = "integer"

@@ -23,17 +23,6 @@ from divqat_brevitas.files import read_toml
 from fpga_flow.config import Config
 
 
-def _renamed(section: str, key: str, value: Any) -> tuple[str, Any]:
-    """A key and its value as they are called today; run directories of version 0.1 hold others."""
-    if (section, key) not in (("attack", "strategies"), ("attack", "treatments")):
-        return key, value
-    if isinstance(value, str):  # from --set, which did not know that it is a list
-        value = value.split(",")
-    if key == "treatments":
-        return "learners", value
-    return "attacks", [f"knockoff-{name}" for name in value]
-
-
 def presets() -> list[str]:
     """Names of the settings that come with the package."""
     folder = resources.files("fpga_flow") / "presets"
@@ -61,8 +50,7 @@ def resolve(
                 raise _unknown_section(section, keys, source)
             if not isinstance(keys, dict):
                 raise InputError(f"[{section}] of {source} must be a table of keys and values.")
-            for old, given in keys.items():
-                key, value = _renamed(section, old, given)
+            for key, value in keys.items():
                 sources[section, key] = source
                 is_path = isinstance(value, str) and _annotation(section, key) == Path | None
                 values.setdefault(section, {})[key] = (

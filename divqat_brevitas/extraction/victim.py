@@ -1,10 +1,8 @@
 """The victim as a thief sees it: images in, the oracle's answers out, every image counted."""
 
 import hashlib
-import json
 import threading
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
@@ -17,7 +15,6 @@ from divqat_brevitas.extraction.defences.composition import defended_logits
 from divqat_brevitas.extraction.oracles import make_oracle
 from divqat_brevitas.extraction.outputs import Outputs
 from divqat_brevitas.extraction.predictor import Predictor, as_predictor
-from divqat_brevitas.files import write_text
 from divqat_brevitas.input_range import InputRange
 
 
@@ -190,7 +187,3 @@ class Victim:
     def remaining(self) -> int:
         """Images that may still be asked."""
         return self.budget - self.queries_used
-
-    def write_ledger(self, path: Path) -> None:
-        """Write the ledger as JSON Lines, one object a batch, whole or not at all."""
-        write_text(path, "".join(json.dumps(asdict(row)) + "\n" for row in self.ledger))

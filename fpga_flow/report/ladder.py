@@ -29,7 +29,6 @@ _RUNGS = (
     _Rung("integer engine → RTL with random stalls", "rtl with stalls", whole=True),
     _Rung("RTL → netlist after synthesis", "netlist", whole=True),
     _Rung("RTL → chip, simulated on its pins", "chip", whole=True),
-    _Rung("RTL → chip as placed and routed, simulated", "routed"),
 )
 
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Set
 from dataclasses import dataclass
 
-from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.files import sha256_file
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.synthesis.report import BITSTREAM, CONFIG, BitstreamReport
@@ -57,23 +56,6 @@ def read_back(report: BitstreamReport, *, timeout_s: float = 300) -> ReadBack:
     written = logic((folder / CONFIG).read_text(encoding="utf-8"))
     found = logic((folder / READ_BACK).read_text(encoding="utf-8"))
     return ReadBack(same, len(written), tuple(sorted(written ^ found)))
-
-
-def check_read_back(report: BitstreamReport) -> ReadBack:
-    """As ``read_back``.
-
-    Raises:
-        CheckFailedError: something differs.
-    """
-    back = read_back(report)
-    if back.differing or not back.same_bits:
-        first = f", {back.differing[0]} first" if back.differing else ""
-        raise CheckFailedError(
-            f"{report.bitstream} holds another configuration than {report.folder / CONFIG}: "
-            f"{len(back.differing)} of {back.compared} settings differ{first}. "
-            "Delete the folder and build it again."
-        )
-    return back
 
 
 def logic(config: str) -> Set[str]:

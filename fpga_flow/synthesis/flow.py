@@ -20,8 +20,7 @@ from fpga_flow.synthesis.advice import (
 )
 from fpga_flow.synthesis.cells import core_clock_names, count, of_nodes, top_module
 from fpga_flow.synthesis.report import BITSTREAM, CONFIG, SVF, BitstreamReport
-from fpga_flow.synthesis.route import PINS, REPORT, DoesNotFitError, place_and_route
-from fpga_flow.synthesis.routed import ROUTED
+from fpga_flow.synthesis.route import PINS, REPORT, ROUTED, DoesNotFitError, place_and_route
 from fpga_flow.synthesis.synth import NETLIST
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool, versions
 from fpga_flow.synthesis.top import ChipSources

@@ -9,11 +9,11 @@ from divqat_brevitas.files import read_json
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile.targets import OpenTarget
 from fpga_flow.synthesis.cells import OUTSIDE, Layers
-from fpga_flow.synthesis.routed import ROUTED
 from fpga_flow.synthesis.synth import LOGS
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool
 
 PINS = "pins.lpf"
+ROUTED = "routed.json"
 REPORT = "nextpnr.json"
 # nextpnr's cell -> our name of it
 KINDS = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "DP16KD": "bram", "MULT18X18D": "dsp"}
