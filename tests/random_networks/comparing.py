@@ -43,7 +43,7 @@ def engine_differences(network: Network, images: Images, batch: int | None = Non
     yield from predicted("again", images, logits)
     for count in (3, 7):
         yield from predicted(f"{count} images", images[-count:], logits[-count:])
-    for at in range(0, len(images), 3):
+    for at in range(0, len(images), 4):
         yield from predicted(f"image {at} alone", images[at : at + 1], logits[at : at + 1])
     backwards = np.moveaxis(np.ascontiguousarray(np.moveaxis(images, 1, -1)), -1, 1)[::-1]
     yield from predicted("channels last, backwards", backwards, logits[::-1])

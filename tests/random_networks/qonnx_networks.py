@@ -257,7 +257,7 @@ class _Drawer:
 
     def finish(self) -> None:
         self.affine()
-        if len(self.shape) == 3 and self.chance(0.12):
+        if len(self.shape) == 3 and self.chance(0.3):
             self.pool()
         if self.chance(0.1):
             self.x = self.graph.node(self.rng.choice(("Identity", "Dropout")), self.x)

@@ -5,10 +5,24 @@ from pathlib import Path
 import pytest
 from standing import Outcome, run
 
-# As many as fit: a raw graph takes about 0.1 seconds, an export half of one.
-COUNTS = {"layers": 200, "qonnx": 150, "executed-qonnx": 15, "brevitas": 12}
-
-
+# As many as fit: integer layers take about 0.05 seconds, a raw graph 0.1, an export half of one.
+SEEDS = {
+    # Those beyond 120 ended in errors once: tables that wrapped, a view of a narrow map.
+    "layers": (*range(120), 729, 746, 748, 1002, 1394, 1576),
+    "qonnx": range(120),
+    "executed-qonnx": range(150, 158),
+    "brevitas": range(8),
+}
+# Parts of the lines: what a generator stopped drawing would no longer be tested.
+DRAWN = {
+    "layers": ("ties", "any", "even", "+ shifted", "max", " d", " p", "bipolar"),
+    "qonnx": (
+        *("dyadic", "bipolar", "FLOOR", "CEIL", "a channel", "dead", "all 0", "ends", "bias"),
+        *("SAME_UPPER", "SAME_LOWER", "concat", "pad [", "x + x", "+ x", "+ projected", " ceil"),
+        *("AveragePool", "GlobalAveragePool", "ReduceMean", "Squeeze", "alpha", "beta", "Clip"),
+        *("image Mul", "batch N", "before the image", "behind the image", "Constant nodes"),
+    ),
+}
 # A build takes about 2 seconds, a simulation 10.
 HARDWARE = {"finn": 10, "rtl": 3}
 
@@ -24,11 +38,11 @@ def test_what_check_calls_legal_builds_and_is_equal(kind: str, tmp_path: Path) -
         assert outcome.differences + outcome.faults == [], str(outcome)
 
 
-@pytest.mark.parametrize("kind", COUNTS)
+@pytest.mark.parametrize("kind", SEEDS)
 def test_every_integer_is_equal_or_the_network_is_refused(kind: str, tmp_path: Path) -> None:
-    outcome = Outcome()
-    for seed in range(COUNTS[kind]):
-        run(kind, seed, outcome, tmp_path)
+    outcome, seeds = Outcome(), SEEDS[kind]
+    lines = "\n".join(run(kind, seed, outcome, tmp_path) for seed in seeds)
     assert outcome.differences + outcome.faults == [], str(outcome)
     # A generator of what nobody takes would test nothing.
-    assert outcome.compared > COUNTS[kind] / 2, outcome.reasons
+    assert outcome.compared > 0.7 * len(seeds), outcome.reasons
+    assert [part for part in DRAWN.get(kind, ()) if part not in lines] == []
