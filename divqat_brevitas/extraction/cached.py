@@ -40,8 +40,10 @@ class CachedPredictor:
         InputError: the file is another model's, damaged, or cannot be written.
 
     Example:
-        >>> cached = CachedPredictor(engine, Path("answers.sqlite"), digest)  # doctest: +SKIP
-        >>> Victim(cached, oracle="soft", budget=5000)  # doctest: +SKIP
+        >>> from divqat_brevitas.extraction import TorchPredictor, Victim
+        >>> cached = CachedPredictor(TorchPredictor(model), Path("answers.sqlite"), "model 1")
+        >>> Victim(cached, oracle="soft", budget=5000).query(images).shape, cached.asked
+        ((64, 10), 64)
     """
 
     def __init__(self, predictor: Predictor, path: Path, identity: str) -> None:
