@@ -227,7 +227,8 @@ def test_pools_of_narrow_maps(shape: tuple[int, int, int], strides: tuple[int, i
     window: dict[str, Any] = {"kernel": (2, 2), "strides": strides, "pads": (0, 0, 0, 0)}
     signs = np.where(np.arange(shape[0]) % 2, 1, -1)
     most = MaxPool(**common((shape[0], *size), -128, 128), signs=signs, dilations=(1, 1), **window)
-    total = SumPool(**common((shape[0], *size), -512, 508), **window)
+    factors = np.ones(size, dtype=np.int64)
+    total = SumPool(**common((shape[0], *size), -512, 508), factors=factors, **window)
     for layer in (most, total):
         kernel = compile_layer(layer, [before], 4)
         for dtype in (torch.int8, torch.float32):
