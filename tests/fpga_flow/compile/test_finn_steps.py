@@ -73,7 +73,7 @@ def test_older_lists_of_steps_still_work(name, cnn_onnx):
     step = getattr(steps, name)
     assert step(model, None).model.SerializeToString(deterministic=True) == before
     assert step.__name__ == name  # FINN's log names it
-    with pytest.raises(Exception, match=rf"{name} has nothing .* step_integer_network before"):
+    with pytest.raises(Exception, match=rf"{name} has nothing .*step_integer_network before"):
         step(ModelWrapper(str(cnn_onnx)), None)
 
 
