@@ -4,6 +4,7 @@ Everything is compared as integers, with exact equality: the codes of every acti
 quantizer and the accumulators of every weighted layer, recovered by dividing by the scale.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,16 @@ FloatArray = npt.NDArray[np.float32]
 Engines = tuple[str, str]
 OUTPUT = "output"
 _BATCH = 64
+_UNDECIDED = (
+    "A threshold of that quantizer lies on an integer, where float engines decide by noise. No "
+    "bias before it could move it, and its scale is a constant, a power of two or shared. Put a "
+    "batch norm or a bias before it (merge_bn=False, bias_quant=None), or take a quantizer whose "
+    "scale is learned."
+)
+_OTHERWISE = (
+    "A weight quantizer that does not round to nearest exports wrong integers from Brevitas: use "
+    "the DivQAT quantizers (swap_quantizers) for that layer. Anything else please report."
+)
 
 
 @dataclass(frozen=True)
@@ -61,22 +72,26 @@ class ParityResult(ShortRepr):
 class ParityError(CheckFailedError):
     """Torch, the exported file and the integer engine do not compute the same (exit code 1).
 
+    Args:
+        result: the comparison.
+        path: of the file that was to be written.
+        exporter: which torch exporter.
+        undecided: layers in the exported file whose thresholds lie on integers.
+
     Attributes:
         result: the comparison.
     """
 
-    def __init__(self, result: ParityResult, path: Path, exporter: str):
+    def __init__(
+        self, result: ParityResult, path: Path, exporter: str, undecided: Collection[str] = ()
+    ):
         self.result = result
+        reason = _UNDECIDED if result.first_layer in undecided else _OTHERWISE
         super().__init__(
             f"export parity failed for {path} ({exporter} exporter): "
             f"{' and '.join(result.engines or ())} differ on {result.mismatches} of "
             f"{result.inputs} images, first in layer {result.first_layer!r} ({_how(result)}). The "
-            "file was not written. A weight quantizer that does not round to nearest exports wrong "
-            "integers from Brevitas: use the DivQAT quantizers "
-            "(swap_quantizers) for that layer. One step in an activation quantizer can be float "
-            "noise at a threshold that no bias of the model could move (batch norm merged and "
-            "biases quantized, as brevitas.graph does): keep batch norm (merge_bn=False) or use "
-            "bias_quant=None. Anything else please report."
+            f"file was not written. {reason}"
         )
 
 

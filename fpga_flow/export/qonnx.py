@@ -165,7 +165,8 @@ def export_qonnx(
             raise _unreadable(model, exporter, e) from e
         if result.mismatches:
             refuse_batch_dependence(twin, inputs)
-            raise ParityError(result, Path(path), exporter)
+            noisy = [network.layer(name).source for name in undecided(cleaned)] if network else []
+            raise ParityError(result, Path(path), exporter, noisy)
     return ExportReport(
         path=Path(path),
         exporter=exporter,

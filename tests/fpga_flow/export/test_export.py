@@ -10,13 +10,16 @@ import onnx
 import pytest
 import torch
 from brevitas.inject.enum import FloatToIntImplType
+from brevitas.quant.binary import SignedBinaryActPerTensorConst
 from brevitas.quant.scaled_int import Int8WeightPerChannelFloat
+from brevitas.quant.ternary import SignedTernaryActPerTensorConst
 from torch import nn
 
 from divqat_brevitas import quant, swap_quantizers
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.models import build_model, quantize
 from fpga_flow.export import ParityError, export_qonnx
+from fpga_flow.export.parity import ParityResult
 from fpga_flow.lowering import lower
 from fpga_flow.simulate.integer import IntegerEngine
 
@@ -248,3 +251,48 @@ def test_brevitas_examples_run_in_the_integer_engine(
     with torch.no_grad():
         logits = report.model(torch.from_numpy(x)).numpy()
     assert np.array_equal(engine.predict(x).argmax(1), logits.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("act", "bias"),
+    [
+        (SignedBinaryActPerTensorConst, True),
+        (SignedTernaryActPerTensorConst, True),
+        (SignedTernaryActPerTensorConst, False),
+    ],
+)
+def test_constant_scales_are_exported(act: Any, bias: bool, tmp_path: Path) -> None:
+    x = images((1, 8, 8), 8)
+    report = export_qonnx(constant_scale(act, bias, x), tmp_path / "m.onnx", x)
+    assert report.parity.mismatches == 0
+    assert report.rescaled == ()
+
+
+def test_a_threshold_that_nothing_can_move_is_the_reason_given(tmp_path: Path) -> None:
+    """A binary activation of sums without a bias: a sum of 0 is its threshold itself."""
+    x = images((1, 8, 8), 8)
+    model = constant_scale(SignedBinaryActPerTensorConst, False, x)
+    try:
+        refusal = ""
+        assert export_qonnx(model, tmp_path / "m.onnx", x).parity.mismatches == 0
+    except ParityError as e:  # it hangs on the noise of this machine's float arithmetic
+        refusal = str(e)
+    assert not refusal or "lies on an integer" in refusal
+    result = ParityResult(3, 1, "accumulators", ("a", "b"), "a", 2, 1, ("qonnx", "integer"))
+    error = ParityError(result, Path("m.onnx"), "dynamo", ["a"])
+    assert "qonnx and integer differ on 1 of 3 images, first in layer 'a'" in str(error)
+    assert "Put a batch norm or a bias before it" in str(error)
+    assert "lies on an integer" not in str(ParityError(result, Path("m.onnx"), "dynamo", ["b"]))
+
+
+def constant_scale(act: Any, bias: bool, x: np.ndarray) -> nn.Module:
+    weights = {"weight_quant": quant.Int4WeightPerChannelFloatDivQAT}
+    model = nn.Sequential(
+        qnn.QuantIdentity(act_quant=quant.Uint8ImageDivQAT),
+        qnn.QuantConv2d(1, 8, 3, bias=bias, **weights),
+        qnn.QuantIdentity(act_quant=act),
+        nn.Flatten(),
+        qnn.QuantLinear(8 * 36, 4, **weights),
+    )
+    model(torch.from_numpy(x))
+    return model.eval()
