@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
 from fpga_flow.lowering.errors import refuse
@@ -13,7 +14,7 @@ from fpga_flow.lowering.ir import IntArray, Pads, Pair
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(ShortRepr):
     """Kernel (h, w), strides, pads (top left bottom right), dilations.
 
     Attributes:
