@@ -36,8 +36,8 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
 
     from fpga_flow.compile import legality
     from fpga_flow.console import columns
+    from fpga_flow.integer.engine import IntegerEngine
     from fpga_flow.rtl.legality import rtl_findings
-    from fpga_flow.simulate.integer import IntegerEngine
 
     engine = IntegerEngine(model)
     network = engine.network

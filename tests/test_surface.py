@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["lowering", "export", "compile", "rtl", "synthesis", "host", "simulate", "report"]
+STAGES = [
+    "lowering",
+    "integer",
+    "export",
+    "compile",
+    "rtl",
+    "synthesis",
+    "host",
+    "simulate",
+    "report",
+]
 
 
 def test_public_names_are_there() -> None:

@@ -18,10 +18,10 @@ from divqat_brevitas.input_range import UNIT, InputRange
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.observe import logits_of, observe
+from fpga_flow.integer.engine import IntegerEngine
+from fpga_flow.integer.gate import Difference, gate
 from fpga_flow.lowering import Network
 from fpga_flow.lowering.ir import IntArray
-from fpga_flow.simulate.gate import Difference, gate
-from fpga_flow.simulate.integer import IntegerEngine
 
 FloatArray = npt.NDArray[np.float32]
 Engines = tuple[str, str]

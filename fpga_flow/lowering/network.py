@@ -138,7 +138,7 @@ class Network(ShortRepr):
         """Every layer's integers by tensor name, in plain int64 NumPy.
 
         Slow and simple on purpose: it is the definition that fast engines are tested against
-        (``fpga_flow.simulate`` has them).
+        (``fpga_flow.integer`` has them).
 
         Args:
             images: float32 (N, *input_shape) in ``input_range``.

@@ -36,7 +36,7 @@ class AnsweringEngine:
         unit: the answer codes.
 
     Example:
-        >>> from fpga_flow.simulate.integer import IntegerEngine
+        >>> from fpga_flow.integer.engine import IntegerEngine
         >>> unit = answer_unit("model.onnx", "rounded:3", images)
         >>> engine = AnsweringEngine(IntegerEngine("model.onnx"), unit)
         >>> answers = engine.answers(images)
@@ -68,7 +68,7 @@ class AnsweringEngine:
 
 def last_sums(engine: Software, images: Images) -> Integers:
     """The last accumulators, int64 (N, classes)."""
-    from fpga_flow.simulate.integer import IntegerEngine
+    from fpga_flow.integer.engine import IntegerEngine
 
     if isinstance(engine, IntegerEngine):  # keeps no other layer's
         tensor = engine.network.output.tensor
@@ -96,7 +96,7 @@ def answer_unit(file: Path | str, answer: str, calibration: Images | None = None
         >>> len(answer_unit("model.onnx", "rounded:3", images).thresholds)
         7
     """
-    from fpga_flow.simulate.integer import IntegerEngine
+    from fpga_flow.integer.engine import IntegerEngine
 
     parse_answer(answer)
     engine = IntegerEngine(file)

@@ -12,10 +12,10 @@ from divqat_brevitas.files import sha256_file
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile import FinnBuild, compare_steps
 from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Network
 from fpga_flow.lowering.ir import Conv, Layer, MatMul, Threshold
 from fpga_flow.rtl.design import Design, Integers, Node
-from fpga_flow.simulate.integer import IntegerEngine
 from fpga_flow.simulate.process import SimulationError
 from fpga_flow.simulate.taps import observe
 

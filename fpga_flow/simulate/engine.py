@@ -41,7 +41,7 @@ class Answering(Engine, Protocol):
 
 
 def _integer(path: Path) -> Engine:
-    from fpga_flow.simulate.integer import IntegerEngine
+    from fpga_flow.integer.engine import IntegerEngine
 
     return IntegerEngine(path)
 

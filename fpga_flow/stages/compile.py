@@ -63,8 +63,8 @@ def run(context: StageContext) -> None:
 
 
 def _build(context: StageContext, victim: VictimId) -> None:
-    from fpga_flow.simulate.gate import refuse
-    from fpga_flow.simulate.integer import IntegerEngine
+    from fpga_flow.integer.engine import IntegerEngine
+    from fpga_flow.integer.gate import refuse
 
     chosen = context.config.compile
     folder = context.folder / victim.stem

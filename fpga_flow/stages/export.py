@@ -11,7 +11,7 @@ from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.files import read_json, write_json
 from divqat_brevitas.training import save_weights
 from fpga_flow.export import ExportReport, export_qonnx
-from fpga_flow.simulate.gate import refuse
+from fpga_flow.integer.gate import refuse
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import VictimId, quantized, split, trained
 

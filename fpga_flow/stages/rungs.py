@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from fpga_flow.config import SimulateSection
 from fpga_flow.console import Progress
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.rtl import Design
-from fpga_flow.simulate.integer import IntegerEngine
 from fpga_flow.simulate.netlist import compare_netlist
 from fpga_flow.simulate.rtl import RtlEngine
 

@@ -18,8 +18,8 @@ from divqat_brevitas.files import read_json, write_json
 from fpga_flow.config import Config
 from fpga_flow.export import compare
 from fpga_flow.export.execution import QonnxEngine
-from fpga_flow.simulate.gate import refuse
-from fpga_flow.simulate.integer import IntegerEngine
+from fpga_flow.integer.engine import IntegerEngine
+from fpga_flow.integer.gate import refuse
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import (
     ANSWER,

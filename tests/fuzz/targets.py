@@ -48,8 +48,8 @@ def step(data: bytes) -> None:
 
 def qonnx(data: bytes) -> None:
     """Reader, cleaning, lowering, and the reference and fast engines, which must agree."""
+    from fpga_flow.integer.engine import IntegerEngine
     from fpga_flow.lowering import lower
-    from fpga_flow.simulate.integer import IntegerEngine
 
     with written(data, ".onnx") as path, warnings.catch_warnings():
         warnings.simplefilter("ignore")

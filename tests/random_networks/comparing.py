@@ -11,9 +11,9 @@ from onnx import ModelProto
 from qonnx.core.modelwrapper import ModelWrapper
 
 from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Layer, Network, lower, settle
 from fpga_flow.lowering.ir import Conv, MatMul, Threshold
-from fpga_flow.simulate.integer import IntegerEngine
 
 Integers = dict[str, NDArray[np.int64]]
 

@@ -12,7 +12,7 @@ from divqat_brevitas.inference import plain
 from fpga_flow import export_qonnx
 from fpga_flow.export import ExportReport
 from fpga_flow.export.execution import QonnxEngine
-from fpga_flow.simulate.integer import IntegerEngine
+from fpga_flow.integer.engine import IntegerEngine
 
 
 def images(shape: tuple[int, ...], count: int = 8) -> np.ndarray:

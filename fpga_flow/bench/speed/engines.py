@@ -18,7 +18,7 @@ from fpga_flow.bench.speed.timing import Spread, interleaved, ratio, shown_ratio
 if TYPE_CHECKING:
     from fpga_flow.bench.speed.exported import Exported
     from fpga_flow.bench.speed.racers import Images, Racer
-    from fpga_flow.simulate.integer import IntegerEngine
+    from fpga_flow.integer.engine import IntegerEngine
 
 _BATCHES = (16, 64, 256)
 _IMAGES = 256
@@ -56,7 +56,7 @@ def _network(network: "Exported", context: Context) -> Record:
     import numpy as np
 
     from fpga_flow.bench.speed.racers import software
-    from fpga_flow.simulate.integer import IntegerEngine
+    from fpga_flow.integer.engine import IntegerEngine
 
     context.log(f"speed: engines: {network.name}")
     count = 16 if context.quick else _IMAGES

@@ -27,14 +27,14 @@ from divqat_brevitas.inference import plain
 from divqat_brevitas.training.kernels import channels_last, fast_kernels
 from fpga_flow.bench.speed.attacks import plain_epoch
 from fpga_flow.bench.speed.contestants import batch, networks
+from fpga_flow.integer import int8
+from fpga_flow.integer.int8 import compile_int8
+from fpga_flow.integer.kernel import Kernel, code_dtype, exact_arithmetic
+from fpga_flow.integer.kernels import compile_input, compile_layer, searched, tabulated
+from fpga_flow.integer.plan import Planner
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.inputs import FloatImages
 from fpga_flow.lowering.ir import Conv, MatMul, Threshold
-from fpga_flow.simulate import int8
-from fpga_flow.simulate.int8 import compile_int8
-from fpga_flow.simulate.kernel import Kernel, code_dtype, exact_arithmetic
-from fpga_flow.simulate.kernels import compile_input, compile_layer, searched, tabulated
-from fpga_flow.simulate.plan import Planner
 
 Context = Callable[[nn.Module], AbstractContextManager[object]]
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from divqat_brevitas.errors import ToolMissingError
 from fpga_flow.bench.speed.exported import Exported
-from fpga_flow.simulate.integer import IntegerEngine
+from fpga_flow.integer.engine import IntegerEngine
 
 Images = npt.NDArray[np.float32]
 Racer = Callable[[Images], npt.NDArray[np.float32]]

@@ -16,7 +16,7 @@ from divqat_brevitas.extraction.arrays import Answers, Images
 from divqat_brevitas.extraction.learner import Answered, Learned
 from divqat_brevitas.extraction.predictor import Predictor
 from divqat_brevitas.extraction.training import Epoch
-from fpga_flow.simulate.integer import IntegerEngine
+from fpga_flow.integer.engine import IntegerEngine
 
 
 @dataclass(frozen=True)

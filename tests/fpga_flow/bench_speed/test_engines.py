@@ -12,7 +12,7 @@ from fpga_flow.bench.speed import engines, racers
 from fpga_flow.bench.speed.exported import Exported, exported
 from fpga_flow.bench.speed.suite import Context
 from fpga_flow.bench.speed.timing import Spread
-from fpga_flow.simulate.integer import IntegerEngine
+from fpga_flow.integer.engine import IntegerEngine
 
 
 @pytest.fixture(scope="module")

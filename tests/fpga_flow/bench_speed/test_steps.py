@@ -17,8 +17,8 @@ from fpga_flow.bench.speed.ladders import Rung
 from fpga_flow.bench.speed.profile import operators
 from fpga_flow.bench.speed.suite import Context, Record
 from fpga_flow.bench.speed.timing import Spread
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import lower
-from fpga_flow.simulate.integer import IntegerEngine
 
 
 @pytest.fixture(scope="module")

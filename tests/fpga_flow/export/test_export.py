@@ -20,8 +20,8 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.models import build_model, quantize
 from fpga_flow.export import ParityError, export_qonnx
 from fpga_flow.export.parity import ParityResult
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import lower
-from fpga_flow.simulate.integer import IntegerEngine
 
 EXPORTERS = ("torchscript", "dynamo")
 

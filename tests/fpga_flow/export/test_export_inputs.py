@@ -19,9 +19,9 @@ from divqat_brevitas.quant import InputRangeWarning
 from fpga_flow.export import ExportReport, export_qonnx
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.parity import probes
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import load_model, lower
 from fpga_flow.serve import QueryLedger, RestVictim, Service, running
-from fpga_flow.simulate.integer import IntegerEngine
 
 WEIGHT = quant.Int4WeightPerChannelFloatDivQAT
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from qonnx.core.modelwrapper import ModelWrapper
 
 from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Network, clean, lower, settle
-from fpga_flow.simulate.integer import IntegerEngine
 
 
 def assert_equivalent(

@@ -14,9 +14,9 @@ from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
 from fpga_flow.export import export_qonnx
 from fpga_flow.export.parity import probes
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.rtl import Design, generate_design
 from fpga_flow.simulate.finn import FinnEngine
-from fpga_flow.simulate.integer import IntegerEngine
 from fpga_flow.simulate.rtl import RtlEngine
 
 pytestmark = pytest.mark.finn

@@ -16,8 +16,8 @@ import finn_networks
 import hardware_networks
 
 from fpga_flow.compile import CompileSettings, compile_finn
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.rtl import DesignSettings, generate_design
-from fpga_flow.simulate.integer import IntegerEngine
 from fpga_flow.simulate.process import Simulation, compiled
 from fpga_flow.simulate.rtl import RtlEngine
 

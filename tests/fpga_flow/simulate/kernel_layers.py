@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fpga_flow.integer.kernel import Kernel, exact_arithmetic
+from fpga_flow.integer.layout import channels_last
 from fpga_flow.lowering import Layer
 from fpga_flow.lowering.ir import Conv, Reshape, Threshold
-from fpga_flow.simulate.kernel import Kernel, exact_arithmetic
-from fpga_flow.simulate.layout import channels_last
 
 Integers = NDArray[np.int64]
 

@@ -10,9 +10,9 @@ from engine_models import random_images, small_network
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.rtl import Design, generate_design
 from fpga_flow.simulate.bisect import bisect
-from fpga_flow.simulate.integer import IntegerEngine
 from fpga_flow.simulate.rtl import RtlEngine
 
 pytestmark = [pytest.mark.finn, pytest.mark.slow]

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_layers import common, execute, extremes, source
 
+from fpga_flow.integer.convolution import compile_conv, normal_form, placed_conv
+from fpga_flow.integer.int8 import compile_int8
+from fpga_flow.integer.kernels import compile_layer, tabulated
+from fpga_flow.integer.layout import batch_sizes, channels_last, in_rows, parts
+from fpga_flow.integer.trial import agrees
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.ir import Conv, MaxPool, SumPool, Threshold
-from fpga_flow.simulate.convolution import compile_conv, normal_form, placed_conv
-from fpga_flow.simulate.int8 import compile_int8
-from fpga_flow.simulate.kernels import compile_layer, tabulated
-from fpga_flow.simulate.layout import batch_sizes, channels_last, in_rows, parts
-from fpga_flow.simulate.trial import agrees
 
 
 def made(

@@ -13,11 +13,13 @@ from divqat_brevitas.errors import CheckFailedError
 from fpga_flow import cli
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.parity import compare
+from fpga_flow.integer import engine as integer
+from fpga_flow.integer import gate, plan
+from fpga_flow.integer.engine import IntegerEngine
+from fpga_flow.integer.gate import KernelWarning, cache_folder, gate_images, refuse
+from fpga_flow.integer.kernel import Kernel
 from fpga_flow.lowering import lower
-from fpga_flow.simulate import gate, integer, load_engine, plan
-from fpga_flow.simulate.gate import KernelWarning, cache_folder, gate_images, refuse
-from fpga_flow.simulate.integer import IntegerEngine
-from fpga_flow.simulate.kernel import Kernel
+from fpga_flow.simulate import load_engine
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN"

@@ -24,10 +24,10 @@ from kernel_layers import (
     with_range,
 )
 
+from fpga_flow.integer import int8
+from fpga_flow.integer.int8 import compile_int8, saturates
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.ir import MatMul
-from fpga_flow.simulate import int8
-from fpga_flow.simulate.int8 import compile_int8, saturates
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN"
@@ -230,7 +230,7 @@ _OLDER = """
 import numpy as np
 from kernel_layers import conv, execute, extremes, source, with_range
 from fpga_flow.lowering import reference
-from fpga_flow.simulate.int8 import compile_int8, saturates
+from fpga_flow.integer.int8 import compile_int8, saturates
 
 for reach, limit in ((255, 128), (15, 8), (255, 8)):
     before = source((64, 7, 6), 0, reach)

@@ -15,9 +15,9 @@ from divqat_brevitas import swap_quantizers
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.training import calibrate
 from fpga_flow import export_qonnx
+from fpga_flow.integer import plan
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Network, lower
-from fpga_flow.simulate import plan
-from fpga_flow.simulate.integer import IntegerEngine
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_torch_settings_stay_as_they_are(network: Network) -> None:
 _MEMORY = """
 import resource, sys
 import numpy as np
-from fpga_flow.simulate.integer import IntegerEngine
+from fpga_flow.integer.engine import IntegerEngine
 
 def peak(count):
     engine.predict(np.broadcast_to(image, (count, *image.shape)))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from kernel_layers import common, conv, execute, extremes, source, threshold
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.integer import convolution, kernels
 from fpga_flow.lowering import reference
 from fpga_flow.lowering.inputs import FloatStep, InputQuant
 from fpga_flow.lowering.ir import Add, Concat, MatMul, MaxPool, Pad, SumPool
 from fpga_flow.lowering.quantizers import Quantizer
-from fpga_flow.simulate import convolution, kernels
 
 
 @pytest.mark.parametrize("rounding", ["ROUND", "FLOOR"])

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_layers import Integers, common, execute, quantizer, source, threshold
 
+from fpga_flow.integer import kernels
+from fpga_flow.integer.rescale import Rescale, fit_rescale
 from fpga_flow.lowering import reference
 from fpga_flow.lowering.ir import Threshold
-from fpga_flow.simulate import kernels
-from fpga_flow.simulate.rescale import Rescale, fit_rescale
 
 
 def every(low: Integers, high: Integers) -> Integers:

@@ -14,13 +14,13 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.files import sha256_file
 from divqat_brevitas.input_range import InputRange
+from fpga_flow.integer.gate import Difference, gate
+from fpga_flow.integer.kernel import exact_arithmetic
+from fpga_flow.integer.kernels import compile_input
+from fpga_flow.integer.layout import arranged, batch_sizes, parts
+from fpga_flow.integer.plan import Planner
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
-from fpga_flow.simulate.gate import Difference, gate
-from fpga_flow.simulate.kernel import exact_arithmetic
-from fpga_flow.simulate.kernels import compile_input
-from fpga_flow.simulate.layout import arranged, batch_sizes, parts
-from fpga_flow.simulate.plan import Planner
 
 FloatArray = npt.NDArray[np.float32]
 _MAX_BATCH = 1024

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fpga_flow.integer.layout import arranged, batch_sizes
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Threshold
-from fpga_flow.simulate.layout import arranged, batch_sizes
 
 _CHANNELS = 16
 _CALLS = 2

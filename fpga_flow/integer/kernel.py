@@ -16,9 +16,9 @@ from torch import Tensor
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.integer.rescale import EXACT
 from fpga_flow.lowering import Layer
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Pads
-from fpga_flow.simulate.rescale import EXACT
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fpga_flow.integer.convolution import Windows, normal_form
+from fpga_flow.integer.kernel import Kernel, bound, code_dtype, pad
+from fpga_flow.integer.layout import channels_last, in_rows
+from fpga_flow.integer.rescale import EXACT, fit_rescale
+from fpga_flow.integer.trial import agrees
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.ir import Conv, MatMul, Threshold
-from fpga_flow.simulate.convolution import Windows, normal_form
-from fpga_flow.simulate.kernel import Kernel, bound, code_dtype, pad
-from fpga_flow.simulate.layout import channels_last, in_rows
-from fpga_flow.simulate.rescale import EXACT, fit_rescale
-from fpga_flow.simulate.trial import agrees
 
 _ZERO_POINT = 128  # of signed codes
 _PAIR_LIMIT = 2**15

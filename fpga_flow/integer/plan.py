@@ -8,11 +8,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.integer.int8 import compile_int8, unrolls
+from fpga_flow.integer.kernel import Kernel, exact_arithmetic
+from fpga_flow.integer.kernels import compile_layer, defined
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import Conv, MatMul, Reshape, Threshold
-from fpga_flow.simulate.int8 import compile_int8, unrolls
-from fpga_flow.simulate.kernel import Kernel, exact_arithmetic
-from fpga_flow.simulate.kernels import compile_layer, defined
 
 
 @dataclass(frozen=True)

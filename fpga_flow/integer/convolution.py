@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fpga_flow.integer.kernel import Kernel, bound, code_dtype, named, pad, sum_dtype
+from fpga_flow.integer.layout import channels_last
+from fpga_flow.integer.trial import agrees
 from fpga_flow.lowering import Layer
 from fpga_flow.lowering.ir import Conv, Pair
-from fpga_flow.simulate.kernel import Kernel, bound, code_dtype, named, pad, sum_dtype
-from fpga_flow.simulate.layout import channels_last
-from fpga_flow.simulate.trial import agrees
 
 _ALL = slice(None)
 

@@ -25,7 +25,7 @@ from divqat_brevitas.files import read_json, sha256_file, sha256_text, write_jso
 from fpga_flow.lowering import Network
 
 if TYPE_CHECKING:
-    from fpga_flow.simulate.integer import IntegerEngine
+    from fpga_flow.integer.engine import IntegerEngine
 
 Images = npt.NDArray[np.float32]
 _PASSED = {"equal": True}

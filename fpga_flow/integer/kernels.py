@@ -12,6 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fpga_flow.integer.convolution import compile_conv
+from fpga_flow.integer.kernel import Kernel, bound, code_dtype, magnitude, named, pad, sum_dtype
+from fpga_flow.integer.layout import channels_last
+from fpga_flow.integer.rescale import Rescale, fit_rescale
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.inputs import FloatImages, InputQuant
 from fpga_flow.lowering.ir import (
@@ -26,10 +30,6 @@ from fpga_flow.lowering.ir import (
     SumPool,
     Threshold,
 )
-from fpga_flow.simulate.convolution import compile_conv
-from fpga_flow.simulate.kernel import Kernel, bound, code_dtype, magnitude, named, pad, sum_dtype
-from fpga_flow.simulate.layout import channels_last
-from fpga_flow.simulate.rescale import Rescale, fit_rescale
 
 TABLE_LIMIT = 2**22
 
