@@ -28,10 +28,11 @@ Engines = tuple[str, str]
 OUTPUT = "output"
 _BATCH = 64
 _UNDECIDED = (
-    "A threshold of that quantizer lies on an integer, where float engines decide by noise. No "
-    "bias before it could move it, and its scale is a constant, a power of two or shared. Put a "
-    "batch norm or a bias before it (merge_bn=False, bias_quant=None), or take a quantizer whose "
-    "scale is learned."
+    "A threshold of that quantizer lies so close to an integer that float engines decide by noise. "
+    "Neither a bias before it nor its scale could move all of its thresholds away: 8-bit codes "
+    "have too many, or no bias is there, or the scale is a constant, a power of two or shared. Use "
+    "fewer bits, put a batch norm or a bias before it (merge_bn=False, bias_quant=None), or take a "
+    "quantizer whose scale is learned."
 )
 _OTHERWISE = (
     "A weight quantizer that does not round to nearest exports wrong integers from Brevitas: use "

@@ -23,16 +23,17 @@ def conv_net(bits: int = 4, seed: int = 0, norm: bool = True, bias: bool = True)
 
 
 def margins(model: ModelWrapper) -> float:
-    """The smallest distance of a live threshold from an integer."""
+    """The smallest distance of a live threshold from an integer; 1/2 where none is live."""
     distances = [
         np.abs(site.folded.real - np.rint(site.folded.real))[site.folded.live]
         for site in trace(model)[1]
     ]
-    return float(np.concatenate(distances).min())
+    return float(np.concatenate(distances).min(initial=0.5))
 
 
 @settings(deadline=None, max_examples=15)
 @example(3, 1, False)  # a bias so large that float32 stores it in steps of 0.001 accumulator step
+@example(1, 241, True)  # no threshold within the accumulators' range
 @given(st.integers(1, 5), st.integers(0, 2**16), st.booleans())
 def test_every_threshold_keeps_the_margin(bits: int, seed: int, norm: bool) -> None:
     model = conv_net(bits, seed, norm)

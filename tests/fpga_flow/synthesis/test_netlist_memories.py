@@ -73,7 +73,10 @@ def test_a_read_meets_only_what_is_written(tmp_path):
     design = design_of(tmp_path / "probe", "probe", given, {"probe.sv": _PROBE, "DP16KD.sv": model})
     commands = np.arange(32)
     design = dataclasses.replace(
-        design, input=dataclasses.replace(design.input, beats=1), input_shape=(1,)
+        design,
+        input=dataclasses.replace(design.input, beats=1),
+        input_shape=(1,),
+        input_step=dataclasses.replace(design.input_step, shape=(1,)),
     )
     with RtlEngine(design, threads=1) as engine:
         found = engine.answers((commands[:, None] / 255).astype(np.float32))
