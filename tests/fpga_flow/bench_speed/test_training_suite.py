@@ -58,7 +58,8 @@ def test_a_quick_run_gives_a_record_that_can_be_published(monkeypatch: pytest.Mo
         assert set(row["seconds"]) == set(row["cpu_seconds"]) == set(NAMES)
         assert set(row["to_float"]) == set(NAMES) - {"float"}
         names = {one["name"] for one in row["operators"]["float"]}
-        assert "aten::mkldnn_convolution" in names or "aten::convolution_backward" in names
+        # Which operator convolves is the processor's: bfloat16 without AVX-512 is _slow_conv2d.
+        assert any("convolution" in name or "conv2d" in name for name in names)
     page = "\n".join(training.section(record).lines)
     assert "| cifar-cnn, bfloat16, batch 8 | QAT, ours |" in page
 
