@@ -161,7 +161,7 @@ class Worker:
         if reply["unmappable"]:
             raise InputError(
                 f"FINN has no hardware for this network: {reply['step']} says: "
-                f"{reply['message']}. `divqat check` lists what FINN takes."
+                f"{reply['message'].rstrip('.')}. `divqat check` lists what FINN takes."
             )
         raise self._error(reply["step"], reply["message"])
 

@@ -107,6 +107,6 @@ def test_what_finn_finds_itself_is_bad_input(tmp_path, monkeypatch):
     network = networks.cnn(4, 8)
     network[4] = nn.AvgPool2d(2)
     path = networks.export(network, (1, 8, 8), tmp_path / "model.onnx")
-    with pytest.raises(InputError, match=r"step_create_dataflow_partition says.*AveragePool"):
+    with pytest.raises(InputError, match=r"step_integer_network says.*AveragePool"):
         compile_finn(path, tmp_path / "out", CompileSettings())
     assert (tmp_path / "out" / "finn.log").exists()
