@@ -101,9 +101,9 @@ class IntegerEngine:
             InputError: images of another kind.
         """
         output = self.network.output
-        parts = [np.empty((0, self.network.classes), dtype=np.float32)]
-        parts += [output.logits(part[output.tensor]) for part in self._run(images, [output.tensor])]
-        return np.concatenate(parts)
+        logits = [np.empty((0, self.network.classes), dtype=np.float32)]
+        logits += [output.logits(run[output.tensor]) for run in self._run(images, [output.tensor])]
+        return np.concatenate(logits)
 
     def accumulators(self, images: FloatArray) -> dict[str, IntArray]:
         """Integers (N, ...) of every layer that adds, by layer name; all stay in memory."""
@@ -118,11 +118,11 @@ class IntegerEngine:
             InputError: images of another kind, or no layer of that name.
         """
         layers = {name: self.network.layer(name) for name in names}
-        parts = {name: [_none(layer)] for name, layer in layers.items()}
+        integers = {name: [_none(layer)] for name, layer in layers.items()}
         for values in self._run(images, [layer.output for layer in layers.values()]):
             for name, layer in layers.items():
-                parts[name].append(values[layer.output])
-        return {name: np.concatenate(part) for name, part in parts.items()}
+                integers[name].append(values[layer.output])
+        return {name: np.concatenate(runs) for name, runs in integers.items()}
 
     def first_difference(
         self, images: FloatArray, expected: Mapping[str, IntArray]
