@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.extraction import accuracy
 from divqat_brevitas.extraction.arrays import to_float
+from divqat_brevitas.extraction.attack_spec import draw_queries, run_attack
 from divqat_brevitas.files import read_json, write_json, write_text
 from divqat_brevitas.loss import divergence_per_image
 from divqat_brevitas.models import quantize
@@ -30,7 +31,6 @@ from fpga_flow.bench.extraction.victims import VictimStore
 from fpga_flow.export import export_qonnx
 from fpga_flow.rundir import versions
 from fpga_flow.simulate import load_engine
-from fpga_flow.theft import steal, supply
 
 ARENA = COMPACT[0]
 THIEVES = (("fonts", "soft"), ("fonts", "argmax"), ("in", "soft"))
@@ -183,8 +183,8 @@ def measure(name: str, seed: int, work: Path) -> dict[str, object]:
     clones = {}
     for pool, learner in THIEVES:
         theft = replace(ARENA.cell("qat", pool=pool, learner=learner).theft, seed=seed)
-        loot = steal(theft, engine, supply(theft, spec.dataset, None))
-        clones[f"{pool}, {learner}"] = accuracy(loot.result.clone, images, labels)
+        outcome = run_attack(theft, engine, draw_queries(theft, spec.dataset, None))
+        clones[f"{pool}, {learner}"] = accuracy(outcome.result.clone, images, labels)
     return {
         "name": name,
         "carrier": VARIANTS[name][0],

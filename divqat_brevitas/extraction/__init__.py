@@ -33,17 +33,8 @@ from divqat_brevitas.extraction.attacks import (
     Substitute,
     make_attack,
 )
-from divqat_brevitas.extraction.cached import CachedPredictor
-from divqat_brevitas.extraction.evaluation import SummaryRow, summarize
-from divqat_brevitas.extraction.floor import ZeroQueryFloor, zero_query_floor
-from divqat_brevitas.extraction.learner import Answered, Learned, Learner, PlainLearner
-from divqat_brevitas.extraction.learners import (
-    LEARNERS,
-    ShadowPairs,
-    make_learner,
-    strongest_thieves,
-)
-from divqat_brevitas.extraction.metrics import (
+from divqat_brevitas.extraction.evaluation.baseline import ZeroQueryFloor, zero_query_floor
+from divqat_brevitas.extraction.evaluation.metrics import (
     accuracy,
     agreement,
     ece,
@@ -52,14 +43,26 @@ from divqat_brevitas.extraction.metrics import (
     nll,
     ood_auroc,
 )
-from divqat_brevitas.extraction.oracles import ORACLES, make_oracle, softmax
-from divqat_brevitas.extraction.predictor import Predictor, TorchPredictor, as_predictor
-from divqat_brevitas.extraction.results import AttackRow, attack_row
-from divqat_brevitas.extraction.surrogates import SURROGATES, build_surrogate
-from divqat_brevitas.extraction.training import SurrogateTraining, train_surrogate
-from divqat_brevitas.extraction.treatments import TREATMENTS
-from divqat_brevitas.extraction.utility import UtilityRow, adversarial_examples, utility_row
-from divqat_brevitas.extraction.victim import BudgetExceededError, LedgerRow, Victim
+from divqat_brevitas.extraction.evaluation.records import AttackRow
+from divqat_brevitas.extraction.evaluation.summary import SummaryRow, summarize
+from divqat_brevitas.extraction.evaluation.utility import (
+    UtilityRow,
+    adversarial_examples,
+    utility_row,
+)
+from divqat_brevitas.extraction.learners import (
+    LEARNERS,
+    ShadowPairs,
+    make_learner,
+    strongest_thieves,
+)
+from divqat_brevitas.extraction.learners.base import Answered, Learned, Learner, PlainLearner
+from divqat_brevitas.extraction.learners.targets import TREATMENTS
+from divqat_brevitas.extraction.query.oracles import ORACLES, make_oracle, softmax
+from divqat_brevitas.extraction.query.predictor import Predictor, TorchPredictor, as_predictor
+from divqat_brevitas.extraction.query.victim import BudgetExceededError, LedgerRow, Victim
+from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate
+from divqat_brevitas.extraction.surrogates.training import SurrogateTraining, train_surrogate
 
 __all__ = [
     "ATTACKS",
@@ -76,7 +79,6 @@ __all__ = [
     "AttackRow",
     "AveragedQueries",
     "BudgetExceededError",
-    "CachedPredictor",
     "CopycatCNN",
     "DisGUIDE",
     "JacobianAugmentation",
@@ -101,7 +103,6 @@ __all__ = [
     "adversarial_examples",
     "agreement",
     "as_predictor",
-    "attack_row",
     "build_surrogate",
     "ece",
     "flips_from_reference",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import get_args
 
-from divqat_brevitas.extraction.evaluation import BASELINE, Group, attackers, worst_case
+from divqat_brevitas.extraction.evaluation.summary import BASELINE, Group, attackers, worst_case
 from fpga_flow.report import figures
 from fpga_flow.report.blocks import charts, difference, folded, fraction, note, paragraph, small
 from fpga_flow.report.markup import Markup, amount, element, joined, table, text

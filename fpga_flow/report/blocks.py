@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from divqat_brevitas.extraction.evaluation import Comparison
+from divqat_brevitas.extraction.evaluation.summary import Comparison
 from fpga_flow.report.charts import Chart
 from fpga_flow.report.markup import Markup, element, joined, number, table, text
 from fpga_flow.report.text import bracketed, percent, points

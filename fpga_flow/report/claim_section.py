@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from divqat_brevitas.extraction.evaluation import MATCHED
-from divqat_brevitas.extraction.statistics import Difference
+from divqat_brevitas.extraction.evaluation.statistics import Difference
+from divqat_brevitas.extraction.evaluation.summary import MATCHED
 from fpga_flow.report.blocks import charts, folded, fraction, note, paragraph
 from fpga_flow.report.claims import Claim, counts, no_claims, told
 from fpga_flow.report.claims import claims as judged

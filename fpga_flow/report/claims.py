@@ -10,7 +10,7 @@ Of DivQAT's abstract (arXiv 2512.23948), three claims can be measured:
 They are about a training method, so at least three trained victims of each side stand behind every
 one; where there are fewer, :mod:`fpga_flow.report.hardness` states what holds of the trained
 victims at hand, and nothing is claimed. Worst cases and differences are
-:mod:`divqat_brevitas.extraction.evaluation`'s.
+:mod:`divqat_brevitas.extraction.evaluation.summary`'s.
 
 Clones are judged over the *soft family* of oracles (logits, soft, topk, rounded), over *all*
 oracles, and as all oracles *against a plain QAT that shows labels only*: a defence that does not
@@ -36,7 +36,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from divqat_brevitas.extraction.evaluation import (
+from divqat_brevitas.extraction.evaluation.statistics import MIN_VICTIMS, Difference, Interval
+from divqat_brevitas.extraction.evaluation.summary import (
     ALL_ORACLES,
     BASELINE,
     MATCHED,
@@ -46,7 +47,6 @@ from divqat_brevitas.extraction.evaluation import (
     accuracy_difference,
     largest_common_budget,
 )
-from divqat_brevitas.extraction.statistics import MIN_VICTIMS, Difference, Interval
 from fpga_flow.report.runs import compared, defended, image_count, is_plain, named, variants
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import counted, points

@@ -3,8 +3,8 @@
 Runs are compared only with runs on the same data (name, shape, classes, numbers of images) that
 were attacked through the same engines; the others form groups of their own. In a group every
 victim stands against plain QAT of the group's first run, and against the same variant of the first
-run that has it. Worst cases, differences and intervals are
-:mod:`divqat_brevitas.extraction.evaluation`'s: paired by victim seed and attack seed, which is what
+run that has it. Worst cases, differences and intervals come from
+:mod:`divqat_brevitas.extraction.evaluation.summary`: paired by victim seed and attack seed, which
 two runs share when their seeds are equal.
 """
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.evaluation import (
+from divqat_brevitas.extraction.evaluation.statistics import Difference
+from divqat_brevitas.extraction.evaluation.summary import (
     BASELINE,
     accuracy_difference,
     attackers,
@@ -22,8 +23,7 @@ from divqat_brevitas.extraction.evaluation import (
     largest_common_budget,
     worst_case,
 )
-from divqat_brevitas.extraction.evaluation import Group as Attacked
-from divqat_brevitas.extraction.statistics import Difference
+from divqat_brevitas.extraction.evaluation.summary import Group as Attacked
 from fpga_flow.report.claim_list import results_files
 from fpga_flow.report.results import read
 from fpga_flow.report.runs import (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from divqat_brevitas.extraction.evaluation import deployed
+from divqat_brevitas.extraction.evaluation.summary import deployed
 from divqat_brevitas.files import write_json, write_text
 from fpga_flow.report.blocks import charts, fraction, note, paragraph, small
 from fpga_flow.report.charts import Chart

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.extraction.evaluation import (
+from divqat_brevitas.extraction.evaluation.summary import (
     Group,
     attackers,
     defence_of,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from divqat_brevitas.extraction.evaluation import (
+from divqat_brevitas.extraction.evaluation.summary import (
     Group,
     attackers,
     defence_of,

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from divqat_brevitas.extraction.evaluation import (
+from divqat_brevitas.extraction.evaluation.statistics import (
+    Difference,
+    Interval,
+    basis,
+    victims_interval,
+)
+from divqat_brevitas.extraction.evaluation.summary import (
     BASELINE,
     Attacker,
     Comparison,
@@ -21,7 +27,6 @@ from divqat_brevitas.extraction.evaluation import (
     victim_accuracy,
     worst_case,
 )
-from divqat_brevitas.extraction.statistics import Difference, Interval, basis, victims_interval
 from fpga_flow.report.runs import compared, deployed_first, image_count, named, variants
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import POOLS, counted, listed, percent, points, with_interval
@@ -38,7 +43,7 @@ class Hardness:
         worst: the worst case.
         interval: 95 %, of its clone accuracy, about these trained victims.
         basis: what the interval is over.
-        queries_to_90_percent: see :mod:`divqat_brevitas.extraction.evaluation`.
+        queries_to_90_percent: see :mod:`divqat_brevitas.extraction.evaluation.summary`.
         plain: plain QAT's worst case in the same group, without a defence.
         labels_only: plain QAT's worst case where only labels are shown.
         comparison: with plain QAT; None for plain QAT itself, or where it was not attacked.

@@ -1,7 +1,7 @@
 """The page's first section: how hard the trained models are to steal."""
 
-from divqat_brevitas.extraction.evaluation import BASELINE, Attacker
-from divqat_brevitas.extraction.statistics import Interval
+from divqat_brevitas.extraction.evaluation.statistics import Interval
+from divqat_brevitas.extraction.evaluation.summary import BASELINE, Attacker
 from fpga_flow.report.blocks import difference, fraction, note, paragraph, small
 from fpga_flow.report.hardness import Hardness, hardness
 from fpga_flow.report.markup import Markup, amount, joined, table

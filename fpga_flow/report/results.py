@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.evaluation import summarize
+from divqat_brevitas.extraction.evaluation.summary import summarize
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.report.evidence import without_confusion, worst_case_confusions
 from fpga_flow.report.placement import placement

@@ -4,7 +4,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from divqat_brevitas.extraction.evaluation import BASELINE, Attacker, Comparison, Group, compare
+from divqat_brevitas.extraction.evaluation.summary import (
+    BASELINE,
+    Attacker,
+    Comparison,
+    Group,
+    compare,
+)
 from fpga_flow.report.schema import Results, VictimRow
 
 _STAGES = ("estimate", "synthesis", "place_and_route", "bitstream")

@@ -97,7 +97,7 @@ class AttackRow(Row):
 class SummaryRow(Row):
     """The worst case and the naive attack against a victim behind one defence and oracle.
 
-    See :mod:`divqat_brevitas.extraction.evaluation`, which makes it.
+    See :mod:`divqat_brevitas.extraction.evaluation.summary`, which makes it.
     """
 
     victim: str

@@ -2,7 +2,7 @@
 
 import re
 
-from divqat_brevitas.extraction.statistics import Difference, Interval
+from divqat_brevitas.extraction.evaluation.statistics import Difference, Interval
 
 POOLS = {"out": "out-of-distribution", "in": "in-distribution", "free": "data-free"}
 """Kinds of query pools in words; first the kind that says most about a defence."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from divqat_brevitas.extraction.evaluation import deployed
+from divqat_brevitas.extraction.evaluation.summary import deployed
 from fpga_flow.report.hardness import clones_line
 from fpga_flow.report.runs import variants, victim_spread
 from fpga_flow.report.schema import Results

@@ -1,4 +1,4 @@
-"""Attack: steal every victim through its engine, one cell an attack.
+"""Attack: extract every victim through its engine, one task an attack.
 
 Reads export/ (and train/ for float victims). Writes attack/<name>.json, one row each.
 """
@@ -16,13 +16,13 @@ import numpy.typing as npt
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Predictor, make_oracle
-from divqat_brevitas.extraction.metrics import labels_of
+from divqat_brevitas.extraction import Predictor, attack_spec, make_oracle
+from divqat_brevitas.extraction.attack_spec import AttackSpec
+from divqat_brevitas.extraction.defences.owner import Defender
+from divqat_brevitas.extraction.evaluation.metrics import labels_of
 from divqat_brevitas.files import sha256_text, write_json
 from divqat_brevitas.loss import loss_settings
-from fpga_flow import theft
 from fpga_flow.config import Config
-from fpga_flow.defender import Defender
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.report.evidence import confusion
 from fpga_flow.stages.context import StageContext
@@ -35,22 +35,21 @@ from fpga_flow.stages.victims import (
     split,
     victims,
 )
-from fpga_flow.theft import Theft
 
 _BUDGET = 1000  # queries where the settings name no budget, and every pool has as many
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One cell: who is robbed, and how."""
+    """One task: a victim, and what the attacker does."""
 
     victim: VictimId
-    theft: Theft
+    spec: AttackSpec
 
     @property
     def name(self) -> str:
         """Its file's name: readable, and unlike any other's."""
-        how = self.theft
+        how = self.spec
         key = [self.victim.stem, how.oracle, how.defence, how.pool, how.attack, how.learner]
         key += [how.surrogate, str(how.budget), f"s{how.seed}"]
         key += [how.answer] if how.answer != "logits" else []
@@ -63,8 +62,8 @@ class Attack:
 def attacks(config: Config) -> Iterator[Attack]:
     """Every combination of the settings; one that repeats another is left out."""
     chosen = config.attack
-    robbed = [v for v in victims(config) if not chosen.victims or v.variant in chosen.victims]
-    for victim, how in itertools.product(robbed, _thefts(config)):
+    targets = [v for v in victims(config) if not chosen.victims or v.variant in chosen.victims]
+    for victim, how in itertools.product(targets, _attack_specs(config)):
         yield Attack(victim, replace(how, answer=answer_of(config, victim)))
 
 
@@ -73,13 +72,15 @@ def budgets(config: Config) -> tuple[int, ...]:
     chosen = config.attack
     if chosen.budgets:
         return chosen.budgets
-    if all(theft.material(attack) == "free" for attack in chosen.attacks):
+    if all(attack_spec.starts_from(attack) == "free" for attack in chosen.attacks):
         return (_BUDGET,)
-    sizes = (theft.stock(pool, config.data.name, config.data.root) for pool in chosen.pools)
+    sizes = (
+        attack_spec.pool_size(pool, config.data.name, config.data.root) for pool in chosen.pools
+    )
     return (min([_BUDGET, *(size for size in sizes if size is not None)]),)
 
 
-def _thefts(config: Config) -> list[Theft]:
+def _attack_specs(config: Config) -> list[AttackSpec]:
     chosen = config.attack
     found = []
     for oracle, defence, pool, attack, learner, surrogate, budget, seed in itertools.product(
@@ -95,15 +96,15 @@ def _thefts(config: Config) -> list[Theft]:
         # A label is its own argmax: nothing to treat.
         if oracle == "top1" and learner == "argmax" and "soft" in chosen.learners:
             continue
-        free = theft.material(attack) == "free"
+        free = attack_spec.starts_from(attack) == "free"
         found.append(
-            Theft(
+            AttackSpec(
                 attack=attack,
                 learner=learner,
                 surrogate=surrogate,
                 oracle=oracle,
                 defence=defence,
-                pool=theft.FREE_POOL if free else pool,
+                pool=attack_spec.NO_POOL if free else pool,
                 budget=budget,
                 seed=seed,
                 epochs=chosen.epochs,
@@ -123,16 +124,16 @@ def check(config: Config) -> None:
     for oracle in config.attack.oracles:
         make_oracle(oracle)
     largest: dict[str, int] = {}
-    for how in _thefts(config):
-        theft.check(how)
-        if theft.needs_shadow(how.learner) or "ensemble" in how.defence:
-            what = how.learner if theft.needs_shadow(how.learner) else how.defence
+    for how in _attack_specs(config):
+        attack_spec.check(how)
+        if attack_spec.needs_shadow(how.learner) or "ensemble" in how.defence:
+            what = how.learner if attack_spec.needs_shadow(how.learner) else how.defence
             raise InputError(
                 f"attack: {what!r} needs further trained networks, which a run does not have: "
                 "`divqat bench extraction` trains them."
             )
-        if how.pool != theft.FREE_POOL:
-            count = theft.pool_size(how, dataset, config.data.root)
+        if how.pool != attack_spec.NO_POOL:
+            count = attack_spec.query_count(how, dataset, config.data.root)
             largest[how.pool] = max(count, largest.get(how.pool, 0))
     divqat = config.divqat
     trained = loss_settings(divqat.preset, **divqat.changes).trained_pool
@@ -140,7 +141,7 @@ def check(config: Config) -> None:
         if trained and "divqat" in config.train.variants:
             check_unseen(trained, pool)
         # What is drawn or rendered does not run out: one image shows that it can be had.
-        finite = theft.stock(pool, dataset, config.data.root) is not None
+        finite = attack_spec.pool_size(pool, dataset, config.data.root) is not None
         query_pool(pool, dataset, count if finite else 1, 0, config.data.root)
 
 
@@ -151,26 +152,28 @@ def run(context: StageContext) -> None:
             f"attack.budgets is not set: each attack may ask {budgets(context.config)[0]} queries "
             f"(at most {_BUDGET}, and no more than the smallest pool has images)."
         )
-    cells = list(attacks(context.config))
+    planned = list(attacks(context.config))
     with TemporaryDirectory(prefix="divqat-") as clones:
-        for victim, group in itertools.groupby(cells, key=lambda attack: attack.victim):
-            robber = _Robber(context, victim, Path(clones))
+        for victim, group in itertools.groupby(planned, key=lambda attack: attack.victim):
+            attacker = _Attacker(context, victim, Path(clones))
             for attack in context.progress.track(list(group), f"attacks on {victim.stem}"):
                 outputs = [f"{attack.name}.json"]
-                context.cell(attack.name, robber.key(attack), outputs, partial(robber.rob, attack))
+                context.cell(
+                    attack.name, attacker.key(attack), outputs, partial(attacker.run, attack)
+                )
 
 
 @dataclass(frozen=True)
-class _Robbed:
-    """Who answers a thief; the test set, and what the victim answers to it."""
+class _Target:
+    """The model under attack, the test set, and the labels that the model gives it."""
 
     model: Predictor
     images: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
-    answered: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
 
 
-class _Robber:
+class _Attacker:
     """Runs attacks on one victim; its engine and the test set are loaded when first needed.
 
     ``clones`` is a folder for trained clones: two attacks that end in the same images and labels,
@@ -188,7 +191,7 @@ class _Robber:
             victim.seed,
             validation=lambda: load(config.data.name, "val", config.data.root)[0],
         )
-        self._loaded: _Robbed | None = None
+        self._loaded: _Target | None = None
 
     @property
     def engine(self) -> str:
@@ -197,44 +200,42 @@ class _Robber:
     def key(self, attack: Attack) -> dict[str, object]:
         """Everything the result depends on."""
         return {
-            "attack": asdict(attack) | {"theft": attack.theft.record},
+            "attack": asdict(attack) | {"spec": attack.spec.record},
             "engine": self.engine,
             "data": self.config.fingerprint("data"),
             "victim": self.context.hash(self.victim.attacked),
         }
 
-    def rob(self, attack: Attack) -> None:
+    def run(self, attack: Attack) -> None:
         """Run one attack and write its row."""
         if self._loaded is None:
             images, labels = split(self.config, "test")
-            answer = self._unit(attack.theft.answer)
+            answer = self._unit(attack.spec.answer)
             model = predictor(self.context, self.victim, self.engine, answer)
-            self._loaded = _Robbed(model, images, labels, labels_of(model, images))
-        robbed, model = self._loaded, self._loaded.model
-        how, data = attack.theft, self.config.data
-        supplied = theft.supply(how, data.name, data.root)
+            self._loaded = _Target(model, images, labels, labels_of(model, images))
+        target, model = self._loaded, self._loaded.model
+        how, data = attack.spec, self.config.data
+        queries = attack_spec.draw_queries(how, data.name, data.root)
         # Built anew for every attack: a randomised one begins its stream again.
         found = self.defender.at_cost(how.defence, how.seed, model)
         made = how.defence if found is None else found.spec
         defence = self.defender.defence(made, seed=how.seed)
-        loot = theft.steal(how, model, supplied, defence=defence, remember=self.clones)
-        guesses = labels_of(loot.result.clone, robbed.images)
-        row = theft.row_of(
-            how,
-            loot,
+        outcome = attack_spec.run_attack(how, model, queries, defence=defence, remember=self.clones)
+        guesses = labels_of(outcome.result.clone, target.images)
+        row = outcome.row(
             victim=self.victim.variant,
             victim_seed=self.victim.seed,
             engine=self.engine,
-            clone_accuracy=float((guesses == robbed.labels).mean()),
-            agreement=float((guesses == robbed.answered).mean()),
+            clone_accuracy=float((guesses == target.labels).mean()),
+            agreement=float((guesses == target.predicted).mean()),
         )
         shown: dict[str, object] = {"answer": how.answer} if how.answer != "logits" else {}
         if found is not None:
             shown |= {"defence_l1": found.cost.l1, "defence_found": asdict(found)}
-        counts = confusion(robbed.labels, guesses, len(dataset_info(data.name).classes))
+        counts = confusion(target.labels, guesses, len(dataset_info(data.name).classes))
         if counts is not None:
             shown["confusion"] = counts
-        write_json(self.context.folder / f"{attack.name}.json", {**row, **shown})
+        write_json(self.context.folder / f"{attack.name}.json", {**asdict(row), **shown})
 
     def _unit(self, answer: str) -> AnswerUnit | None:
         """The chip's answer unit: the compiled one, or for another seed or want of FINN its like.

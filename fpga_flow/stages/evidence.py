@@ -16,9 +16,9 @@ import numpy.typing as npt
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.extraction import Predictor, Victim, softmax
 from divqat_brevitas.extraction.arrays import to_float
+from divqat_brevitas.extraction.defences.owner import Defender
 from divqat_brevitas.files import write_json
 from fpga_flow.config import Config
-from fpga_flow.defender import Defender
 from fpga_flow.report.evidence import confusion
 from fpga_flow.stages.context import StageContext
 from fpga_flow.stages.victims import (

@@ -97,7 +97,7 @@ def test_the_reference_holds_what_users_import(site: Path, pages: dict[Path, Lin
         "divqat_brevitas.swap.swap_quantizers",
         "divqat_brevitas.reference.freeze_reference",
         "divqat_brevitas.quant.weights.Int4WeightPerChannelFloatDivQAT",
-        "divqat_brevitas.extraction.victim.Victim.query",
+        "divqat_brevitas.extraction.query.victim.Victim.query",
         "divqat_brevitas.plugins.Registry",
         "fpga_flow.export.qonnx.export_qonnx",
         "fpga_flow.simulate.engine.load_engine",

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import small_theft
+import small_attack
 from fakes import Silent
 
 from divqat_brevitas.files import read_json
@@ -15,7 +15,7 @@ from fpga_flow.simulate import load_engine
 from fpga_flow.stages import attack, order
 from fpga_flow.stages.victims import split
 
-SETTINGS = [*small_theft.SETTINGS, "run.seeds=0,3", "train.variants=float,qat"]
+SETTINGS = [*small_attack.SETTINGS, "run.seeds=0,3", "train.variants=float,qat"]
 STAGES = [*order.STAGES[:2], replace(order.STAGES[4], uses=())]
 GATED = "compile.answer=gated:0:4"
 
@@ -36,11 +36,11 @@ def test_thieves_get_what_leaves_the_chip(path, monkeypatch):
     assert len(plain) == 4
     assert not any("answer" in row or "gated" in name for name, row in plain.items())
     asked = []
-    steal = attack.theft.steal
+    run_attack = attack.attack_spec.run_attack
     monkeypatch.setattr(
-        attack.theft,
-        "steal",
-        lambda how, model, *a, **k: asked.append((how, model)) or steal(how, model, *a, **k),
+        attack.attack_spec,
+        "run_attack",
+        lambda how, model, *a, **k: asked.append((how, model)) or run_attack(how, model, *a, **k),
     )
     gated = execute(path, GATED)
     # The float victim has no chip: its cells were not even run again.
@@ -65,12 +65,12 @@ def test_thieves_get_what_leaves_the_chip(path, monkeypatch):
 def test_only_victims_that_get_a_chip_have_its_answer():
     two = ["train.variants=ptq,qat", "compile.variants=ptq"]
     config = resolve(overrides=[*SETTINGS, GATED, *two])
-    found = {cell.victim.variant: cell.theft.answer for cell in attack.attacks(config)}
+    found = {cell.victim.variant: cell.spec.answer for cell in attack.attacks(config)}
     assert found == {"ptq": "gated:0:4", "qat": "logits"}
     config = resolve(overrides=[*SETTINGS, GATED])
-    found = {cell.victim.variant: cell.theft.answer for cell in attack.attacks(config)}
+    found = {cell.victim.variant: cell.spec.answer for cell in attack.attacks(config)}
     assert found == {"float": "logits", "qat": "gated:0:4"}
     before = resolve(overrides=SETTINGS)
     for cell in attack.attacks(before):
-        assert "answer" not in cell.theft.record
-        assert cell.theft.record | {"answer": "logits"} == asdict(cell.theft)
+        assert "answer" not in cell.spec.record
+        assert cell.spec.record | {"answer": "logits"} == asdict(cell.spec)

@@ -1,19 +1,19 @@
 """A run's attack stage trains no clone twice, and its rows are the same as if it did."""
 
-from small_theft import rob
+from small_attack import attack_rows
 
-from divqat_brevitas.extraction import learner
+from divqat_brevitas.extraction.learners import base
 
 
 def execute(path, *overrides):
-    rows = rob(path, "attack.epochs=2", *overrides)
+    rows = attack_rows(path, "attack.epochs=2", *overrides)
     return {(row["oracle"], row["treatment"]): row for row in rows}
 
 
 def test_labels_and_the_argmax_of_soft_answers_train_one_clone(tmp_path, monkeypatch):
-    train, trained = learner.train_surrogate, []
+    train, trained = base.train_surrogate, []
     monkeypatch.setattr(
-        learner, "train_surrogate", lambda *a, **k: trained.append(a) or train(*a, **k)
+        base, "train_surrogate", lambda *a, **k: trained.append(a) or train(*a, **k)
     )
     both = execute(tmp_path / "both", "attack.oracles=soft,top1", "attack.learners=soft,argmax")
     assert set(both) == {("soft", "soft"), ("soft", "argmax"), ("top1", "soft")}

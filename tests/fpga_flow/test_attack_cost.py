@@ -1,7 +1,7 @@
 """A run's attack stage takes defences by their cost, and says how strong they were for it."""
 
 import pytest
-from small_theft import SETTINGS, rob
+from small_attack import SETTINGS, attack_rows
 
 from divqat_brevitas.data import load
 from divqat_brevitas.errors import InputError
@@ -14,7 +14,7 @@ from fpga_flow.stages import attack
 
 
 def test_a_row_has_the_strength_found_on_validation_images(tmp_path):
-    found = rob(tmp_path, "attack.defences=reverse-sigmoid@0.2,dcp:0.7")
+    found = attack_rows(tmp_path, "attack.defences=reverse-sigmoid@0.2,dcp:0.7")
     rows = {row["defence"]: row for row in found}
     assert set(rows) == {"reverse-sigmoid@0.2", "dcp:0.7"}
     assert "defence_found" not in rows["dcp:0.7"]

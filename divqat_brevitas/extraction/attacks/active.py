@@ -22,11 +22,11 @@ from divqat_brevitas.extraction.attacks.selection import (
     greedy_k_center,
 )
 from divqat_brevitas.extraction.attacks.substitute import Substitute
-from divqat_brevitas.extraction.learner import Answered, Learner, PlainLearner
-from divqat_brevitas.extraction.oracles import softmax
-from divqat_brevitas.extraction.predictor import TorchPredictor
-from divqat_brevitas.extraction.training import Epoch
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.query.predictor import TorchPredictor
+from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.training import Epoch
 
 SELECTIONS = ("k-center", "entropy", "dfal+k-center")
 

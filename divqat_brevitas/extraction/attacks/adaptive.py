@@ -25,12 +25,12 @@ from divqat_brevitas.extraction.attacks.bandit import (
     reward_loss,
 )
 from divqat_brevitas.extraction.attacks.base import Round, TransferSet
-from divqat_brevitas.extraction.oracles import softmax
-from divqat_brevitas.extraction.predictor import TorchPredictor
-from divqat_brevitas.extraction.surrogates import build_surrogate
-from divqat_brevitas.extraction.training import soft_cross_entropy
-from divqat_brevitas.extraction.treatments import as_probabilities, treat
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.targets import as_probabilities, treat
+from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.query.predictor import TorchPredictor
+from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.networks import build_surrogate
+from divqat_brevitas.extraction.surrogates.training import soft_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, Labels, substream, to_float
-from divqat_brevitas.extraction.learner import Answered, Learner, described
-from divqat_brevitas.extraction.training import Epoch
-from divqat_brevitas.extraction.treatments import as_probabilities
-from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
+from divqat_brevitas.extraction.learners.base import Answered, Learner, described
+from divqat_brevitas.extraction.learners.targets import as_probabilities
+from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
+from divqat_brevitas.extraction.surrogates.training import Epoch
 from divqat_brevitas.input_range import UNIT
 from divqat_brevitas.short_repr import ShortRepr
 

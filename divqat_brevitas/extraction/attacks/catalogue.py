@@ -14,10 +14,10 @@ from divqat_brevitas.extraction.attacks.jacobian import JacobianAugmentation
 from divqat_brevitas.extraction.attacks.knockoff import KnockoffNets
 from divqat_brevitas.extraction.attacks.semi import SemiSupervised
 from divqat_brevitas.extraction.attacks.substitute import Substitute
-from divqat_brevitas.extraction.learner import Learner
+from divqat_brevitas.extraction.learners.base import Learner
 from divqat_brevitas.plugins import Registry
 
-Material = Literal["pool", "seeds", "free"]
+StartsFrom = Literal["pool", "seeds", "free"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Entry:
 
     Attributes:
         make: builds it from a learner and a seed.
-        material: what the thief starts from: a pool as large as the budget, a few seed images
+        starts_from: what the attacker starts from: a pool as large as the budget, a few seed images
             that it grows more from ("seeds"), or no image at all ("free").
         source: the paper.
     """
 
     make: Callable[[Learner, int], Attack]
-    material: Material
+    starts_from: StartsFrom
     source: str
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from divqat_brevitas.extraction.arrays import substream
 from divqat_brevitas.extraction.attacks.base import ImagePool, Result, ask, deliver, met
 from divqat_brevitas.extraction.attacks.pools import check_seed, plan
-from divqat_brevitas.extraction.learner import Answered, Learner, PlainLearner
-from divqat_brevitas.extraction.training import Epoch
-from divqat_brevitas.extraction.treatments import treat
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.learners.targets import treat
+from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.training import Epoch
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from divqat_brevitas.extraction.arrays import Images, Labels, substream, to_floa
 from divqat_brevitas.extraction.attacks.base import ImagePool, Result, Round, ask, deliver, met
 from divqat_brevitas.extraction.attacks.pools import check_seed, plan
 from divqat_brevitas.extraction.attacks.substitute import Substitute
-from divqat_brevitas.extraction.learner import Answered, Learner, PlainLearner
-from divqat_brevitas.extraction.training import Epoch
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.training import Epoch
 
 METHODS = ("jbda", "jbtr")
 CRAFTING_BATCH = 256

@@ -24,10 +24,10 @@ from divqat_brevitas.extraction.attacks.base import (
     deliver,
     met,
 )
-from divqat_brevitas.extraction.learner import Answered, Learner, PlainLearner
-from divqat_brevitas.extraction.surrogates import check_image_shape
-from divqat_brevitas.extraction.training import Epoch, SurrogateTraining
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.networks import check_image_shape
+from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
 
 STRATEGIES = ("random", "adaptive")
 

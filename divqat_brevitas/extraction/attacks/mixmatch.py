@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.extraction.arrays import Answers, Images, substream
-from divqat_brevitas.extraction.augmentation import random_flip, random_shift
-from divqat_brevitas.extraction.training import (
+from divqat_brevitas.extraction.surrogates.augmentation import random_flip, random_shift
+from divqat_brevitas.extraction.surrogates.training import (
     Epoch,
     SurrogateTraining,
     sgd,

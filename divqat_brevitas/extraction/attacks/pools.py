@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import check_pool
 from divqat_brevitas.extraction.attacks.base import ImagePool, allowance
-from divqat_brevitas.extraction.surrogates import check_image_shape
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.networks import check_image_shape
 from divqat_brevitas.short_repr import ShortRepr
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from divqat_brevitas.extraction.arrays import Answers, Images, Labels
-from divqat_brevitas.extraction.predictor import TorchPredictor
+from divqat_brevitas.extraction.query.predictor import TorchPredictor
 
 DEEPFOOL_BATCH = 256
 OVERSHOOT = 0.02

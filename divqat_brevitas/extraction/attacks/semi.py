@@ -16,10 +16,10 @@ from divqat_brevitas.extraction.arrays import substream, to_float
 from divqat_brevitas.extraction.attacks.base import ImagePool, Result, ask, clone_seed, met
 from divqat_brevitas.extraction.attacks.mixmatch import MixMatch, train_mixmatch
 from divqat_brevitas.extraction.attacks.pools import check_seed, plan
-from divqat_brevitas.extraction.learner import Answered, Learner, PlainLearner, described
-from divqat_brevitas.extraction.training import Epoch
-from divqat_brevitas.extraction.treatments import treat
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner, described
+from divqat_brevitas.extraction.learners.targets import treat
+from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.training import Epoch
 
 
 @dataclass(frozen=True)

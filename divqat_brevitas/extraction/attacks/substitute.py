@@ -8,8 +8,8 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, substream
-from divqat_brevitas.extraction.learner import Answered, Learner, PlainLearner
-from divqat_brevitas.extraction.training import SurrogateTraining
+from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Substitute:
 
     Args:
         surrogate: its network, see :func:`build_surrogate`.
-        treatment: of the answers, see :mod:`divqat_brevitas.extraction.treatments`.
+        treatment: of the answers, see :mod:`divqat_brevitas.extraction.learners.targets`.
         steps: of gradient descent a round, at least 1; whole epochs, so slightly more.
         training: how it is trained.
 

@@ -28,7 +28,7 @@ from divqat_brevitas.extraction.defences.misinformation import (
 from divqat_brevitas.extraction.defences.noise import GaussianNoise
 from divqat_brevitas.extraction.defences.reverse_sigmoid import DCP, ReverseSigmoid
 from divqat_brevitas.extraction.defences.truncation import Rounding, Top1, TopK
-from divqat_brevitas.extraction.predictor import Predictor
+from divqat_brevitas.extraction.query.predictor import Predictor
 from divqat_brevitas.plugins import Registry
 from divqat_brevitas.short_repr import ShortRepr
 

@@ -21,8 +21,8 @@ from torch import nn
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, Images, check_logits
 from divqat_brevitas.extraction.defences.base import distributions
-from divqat_brevitas.extraction.oracles import softmax
-from divqat_brevitas.extraction.predictor import Predictor, as_predictor
+from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
 
 
 class EnsembleOfDiverseModels:

@@ -27,8 +27,8 @@ from torch.func import functional_call, grad, jvp
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Answers, Images, check_labels, check_pool, to_float
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
-from divqat_brevitas.extraction.surrogates import build_surrogate
-from divqat_brevitas.extraction.training import SurrogateTraining, train_surrogate
+from divqat_brevitas.extraction.surrogates.networks import build_surrogate
+from divqat_brevitas.extraction.surrogates.training import SurrogateTraining, train_surrogate
 from divqat_brevitas.inference import as_logits, device_of, evaluating
 
 DIRECTIONS = ("all-ones", "min-ip")

@@ -29,9 +29,9 @@ from divqat_brevitas.extraction.arrays import (
 )
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
 from divqat_brevitas.extraction.defences.reverse_sigmoid import NU, unsure
-from divqat_brevitas.extraction.oracles import softmax
-from divqat_brevitas.extraction.predictor import Predictor, as_predictor
-from divqat_brevitas.extraction.surrogates import build_surrogate
+from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
+from divqat_brevitas.extraction.surrogates.networks import build_surrogate
 
 
 class AdaptiveMisinformation:

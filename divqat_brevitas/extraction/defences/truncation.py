@@ -1,9 +1,9 @@
 """Saying less: the label alone, the k largest probabilities, or fewer digits.
 
 The same truncations as the oracles "top1", "topk" and "rounded"
-(:mod:`divqat_brevitas.extraction.oracles`), as defences: so they can be composed with others, in
-order. Where an oracle leaves the row as it is cut, a defence divides by its sum, because a defence
-answers with a distribution. Tramèr et al., "Stealing Machine Learning Models via Prediction APIs",
+(:mod:`divqat_brevitas.extraction.query.oracles`), as defences that can be composed with others.
+An oracle leaves the row as it is cut; a defence divides it by its sum, because a defence returns a
+distribution. Tramèr et al., "Stealing Machine Learning Models via Prediction APIs",
 USENIX Security 2016, sec. 7 (rounding, labels only).
 """
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.learner import (
+from divqat_brevitas.extraction.learners.base import (
     Answered,
     Learned,
     Learner,
@@ -19,7 +19,7 @@ from divqat_brevitas.extraction.learner import (
     chained,
     described,
 )
-from divqat_brevitas.extraction.training import Epoch
+from divqat_brevitas.extraction.surrogates.training import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)

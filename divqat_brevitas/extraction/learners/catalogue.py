@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.learner import Learner, PlainLearner
 from divqat_brevitas.extraction.learners.augmented import AugmentedLearner
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner
 from divqat_brevitas.extraction.learners.consistent import ConsistentLearner
 from divqat_brevitas.extraction.learners.filtered import FilteredLearner
 from divqat_brevitas.extraction.learners.pretrained import PretrainedLearner
 from divqat_brevitas.extraction.learners.recovery import PartialBayes, Recovery, RecoveryLearner
 from divqat_brevitas.extraction.learners.shadow import ShadowPairs
 from divqat_brevitas.extraction.learners.skeptical import SkepticalLearner
+from divqat_brevitas.extraction.learners.targets import TREATMENTS, make_treatment
 from divqat_brevitas.extraction.learners.tuned import TunedLearner
-from divqat_brevitas.extraction.training import SurrogateTraining
-from divqat_brevitas.extraction.treatments import TREATMENTS, make_treatment
+from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.extraction.arrays import Answers, Images, check_pool, substream, to_float
-from divqat_brevitas.extraction.learner import Answered, Learned, PlainLearner, chained, described
-from divqat_brevitas.extraction.oracles import softmax
-from divqat_brevitas.extraction.predictor import TorchPredictor
-from divqat_brevitas.extraction.training import Epoch, SurrogateTraining
+from divqat_brevitas.extraction.learners.base import (
+    Answered,
+    Learned,
+    PlainLearner,
+    chained,
+    described,
+)
+from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.query.predictor import TorchPredictor
+from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers
-from divqat_brevitas.extraction.learner import (
+from divqat_brevitas.extraction.learners.base import (
     Answered,
     Learned,
     Learner,
@@ -22,8 +22,8 @@ from divqat_brevitas.extraction.learner import (
     chained,
     described,
 )
-from divqat_brevitas.extraction.training import Epoch
-from divqat_brevitas.extraction.treatments import drop_top
+from divqat_brevitas.extraction.learners.targets import drop_top
+from divqat_brevitas.extraction.surrogates.training import Epoch
 
 SMALLEST_SHARE = 0.05
 

@@ -18,9 +18,15 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Images, check_pool, substream, to_float
-from divqat_brevitas.extraction.learner import Answered, Learned, PlainLearner, chained, described
-from divqat_brevitas.extraction.surrogates import build_surrogate, load_body
-from divqat_brevitas.extraction.training import Epoch, train_surrogate
+from divqat_brevitas.extraction.learners.base import (
+    Answered,
+    Learned,
+    PlainLearner,
+    chained,
+    described,
+)
+from divqat_brevitas.extraction.surrogates.networks import build_surrogate, load_body
+from divqat_brevitas.extraction.surrogates.training import Epoch, train_surrogate
 
 ROTATIONS = 4
 

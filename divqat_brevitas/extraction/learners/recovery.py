@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, substream
-from divqat_brevitas.extraction.learner import (
+from divqat_brevitas.extraction.learners.base import (
     Answered,
     Learned,
     Learner,
@@ -31,8 +31,8 @@ from divqat_brevitas.extraction.learner import (
     described,
 )
 from divqat_brevitas.extraction.learners.shadow import ShadowPairs
-from divqat_brevitas.extraction.oracles import softmax
-from divqat_brevitas.extraction.training import Epoch, soft_cross_entropy
+from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.surrogates.training import Epoch, soft_cross_entropy
 
 HIDDEN = 64
 FLOOR = 1e-6

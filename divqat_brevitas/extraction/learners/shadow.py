@@ -14,9 +14,9 @@ from torch import nn
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers, check_images, substream, to_float
 from divqat_brevitas.extraction.defences.base import Defence
-from divqat_brevitas.extraction.oracles import make_oracle, softmax
-from divqat_brevitas.extraction.predictor import Predictor, as_predictor
-from divqat_brevitas.extraction.treatments import as_probabilities
+from divqat_brevitas.extraction.learners.targets import as_probabilities
+from divqat_brevitas.extraction.query.oracles import make_oracle, softmax
+from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
 from divqat_brevitas.short_repr import ShortRepr
 
 _BATCH = 1000

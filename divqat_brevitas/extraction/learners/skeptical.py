@@ -23,15 +23,15 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import substream, to_float
-from divqat_brevitas.extraction.learner import Answered, Learned
-from divqat_brevitas.extraction.surrogates import SURROGATES, build_surrogate
-from divqat_brevitas.extraction.training import (
+from divqat_brevitas.extraction.learners.base import Answered, Learned
+from divqat_brevitas.extraction.learners.targets import treat
+from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate
+from divqat_brevitas.extraction.surrogates.training import (
     Epoch,
     SurrogateTraining,
     soft_cross_entropy,
     train_surrogate,
 )
-from divqat_brevitas.extraction.treatments import treat
 
 HEAD_CHANNELS = 64
 SELF_DISTILLATION = 0.3

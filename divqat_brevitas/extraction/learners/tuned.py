@@ -15,9 +15,9 @@ import numpy as np
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import substream, to_float
-from divqat_brevitas.extraction.learner import Answered, Learned, PlainLearner, described
-from divqat_brevitas.extraction.predictor import TorchPredictor
-from divqat_brevitas.extraction.training import Epoch
+from divqat_brevitas.extraction.learners.base import Answered, Learned, PlainLearner, described
+from divqat_brevitas.extraction.query.predictor import TorchPredictor
+from divqat_brevitas.extraction.surrogates.training import Epoch
 
 SMALLEST_PART = 10
 

@@ -9,8 +9,8 @@ from divqat_brevitas.extraction.arrays import substream
 from divqat_brevitas.extraction.attacks.base import Result, ask, deliver, met
 from divqat_brevitas.extraction.attacks.catalogue import Entry
 from divqat_brevitas.extraction.attacks.pools import plan
-from divqat_brevitas.extraction.learner import Answered, Learner
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.base import Answered, Learner
+from divqat_brevitas.extraction.query.victim import Victim
 
 
 @dataclass(frozen=True)

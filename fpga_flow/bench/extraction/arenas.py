@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.loss import loss_settings
 from fpga_flow.bench.extraction.specs import CellSpec, VictimSpec
-from fpga_flow.theft import Theft
 
 Changes = tuple[tuple[str, float | str], ...]
 DEFENCES = (
@@ -50,7 +50,7 @@ class Arena:
         contenders: those of them that are tried at several seeds.
         pools: what thieves hold; the first is the main one: of those that are not the victim's own
             kind, that which plain QAT gives most away to.
-        theft: arguments of its Thefts that all share.
+        theft: arguments of its attack specs that all share.
         budgets: the main budget, then the smaller ones of the curve.
         free_budget: of attacks that make their own images; None: the main one.
         main: whether claims rest on this arena: more seeds, and everything else is tried on it.
@@ -83,7 +83,7 @@ class Arena:
         """A cell at seed 0: the main attack on the main pool, but for ``how``."""
         victim = VictimSpec(variant=variant, changes=self._changes(variant, changes), **self.recipe)
         chosen = {"pool": self.pools[0], "budget": self.budgets[0], **self.theft, **how}
-        return CellSpec(victim=victim, theft=Theft(**chosen))
+        return CellSpec(victim=victim, theft=AttackSpec(**chosen))
 
     @property
     def gated(self) -> tuple[str, ...]:

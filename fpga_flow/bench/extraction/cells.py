@@ -1,7 +1,7 @@
 """One cell: a theft from a trained victim, measured, as one JSON document.
 
 The document is flat where people and tables look: the fields of an attack row
-(``extraction.attack_row``), the victim's accuracies and the data set; ``spec`` and ``key`` say
+(``extraction.AttackRow``), the victim's accuracies and the data set; ``spec`` and ``key`` say
 what exactly was run, ``victim_record`` and ``pool_sha256`` on what.
 """
 
@@ -16,16 +16,22 @@ import torch
 
 from divqat_brevitas.extraction import Predictor, softmax
 from divqat_brevitas.extraction.arrays import Answers, Images, to_float
+from divqat_brevitas.extraction.attack_spec import (
+    AttackOutcome,
+    QuerySet,
+    draw_queries,
+    needs_shadow,
+    run_attack,
+)
 from divqat_brevitas.extraction.defences import AtCost, cost_of
 from divqat_brevitas.extraction.defences.base import check_perturbed
-from divqat_brevitas.extraction.metrics import labels_of
+from divqat_brevitas.extraction.defences.owner import behind_gate
+from divqat_brevitas.extraction.evaluation.metrics import labels_of
 from divqat_brevitas.files import read_json, sha256_text, write_json
 from fpga_flow.bench.extraction.shadows import shadow_pairs
 from fpga_flow.bench.extraction.specs import CellSpec
 from fpga_flow.bench.extraction.victims import TrainedVictim, VictimStore
-from fpga_flow.defender import behind_gate
 from fpga_flow.rundir import versions
-from fpga_flow.theft import Loot, Supply, needs_shadow, row_of, steal, supply
 
 Cell = dict[str, Any]
 SCHEMA = 1
@@ -73,18 +79,18 @@ def run_cell(spec: CellSpec, store: VictimStore, clones: Path | None = None) -> 
         (0.88, 0.97)
     """
     victim = store.get(spec.victim)
-    supplied = supply(spec.theft, spec.victim.dataset, store.root, fewer=True)
+    queries = draw_queries(spec.theft, spec.victim.dataset, store.root, fewer=True)
     how = spec.theft
     robbed = _robbed(spec, victim, store)
     defender = store.defender(spec.victim)
     found = defender.at_cost(how.defence, how.seed, robbed.predictor)
     # A thief who knows the defence knows its strength, not the answers that it was found on.
     known = how if found is None else replace(how, defence=found.spec)
-    shadow = (
-        shadow_pairs(spec.victim, known, supplied, store) if needs_shadow(how.learner) else None
-    )
+    shadow = shadow_pairs(spec.victim, known, queries, store) if needs_shadow(how.learner) else None
     defence = defender.defence(known.defence, seed=how.seed)
-    loot = steal(how, robbed.predictor, supplied, defence=defence, shadow=shadow, remember=clones)
+    outcome = run_attack(
+        how, robbed.predictor, queries, defence=defence, shadow=shadow, remember=clones
+    )
     return {
         "schema": SCHEMA,
         "name": spec.name,
@@ -93,27 +99,27 @@ def run_cell(spec: CellSpec, store: VictimStore, clones: Path | None = None) -> 
         "dataset": spec.victim.dataset,
         "model": spec.victim.model,
         "bits": victim.record["spec"]["bits"] if spec.victim.variant != "float" else "float32",
-        **_row(spec, loot, robbed, store),
+        **_row(spec, outcome, robbed, store),
         "victim_accuracy": robbed.test_accuracy,
         "victim_validation_accuracy": victim.record["validation_accuracy"],
-        "defence_cost": _defence_cost(spec, robbed, store, supplied, found),
+        "defence_cost": _defence_cost(spec, robbed, store, queries, found),
         "spec": asdict(spec) | {"theft": how.record},
         "victim_record": {
             "name": victim.record["name"],
             "key": victim.record["key"],
             "sha256": victim.record["sha256"],
         },
-        "pool_images": 0 if supplied.images is None else len(supplied.images),
-        "pool_sha256": _pool_hash(supplied),
+        "pool_images": 0 if queries.images is None else len(queries.images),
+        "pool_sha256": _pool_hash(queries),
         "seconds": {
-            "victim": round(loot.victim_seconds, 2),
-            "thief": round(loot.thief_seconds, 2),
+            "victim": round(outcome.victim_seconds, 2),
+            "thief": round(outcome.attacker_seconds, 2),
         },
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "history": _shortened(loot.result.history),
-        "rounds": len(loot.result.rounds),
-        "settings": loot.result.settings,
+        "history": _shortened(outcome.result.history),
+        "rounds": len(outcome.result.rounds),
+        "settings": outcome.result.settings,
     }
 
 
@@ -142,24 +148,24 @@ def _robbed(spec: CellSpec, victim: TrainedVictim, store: VictimStore) -> _Robbe
     return _Robbed(engine, logits, float(right.mean()))
 
 
-def _row(spec: CellSpec, loot: Loot, victim: _Robbed, store: VictimStore) -> dict[str, Any]:
+def _row(
+    spec: CellSpec, outcome: AttackOutcome, victim: _Robbed, store: VictimStore
+) -> dict[str, Any]:
     """The attack row; the clone is tested here, and nowhere before."""
     images, labels = store.data(spec.victim, "test")
-    guesses = labels_of(loot.result.clone, images.numpy())
-    row = row_of(
-        spec.theft,
-        loot,
+    guesses = labels_of(outcome.result.clone, images.numpy())
+    row = outcome.row(
         victim=spec.label,
         victim_seed=spec.victim.seed,
         engine=spec.victim.engine,
         clone_accuracy=float((guesses == labels.numpy()).mean()),
         agreement=float((guesses == victim.test_logits.argmax(axis=1)).mean()),
     )
-    return dict(row)
+    return asdict(row)
 
 
 def _defence_cost(
-    spec: CellSpec, victim: _Robbed, store: VictimStore, supplied: Supply, found: AtCost | None
+    spec: CellSpec, victim: _Robbed, store: VictimStore, queries: QuerySet, found: AtCost | None
 ) -> dict[str, Any] | None:
     """How far the defence of the answers moves those to test images: what an honest user pays.
 
@@ -187,18 +193,18 @@ def _defence_cost(
     if behind_gate(how.defence)[1] == "none":
         return paid
     paid["pool"] = None
-    if supplied.images is not None:
-        asked = to_float(supplied.images[:_COST_IMAGES])
+    if queries.images is not None:
+        asked = to_float(queries.images[:_COST_IMAGES])
         paid["pool"] = measured(asked, softmax(victim.predictor.predict(asked)))
     if found is not None:
         paid["found"] = asdict(found)
     return paid
 
 
-def _pool_hash(supplied: Supply) -> str:
-    if supplied.images is None:
+def _pool_hash(queries: QuerySet) -> str:
+    if queries.images is None:
         return sha256_text("")
-    return hashlib.sha256(np.ascontiguousarray(supplied.images).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(queries.images).tobytes()).hexdigest()
 
 
 def _shortened(history: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -11,12 +11,12 @@ from typing import Any
 
 from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.errors import DivQATError, InputError
-from divqat_brevitas.extraction.evaluation import BASELINE, summarize
-from divqat_brevitas.extraction.results import AttackRow
+from divqat_brevitas.extraction.defences.owner import behind_gate
+from divqat_brevitas.extraction.evaluation.records import AttackRow
+from divqat_brevitas.extraction.evaluation.summary import BASELINE, summarize
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.bench.extraction.kept import MODEL, WEIGHTS, keep, spec_of
 from fpga_flow.bench.extraction.specs import CellSpec, file_name
-from fpga_flow.defender import behind_gate
 from fpga_flow.report.schema import Results, validate
 
 Record = dict[str, Any]

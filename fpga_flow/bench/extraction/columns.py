@@ -1,6 +1,6 @@
 """What the columns of the benchmark's tables hold."""
 
-from divqat_brevitas.extraction.evaluation import (
+from divqat_brevitas.extraction.evaluation.summary import (
     BASELINE,
     Attacker,
     Group,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from divqat_brevitas.extraction.defences import split_target
-from divqat_brevitas.extraction.evaluation import ALL_ORACLES, BASELINE, SOFT_FAMILY, Group
+from divqat_brevitas.extraction.evaluation.summary import ALL_ORACLES, BASELINE, SOFT_FAMILY, Group
 from fpga_flow.bench.extraction.columns import (
     against,
     clones,

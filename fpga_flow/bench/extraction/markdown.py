@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from divqat_brevitas.extraction.evaluation import MATCHED
-from divqat_brevitas.extraction.statistics import Difference
+from divqat_brevitas.extraction.evaluation.statistics import Difference
+from divqat_brevitas.extraction.evaluation.summary import MATCHED
 
 NONE = "–"
 

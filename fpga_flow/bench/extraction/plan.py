@@ -17,12 +17,12 @@ from typing import Any, Literal, get_args
 
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction import ATTACKS
-from divqat_brevitas.extraction.evaluation import BASELINE
+from divqat_brevitas.extraction.attack_spec import NO_POOL, needs_shadow
+from divqat_brevitas.extraction.evaluation.summary import BASELINE
 from divqat_brevitas.extraction.learners import strongest_thieves
 from fpga_flow.bench.extraction.arenas import COMPACT, MINI, PAPER, Arena, Changes
 from fpga_flow.bench.extraction.shadows import has_shadow
 from fpga_flow.bench.extraction.specs import CellSpec
-from fpga_flow.theft import FREE_POOL, needs_shadow
 
 Scale = Literal["mini", "compact", "paper"]
 Pairs = tuple[tuple[int, int], ...]
@@ -193,9 +193,9 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
     for variant, gate in _protected(arena):
         shown: dict[str, Any] = {"defence": gate}
         for name, entry in ATTACKS.built_in.items():  # not what this machine has beside them
-            if entry.material == "free":
+            if entry.starts_from == "free":
                 free: dict[str, Any] = {
-                    "pool": FREE_POOL,
+                    "pool": NO_POOL,
                     "budget": arena.free_budget or arena.budgets[0],
                 }
                 yield arena.cell(variant, attack=name, **free, **shown)

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from divqat_brevitas.data import dataset_info
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.attack_spec import AttackSpec, QuerySet
 from divqat_brevitas.extraction.defences import DefendedPredictor
 from divqat_brevitas.extraction.learners import ShadowPairs
 from fpga_flow.bench.extraction.specs import VictimSpec
 from fpga_flow.bench.extraction.victims import VictimStore
-from fpga_flow.theft import Supply, Theft
 
 # Other objects than the victim's, but as many classes; a subset takes as many of the first.
 _SETS = {
@@ -69,24 +69,24 @@ def shadow_of(spec: VictimSpec, shape: tuple[int, int, int]) -> VictimSpec:
 
 
 def shadow_pairs(
-    spec: VictimSpec, theft: Theft, supplied: Supply, store: VictimStore
+    spec: VictimSpec, theft: AttackSpec, queries: QuerySet, store: VictimStore
 ) -> ShadowPairs:
     """Pairs for the thief's recovery; its shadow victims are trained now if they are not there.
 
     Raises:
         InputError: an attack that makes its own images has none to ask the shadows.
     """
-    if supplied.images is None:
+    if queries.images is None:
         raise InputError(
             f"{theft.attack} makes its own images, so {theft.learner!r} has nothing to ask its "
             "shadow victims. Take an attack on a pool."
         )
-    shadow = shadow_of(spec, supplied.shape)
+    shadow = shadow_of(spec, queries.shape)
     clean = shadow if shadow.variant == "float" else shadow.twin
     defence = store.defender(shadow).defence(theft.defence, seed=theft.seed)
     return ShadowPairs.of_models(
         DefendedPredictor(store.get(shadow).predictor, defence),
         store.get(clean).predictor,
-        supplied.images,
+        queries.images,
         oracle=theft.oracle,
     )

@@ -10,9 +10,9 @@ from typing import Any
 
 from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.files import sha256_text
 from divqat_brevitas.loss import LossSettings, loss_settings
-from fpga_flow.theft import Theft
 
 REVISION = 1
 """Raised when the same settings shall give other results: makes every committed cell stale."""
@@ -147,7 +147,7 @@ class CellSpec:
     """One cell: a victim and what is done to it."""
 
     victim: VictimSpec
-    theft: Theft
+    theft: AttackSpec
 
     def __post_init__(self) -> None:
         if self.theft.answer != "logits" and self.victim.variant == "float":

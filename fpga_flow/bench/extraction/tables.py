@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from divqat_brevitas.extraction.evaluation import (
+from divqat_brevitas.extraction.evaluation.statistics import MIN_VICTIMS
+from divqat_brevitas.extraction.evaluation.statistics import difference as paired
+from divqat_brevitas.extraction.evaluation.summary import (
     ALL_ORACLES,
     BASELINE,
     SOFT_FAMILY,
     Group,
     attackers,
 )
-from divqat_brevitas.extraction.statistics import MIN_VICTIMS
-from divqat_brevitas.extraction.statistics import difference as paired
 from fpga_flow.bench.extraction.columns import (
     accuracy,
     against,

@@ -27,7 +27,12 @@ from divqat_brevitas.data.pools import fit
 from divqat_brevitas.errors import CheckFailedError, DivQATError
 from divqat_brevitas.extraction import Predictor, TorchPredictor, utility_row
 from divqat_brevitas.extraction.arrays import Images, to_float
-from divqat_brevitas.extraction.utility import AdversarialLogits, adversarial_examples, transfer_row
+from divqat_brevitas.extraction.defences.owner import Defender
+from divqat_brevitas.extraction.evaluation.utility import (
+    AdversarialLogits,
+    adversarial_examples,
+    transfer_row,
+)
 from divqat_brevitas.files import read_json, replacing, sha256_file, write_json
 from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.short_repr import ShortRepr
@@ -44,7 +49,6 @@ from divqat_brevitas.training.balance import balanced_row
 from divqat_brevitas.training.loop import Criterion, Data, PlainLoss
 from fpga_flow.bench.extraction.kept import MODEL, WEIGHTS, attacked_file, restore
 from fpga_flow.bench.extraction.specs import VictimSpec
-from fpga_flow.defender import Defender
 from fpga_flow.locks import locked
 from fpga_flow.rundir import versions
 

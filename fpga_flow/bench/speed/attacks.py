@@ -83,7 +83,7 @@ def plain_epoch(
     import torch
 
     from divqat_brevitas.extraction import SurrogateTraining, build_surrogate
-    from divqat_brevitas.extraction.training import soft_cross_entropy
+    from divqat_brevitas.extraction.surrogates.training import soft_cross_entropy
 
     settings = SurrogateTraining()
     model: Any = build_surrogate(surrogate, images.shape[1:], 10, 0)

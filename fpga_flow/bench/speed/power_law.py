@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from divqat_brevitas.extraction.statistics import t_quantile
+from divqat_brevitas.extraction.evaluation.statistics import t_quantile
 
 
 @dataclass(frozen=True)

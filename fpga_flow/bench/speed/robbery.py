@@ -13,9 +13,9 @@ import torch
 
 from divqat_brevitas.extraction import KnockoffNets, PlainLearner, Victim
 from divqat_brevitas.extraction.arrays import Answers, Images
-from divqat_brevitas.extraction.learner import Answered, Learned
-from divqat_brevitas.extraction.predictor import Predictor
-from divqat_brevitas.extraction.training import Epoch
+from divqat_brevitas.extraction.learners.base import Answered, Learned
+from divqat_brevitas.extraction.query.predictor import Predictor
+from divqat_brevitas.extraction.surrogates.training import Epoch
 from fpga_flow.integer.engine import IntegerEngine
 
 

@@ -6,10 +6,10 @@ import pytest
 from small_folder import small_folder
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.attack_spec import NO_POOL, check, needs_shadow
 from fpga_flow.bench.extraction.arenas import COMPACT
 from fpga_flow.bench.extraction.dataset import arena_of
 from fpga_flow.cli import main
-from fpga_flow.theft import FREE_POOL, check, needs_shadow
 
 
 def test_a_grey_set_has_the_grey_matrix_and_says_which_pools_it_lacks(tmp_path) -> None:
@@ -22,7 +22,7 @@ def test_a_grey_set_has_the_grey_matrix_and_says_which_pools_it_lacks(tmp_path) 
     (fonts,) = [line for line in own.left_out if line.split()[1] == "fonts"]
     assert "divqat data fetch fonts" in fonts
     assert {c.victim.dataset for c in own.cells} == {"digits"}
-    assert {c.theft.pool for c in own.cells} == {"in", FREE_POOL}
+    assert {c.theft.pool for c in own.cells} == {"in", NO_POOL}
 
 
 def test_a_pool_of_the_victims_own_images_is_left_out(tmp_path) -> None:

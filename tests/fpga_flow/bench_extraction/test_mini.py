@@ -6,11 +6,11 @@ import torch
 from divqat_brevitas.data import load, query_pool
 from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.extraction import PlainLearner, zero_query_floor
+from divqat_brevitas.extraction.attack_spec import NO_POOL
 from divqat_brevitas.files import read_json
 from fpga_flow.bench.extraction.cells import run_cell
 from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.victims import OutOfTimeError, VictimStore
-from fpga_flow.theft import FREE_POOL
 
 QAT = [c for c in plan("mini") if c.victim.variant == "qat"]
 FIRST = QAT[0]
@@ -88,4 +88,4 @@ def test_every_attack_beats_the_zero_query_floor(attack, store, floor):
     found = run_cell(cell, store)
     assert found["clone_accuracy"] > floor
     assert 0 < found["queries_used"] <= found["budget"]
-    assert (found["pool"] == FREE_POOL) == (found["pool_images"] == 0)
+    assert (found["pool"] == NO_POOL) == (found["pool_images"] == 0)

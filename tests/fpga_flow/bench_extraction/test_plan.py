@@ -6,13 +6,13 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import ATTACKS, TREATMENTS
+from divqat_brevitas.extraction.attack_spec import check
+from divqat_brevitas.extraction.defences.owner import behind_gate
 from fpga_flow.bench.extraction.arenas import COMPACT, DEFENCES
 from fpga_flow.bench.extraction.plan import SCALES, cells_of, plan
 from fpga_flow.bench.extraction.runner import select
 from fpga_flow.bench.extraction.shadows import shadow_of
 from fpga_flow.bench.extraction.specs import CellSpec, VictimSpec
-from fpga_flow.defender import behind_gate
-from fpga_flow.theft import check
 
 SPEC = VictimSpec(dataset="digits", model="digits-cnn")
 

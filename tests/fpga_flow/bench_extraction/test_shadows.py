@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from divqat_brevitas.data.cache import staging, store
+from divqat_brevitas.extraction.attack_spec import AttackSpec, QuerySet
 from fpga_flow.bench.extraction.shadows import shadow_pairs
 from fpga_flow.bench.extraction.specs import VictimSpec
 from fpga_flow.bench.extraction.victims import VictimStore
-from fpga_flow.theft import Supply, Theft
 
 
 def test_a_shadow_of_a_decoy_with_photographs_takes_coloured_ones(tmp_path: Path, monkeypatch):
@@ -28,7 +28,7 @@ def test_a_shadow_of_a_decoy_with_photographs_takes_coloured_ones(tmp_path: Path
         float_epochs=1,
         quant_epochs=1,
     )
-    theft = Theft(attack="knockoff-random", learner="recovery", pool="photos", budget=6)
-    supplied = Supply("photos", "out", images, (3, 8, 8))
-    pairs = shadow_pairs(spec, theft, supplied, VictimStore(tmp_path / "work", root=tmp_path))
+    theft = AttackSpec(attack="knockoff-random", learner="recovery", pool="photos", budget=6)
+    queries = QuerySet("photos", "out", images, (3, 8, 8))
+    pairs = shadow_pairs(spec, theft, queries, VictimStore(tmp_path / "work", root=tmp_path))
     assert pairs.defended.shape == pairs.undefended.shape == (6, 10)

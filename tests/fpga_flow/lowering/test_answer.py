@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.defences.gate import Gate
-from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.query.oracles import softmax
 from fpga_flow.lowering.answer import (
     MASKED,
     AnswerUnit,

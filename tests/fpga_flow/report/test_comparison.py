@@ -9,7 +9,7 @@ from synthetic_run import TOP, attack_rows, put, victim_rows
 from test_report_page import Page
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.statistics import difference
+from divqat_brevitas.extraction.evaluation.statistics import difference
 from fpga_flow.cli import main
 from fpga_flow.report import collect, write_comparison
 from fpga_flow.report.comparison import Group, NamedRun, groups

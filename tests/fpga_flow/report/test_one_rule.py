@@ -9,7 +9,7 @@ import pytest
 from synthetic_run import attack_row, build, put, victim_rows
 from test_report_page import page_of
 
-from divqat_brevitas.extraction.statistics import victims_interval, wilson
+from divqat_brevitas.extraction.evaluation.statistics import victims_interval, wilson
 from fpga_flow.bench.extraction.columns import clones, worst_of
 from fpga_flow.bench.extraction.tables import block, main_table
 from fpga_flow.cli import main

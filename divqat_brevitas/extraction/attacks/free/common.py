@@ -22,10 +22,10 @@ from divqat_brevitas.extraction.attacks.base import (
 )
 from divqat_brevitas.extraction.attacks.free.generator import Generator
 from divqat_brevitas.extraction.attacks.free.students import Matching, Memory, Students
-from divqat_brevitas.extraction.learner import Answered, Learner, PlainLearner
-from divqat_brevitas.extraction.surrogates import SURROGATES, check_image_shape
-from divqat_brevitas.extraction.training import Epoch, SurrogateTraining
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.networks import SURROGATES, check_image_shape
+from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
 
 ALONG = 0.5
 """Part of the students' passes made while queries are asked; the rest follows, cooling down."""

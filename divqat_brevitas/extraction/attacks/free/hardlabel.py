@@ -24,8 +24,8 @@ from divqat_brevitas.extraction.attacks.free.common import (
 from divqat_brevitas.extraction.attacks.free.disguide import class_diversity
 from divqat_brevitas.extraction.attacks.free.generator import Generator, discriminator
 from divqat_brevitas.extraction.attacks.free.students import Students
-from divqat_brevitas.extraction.learner import Learner
-from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.extraction.learners.base import Learner
+from divqat_brevitas.extraction.query.victim import Victim
 
 
 class _Gan:

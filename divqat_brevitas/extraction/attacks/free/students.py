@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.extraction.arrays import Answers
-from divqat_brevitas.extraction.training import PRECISIONS, SurrogateTraining
-from divqat_brevitas.extraction.treatments import treat
+from divqat_brevitas.extraction.learners.targets import treat
+from divqat_brevitas.extraction.surrogates.training import PRECISIONS, SurrogateTraining
 
 SMALLEST_PROBABILITY = 1e-10
 
@@ -33,7 +33,7 @@ class Matching:
     rounded, whose logarithms mean nothing) cross-entropy.
 
     Attributes:
-        treatment: of the answers, see :mod:`divqat_brevitas.extraction.treatments`.
+        treatment: of the answers, see :mod:`divqat_brevitas.extraction.learners.targets`.
         l1: l1 on logits instead of cross-entropy.
     """
 

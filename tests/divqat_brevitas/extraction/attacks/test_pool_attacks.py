@@ -64,7 +64,7 @@ def test_catalogue_makes_it_with_learner_and_seed(name: str) -> None:
     attack = make_attack(name, QUICK, seed=7)
     assert (attack.name, attack.learner, attack.seed) == (name, QUICK, 7)
     assert build(name).name == name
-    assert ATTACKS[name].material == ("seeds" if name.startswith("jb") else "pool")
+    assert ATTACKS[name].starts_from == ("seeds" if name.startswith("jb") else "pool")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.extraction import Answered, Learner, PlainLearner, TorchPredictor, accuracy
-from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.query.oracles import softmax
 
 F32 = NDArray[np.float32]
 

@@ -23,7 +23,7 @@ from divqat_brevitas.extraction.learners import (
     TunedLearner,
 )
 from divqat_brevitas.extraction.learners.consistent import views
-from divqat_brevitas.extraction.surrogates import SURROGATES, head_of
+from divqat_brevitas.extraction.surrogates.networks import SURROGATES, head_of
 
 STILL = SurrogateTraining(learning_rate=1e-30, weight_decay=0)
 """A clone that cannot learn shows what it started from: a step moves nothing but zeros."""

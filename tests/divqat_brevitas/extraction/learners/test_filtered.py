@@ -7,7 +7,7 @@ from planted import clean_answers, one_hot, plain, steals
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import Answered
 from divqat_brevitas.extraction.learners import FilteredLearner, find_decoys
-from divqat_brevitas.extraction.oracles import answer_top1
+from divqat_brevitas.extraction.query.oracles import answer_top1
 
 
 def decoyed(digits, share: float, decoys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,13 +6,13 @@ from planted import RolledDefence
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import SurrogateTraining, TorchPredictor
-from divqat_brevitas.extraction.learner import Answered
 from divqat_brevitas.extraction.learners import (
     LEARNERS,
     ShadowPairs,
     make_learner,
     strongest_thieves,
 )
+from divqat_brevitas.extraction.learners.base import Answered
 
 ALL = [*LEARNERS, *strongest_thieves(shadow=True), "topk:2", "filtered-pretrained-argmax"]
 

@@ -13,7 +13,7 @@ from divqat_brevitas.extraction.learners import (
     RecoveryLearner,
     ShadowPairs,
 )
-from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.query.oracles import softmax
 
 
 def shadow(count: int = 3000, **options) -> ShadowPairs:

@@ -8,7 +8,7 @@ from test_attack_results import row
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import summarize
-from divqat_brevitas.extraction.evaluation import (
+from divqat_brevitas.extraction.evaluation.summary import (
     Group,
     accuracy_difference,
     attackers,
@@ -30,7 +30,7 @@ def victim(variant: str = "qat", seed: int = 0, accuracy: float = 0.9, **more: A
 
 
 def objects(rows: list[Any]) -> list[Any]:
-    return [SimpleNamespace(**{"accuracy_engine": None} | dict(one)) for one in rows]
+    return [SimpleNamespace(**{"accuracy_engine": None} | one) for one in rows]
 
 
 def seeds(*accuracies: float, **changes: Any) -> list[Any]:
@@ -110,7 +110,7 @@ def test_naive_is_random_on_responses_as_they_come_and_never_above_the_worst_cas
     (without,) = summarize(rows[2:], [victim()])
     assert without["naive_clone_accuracy"] is None
     # On one victim of three it may be lucky: it is no figure of the group then.
-    some = attackers(objects(seeds(0.75) + seeds(0.5, 0.5, 0.5, attack="jbda")))
+    some = attackers(seeds(0.75) + seeds(0.5, 0.5, 0.5, attack="jbda"))
     worst = worst_case(some)
     assert worst is not None
     assert (naive(some), worst.mean) == (None, 0.5)
@@ -162,7 +162,7 @@ def test_nothing_attacked() -> None:
 
 
 def test_the_difference_is_that_of_two_worst_cases() -> None:
-    rows = objects(
+    rows = (
         seeds(0.75, 0.75, 0.75)
         + seeds(0.5, 0.5, 0.5, treatment="argmax")
         + seeds(0.25, 0.25, 0.25, victim="divqat")
@@ -199,7 +199,7 @@ def test_accuracies_are_paired_by_victim_seed() -> None:
 
 
 def test_the_largest_common_budget_is_of_one_kind_of_pool() -> None:
-    rows = objects(
+    rows = (
         [row(budget=b, queries_used=0) for b in (100, 200)]
         + [row(victim="divqat", budget=b, queries_used=0) for b in (100, 200, 400)]
         + [row(victim="qat", pool_kind="in", budget=400, queries_used=0)]

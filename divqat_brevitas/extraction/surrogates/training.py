@@ -17,8 +17,13 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Answers, substream, to_float
-from divqat_brevitas.extraction.augmentation import cutmix, mixup, random_flip, random_shift
-from divqat_brevitas.extraction.predictor import TorchPredictor
+from divqat_brevitas.extraction.query.predictor import TorchPredictor
+from divqat_brevitas.extraction.surrogates.augmentation import (
+    cutmix,
+    mixup,
+    random_flip,
+    random_shift,
+)
 from divqat_brevitas.training.evaluate import to_input
 
 Epoch = dict[str, float]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import check_labels, check_pool, substream
-from divqat_brevitas.extraction.learner import Answered, Learner, PlainLearner
-from divqat_brevitas.extraction.metrics import accuracy
+from divqat_brevitas.extraction.evaluation.metrics import accuracy
+from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Predictor, build_surrogate, softmax
 from divqat_brevitas.extraction.arrays import substream, to_float
 from divqat_brevitas.extraction.defences import (
     AtCost,
@@ -29,6 +28,9 @@ from divqat_brevitas.extraction.defences import (
     train_misinformation,
     train_redirection,
 )
+from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.query.predictor import Predictor
+from divqat_brevitas.extraction.surrogates.networks import build_surrogate
 from divqat_brevitas.files import read_json, sha256_text, write_json
 from divqat_brevitas.training import load_weights, save_weights
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Answers
-from divqat_brevitas.extraction.remembered import keep, recall, training_key
-from divqat_brevitas.extraction.surrogates import SURROGATES, build_surrogate, load_initial
-from divqat_brevitas.extraction.training import Epoch, SurrogateTraining, train_surrogate
-from divqat_brevitas.extraction.treatments import make_treatment, treat
+from divqat_brevitas.extraction.learners.targets import make_treatment, treat
+from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate, load_initial
+from divqat_brevitas.extraction.surrogates.trained import keep, recall, training_key
+from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining, train_surrogate
 from divqat_brevitas.short_repr import ShortRepr
 
 
@@ -112,7 +112,7 @@ class PlainLearner:
 
     Args:
         surrogate: see :func:`build_surrogate`.
-        treatment: of the answers, see :mod:`divqat_brevitas.extraction.treatments`.
+        treatment: of the answers, see :mod:`divqat_brevitas.extraction.learners.targets`.
         epochs: of training.
         training: how it is trained.
         init: safetensors file with the weights of an equal network to start from, all but the

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from divqat_brevitas.extraction.statistics import (
+from divqat_brevitas.extraction.evaluation.statistics import (
     basis,
     difference,
     hierarchical_bootstrap,

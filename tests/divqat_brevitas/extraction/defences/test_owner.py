@@ -10,7 +10,7 @@ from torch import nn
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import TorchPredictor, softmax
 from divqat_brevitas.extraction.defences import cost_of
-from fpga_flow.defender import Defender
+from divqat_brevitas.extraction.defences.owner import Defender
 
 DRAWN = np.random.default_rng(0).integers(0, 256, (1200, 1, 8, 8), np.uint8)
 

@@ -13,9 +13,9 @@ Every table, page, claim and line of text calls this module.
 * *Naive* is the same for an attacker without tricks: KnockoffNets with random queries and
   responses used as they come. It is never above the worst case.
 * The *difference* of two victims is the worst case of the one minus the worst case of the other
-  (:func:`compare`), paired by victim seed and attack seed; its intervals are
-  :mod:`divqat_brevitas.extraction.statistics`'. Both choices are made on the very clones that are
-  compared, and no interval accounts for them.
+  (:func:`compare`), paired by victim seed and attack seed, with the intervals of
+  :mod:`divqat_brevitas.extraction.evaluation.statistics`. Both choices are made on the very clones
+  that are compared, and no interval accounts for them.
 * The *cost* of a defence is the baseline's own accuracy minus the victim's.
 * ``queries_to_90_percent`` is the smallest budget whose worst-case clone reaches 90 % of the
   victim's accuracy; None if none did.
@@ -29,8 +29,8 @@ from types import SimpleNamespace
 from typing import Any, TypedDict, TypeVar
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.results import Experiment, Trained
-from divqat_brevitas.extraction.statistics import (
+from divqat_brevitas.extraction.evaluation.records import Experiment, Trained
+from divqat_brevitas.extraction.evaluation.statistics import (
     Difference,
     Pair,
     difference,
@@ -323,8 +323,8 @@ def summarize(
     """The worst case of every victim, defence, oracle, kind of query pool and budget.
 
     Args:
-        attack_rows: from :func:`divqat_brevitas.extraction.results.attack_row`, or objects with
-            these attributes.
+        attack_rows: :class:`AttackRow` objects, others with these attributes, or rows of
+            results.json.
         victim_rows: rows of "victims" in results.json: "variant", "seed", "accuracy" and, where it
             was measured, "accuracy_engine", which then counts.
 

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import SURROGATES, build_surrogate
-from divqat_brevitas.extraction.surrogates import head_of, load_initial
+from divqat_brevitas.extraction.surrogates.networks import head_of, load_initial
 
 
 @pytest.mark.parametrize("name", SURROGATES)

@@ -7,8 +7,13 @@ from torch import nn
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.extraction import SurrogateTraining, TorchPredictor, build_surrogate
 from divqat_brevitas.extraction.arrays import to_float
-from divqat_brevitas.extraction.augmentation import cutmix, mixup, random_flip, random_shift
-from divqat_brevitas.extraction.training import soft_cross_entropy, train_surrogate
+from divqat_brevitas.extraction.surrogates.augmentation import (
+    cutmix,
+    mixup,
+    random_flip,
+    random_shift,
+)
+from divqat_brevitas.extraction.surrogates.training import soft_cross_entropy, train_surrogate
 
 
 def problem(count: int = 300) -> tuple[np.ndarray, np.ndarray]:

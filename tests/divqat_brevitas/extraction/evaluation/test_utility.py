@@ -5,14 +5,14 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import accuracy
-from divqat_brevitas.extraction.metrics import ood_auroc
-from divqat_brevitas.extraction.predictor import TorchPredictor
-from divqat_brevitas.extraction.utility import (
+from divqat_brevitas.extraction.evaluation.metrics import ood_auroc
+from divqat_brevitas.extraction.evaluation.utility import (
     AdversarialLogits,
     adversarial_examples,
     transfer_row,
     utility_row,
 )
+from divqat_brevitas.extraction.query.predictor import TorchPredictor
 
 EPS = 0.1
 

@@ -12,9 +12,9 @@ from divqat_brevitas.extraction.arrays import Answers, Images, check_images
 from divqat_brevitas.extraction.defences.base import Defence
 from divqat_brevitas.extraction.defences.catalogue import make_defence
 from divqat_brevitas.extraction.defences.composition import defended_logits
-from divqat_brevitas.extraction.oracles import make_oracle
-from divqat_brevitas.extraction.outputs import Outputs
-from divqat_brevitas.extraction.predictor import Predictor, as_predictor
+from divqat_brevitas.extraction.query.oracles import make_oracle
+from divqat_brevitas.extraction.query.outputs import Outputs
+from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
 from divqat_brevitas.input_range import InputRange
 
 
@@ -48,7 +48,7 @@ class Victim:
 
     Args:
         predictor: the model under attack: a :class:`Predictor` or a torch module.
-        oracle: what it shows, see :mod:`divqat_brevitas.extraction.oracles`.
+        oracle: what it shows, see :mod:`divqat_brevitas.extraction.query.oracles`.
         budget: queries it answers, at least 0.
         defence: what perturbs the probabilities before the oracle shows them: a :class:`Defence`,
             or a spec such as "rounding:1" or "dcp:0.7+top1" (see :func:`make_defence`). Without
@@ -58,7 +58,7 @@ class Victim:
             remembered answer counts as a query all the same.
         outputs: what the predictor returns, "logits" or "probabilities" (a network that ends in a
             softmax, a service). Probabilities have no logits to show; those that are not declared
-            are recognised and refused, see :mod:`divqat_brevitas.extraction.outputs`.
+            are recognised and refused, see :mod:`divqat_brevitas.extraction.query.outputs`.
         **options: of the oracle: ``k`` for "topk", ``decimals`` for "rounded".
 
     Raises:

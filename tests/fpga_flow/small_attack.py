@@ -1,4 +1,4 @@
-"""The smallest run that is robbed: digits, one epoch, forty queries."""
+"""The smallest run with attacks: digits, one epoch, forty queries."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ SETTINGS = [
 ]
 
 
-def rob(path: Path, *overrides: str) -> list[dict[str, Any]]:
+def attack_rows(path: Path, *overrides: str) -> list[dict[str, Any]]:
     """Train, export and attack; gives the rows of the attacks."""
     config = resolve(overrides=[*SETTINGS, *overrides])
     stages = [*order.STAGES[:2], order.STAGES[4]]

@@ -3,7 +3,7 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import softmax
-from divqat_brevitas.extraction.treatments import (
+from divqat_brevitas.extraction.learners.targets import (
     TREATMENTS,
     as_probabilities,
     make_treatment,

@@ -18,7 +18,7 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Answers
-from divqat_brevitas.extraction.training import Epoch, SurrogateTraining
+from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
 from divqat_brevitas.training.checkpoint import load_weights, save_weights
 
 

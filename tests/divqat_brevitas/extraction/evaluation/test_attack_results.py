@@ -1,9 +1,10 @@
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import AttackRow, attack_row
+from divqat_brevitas.extraction import AttackRow
 
 FIELDS = [
     "victim", "victim_seed", "engine", "oracle", "defence", "attack", "treatment", "pool",
@@ -28,13 +29,13 @@ def row(**changes: Any) -> AttackRow:
         "clone_accuracy": 0.5,
         "agreement": 0.5,
     }
-    return attack_row(**(base | changes))
+    return AttackRow(**(base | changes))
 
 
 def test_row_has_exactly_the_contracts_fields() -> None:
-    assert list(row()) == FIELDS
-    assert row()["defence"] == "none"
-    assert row(defence="reverse-sigmoid:0.5+top1")["defence"] == "reverse-sigmoid:0.5+top1"
+    assert list(asdict(row())) == FIELDS
+    assert row().defence == "none"
+    assert row(defence="reverse-sigmoid:0.5+top1").defence == "reverse-sigmoid:0.5+top1"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Images, check_logits
-from divqat_brevitas.extraction.oracles import Logits, log_probabilities
-from divqat_brevitas.extraction.predictor import Predictor
+from divqat_brevitas.extraction.query.oracles import Logits, log_probabilities
+from divqat_brevitas.extraction.query.predictor import Predictor
 from divqat_brevitas.input_range import UNIT, InputRange
 
 OUTPUTS = ("logits", "probabilities")

@@ -28,7 +28,7 @@ from divqat_brevitas.extraction.arrays import (
     check_logits,
     substream,
 )
-from divqat_brevitas.extraction.metrics import (
+from divqat_brevitas.extraction.evaluation.metrics import (
     ece,
     flips_from_reference,
     l1_to_reference,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Answers
-from divqat_brevitas.extraction.oracles import answer_top1, softmax
+from divqat_brevitas.extraction.query.oracles import answer_top1, softmax
 
 SMOOTHING = 0.1
 TEMPERATURE = 2.0

@@ -1,0 +1,1 @@
+"""What an attacker can ask, and what it gets: victim and ledger, oracles, predictors."""

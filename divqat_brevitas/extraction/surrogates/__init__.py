@@ -1,0 +1,1 @@
+"""The clone's networks and how they are trained."""
