@@ -178,6 +178,6 @@ def placed_conv(layer: Conv, dtype: torch.dtype) -> Kernel:
                 term = product(part, weight[i, j])
                 total = term if total is None else total.add_(term)
         assert total is not None
-        return total.reshape(len(x), *layer.shape[1:], out).permute(0, 3, 1, 2)
+        return total.reshape(x.shape[0], *layer.shape[1:], out).permute(0, 3, 1, 2)
 
     return Kernel(f"{named(dtype)}, place by place", run)

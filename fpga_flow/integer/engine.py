@@ -16,9 +16,9 @@ from divqat_brevitas.files import sha256_file
 from divqat_brevitas.input_range import InputRange
 from fpga_flow.integer.gate import Difference, gate
 from fpga_flow.integer.kernel import exact_arithmetic
-from fpga_flow.integer.kernels import compile_input
-from fpga_flow.integer.layout import arranged, batch_sizes, parts
-from fpga_flow.integer.plan import Planner
+from fpga_flow.integer.kernels import compile_input, defined
+from fpga_flow.integer.layout import batch_sizes, parts
+from fpga_flow.integer.plan import Planner, Step, input_step
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
 
@@ -66,7 +66,7 @@ class IntegerEngine:
         self.batch = batch_sizes(batch or _suitable_batch(self.network))[-1]
         self._distrusted: frozenset[str] = frozenset()
         self._planners: dict[int, Planner] = {}
-        self._codes = compile_input(self.network.input)
+        self._entry = input_step(self.network.input, compile_input(self.network.input))
         self._planner.plan([self.network.output.tensor])
         self.differences: tuple[Difference, ...] = ()
         if isinstance(model, Path | str):
@@ -138,9 +138,9 @@ class IntegerEngine:
             for start in range(0, len(images), size):
                 at = np.arange(start, start + size) % len(images)
                 with exact_arithmetic():
-                    for layer, layers, kind, output, value in self._steps(images[at]):
-                        if not torch.equal(value.to(torch.int64), right[output][at]):
-                            return Difference(layer, kind, layers, size)
+                    for step, value in self._steps(images[at], [self.network.output.tensor]):
+                        if not torch.equal(value.to(torch.int64), right[step.output][at]):
+                            return Difference(step.layer, step.kernel.kind, step.layers, size)
         return None
 
     def distrust(self, layers: Collection[str]) -> None:
@@ -149,19 +149,19 @@ class IntegerEngine:
         self._planners.clear()
         entry = self.network.input
         if entry.name in self._distrusted:
-            self._codes = lambda images: torch.from_numpy(entry.codes(images)).to(torch.float64)
+            self._entry = input_step(entry, defined(entry))
 
     def _steps(
-        self, images: FloatArray
-    ) -> Iterator[tuple[str, tuple[str, ...], str, str, torch.Tensor]]:
-        """First and all layers, kernel, output's name and value of each step of ``predict``."""
-        entry = self.network.input
-        values = {entry.output: arranged(entry, self._codes(images))}
-        yield entry.name, (entry.name,), "input", entry.output, values[entry.output]
-        for step in self._planner.plan([self.network.output.tensor]):
-            result = step.kernel(*(values[name] for name in step.inputs))
-            values[step.output] = arranged(self.network.layer(step.output), result)
-            yield step.layer, step.layers, step.kernel.kind, step.output, values[step.output]
+        self, images: FloatArray, keep: Collection[str]
+    ) -> Iterator[tuple[Step, torch.Tensor]]:
+        """Each step and what it writes, the input's codes first."""
+        entry = self._entry
+        values = {entry.output: entry.layout(entry.kernel(images))}
+        yield entry, values[entry.output]
+        for step in self._planner.plan(keep):
+            value = step.layout(step.kernel(*[values[name] for name in step.inputs]))
+            values[step.output] = value
+            yield step, value
             for name in step.done:
                 del values[name]
 
@@ -169,18 +169,9 @@ class IntegerEngine:
         check_images(images, self.network.input_shape, self.network.input_range)
         for part in parts(len(images), self.batch):
             with exact_arithmetic():
-                values = self._execute(images[part], keep)
+                steps = self._steps(images[part], keep)
+                values = {step.output: value for step, value in steps if step.output in keep}
             yield {name: tensor.to(torch.int64).numpy() for name, tensor in values.items()}
-
-    def _execute(self, images: FloatArray, keep: Collection[str]) -> dict[str, torch.Tensor]:
-        entry = self.network.input
-        values = {entry.output: arranged(entry, self._codes(images))}
-        for step in self._planner.plan(keep):
-            result = step.kernel(*(values[name] for name in step.inputs))
-            values[step.output] = arranged(self.network.layer(step.output), result)
-            for name in step.done:
-                del values[name]
-        return {name: values[name] for name in keep}
 
 
 def _suitable_batch(network: Network) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fpga_flow.integer.convolution import Windows, normal_form
 from fpga_flow.integer.kernel import Kernel, bound, code_dtype, pad
-from fpga_flow.integer.layout import channels_last, in_rows
+from fpga_flow.integer.layout import Layout, channels_last, in_rows
 from fpga_flow.integer.rescale import EXACT, fit_rescale
 from fpga_flow.integer.trial import agrees
 from fpga_flow.lowering import Layer, reference
@@ -155,13 +155,14 @@ def _conv(
     )
 
     weights, output = finish.weights, finish.output
+    read = Layout(windows.read(torch.empty(1, *source.shape)).shape[1:])
 
     def run(x: Tensor) -> Tensor:
         if signed:
             # Two's complement: flipping the highest bit adds 128.
             x = x.to(torch.int8).view(torch.uint8) ^ _ZERO_POINT
         x = windows.read(x.to(torch.uint8))
-        x = _pixels(x) if few else channels_last(x)
+        x = _pixels(x) if few else read(x)
         if padding is None:
             x = channels_last(pad(x, layer.pads, zero))
         result: Tensor = torch.ops.onednn.qconv_pointwise(
@@ -187,8 +188,8 @@ def _unrolled(
     )
 
     def run(x: Tensor) -> Tensor:
-        codes = product(x.permute(0, 2, 3, 1).reshape(len(x), size))
-        return codes.view(len(x), height, width, out).permute(0, 3, 1, 2)
+        codes = product(x.permute(0, 2, 3, 1).reshape(x.shape[0], size))
+        return codes.view(x.shape[0], height, width, out).permute(0, 3, 1, 2)
 
     return run
 

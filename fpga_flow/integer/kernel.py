@@ -18,6 +18,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.integer.rescale import EXACT
 from fpga_flow.lowering import Layer
+from fpga_flow.lowering.inputs import FloatImages
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Pads
 
 
@@ -27,13 +28,13 @@ class Kernel(ShortRepr):
 
     Attributes:
         kind: what computes it, such as "float32" or "table": shown to users.
-        run: tensors of integers (N, ...) to a tensor of integers.
+        run: tensors of integers (N, ...), or the network's images, to a tensor of integers.
     """
 
     kind: str
     run: Callable[..., Tensor]
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor | FloatImages) -> Tensor:
         """Execute it."""
         return self.run(*inputs)
 

@@ -5,7 +5,7 @@ maxima and sums of whole tensors, and products are matrix products: nothing here
 library walks over windows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
@@ -34,20 +34,20 @@ from fpga_flow.lowering.ir import (
 TABLE_LIMIT = 2**22
 
 
-def compile_input(entry: InputQuant) -> Callable[[FloatImages], Tensor]:
+def compile_input(entry: InputQuant) -> Kernel:
     """Images to codes in what carries them, as ``entry.codes`` computes them."""
     quantizer, dtype = entry.quantizer, code_dtype(entry)
     if quantizer.bipolar or quantizer.rounding != "ROUND":
-        return lambda images: torch.from_numpy(entry.codes(images)).to(dtype)
+        return Kernel("input", lambda images: torch.from_numpy(entry.codes(images)).to(dtype))
 
     def run(images: FloatImages) -> Tensor:
         for step in entry.preamble:
             images = step(images)
         ratio = torch.from_numpy(images / quantizer.scale)  # a new array: the images stay
         codes = ratio.clamp_(quantizer.low, quantizer.high).round_().to(dtype)
-        return codes.reshape(len(codes), *entry.shape)
+        return codes.reshape(codes.shape[0], *entry.shape)
 
-    return run
+    return Kernel("input", run)
 
 
 def compile_layer(layer: Layer, sources: Sequence[Layer], batch: int) -> Kernel:
@@ -74,13 +74,16 @@ def compile_layer(layer: Layer, sources: Sequence[Layer], batch: int) -> Kernel:
         case Pad():
             return _pad_layer(layer)
         case Reshape():
-            return Kernel("view", lambda x: x.reshape(len(x), *layer.shape))
+            return Kernel("view", lambda x: x.reshape(x.shape[0], *layer.shape))
         case _:
             raise TypeError(f"no kernel for {type(layer).__name__}")
 
 
-def defined(layer: Layer) -> Kernel:
+def defined(layer: Layer | InputQuant) -> Kernel:
     """The layer's int64 definition: slow, and right by definition."""
+    if isinstance(layer, InputQuant):
+        entry = layer
+        return Kernel("int64", lambda x: torch.from_numpy(entry.codes(x)).to(torch.float64))
 
     def run(*inputs: Tensor) -> Tensor:
         values = [x.to(torch.int64).numpy() for x in inputs]
@@ -182,7 +185,7 @@ def _max_pool(layer: MaxPool) -> Kernel:
         for axis in (2, 3):
             views = _strided(x, axis, layer.kernel, layer.strides, layer.dilations)
             x = reduce(torch.maximum, views)
-        return (x if signs is None else x * signs).reshape(len(x), *layer.shape)
+        return (x if signs is None else x * signs).reshape(x.shape[0], *layer.shape)
 
     return Kernel("maximum", run)
 
@@ -207,7 +210,7 @@ def _sum_pool(layer: SumPool) -> Kernel:
         x = pad(x.to(dtype), layer.pads, 0.0)
         for axis in (2, 3):
             x = reduce(torch.add, _strided(x, axis, layer.kernel, layer.strides, (1, 1)))
-        return (x if factors is None else x * factors).reshape(len(x), *layer.shape)
+        return (x if factors is None else x * factors).reshape(x.shape[0], *layer.shape)
 
     return Kernel(named(dtype), run)
 

@@ -6,7 +6,7 @@ every tensor between kernels has one stated layout, to the last stride, and ever
 few batch sizes. `trial` compares kernels with int64 arithmetic in exactly these.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -43,12 +43,32 @@ def parts(count: int, batch: int) -> Iterator[slice]:
         start += size
 
 
-def arranged(layer: Layer, x: Tensor) -> Tensor:
-    """A batch (N, *layer.shape) of the integers that ``layer`` writes, as kernels read it.
+class Layout:
+    """Brings batches (N, *shape) into one stated layout.
 
-    Codes of the input are in the order of its axes; maps that a kernel made have channels last.
+    Args:
+        shape: of the tensors, without batch.
+        arrange: `channels_last` or `in_rows`.
     """
-    return in_rows(x) if isinstance(layer, InputQuant) else channels_last(x)
+
+    def __init__(
+        self, shape: Sequence[int], arrange: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self._arrange = arrange or channels_last
+        # The same for every batch, so they are not computed at each call.
+        self._strides = self._arrange(torch.empty(1, *shape)).stride()
+
+    @classmethod
+    def of(cls, layer: Layer) -> "Layout":
+        """How the integers that ``layer`` writes lie in memory.
+
+        Codes of the input are in the order of its axes; other maps have channels last.
+        """
+        return cls(layer.shape, in_rows if isinstance(layer, InputQuant) else channels_last)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The same integers in that layout; ``x`` itself where it has it."""
+        return x if x.stride() == self._strides else self._arrange(x)
 
 
 def channels_last(x: Tensor) -> Tensor:

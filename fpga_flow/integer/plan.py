@@ -11,7 +11,9 @@ from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.integer.int8 import compile_int8, unrolls
 from fpga_flow.integer.kernel import Kernel, exact_arithmetic
 from fpga_flow.integer.kernels import compile_layer, defined
+from fpga_flow.integer.layout import Layout
 from fpga_flow.lowering import Layer, Network
+from fpga_flow.lowering.inputs import InputQuant
 from fpga_flow.lowering.ir import Conv, MatMul, Reshape, Threshold
 
 
@@ -25,6 +27,7 @@ class Step(ShortRepr):
         inputs: tensors it reads.
         output: tensor it writes.
         kernel: how.
+        layout: arranges what the kernel gives as the next ones read it.
         done: tensors that nobody reads after it.
     """
 
@@ -33,7 +36,13 @@ class Step(ShortRepr):
     inputs: tuple[str, ...]
     output: str
     kernel: Kernel
-    done: tuple[str, ...]
+    layout: Layout
+    done: tuple[str, ...] = ()
+
+
+def input_step(entry: InputQuant, kernel: Kernel) -> Step:
+    """The step that makes the input's codes of images."""
+    return Step(entry.name, (entry.name,), (), entry.output, kernel, Layout.of(entry))
 
 
 def as_convolution(product: MatMul, source: Layer) -> Conv:
@@ -122,6 +131,7 @@ class Planner:
                 inputs,
                 output,
                 kernel,
+                Layout.of(self._network.layer(output)),
                 tuple({n for n in inputs if last[n] == i and n not in keep}),
             )
             for i, (name, names, inputs, output, kernel) in enumerate(calls)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpga_flow.integer.layout import arranged, batch_sizes
+from fpga_flow.integer.layout import Layout, batch_sizes
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Threshold
 
@@ -45,10 +45,10 @@ def agrees(
     for layer in chain:
         expected = reference.run(_narrowed(layer, some), [expected])
     carried, right = torch.from_numpy(images).to(dtype), torch.from_numpy(expected)
-    channels = torch.from_numpy(some)
+    channels, layout = torch.from_numpy(some), Layout.of(source)
     for count in batch_sizes(batch):
         at = torch.arange(count) % len(images)
-        x = arranged(source, carried[at])
+        x = layout(carried[at])
         for _ in range(_CALLS):
             _spoil(count * int(np.prod(chain[-1].shape)))
             result = kernel(x)

@@ -95,7 +95,9 @@ def test_wrong_codes_of_the_input_are_replaced(path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         integer,
         "compile_input",
-        lambda entry: lambda images: torch.from_numpy((entry.codes(images) + 1).clip(0, 255)),
+        lambda entry: Kernel(
+            "input", lambda images: torch.from_numpy((entry.codes(images) + 1).clip(0, 255))
+        ),
     )
     with pytest.warns(KernelWarning, match="layer 'Quant_0', kernel 'input'"):
         engine = IntegerEngine(path)
