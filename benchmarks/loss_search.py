@@ -29,7 +29,7 @@ from divqat_brevitas.training.loop import Criterion, PlainLoss
 from fpga_flow.bench.extraction.arenas import COMPACT
 from fpga_flow.bench.extraction.victims import VictimStore
 from fpga_flow.export import export_qonnx
-from fpga_flow.rundir import versions
+from fpga_flow.pipeline.rundir import versions
 from fpga_flow.simulate import load_engine
 
 ARENA = COMPACT[0]

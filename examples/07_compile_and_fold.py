@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from fpga_flow.console import Progress
-from fpga_flow.settings import resolve
-from fpga_flow.stages.hardware import build_all
+from fpga_flow.pipeline.resolve import resolve
+from fpga_flow.pipeline.stages.hardware import build_all
 
 file = Path(sys.argv[1] if len(sys.argv) > 1 else "digits.onnx")
 out = Path(sys.argv[2] if len(sys.argv) > 2 else "folded")

@@ -4,12 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-from fpga_flow import pipeline
 from fpga_flow.console import Progress
+from fpga_flow.pipeline.resolve import resolve
+from fpga_flow.pipeline.run import execute
+from fpga_flow.pipeline.rundir import RunDirectory
+from fpga_flow.pipeline.stages import order
 from fpga_flow.report.claim_list import claims_text
-from fpga_flow.rundir import RunDirectory
-from fpga_flow.settings import resolve
-from fpga_flow.stages import order
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example")
 settings = resolve(
@@ -22,7 +22,7 @@ settings = resolve(
 )
 wanted = ("train", "export", "attack", "report")  # no hardware: compile and simulate left out
 stages = [stage for stage in order.STAGES if stage.name in wanted]
-for outcome in pipeline.execute(RunDirectory(folder), settings, stages, progress=Progress()):
+for outcome in execute(RunDirectory(folder), settings, stages, progress=Progress()):
     print(f"{outcome.stage}: {outcome.status}")
 
 results = json.loads((folder / "report" / "results.json").read_text("utf-8"))

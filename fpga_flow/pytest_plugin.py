@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from fpga_flow.rundir import RunDirectory
+    from fpga_flow.pipeline.rundir import RunDirectory
     from fpga_flow.simulate import Engine
 
 NEEDS = {
@@ -106,7 +106,7 @@ def divqat_run(pytestconfig: pytest.Config) -> "RunDirectory":
     ``divqat_run.path / "export/qat.onnx"`` is a victim's file, ``divqat_run.config()`` its
     settings. Without the option, tests that use it are skipped.
     """
-    from fpga_flow.rundir import RunDirectory
+    from fpga_flow.pipeline.rundir import RunDirectory
 
     given = pytestconfig.getoption("--divqat-run")
     written = pytestconfig.getini("divqat_run")

@@ -8,3 +8,9 @@ import os
 
 # Before anything imports torch or numpy, which read it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings
+
+# No deadline: a test never depends on how busy the machine is.
+settings.register_profile("divqat", deadline=None)
+settings.load_profile("divqat")

@@ -22,8 +22,8 @@ from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow import export_qonnx, load_engine
 from fpga_flow.lowering import lower
+from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.report.schema import Results
-from fpga_flow.settings import resolve
 
 GROWS = re.compile(
     r"ndarray|NDArray|Tensor|nn\.Module|modules\.module|\bbytes\b|Network\b|Answers\b"

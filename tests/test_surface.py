@@ -18,6 +18,8 @@ STAGES = [
     "host",
     "simulate",
     "report",
+    "pipeline",
+    "cli",
 ]
 
 

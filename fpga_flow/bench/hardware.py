@@ -16,9 +16,9 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, write_json, write_text
 from fpga_flow.compile import FinnBuild
 from fpga_flow.compile.prediction import load_prediction
+from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.report.results import read as read_results
 from fpga_flow.rtl import Design
-from fpga_flow.rundir import RunDirectory
 from fpga_flow.simulate.layers import measure_layers
 from fpga_flow.simulate.rtl import RtlEngine
 

@@ -63,9 +63,9 @@ def load_served(path: Path, engine: str, variant: str | None) -> Served:
 def _of_run(path: Path, engine: str, variant: str | None) -> Served:
     from fpga_flow.console import Progress
     from fpga_flow.lowering import lower
-    from fpga_flow.rundir import RunDirectory
-    from fpga_flow.stages.context import StageContext
-    from fpga_flow.stages.victims import (
+    from fpga_flow.pipeline.rundir import RunDirectory
+    from fpga_flow.pipeline.stages.context import StageContext
+    from fpga_flow.pipeline.stages.victims import (
         answer_of,
         chip_answer,
         compiled_answer,

@@ -74,7 +74,7 @@ def parse(line: list[str]) -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
 def test_commands_parse_and_settings_exist(page: Path) -> None:
-    from fpga_flow.settings import resolve
+    from fpga_flow.pipeline.resolve import resolve
 
     for block in blocks(page):
         if block.kind in ("python", "toml"):
@@ -105,7 +105,7 @@ def test_no_page_names_a_place_of_one_machine() -> None:
 
 
 def test_every_preset_named_exists() -> None:
-    from fpga_flow.settings import presets
+    from fpga_flow.pipeline.resolve import presets
 
     text = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r"Presets: (.*)\.$", text, flags=re.MULTILINE)

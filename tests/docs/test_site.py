@@ -103,7 +103,7 @@ def test_the_reference_holds_what_users_import(site: Path, pages: dict[Path, Lin
         "fpga_flow.simulate.engine.load_engine",
         "fpga_flow.testing.assert_bit_exact",
         "fpga_flow.serve.client.RestVictim",
-        "fpga_flow.config.AttackSection",
+        "fpga_flow.pipeline.config.AttackSection",
     ):
         assert name in known, name
 

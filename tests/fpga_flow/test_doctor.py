@@ -5,7 +5,8 @@ import types
 
 import pytest
 
-from fpga_flow import cli, doctor
+from fpga_flow import doctor
+from fpga_flow.cli import commands as cli
 
 
 @pytest.fixture

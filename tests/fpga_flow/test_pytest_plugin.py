@@ -12,9 +12,9 @@ import pytest
 import fpga_flow.simulate
 from divqat_brevitas.errors import InputError
 from fpga_flow import doctor
+from fpga_flow.pipeline.resolve import resolve
+from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pytest_plugin import NEEDS
-from fpga_flow.rundir import RunDirectory
-from fpga_flow.settings import resolve
 
 pytest_plugins = ["pytester"]
 

@@ -68,7 +68,7 @@ def qonnx(data: bytes) -> None:
 
 def toml(data: bytes) -> None:
     """Settings from a file and from ``--set``."""
-    from fpga_flow.settings import resolve
+    from fpga_flow.pipeline.resolve import resolve
 
     with written(data, ".toml") as path:
         with contextlib.suppress(DivQATError):
@@ -162,8 +162,8 @@ INSTRUMENTED = [
     "fpga_flow.safe_onnx",
     "fpga_flow.wire_format",
     "fpga_flow.lowering",
-    "fpga_flow.config",
-    "fpga_flow.settings",
+    "fpga_flow.pipeline.config",
+    "fpga_flow.pipeline.resolve",
     "fpga_flow.compile.folding",
     "fpga_flow.report.schema",
     "fpga_flow.serve.wire",
@@ -199,7 +199,7 @@ def seeds(name: str) -> list[bytes]:
 def _models() -> list[bytes]:
     import sys
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "fpga_flow" / "lowering"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
     from qonnx_graphs import Graph
 
     plain = Graph((2, 6, 6))
@@ -241,7 +241,7 @@ def _steps() -> list[bytes]:
 
 
 def _settings() -> list[bytes]:
-    from fpga_flow.settings import presets, resolve, to_toml
+    from fpga_flow.pipeline.resolve import presets, resolve, to_toml
 
     return [to_toml(resolve(preset=name)).encode() for name in presets()]
 

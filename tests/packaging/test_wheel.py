@@ -137,7 +137,8 @@ def data_files() -> set[str]:
 def test_the_wheel_holds_the_packages_and_nothing_else(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"divqat_brevitas/py.typed", "fpga_flow/presets/demo.toml"} <= data_files() <= names
+    preset = "fpga_flow/pipeline/presets/demo.toml"
+    assert {"divqat_brevitas/py.typed", preset} <= data_files() <= names
     assert {name.split("/")[0] for name in names} == {
         "divqat_brevitas",
         "fpga_flow",

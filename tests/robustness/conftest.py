@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[0] / "fuzz"), str(HERE.parents[0] / "fpga_flow" / "lowering")]
+sys.path[:0] = [str(HERE.parents[0] / "fuzz"), str(HERE.parents[0] / "support")]
 
 
 @pytest.fixture

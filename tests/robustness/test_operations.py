@@ -23,8 +23,8 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import replacing, write_json, write_text
 from divqat_brevitas.training.checkpoint import load_tensors, save_tensors
 from fpga_flow.errors import RunLockedError, explain
-from fpga_flow.rundir import RunDirectory, StageRecord
-from fpga_flow.settings import resolve
+from fpga_flow.pipeline.resolve import resolve
+from fpga_flow.pipeline.rundir import RunDirectory, StageRecord
 
 COMMAND = [sys.executable, "-c", "from fpga_flow.cli import main; main()"]
 IN_CHILD = """
@@ -196,7 +196,7 @@ def test_a_name_with_a_nul(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def holder(folder: Path) -> "subprocess.Popen[str]":
     program = (
-        "import sys; from pathlib import Path; from fpga_flow.rundir import RunDirectory\n"
+        "import sys; from pathlib import Path; from fpga_flow.pipeline.rundir import RunDirectory\n"
         "with RunDirectory(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -237,9 +237,9 @@ def test_a_lock_file_of_nonsense_is_no_obstacle(tmp_path: Path) -> None:
 def test_a_clock_that_jumps_back_gives_no_negative_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fpga_flow import pipeline
     from fpga_flow.console import Progress
-    from fpga_flow.stages.context import Stage, StageContext
+    from fpga_flow.pipeline.run import execute
+    from fpga_flow.pipeline.stages.context import Stage, StageContext
 
     now = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
@@ -251,8 +251,8 @@ def test_a_clock_that_jumps_back_gives_no_negative_seconds(
     stage = Stage("train", ("train",), work)
     arguments: dict[str, Any] = {"progress": Progress()}
     config = resolve(preset="smoke")
-    first = pipeline.execute(RunDirectory(tmp_path), config, [stage], **arguments)
-    again = pipeline.execute(RunDirectory(tmp_path), config, [stage], **arguments)
+    first = execute(RunDirectory(tmp_path), config, [stage], **arguments)
+    again = execute(RunDirectory(tmp_path), config, [stage], **arguments)
     assert [(one.status, one.ran) for one in first + again] == [("done", True), ("done", False)]
     assert all(one.seconds >= 0 for one in first + again)
 

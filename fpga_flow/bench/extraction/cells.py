@@ -31,7 +31,7 @@ from divqat_brevitas.files import read_json, sha256_text, write_json
 from fpga_flow.bench.extraction.shadows import shadow_pairs
 from fpga_flow.bench.extraction.specs import CellSpec
 from fpga_flow.bench.extraction.victims import TrainedVictim, VictimStore
-from fpga_flow.rundir import versions
+from fpga_flow.pipeline.rundir import versions
 
 Cell = dict[str, Any]
 SCHEMA = 1

@@ -24,7 +24,7 @@ from fpga_flow.bench.extraction.cells import read_cell, run_cell, write_cell
 from fpga_flow.bench.extraction.specs import CellSpec
 from fpga_flow.bench.extraction.victims import OutOfTimeError, VictimStore
 from fpga_flow.errors import explain
-from fpga_flow.locks import LockedError, locked
+from fpga_flow.pipeline.locks import LockedError, locked
 
 State = Literal["done", "elsewhere", "out of time", "failed"]
 Log = Callable[[str], None]

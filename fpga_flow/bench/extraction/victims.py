@@ -49,8 +49,8 @@ from divqat_brevitas.training.balance import balanced_row
 from divqat_brevitas.training.loop import Criterion, Data, PlainLoss
 from fpga_flow.bench.extraction.kept import MODEL, WEIGHTS, attacked_file, restore
 from fpga_flow.bench.extraction.specs import VictimSpec
-from fpga_flow.locks import locked
-from fpga_flow.rundir import versions
+from fpga_flow.pipeline.locks import locked
+from fpga_flow.pipeline.rundir import versions
 
 _CALIBRATION_IMAGES = 500
 _PARITY_IMAGES = 64

@@ -10,7 +10,7 @@ from typing import Any
 
 import divqat_brevitas
 import fpga_flow
-from fpga_flow.rundir import versions
+from fpga_flow.pipeline.rundir import versions
 
 # What a speed may hang on. Those that are not installed are left out.
 PACKAGES = (

@@ -19,7 +19,7 @@ from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.runner import Place, run
 from fpga_flow.bench.extraction.victims import OutOfTimeError
 from fpga_flow.cli import main
-from fpga_flow.locks import LockedError, locked
+from fpga_flow.pipeline.locks import LockedError, locked
 
 CELLS = plan("mini")[:4]
 

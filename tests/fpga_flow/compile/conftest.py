@@ -1,11 +1,6 @@
-import sys
-from pathlib import Path
-
+import finn_networks as networks
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-import finn_networks as networks
 
 from fpga_flow.compile import CompileSettings, compile_finn
 

@@ -1,14 +1,10 @@
 """FINN's graph has the integers of the network, for each kind of layer that FINN itself mangles."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from qonnx.core.datatype import DataType
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "lowering"))
 from qonnx_graphs import Graph, images
 
 from fpga_flow.compile.execution import execute

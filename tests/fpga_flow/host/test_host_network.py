@@ -1,12 +1,7 @@
 """A network's whole chip, from the driver's bytes to its answers, equals the integer engine."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "rtl"))
 
 from fpga_flow.host.chip import write_chip
 from fpga_flow.simulate.chip import simulate_chip

@@ -13,12 +13,12 @@ from divqat_brevitas.extraction.evaluation.statistics import victims_interval, w
 from fpga_flow.bench.extraction.columns import clones, worst_of
 from fpga_flow.bench.extraction.tables import block, main_table
 from fpga_flow.cli import main
+from fpga_flow.pipeline.sweep.figures import key_figures
 from fpga_flow.report import build_report, collect, summary_text
 from fpga_flow.report.figures import clone_curves
 from fpga_flow.report.frontier import frontiers
 from fpga_flow.report.hardness import hardness, heading, sentence
 from fpga_flow.report.schema import Results
-from fpga_flow.sweep.figures import key_figures
 
 Rows = list[dict[str, Any]]
 LUCKY = "jbda"  # run on one victim of three, where it does best of all

@@ -1,17 +1,14 @@
 """Designs on disk: the same every time, without this machine's paths; refusals by name."""
 
 import json
-import sys
 from pathlib import Path
 
+import finn_networks as networks
 import numpy as np
 import pytest
 import torch
 from brevitas.nn import QuantLinear
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "compile"))
-import finn_networks as networks
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, compile_finn

@@ -1,19 +1,13 @@
 """Generated hardware gives the integers of the integer engine: every layer, every output."""
 
-import sys
-from pathlib import Path
-
+import finn_networks
+import hardware_networks
 import numpy as np
 import pytest
 import torch
 from brevitas.nn import QuantConv2d, QuantLinear, QuantReLU
 from brevitas.quant import SignedBinaryWeightPerTensorConst
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "compile"))
-import finn_networks
-import hardware_networks
 
 from fpga_flow.compile import CompileSettings, compile_finn
 from fpga_flow.integer.engine import IntegerEngine

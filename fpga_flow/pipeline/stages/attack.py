@@ -1,0 +1,251 @@
+"""Attack: extract every victim through its engine, one task an attack.
+
+Reads export/ (and train/ for float victims). Writes attack/<name>.json, one row each.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+
+from divqat_brevitas.data import dataset_info, load, query_pool
+from divqat_brevitas.data.pools import check_unseen
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction import Predictor, attack_spec, make_oracle
+from divqat_brevitas.extraction.attack_spec import AttackSpec
+from divqat_brevitas.extraction.defences.owner import Defender
+from divqat_brevitas.extraction.evaluation.metrics import labels_of
+from divqat_brevitas.files import sha256_text, write_json
+from divqat_brevitas.loss import loss_settings
+from fpga_flow.lowering.answer import AnswerUnit
+from fpga_flow.pipeline.config import Config
+from fpga_flow.pipeline.stages.context import StageContext
+from fpga_flow.pipeline.stages.victims import (
+    VictimId,
+    answer_of,
+    chip_answer,
+    compiled_answer,
+    predictor,
+    split,
+    victims,
+)
+from fpga_flow.report.evidence import confusion
+
+_BUDGET = 1000  # queries where the settings name no budget, and every pool has as many
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One task: a victim, and what the attacker does."""
+
+    victim: VictimId
+    spec: AttackSpec
+
+    @property
+    def name(self) -> str:
+        """Its file's name: readable, and unlike any other's."""
+        how = self.spec
+        key = [self.victim.stem, how.oracle, how.defence, how.pool, how.attack, how.learner]
+        key += [how.surrogate, str(how.budget), f"s{how.seed}"]
+        key += [how.answer] if how.answer != "logits" else []
+        text = "-".join(key)
+        # A pool may be a path: what no file name can hold is replaced, and told apart by a hash.
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in text)
+        return name if name == text else f"{name[:100]}-{sha256_text(text)[:8]}"
+
+
+def attacks(config: Config) -> Iterator[Attack]:
+    """Every combination of the settings; one that repeats another is left out."""
+    chosen = config.attack
+    targets = [v for v in victims(config) if not chosen.victims or v.variant in chosen.victims]
+    for victim, how in itertools.product(targets, _attack_specs(config)):
+        yield Attack(victim, replace(how, answer=answer_of(config, victim)))
+
+
+def budgets(config: Config) -> tuple[int, ...]:
+    """The query budgets that are set, else one that every pool of the settings can fill."""
+    chosen = config.attack
+    if chosen.budgets:
+        return chosen.budgets
+    if all(attack_spec.starts_from(attack) == "free" for attack in chosen.attacks):
+        return (_BUDGET,)
+    sizes = (
+        attack_spec.pool_size(pool, config.data.name, config.data.root) for pool in chosen.pools
+    )
+    return (min([_BUDGET, *(size for size in sizes if size is not None)]),)
+
+
+def _attack_specs(config: Config) -> list[AttackSpec]:
+    chosen = config.attack
+    found = []
+    for oracle, defence, pool, attack, learner, surrogate, budget, seed in itertools.product(
+        chosen.oracles,
+        chosen.defences,
+        chosen.pools,
+        chosen.attacks,
+        chosen.learners,
+        chosen.surrogates,
+        budgets(config),
+        chosen.seeds,
+    ):
+        # A label is its own argmax: nothing to treat.
+        if oracle == "top1" and learner == "argmax" and "soft" in chosen.learners:
+            continue
+        free = attack_spec.starts_from(attack) == "free"
+        found.append(
+            AttackSpec(
+                attack=attack,
+                learner=learner,
+                surrogate=surrogate,
+                oracle=oracle,
+                defence=defence,
+                pool=attack_spec.NO_POOL if free else pool,
+                budget=budget,
+                seed=seed,
+                epochs=chosen.epochs,
+            )
+        )
+    return list(dict.fromkeys(found))  # an attack without a pool is one, however many pools
+
+
+def check(config: Config) -> None:
+    """Look up every name, and whether the pools are large enough, before hours of training.
+
+    Raises:
+        InputError: an unknown name, or a pool that cannot be had.
+    """
+    dataset = config.data.name
+    dataset_info(dataset)
+    for oracle in config.attack.oracles:
+        make_oracle(oracle)
+    largest: dict[str, int] = {}
+    for how in _attack_specs(config):
+        attack_spec.check(how)
+        if attack_spec.needs_shadow(how.learner) or "ensemble" in how.defence:
+            what = how.learner if attack_spec.needs_shadow(how.learner) else how.defence
+            raise InputError(
+                f"attack: {what!r} needs further trained networks, which a run does not have: "
+                "`divqat bench extraction` trains them."
+            )
+        if how.pool != attack_spec.NO_POOL:
+            count = attack_spec.query_count(how, dataset, config.data.root)
+            largest[how.pool] = max(count, largest.get(how.pool, 0))
+    divqat = config.divqat
+    trained = loss_settings(divqat.preset, **divqat.changes).trained_pool
+    for pool, count in largest.items():
+        if trained and "divqat" in config.train.variants:
+            check_unseen(trained, pool)
+        # What is drawn or rendered does not run out: one image shows that it can be had.
+        finite = attack_spec.pool_size(pool, dataset, config.data.root) is not None
+        query_pool(pool, dataset, count if finite else 1, 0, config.data.root)
+
+
+def run(context: StageContext) -> None:
+    """Run every attack that has no result yet."""
+    if not context.config.attack.budgets:
+        context.progress.log(
+            f"attack.budgets is not set: each attack may ask {budgets(context.config)[0]} queries "
+            f"(at most {_BUDGET}, and no more than the smallest pool has images)."
+        )
+    planned = list(attacks(context.config))
+    with TemporaryDirectory(prefix="divqat-") as clones:
+        for victim, group in itertools.groupby(planned, key=lambda attack: attack.victim):
+            attacker = _Attacker(context, victim, Path(clones))
+            for attack in context.progress.track(list(group), f"attacks on {victim.stem}"):
+                outputs = [f"{attack.name}.json"]
+                context.cell(
+                    attack.name, attacker.key(attack), outputs, partial(attacker.run, attack)
+                )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The model under attack, the test set, and the labels that the model gives it."""
+
+    model: Predictor
+    images: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+
+
+class _Attacker:
+    """Runs attacks on one victim; its engine and the test set are loaded when first needed.
+
+    ``clones`` is a folder for trained clones: two attacks that end in the same images and labels,
+    as labels and the argmax of soft answers do, train one clone.
+    """
+
+    def __init__(self, context: StageContext, victim: VictimId, clones: Path) -> None:
+        self.context = context
+        self.victim = victim
+        self.clones = clones
+        self.config = config = context.config
+        self.defender = Defender(
+            partial(load, config.data.name, "train", config.data.root),
+            len(dataset_info(config.data.name).classes),
+            victim.seed,
+            validation=lambda: load(config.data.name, "val", config.data.root)[0],
+        )
+        self._loaded: _Target | None = None
+
+    @property
+    def engine(self) -> str:
+        return "torch" if self.victim.variant == "float" else self.config.attack.engine
+
+    def key(self, attack: Attack) -> dict[str, object]:
+        """Everything the result depends on."""
+        return {
+            "attack": asdict(attack) | {"spec": attack.spec.record},
+            "engine": self.engine,
+            "data": self.config.fingerprint("data"),
+            "victim": self.context.hash(self.victim.attacked),
+        }
+
+    def run(self, attack: Attack) -> None:
+        """Run one attack and write its row."""
+        if self._loaded is None:
+            images, labels = split(self.config, "test")
+            answer = self._unit(attack.spec.answer)
+            model = predictor(self.context, self.victim, self.engine, answer)
+            self._loaded = _Target(model, images, labels, labels_of(model, images))
+        target, model = self._loaded, self._loaded.model
+        how, data = attack.spec, self.config.data
+        queries = attack_spec.draw_queries(how, data.name, data.root)
+        # Built anew for every attack: a randomised one begins its stream again.
+        found = self.defender.at_cost(how.defence, how.seed, model)
+        made = how.defence if found is None else found.spec
+        defence = self.defender.defence(made, seed=how.seed)
+        outcome = attack_spec.run_attack(how, model, queries, defence=defence, remember=self.clones)
+        guesses = labels_of(outcome.result.clone, target.images)
+        row = outcome.row(
+            victim=self.victim.variant,
+            victim_seed=self.victim.seed,
+            engine=self.engine,
+            clone_accuracy=float((guesses == target.labels).mean()),
+            agreement=float((guesses == target.predicted).mean()),
+        )
+        shown: dict[str, object] = {"answer": how.answer} if how.answer != "logits" else {}
+        if found is not None:
+            shown |= {"defence_l1": found.cost.l1, "defence_found": asdict(found)}
+        counts = confusion(target.labels, guesses, len(dataset_info(data.name).classes))
+        if counts is not None:
+            shown["confusion"] = counts
+        write_json(self.context.folder / f"{attack.name}.json", {**asdict(row), **shown})
+
+    def _unit(self, answer: str) -> AnswerUnit | None:
+        """The chip's answer unit: the compiled one, or for another seed or want of FINN its like.
+
+        It is made from the QONNX file and training images alone.
+        """
+        if answer == "logits":
+            return None
+        compiled = compiled_answer(self.context, self.victim)
+        if compiled is not None:
+            return compiled
+        images = split(self.config, "train")[0]
+        return chip_answer(self.context.upstream(self.victim.attacked), answer, images)

@@ -1,0 +1,110 @@
+"""Compile: each chosen victim of the first seed to hardware, three cells a victim.
+
+Reads export/<variant>.onnx. Writes compile/<variant>/: FINN's models, estimates.json, rtl/,
+finn.log; design/ (the stitched SystemVerilog) and speed.json; chip/ and bitstream/; and
+hardware.json for the report. Where something else than logits is to leave the chip, answer.json
+says what; its step is chosen from training images.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from divqat_brevitas.data import dataset_info
+from divqat_brevitas.errors import ToolMissingError
+from divqat_brevitas.files import sha256_file, write_json
+from fpga_flow.compile.targets import OpenTarget, target
+from fpga_flow.lowering.answer import AnswerUnit, check_answer
+from fpga_flow.pipeline.config import CompileSection, Config
+from fpga_flow.pipeline.stages import hardware
+from fpga_flow.pipeline.stages.context import StageContext
+from fpga_flow.pipeline.stages.victims import ANSWER, VictimId, chip_answer, first_seed, split
+
+_FINN = (
+    "build.json",
+    "models",
+    "estimates.json",
+    "folding.json",
+    "rtl",
+    "report",
+    "finn.log",
+)
+_OPEN = ("chip", "bitstream")
+
+
+def compiled(config: Config) -> list[VictimId]:
+    """The victims that get hardware: another seed's would cost the same."""
+    chosen = config.compile.variants
+    return [v for v in first_seed(config) if not chosen or v.variant in chosen]
+
+
+def check(config: Config) -> None:
+    """Refuse impossible settings before anything is trained."""
+    hardware.finn_settings(config.compile)
+    if config.compile.answer != "logits":
+        check_answer(config.compile.answer, len(dataset_info(config.data.name).classes))
+
+
+def run(context: StageContext) -> None:
+    """Build what is not built yet; a tool that lacks stops only the steps that need it."""
+    missing: ToolMissingError | None = None
+    for victim in context.progress.track(compiled(context.config), "victims compiled"):
+        try:
+            _build(context, victim)
+        except ToolMissingError as e:
+            missing = e
+        folder = context.folder / victim.stem
+        if (folder / "build.json").is_file():
+            rows = hardware.rows(folder, victim.variant, context.config.compile)
+            write_json(context.output(f"{victim.stem}/hardware.json"), rows)
+    if missing is not None:
+        raise missing
+
+
+def _build(context: StageContext, victim: VictimId) -> None:
+    from fpga_flow.integer.engine import IntegerEngine
+    from fpga_flow.integer.gate import refuse
+
+    chosen = context.config.compile
+    folder = context.folder / victim.stem
+    onnx = context.upstream(victim.attacked)
+    refuse(IntegerEngine(onnx).differences)  # every level of the build is compared with it
+    folded = ("target", "clock_ns", "target_fps", "fill")
+    key = {
+        "onnx": context.hash(victim.attacked),
+        "settings": {name: getattr(chosen, name) for name in folded},
+        "folding": sha256_file(chosen.folding) if chosen.folding else None,
+    }
+
+    def cell(name: str, outputs: Sequence[str], work: Callable[[], None], **more: str) -> None:
+        paths = [f"{victim.stem}/{output}" for output in outputs]
+        context.cell(f"{victim.stem}{name}", {**key, **more}, paths, work)
+
+    cell("", _FINN, partial(_build_finn, onnx, folder, chosen))
+    unit, answer = None, {}
+    if chosen.answer != "logits":
+        answer = {"answer": chosen.answer, "data": context.config.fingerprint("data")}
+        file = folder / ANSWER
+        cell("-answer", (ANSWER,), partial(_write_answer, context.config, onnx, file), **answer)
+        unit = AnswerUnit.load(file)
+    is_open = isinstance(target(chosen.target), OpenTarget)
+    if chosen.until != "estimate" and is_open:
+        context.progress.log(f"compile: {victim.stem}: one design, FIFOs sized by simulation")
+        work = partial(hardware.build_design, folder, unit)
+        cell("-design", ("design", hardware.SPEED), work, **answer)
+    if chosen.until == "bitstream":
+        context.progress.log(f"compile: {victim.stem}: bitstream for {chosen.target}")
+        outputs = _OPEN if is_open else (hardware.VIVADO,)
+        work = partial(hardware.build_chip, onnx, folder, chosen)
+        cell("-bitstream", outputs, work, interface=chosen.interface, **answer)
+
+
+def _build_finn(onnx: Path, folder: Path, chosen: CompileSection) -> None:
+    hardware.build_finn(onnx, folder, chosen)
+
+
+def _write_answer(config: Config, onnx: Path, file: Path) -> None:
+    """The answer unit of a network, calibrated on the first training images."""
+    unit = chip_answer(onnx, config.compile.answer, split(config, "train")[0])
+    write_json(file, asdict(unit))

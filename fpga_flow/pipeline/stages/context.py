@@ -1,0 +1,187 @@
+"""What a stage gets: the run directory, the settings, and cells that are not computed twice.
+
+A stage writes into the folder of its own name and declares each output. A part
+that takes long (one victim, one attack) is a cell: it is skipped when its inputs
+and its files are those of an earlier run, even if that run was killed after it.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import read_json, sha256_file, sha256_text, write_json
+from fpga_flow.console import Progress
+from fpga_flow.pipeline.config import Config
+from fpga_flow.pipeline.rundir import RunDirectory
+
+
+class StageContext:
+    """A stage's access to its run.
+
+    Args:
+        stage: the stage's name, which is its folder's too.
+        run: the run directory, locked by the caller.
+        config: the resolved settings.
+        progress: where lines and bars go.
+        readable: the upstream stages whose outputs may be read: those done, and those that
+            lacked a tool, as far as they came.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        run: RunDirectory,
+        config: Config,
+        progress: Progress,
+        readable: frozenset[str] = frozenset(),
+    ) -> None:
+        self.stage = stage
+        self.run = run
+        self.config = config
+        self.progress = progress
+        self.readable = readable
+        self._outputs: set[str] = set()
+        self._cells: set[str] = set()
+        self._scratch: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The stage's own folder."""
+        return self.run.path / self.stage
+
+    def output(self, name: str) -> Path:
+        """Declare an output (a file, or a folder with all in it) and get its path."""
+        self._outputs.add(f"{self.stage}/{name}")
+        return self.folder / name
+
+    def upstream(self, name: str) -> Path:
+        """Path of a file of an earlier stage, such as ``"export/qat.onnx"``."""
+        return self.run.path / name
+
+    def hash(self, name: str) -> str:
+        """SHA-256 of a file of an earlier stage: part of a cell's key."""
+        return sha256_file(self.upstream(name))
+
+    def cell(
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        outputs: Sequence[str],
+        work: Callable[[], None],
+    ) -> bool:
+        """Do ``work``, which writes ``outputs``, unless it was done with the same ``key``.
+
+        Args:
+            name: the cell's name, a file name without folders.
+            key: everything the outputs depend on, as JSON values.
+            outputs: names within the stage's folder.
+            work: writes each output whole or not at all.
+
+        Returns:
+            True where the work was done now.
+        """
+        record_file = self._records / f"{name}.json"
+        self._cells.add(name)
+        inputs = sha256_text(json.dumps([metadata.version("divqat"), dict(key)], sort_keys=True))
+        recorded = _read_record(record_file)
+        paths = {f"{self.stage}/{output}" for output in outputs}
+        if recorded.get("inputs") == inputs and not self.run.damage(recorded["outputs"]):
+            self._outputs |= paths
+            return False
+        self._scratch = self._records / f"{name}.{inputs[:16]}.scratch"
+        self._remove_scratch(name, keep=self._scratch)
+        # Said beforehand, so that what a killed cell leaves is known to whom it belongs.
+        write_json(record_file, {"inputs": None, "outputs": dict.fromkeys(sorted(paths))})
+        work()
+        write_json(record_file, {"inputs": inputs, "outputs": self.run.hashes(paths)})
+        self._outputs |= paths
+        self._remove_scratch(name)
+        return True
+
+    @property
+    def scratch(self) -> Path:
+        """A file for the running cell's checkpoints: there again after a kill, else gone."""
+        if self._scratch is None:
+            raise RuntimeError("only a cell has a scratch file")
+        return self._scratch
+
+    def _remove_scratch(self, name: str, keep: Path | None = None) -> None:
+        for file in self._records.glob("*.scratch"):
+            if file.name.rsplit(".", 2)[0] == name and file != keep:
+                file.unlink()
+
+    def finish(self, before: Mapping[str, str]) -> dict[str, str]:
+        """Hashes of all outputs; what earlier settings left and these did not make is removed.
+
+        Args:
+            before: outputs of the stage's last record.
+        """
+        made = self.run.hashes(self._outputs)
+        stale = set(before)
+        for record_file in self._records.glob("*.json"):
+            if record_file.stem not in self._cells:
+                stale |= set(_read_record(record_file).get("outputs", ()))
+                record_file.unlink()
+                self._remove_scratch(record_file.stem)
+        for relative in stale - set(made):
+            path = (self.run.path / relative).resolve()
+            # The names come from a file: never remove what is not this stage's.
+            if self.folder.resolve() not in path.parents:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        return made
+
+    @property
+    def _records(self) -> Path:
+        return self.run.path / ".cells" / self.stage
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    """A cell's record; empty where there is none, or none that can be read."""
+    try:
+        record = read_json(file)
+    except InputError:
+        return {}
+    if not (isinstance(record, dict) and isinstance(record.get("outputs"), dict)):
+        return {}
+    return record
+
+
+def _nothing(config: Config) -> None:
+    """A stage without names to look up."""
+
+
+def _no_files(config: Config) -> list[Path]:
+    """A stage that reads no file of the user's."""
+    return []
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: command and folder.
+        sections: settings it depends on: ``"train"``, or a single key ``"run.seeds"``.
+        function: the work.
+        needs: earlier stages that must be done.
+        uses: earlier stages whose outputs it takes where they are done.
+        check: looks up the names in the settings before any stage starts.
+        files: the user's files whose content counts as an input.
+    """
+
+    name: str
+    sections: tuple[str, ...]
+    function: Callable[[StageContext], None]
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    check: Callable[[Config], None] = _nothing
+    files: Callable[[Config], list[Path]] = _no_files

@@ -1,0 +1,224 @@
+"""From a QONNX file to hardware: FINN's build, the stitched design, the bitstream.
+
+Three steps, each whole on disk or not there, for the compile stage and for
+`divqat compile model.onnx`.
+"""
+
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from divqat_brevitas.errors import InputError, ToolMissingError
+from divqat_brevitas.files import read_json, write_json
+from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
+from fpga_flow.compile.build import hardware_rows as estimate_rows
+from fpga_flow.compile.configuration import VivadoSettings
+from fpga_flow.compile.prediction import Prediction, load_prediction
+from fpga_flow.compile.targets import OpenTarget, VivadoTarget, target
+from fpga_flow.console import Progress
+from fpga_flow.lowering.answer import AnswerUnit
+from fpga_flow.pipeline.config import CompileSection
+from fpga_flow.rtl.legality import refuse_without_rtl
+
+if TYPE_CHECKING:
+    from fpga_flow.rtl import Design
+
+DESIGN = "design"
+BITSTREAM = "bitstream"
+VIVADO = "vivado"
+SPEED = "speed.json"
+_DEFAULT_MHZ = {OpenTarget: 50.0, VivadoTarget: 100.0}
+_TIMED_IMAGES = 6
+Row = dict[str, Any]
+
+
+def clock_mhz(chosen: CompileSection) -> float:
+    """The clock asked for, or the target's usual one."""
+    if chosen.clock_ns is not None:
+        return 1e3 / chosen.clock_ns
+    return _DEFAULT_MHZ[type(target(chosen.target))]
+
+
+def finn_settings(chosen: CompileSection) -> CompileSettings:
+    """What FINN is asked for; for an open target our solver folds.
+
+    Raises:
+        InputError: an unknown target, or ``fill`` or ``answer`` for a board that FINN builds for.
+    """
+    device = target(chosen.target)
+    clock_ns = chosen.clock_ns or 1e3 / clock_mhz(chosen)
+    if isinstance(device, OpenTarget):
+        return CompileSettings(
+            target=device.name,
+            clock_ns=clock_ns,
+            target_fps=chosen.target_fps,
+            fill=chosen.fill,
+            folding_json=chosen.folding,
+        )
+    if chosen.answer != "logits":
+        raise InputError(
+            f"compile.answer is for devices of the open flow; {device.name} is built by stock "
+            "FINN, which gives logits: leave compile.answer out, or choose another compile.target."
+        )
+    if chosen.fill is not None:
+        raise InputError(
+            f"compile.fill is for devices of the open flow; {device.name} is folded by FINN: "
+            "set compile.target_fps or compile.folding."
+        )
+    return CompileSettings(
+        board=device.board,
+        clock_ns=clock_ns,
+        target_fps=chosen.target_fps,
+        folding_json=chosen.folding,
+    )
+
+
+def build_finn(onnx: Path, folder: Path, chosen: CompileSection) -> FinnBuild:
+    """FINN's build: graph, folding, estimates, RTL of every layer.
+
+    Raises:
+        InputError: a layer without hardware; for an open target, without a module in RTL.
+    """
+    if chosen.until != "estimate" and isinstance(target(chosen.target), OpenTarget):
+        refuse_without_rtl(onnx)
+    return compile_finn(onnx, folder, finn_settings(chosen))
+
+
+def build_design(folder: Path, answer: AnswerUnit | None = None) -> None:
+    """The stitched design of the build in ``folder``, with FIFOs as deep as they need to be.
+
+    Writes design/ and speed.json (cycles, simulated). Without Verilator the FIFOs keep their
+    default depth and speed.json is empty.
+
+    Args:
+        folder: of the build.
+        answer: the answer unit on the chip; None: accumulators leave it.
+    """
+    from fpga_flow.rtl import DesignSettings, generate_design, restitch
+
+    start = time.monotonic()
+    settings = DesignSettings(answer=answer)
+    design = generate_design(FinnBuild.load(folder), folder / DESIGN, settings)
+    try:
+        from fpga_flow.simulate.fifos import size_fifos
+
+        sizing = size_fifos(design)
+    except ToolMissingError:
+        write_json(folder / SPEED, {})
+        return
+    sized = restitch(design, folder / DESIGN, fifo_depths=sizing.depths)
+    speed = _speed(sized) | {"fifo_bits": sizing.bits}
+    write_json(folder / SPEED, speed | {"seconds": round(time.monotonic() - start, 2)})
+
+
+def _speed(design: "Design") -> Row:
+    """Cycles of the simulated design: they depend on no image's content."""
+    from fpga_flow.simulate.rtl import RtlEngine
+
+    with RtlEngine(design, threads=1) as engine:
+        timing = engine.measure(
+            np.full(
+                (_TIMED_IMAGES, *design.input_shape), design.input_step.declared.low, np.float32
+            )
+        )
+    return {
+        "cycles_per_image": timing.interval_cycles,
+        "latency_cycles": timing.latency_cycles,
+        "images": timing.images,
+        "fifos": {node.name: node.depth for node in design.nodes if node.depth is not None},
+    }
+
+
+def build_chip(onnx: Path, folder: Path, chosen: CompileSection) -> None:
+    """The bitstream of the design in ``folder``, or for an AMD board stock FINN's build.
+
+    Raises:
+        CheckFailedError: it does not fit, or misses the clock; a folding that fits is named.
+        ToolMissingError: yosys, nextpnr or Vivado is not installed.
+    """
+    device = target(chosen.target)
+    if isinstance(device, OpenTarget):
+        from fpga_flow.pipeline.stages.open_chip import build_open_chip
+
+        build_open_chip(folder, device, chosen.interface, clock_mhz(chosen))
+    else:
+        from fpga_flow.compile.vivado import build_vivado
+
+        build_vivado(onnx, folder / VIVADO, _vivado_settings(device, chosen))
+
+
+def _vivado_settings(device: VivadoTarget, chosen: CompileSection) -> VivadoSettings:
+    return VivadoSettings(
+        target=device.name,
+        clock_ns=1e3 / clock_mhz(chosen),
+        target_fps=chosen.target_fps,
+        folding_json=chosen.folding,
+    )
+
+
+def rows(folder: Path, variant: str, chosen: CompileSection) -> list[Row]:
+    """The ``hardware`` rows of everything that is in ``folder``, the furthest stage last."""
+    build = FinnBuild.load(folder)
+    found = estimate_rows(build, variant)
+    device = target(chosen.target)
+    prediction = load_prediction(build)
+    if isinstance(device, OpenTarget) and prediction is not None:
+        found.append(_predicted(prediction, variant, device, clock_mhz(chosen)))
+    if (folder / BITSTREAM / "report.json").is_file():
+        from fpga_flow.synthesis import BitstreamReport
+        from fpga_flow.synthesis import hardware_rows as bitstream_rows
+
+        speed = read_json(folder / SPEED)
+        found += bitstream_rows(
+            BitstreamReport.load(folder / BITSTREAM),
+            variant,
+            speed.get("cycles_per_image"),
+            speed.get("latency_cycles"),
+        )
+    return found
+
+
+def _predicted(prediction: Prediction, variant: str, device: OpenTarget, clock: float) -> Row:
+    """What our own models say, at the clock asked for."""
+    cells = prediction.resources
+    return {
+        "variant": variant,
+        "device": device.part,
+        "stage": "estimate",
+        "lut": round(cells.lut),
+        "ff": round(cells.ff),
+        "bram": round(cells.bram),
+        "dsp": round(cells.dsp),
+        "fmax_mhz": None,
+        "cycles_per_image": prediction.cycles_per_image,
+        "images_per_s": clock * 1e6 / prediction.cycles_per_image,
+        "bitstream_bytes": None,
+        "tool": f"divqat {metadata.version('divqat')} cost model",
+        "latency_cycles": prediction.latency,
+        "clock_mhz": clock,
+    }
+
+
+def build_all(onnx: Path, out: Path, chosen: CompileSection, progress: Progress) -> list[Row]:
+    """Everything up to ``chosen.until``, one step after the other; returns the hardware rows.
+
+    Raises:
+        InputError: an answer whose step takes training images, which a file comes without.
+    """
+    unit = None
+    if chosen.answer != "logits":
+        from fpga_flow.simulate.answering import answer_unit
+
+        unit = answer_unit(onnx, chosen.answer)
+    progress.log(f"compile: FINN's build of {onnx.name}")
+    build_finn(onnx, out, chosen)
+    if chosen.until != "estimate" and isinstance(target(chosen.target), OpenTarget):
+        progress.log("compile: one design, FIFOs sized by simulation")
+        build_design(out, unit)
+    if chosen.until == "bitstream":
+        progress.log(f"compile: bitstream for {chosen.target}")
+        build_chip(onnx, out, chosen)
+    return rows(out, onnx.stem, chosen)

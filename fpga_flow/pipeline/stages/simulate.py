@@ -1,0 +1,193 @@
+"""Simulate: the ladder torch -> QONNX -> integers -> every FINN step, and RTL -> netlist, chip.
+
+Reads train/, export/ and, where it is done, compile/. Writes simulate/equivalence.json,
+simulate/accuracy.json, and what they are made of, one file a victim of the first seed.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from divqat_brevitas.data import query_pool
+from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.extraction import accuracy
+from divqat_brevitas.extraction.arrays import to_float
+from divqat_brevitas.files import read_json, write_json
+from fpga_flow.export import compare
+from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.integer.engine import IntegerEngine
+from fpga_flow.integer.gate import refuse
+from fpga_flow.pipeline.config import Config
+from fpga_flow.pipeline.stages.context import StageContext
+from fpga_flow.pipeline.stages.victims import (
+    ANSWER,
+    Images,
+    VictimId,
+    compiled_answer,
+    exported,
+    first_seed,
+    predictor,
+    split,
+)
+
+# All accumulators of a batch are in memory, of two engines at once.
+_BATCH = 100
+Row = dict[str, Any]
+_BUILT = ("build.json", "design/design.json", "bitstream/report.json", "chip/chip.json")
+
+
+def run(context: StageContext) -> None:
+    """Compare and measure every victim, then refuse the run if any integer differed.
+
+    Raises:
+        CheckFailedError: two engines disagree; the rows that say so are written first.
+    """
+    found = {}
+    for victim in context.progress.track(first_seed(context.config), "victims simulated"):
+        key = {
+            "onnx": context.hash(victim.attacked),
+            "weights": context.hash(f"export/{victim.stem}.safetensors"),
+            "data": context.config.fingerprint("data"),
+            "simulate": context.config.fingerprint("simulate"),
+            "built": [_hash(context, victim, name) for name in _BUILT],
+        }
+        answer = compiled_answer(context, victim)
+        if answer is not None:
+            key["answer"] = context.hash(f"compile/{victim.stem}/{ANSWER}")
+        name = f"{victim.stem}.json"
+        context.cell(victim.stem, key, [name], partial(_simulate, context, victim))
+        found[victim.variant] = read_json(context.folder / name)
+    rows = [row for part in found.values() for row in part["equivalence"]]
+    write_json(context.output("equivalence.json"), rows)
+    accuracies = {variant: part["accuracy"] for variant, part in found.items()}
+    write_json(context.output("accuracy.json"), accuracies)
+    for row in rows:
+        if row["mismatches"]:
+            raise CheckFailedError(
+                f"{row['variant']}: {row['a']} and {row['b']} disagree on {row['mismatches']} of "
+                f"{row['inputs']} inputs{_where(row)}. The numbers are in "
+                f"{context.folder / 'equivalence.json'}."
+            )
+
+
+def _simulate(context: StageContext, victim: VictimId) -> None:
+    images = equivalence_inputs(context.config, context.config.simulate.inputs)
+    rows = _software_rows(context, victim, images) + _finn_rows(context, victim, images)
+    rows += _hardware_rows(context, victim)
+    engine = context.config.simulate.engine
+    test, labels = split(context.config, "test")
+    answer = compiled_answer(context, victim)
+    measured = accuracy(predictor(context, victim, engine, answer), test, labels)
+    write_json(
+        context.folder / f"{victim.stem}.json",
+        {
+            "equivalence": [{"variant": victim.variant, **row} for row in rows],
+            "accuracy": {
+                "accuracy_engine": measured,
+                "engine": engine,
+                "inputs": len(test),
+                "seed": victim.seed,
+                **({"answer": answer.name} if answer else {}),
+            },
+        },
+    )
+
+
+def equivalence_inputs(config: Config, count: int) -> Images:
+    """Test images, and where there are too few, synthetic noise and shapes behind them."""
+    images = split(config, "test")[0][:count]
+    missing = count - len(images)
+    if missing == 0:
+        return images
+    noise = query_pool("noise", config.data.name, missing, seed=0, root=config.data.root)
+    return np.concatenate([images, to_float(noise.images)])
+
+
+def _software_rows(context: StageContext, victim: VictimId, images: Images) -> list[Row]:
+    """Torch against QONNX in every layer, QONNX against integers by all accumulators."""
+    file = context.upstream(victim.attacked)
+    qonnx, integer = QonnxEngine(file), IntegerEngine(file)
+    refuse(integer.differences)
+    parity = compare(exported(context, victim), file, images, integer.network)
+    differs = 0
+    with context.progress.bar(f"{victim.stem}: QONNX, integers", len(images)) as show:
+        for start in range(0, len(images), _BATCH):
+            part = images[start : start + _BATCH]
+            differs += _count(qonnx.accumulators(part), integer.accumulators(part))
+            show(start + len(part))
+    return [
+        _row("torch", "qonnx", parity.inputs, parity.mismatches)
+        | {"first_layer": parity.first_layer},
+        _row("qonnx", "integer", len(images), differs),
+    ]
+
+
+def _finn_rows(context: StageContext, victim: VictimId, images: Images) -> list[Row]:
+    """The integer engine against FINN's graph after every step."""
+    if not _is_built(context, victim):
+        return []
+    from fpga_flow.compile import FinnBuild
+    from fpga_flow.compile.compare import compare_steps
+
+    file = context.upstream(victim.attacked)
+    build = FinnBuild.load(context.upstream(_build(victim)).parent)
+    engine = IntegerEngine(file)
+    names = {*build.activations, engine.network.output.tensor}
+    compared = compare_steps(build, file, images, engine.integers(images, names))
+    return [
+        _row("integer", f"finn {step.step}", step.inputs, step.mismatches)
+        | {"first_layer": step.first_layer}
+        for step in compared
+    ]
+
+
+def _hardware_rows(context: StageContext, victim: VictimId) -> list[Row]:
+    """The integer engine against the RTL, the RTL against netlist and chip."""
+    if not _is_built(context, victim) or not _is_stitched(context, victim):
+        return []
+    from fpga_flow.pipeline.stages.rungs import hardware_rungs
+
+    config = context.config
+    images = equivalence_inputs(config, config.simulate.rtl_inputs)
+    built = context.upstream(_build(victim)).parent
+    onnx = context.upstream(victim.attacked)
+    return hardware_rungs(onnx, built, images, config.simulate, context.progress)
+
+
+def _build(victim: VictimId) -> str:
+    return f"compile/{victim.stem}/build.json"
+
+
+def _hash(context: StageContext, victim: VictimId, name: str) -> str | None:
+    path = f"compile/{victim.stem}/{name}"
+    there = _is_built(context, victim) and context.upstream(path).is_file()
+    return context.hash(path) if there else None
+
+
+def _is_built(context: StageContext, victim: VictimId) -> bool:
+    return "compile" in context.readable and context.upstream(_build(victim)).is_file()
+
+
+def _is_stitched(context: StageContext, victim: VictimId) -> bool:
+    return context.upstream(f"compile/{victim.stem}/design/design.json").is_file()
+
+
+def _count(a: dict[str, npt.NDArray[np.int64]], b: dict[str, npt.NDArray[np.int64]]) -> int:
+    """Images with any integer that differs."""
+    differing = [
+        np.ones(len(a[name]), dtype=bool)
+        if a[name].shape != b[name].shape  # values would be broadcast
+        else (a[name] != b[name]).reshape(len(a[name]), -1).any(axis=1)
+        for name in a.keys() | b.keys()
+    ]
+    return int(np.any(differing, axis=0).sum())
+
+
+def _row(a: str, b: str, inputs: int, mismatches: int) -> Row:
+    return {"a": a, "b": b, "inputs": inputs, "mismatches": mismatches, "unit": "accumulators"}
+
+
+def _where(row: Row) -> str:
+    return f", first in {row['first_layer']}" if row.get("first_layer") else ""

@@ -1,0 +1,178 @@
+"""Which victims a run has, what their files are called, and how they are loaded again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from divqat_brevitas.data import dataset_info, load
+from divqat_brevitas.extraction import Predictor, TorchPredictor
+from divqat_brevitas.extraction.arrays import to_float
+from divqat_brevitas.models import build_model, quantize
+from divqat_brevitas.training import load_weights
+from fpga_flow.lowering.answer import AnswerUnit
+from fpga_flow.pipeline.config import Config
+from fpga_flow.pipeline.stages.context import StageContext
+
+ANSWER = "answer.json"
+_CALIBRATION = 1000
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class VictimId:
+    """One trained network: a variant at one seed.
+
+    Attributes:
+        variant: "float", "ptq", "qat" or "divqat".
+        seed: it was trained with.
+        suffix: of its files: empty for the run's first seed, else the seed.
+    """
+
+    variant: str
+    seed: int
+    suffix: str
+
+    @property
+    def stem(self) -> str:
+        """Its name in files and on the terminal, such as ``qat`` or ``qat-seed7``."""
+        return f"{self.variant}{self.suffix}"
+
+    @property
+    def weights(self) -> str:
+        """Its weights within train/; the float victim is the reference of the others."""
+        name = "reference" if self.variant == "float" else self.variant
+        return f"{name}{self.suffix}.safetensors"
+
+    @property
+    def attacked(self) -> str:
+        """What it is attacked in, within the run directory: its QONNX file, or float weights."""
+        return f"train/{self.weights}" if self.variant == "float" else f"export/{self.stem}.onnx"
+
+
+def identify(config: Config, variant: str, seed: int) -> VictimId:
+    """The victim of a variant and a seed of the run."""
+    return VictimId(variant, seed, "" if seed == config.run.seeds[0] else f"-seed{seed}")
+
+
+def victims(config: Config) -> list[VictimId]:
+    """All victims of a run: every variant at the first seed, then at the second, ...
+
+    Example:
+        >>> from fpga_flow.pipeline.resolve import resolve
+        >>> config = resolve(overrides=["run.seeds=0,7", "train.variants=float,qat"])
+        >>> [victim.stem for victim in victims(config)]
+        ['float', 'qat', 'float-seed7', 'qat-seed7']
+    """
+    return [
+        identify(config, variant, seed)
+        for seed in config.run.seeds
+        for variant in config.train.variants
+    ]
+
+
+def quantized(config: Config) -> list[VictimId]:
+    """The victims that are exported."""
+    return [victim for victim in victims(config) if victim.variant != "float"]
+
+
+def first_seed(config: Config) -> list[VictimId]:
+    """The exported victims of the run's first seed: these are simulated and get hardware."""
+    return [victim for victim in quantized(config) if not victim.suffix]
+
+
+def split(config: Config, name: str) -> tuple[Images, Labels]:
+    """One split of the run's data set: float32 NCHW in [0, 1] (pixel/255), and labels."""
+    images, labels = load(config.data.name, name, config.data.root)
+    return to_float(images), labels
+
+
+def untrained(config: Config, victim: VictimId) -> nn.Module:
+    """The victim's network with initial weights: float, or quantized but not calibrated."""
+    info = dataset_info(config.data.name)
+    network = build_model(config.model.name, info.shape, len(info.classes), victim.seed)
+    return network if victim.variant == "float" else as_quantized(config, network)
+
+
+def as_quantized(config: Config, network: nn.Module) -> nn.Module:
+    """A quantized copy of a float network, as the settings ask for it."""
+    chosen = config.model
+    return quantize(
+        network,
+        chosen.bits,
+        per_channel=chosen.per_channel,
+        power_of_two=chosen.power_of_two,
+        first_bit_width=chosen.first_bits,
+        last_bit_width=chosen.last_bits,
+    )
+
+
+def trained(context: StageContext, victim: VictimId) -> nn.Module:
+    """The trained network, in evaluation mode."""
+    network = untrained(context.config, victim)
+    load_weights(context.upstream(f"train/{victim.weights}"), network)
+    return network.eval()
+
+
+def exported(context: StageContext, victim: VictimId) -> nn.Module:
+    """The torch network that its QONNX file equals: trained, then settled by the export."""
+    network = untrained(context.config, victim)
+    load_weights(context.upstream(f"export/{victim.stem}.safetensors"), network)
+    return network.eval()
+
+
+def answer_of(config: Config, victim: VictimId) -> str:
+    """What a victim's chip answers: "logits" for one that gets no chip.
+
+    Another seed's would be built like the first one's.
+    """
+    chosen = config.compile
+    none = victim.variant == "float" or (chosen.variants and victim.variant not in chosen.variants)
+    return "logits" if none else chosen.answer
+
+
+def chip_answer(onnx: Path, answer: str, train: Images) -> AnswerUnit:
+    """The answer unit of a network, calibrated on the first training images."""
+    from fpga_flow.simulate.answering import answer_unit
+
+    return answer_unit(onnx, answer, train[:_CALIBRATION])
+
+
+def compiled_answer(context: StageContext, victim: VictimId) -> AnswerUnit | None:
+    """What leaves a victim's chip in place of logits; None: logits, or it has no chip."""
+    file = context.upstream(f"compile/{victim.stem}/{ANSWER}")
+    chosen = context.config.compile.answer != "logits"
+    there = chosen and "compile" in context.readable and file.is_file()
+    return AnswerUnit.load(file) if there else None
+
+
+def predictor(
+    context: StageContext, victim: VictimId, engine: str, answer: AnswerUnit | None = None
+) -> Predictor:
+    """What answers for a victim: an engine, or torch.
+
+    Args:
+        context: of a stage after export.
+        victim: the victim.
+        engine: "torch", "integer", "qonnx", or "finn" and "rtl", which take what the compile
+            stage built.
+        answer: the answer unit between the engine's integers and the answers, as
+            ``compiled_answer`` gives it; an RTL design has its own.
+    """
+    if engine == "torch":
+        return TorchPredictor(trained(context, victim))
+    built = {"finn": f"compile/{victim.stem}", "rtl": f"compile/{victim.stem}/design"}
+    if engine in built and "compile" in context.readable:
+        folder = context.upstream(built[engine])
+        if folder.is_dir():
+            return _answering(folder, engine, answer)
+    return _answering(context.upstream(victim.attacked), engine, answer)
+
+
+def _answering(path: Path, engine: str, answer: AnswerUnit | None) -> Predictor:
+    from fpga_flow.simulate import load_engine
+
+    return load_engine(path, engine) if answer is None else load_engine(path, engine, answer)

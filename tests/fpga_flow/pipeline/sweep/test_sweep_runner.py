@@ -1,0 +1,244 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import CancelledError, Future
+
+import pytest
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import read_json
+from fpga_flow.cli import commands as cli
+from fpga_flow.errors import RunLockedError
+from fpga_flow.pipeline.locks import locked
+from fpga_flow.pipeline.rundir import RunDirectory
+from fpga_flow.pipeline.sweep import runner
+from fpga_flow.pipeline.sweep.cell import SWEEP_LOCK, Outcome, Task, cell_folder, events
+from fpga_flow.pipeline.sweep.figures import rows, table_text, write_table
+from fpga_flow.pipeline.sweep.launch import launch
+from fpga_flow.pipeline.sweep.plan import read_sweep
+
+# A suite that a shell started in the background inherits an ignored SIGINT.
+_MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from fpga_flow.cli import main; main()"
+)
+DIVQAT = [sys.executable, "-c", _MAIN]
+
+
+def words(out, cell):
+    return [event["event"] for event in events(cell_folder(out, cell))]
+
+
+def until(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def divqat(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return caught.value.code or 0, out, err
+
+
+def begin(sweep, out):
+    return subprocess.Popen(
+        [*DIVQAT, "sweep", str(sweep), "--out", str(out), "--workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_cells_run_once_a_failed_one_is_reported_and_others_go_on(tiny, tmp_path, capsys):
+    sweep, out = tiny(2), tmp_path / "out"
+    good, bad = read_sweep(sweep)
+    stone = cell_folder(out, bad) / "train"  # a file where the stage needs its folder
+    stone.parent.mkdir(parents=True)
+    stone.write_text("")
+
+    code, text, err = divqat(capsys, "sweep", sweep, "--out", out, "--json")
+    document = json.loads(text)
+    assert code == document["exit_code"] == 1
+    assert document["done"] == [good.name]
+    assert list(document["failed"]) == [bad.name]
+    assert "train" in document["failed"][bad.name]
+    assert f"{bad.name}: " in err
+    assert [row["state"] for row in document["cells"]] == ["done", "failed"]
+    accuracy = document["cells"][0]["figures"]["accuracy.float"]
+    victims = read_json(cell_folder(out, good) / "train" / "victims.json")
+    assert accuracy == victims[0]["accuracy"]
+    assert RunDirectory(cell_folder(out, good)).config() == good.config
+    table = list(csv.DictReader((out / "summary.csv").open()))
+    assert [row["run.seeds"] for row in table] == ["0", "1"]
+    assert float(table[0]["accuracy.float"]) == accuracy
+
+    stone.unlink()
+    code, text, _ = divqat(capsys, "sweep", sweep, "--out", out)
+    assert code == 0
+    assert "1 cells run, 1 were there, 0 left, 0 failed" in text
+    assert words(out, good) == ["start", "done"]
+    assert words(out, bad) == ["start", "failed", "start", "done"]
+
+    listed = divqat(capsys, "sweep", sweep, "--out", out, "--list", "--json")
+    assert [row["state"] for row in json.loads(listed[1])] == ["done", "done"]
+
+
+def test_ctrl_c_ends_the_cells_process_and_the_same_command_continues(tiny, tmp_path):
+    sweep, out = tiny(2), tmp_path / "out"
+    first, second = read_sweep(sweep)
+    process = begin(sweep, out)
+    start = until(lambda: events(cell_folder(out, first)))[0]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err
+    assert "run the same command again" in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(start["process"], 0)
+    assert words(out, first) == ["start", "interrupted"]
+    assert words(out, second) == []
+
+    again = begin(sweep, out)
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    assert words(out, first) == ["start", "interrupted", "start", "done"]
+    assert words(out, second) == ["start", "done"]
+
+
+def test_a_killed_process_is_a_failed_cell_and_a_killed_sweep_leaves_none_behind(tiny, tmp_path):
+    sweep, out = tiny(2), tmp_path / "out"
+    first, second = read_sweep(sweep)
+    process = begin(sweep, out)
+    start = until(lambda: events(cell_folder(out, first)))[0]
+    os.kill(start["process"], signal.SIGKILL)
+    orphan = until(lambda: events(cell_folder(out, second)))[0]
+    process.kill()
+    _, err = process.communicate(timeout=300)
+    assert "its process was killed" in err
+    # The second cell's process sees that its parent is gone, and lets go of the cell.
+    until(lambda: words(out, second)[1:])
+    with locked(cell_folder(out, second) / ".cell-lock", wait=True):
+        assert words(out, second) in (["start", "interrupted"], ["start", "done"])
+    until(lambda: not os.path.exists(f"/proc/{orphan['process']}"))  # noqa: PTH110
+
+
+def test_every_cell_has_its_share_of_the_cores(tiny):
+    cells = read_sweep(tiny(5))
+    assert runner.share(cells, cores=8) == (5, 1)
+    assert runner.share(cells, workers=2, cores=8) == (2, 4)
+    threads = cells[0].config.run.model_copy(update={"threads": 4})
+    wide = [type(cells[0])("wide", {}, cells[0].config.model_copy(update={"run": threads}), (), "")]
+    assert runner.share(wide * 5, cores=8) == (2, 4)
+    with pytest.raises(InputError, match="--workers 2 at most"):
+        runner.share(wide, workers=3, cores=8)
+    with pytest.raises(InputError, match=r"run.threads = 4 is more than this machine's 2 cores"):
+        runner.share(wide, cores=2)
+
+
+def test_the_share_is_in_the_environment_when_the_process_starts(tiny, tmp_path, monkeypatch):
+    (cell,) = read_sweep(tiny(1))
+    seen = {}
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command, env, **kwargs):
+            seen.update(env)
+
+        def communicate(self, given, timeout):
+            return '{"state": "done"}', None
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    (tmp_path / SWEEP_LOCK).touch()
+    assert launch(Task.of(cell, tmp_path), threads=3) == Outcome("done")
+    assert seen["OMP_NUM_THREADS"] == seen["MKL_NUM_THREADS"] == "3"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    launch(Task.of(cell, tmp_path))
+    assert seen["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_folder_that_a_worker_does_not_see_is_said(tiny, tmp_path):
+    (cell,) = read_sweep(tiny(1))
+    outcome = launch(Task.of(cell, tmp_path / "elsewhere"))
+    assert outcome.state == "failed"
+    assert "file system that all workers share" in outcome.detail
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_process_that_cannot_be_started_is_a_failed_cell(tiny, tmp_path):
+    (cell,) = read_sweep(tiny(1))
+    (tmp_path / SWEEP_LOCK).touch()
+    (tmp_path / "cells").write_text("")  # a file where the cells' folder has to be
+    outcome = launch(Task.of(cell, tmp_path))
+    assert outcome.state == "failed"
+    assert str(tmp_path / "cells") in outcome.detail
+
+
+def test_a_cell_the_cluster_gives_up_fails_and_a_cancelled_one_is_left(tiny, tmp_path):
+    cells = read_sweep(tiny(3))
+
+    def submit(task):
+        future = Future()
+        match task.name[-1]:
+            case "0":
+                future.set_exception(RuntimeError("worker died 4 times"))
+            case "1":
+                future.set_exception(CancelledError())
+            case "2":
+                future.set_result(Outcome("missing-tool", "compile did not run: no FINN"))
+        return future
+
+    summary, lines = runner.Summary(), []
+    runner._run(cells, tmp_path, submit, summary, lines.append)
+    names = [cell.name for cell in cells]
+    assert "worker died 4 times" in summary.failed[names[0]]
+    assert summary.left == [names[1]]
+    assert summary.missing == {names[2]: "compile did not run: no FINN"}
+    assert len(lines) == 2
+
+
+def test_two_sweeps_in_one_folder_are_refused(tiny, tmp_path):
+    cells = read_sweep(tiny(1))
+    with (
+        locked(tmp_path / SWEEP_LOCK, wait=False),
+        pytest.raises(RunLockedError, match="another divqat sweep works in"),
+    ):
+        runner.run(cells, tmp_path)
+
+
+def test_the_table_shows_what_each_cell_is_worth(tiny, tmp_path):
+    cells = read_sweep(tiny(2))
+    for cell, worst in zip(cells, (0.5, 0.75), strict=True):
+        folder = cell_folder(tmp_path, cell)
+        folder.mkdir(parents=True)
+        figures = {"accuracy.qat": 0.9, "worst.qat.soft.out.100": 0.25, "clone.qat.out": worst}
+        record = {"key": cell.key, "state": "done", "seconds": 1.5, "figures": figures}
+        (folder / "cell.json").write_text(json.dumps(record))
+    table = rows(cells, tmp_path, {cells[1].name: "failed"})
+    assert table_text(table).splitlines() == [
+        "run.seeds  state   qat   clone of qat, out",
+        "0          done    90.0  50.0",
+        "1          failed  90.0  75.0",
+    ]
+    write_table(table, tmp_path)
+    assert read_json(tmp_path / "summary.json")["cells"] == table
+    header = (tmp_path / "summary.csv").read_text().splitlines()[0]
+    assert header == (
+        "cell,state,run.seeds,accuracy.qat,worst.qat.soft.out.100,clone.qat.out,seconds,folder"
+    )
+
+
+def test_a_cluster_that_does_not_answer_or_makes_no_sense(tiny, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="the extra 'sweep' is not installed")
+    monkeypatch.setattr(runner, "_CONNECT_SECONDS", 1)
+    cells = read_sweep(tiny(1))
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with pytest.raises(InputError, match=f"no Dask scheduler answers at {address}"):
+            runner.run(cells, tmp_path, cluster=address)

@@ -1,0 +1,135 @@
+"""Random small networks and foldings, as designs, with what the integer engine says of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import finn_networks
+import numpy as np
+import torch
+from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU
+from brevitas.quant import Uint8ActPerTensorFloat
+from qonnx.core.modelwrapper import ModelWrapper
+from torch import nn
+
+from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
+from fpga_flow.lowering import clean, lower
+from fpga_flow.rtl import Design, DesignSettings, generate_design
+
+_LARGEST = 12  # PE or SIMD: wider units take long to compile
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on disk, its shape, and a generator that went into it."""
+
+    onnx: Path
+    shape: tuple[int, int, int]
+    rng: np.random.Generator
+
+    def images(self, count):
+        return finn_networks.images(self.shape, count, seed=1)
+
+    def integers(self, images):
+        """Every layer's integers by tensor, int64 (N, ...), channels last."""
+        values = lower(clean(self.onnx)).run(images)
+        return {
+            name: np.moveaxis(v, 1, -1).reshape(len(v), -1) if v.ndim == 4 else v
+            for name, v in values.items()
+        }
+
+
+def random_case(folder, seed):
+    """Two convolutions, pools or not, two linear layers: bits, kernels, strides, pads, signs."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    channels, rows, cols = (int(n) for n in rng.integers((1, 7, 7), (4, 12, 12)))
+    shape = (channels, rows, cols)
+    layers: list[nn.Module] = [
+        QuantIdentity(
+            act_quant=Uint8ActPerTensorFloat,
+            bit_width=int(rng.choice([2, 4, 8])),
+            scaling_impl_type="const",
+            scaling_init=1.0,
+            return_quant_tensor=True,
+        )
+    ]
+    for _ in range(2):
+        outputs = int(rng.choice([3, 4, 6, 8]))
+        kernel = tuple(int(k) for k in rng.integers(2, 4, 2)) if rng.random() < 0.7 else (1, 1)
+        stride = int(rng.integers(1, min(kernel) + 1))
+        pad = int(rng.integers(0, 2)) if min(kernel) > 1 else 0
+        layers += [
+            QuantConv2d(channels, outputs, kernel, stride=stride, padding=pad, **_weights(rng, 9)),
+            nn.BatchNorm2d(outputs),
+            _activation(rng),
+        ]
+        channels = outputs
+        rows, cols = (
+            (n + 2 * pad - k) // stride + 1 for n, k in zip((rows, cols), kernel, strict=True)
+        )
+        if min(rows, cols) >= 3 and rng.random() < 0.7:
+            size = int(rng.integers(2, 4))
+            # FINN pads a pool with 0: no signed codes.
+            pad = int(rng.integers(0, 2)) if isinstance(layers[-1], QuantReLU) else 0
+            layers.append(nn.MaxPool2d(size, stride=2, padding=pad))
+            rows, cols = ((n + 2 * pad - size) // 2 + 1 for n in (rows, cols))
+    layers += [
+        nn.Flatten(),
+        QuantLinear(channels * rows * cols, 8, **_weights(rng, 9)),
+        nn.BatchNorm1d(8),
+        _activation(rng),
+        QuantLinear(8, 5, **_weights(rng, 6)),
+    ]
+    path = finn_networks.export(nn.Sequential(*layers), shape, folder / "network.onnx")
+    return Case(path, shape, rng)
+
+
+def random_design(case, folder, style) -> Design:
+    """A design of ``case`` with random PE, SIMD and FIFO depths."""
+    build = compile_finn(case.onnx, folder / "unfolded", CompileSettings(target_fps=None))
+    folding = folder / "folding.json"
+    folding.write_text(json.dumps(_folding(build, case.rng)))
+    build = compile_finn(case.onnx, folder / "build", CompileSettings(folding_json=folding))
+    depths = {"input_fifo": 0} if case.rng.random() < 0.3 else int(case.rng.choice([0, 2, 5]))
+    return generate_design(
+        build, folder / "design", DesignSettings(style=style, fifo_depths=depths)
+    )
+
+
+def _weights(rng, bits):
+    return {
+        "bias": bool(rng.integers(2)),
+        "weight_bit_width": int(rng.integers(2, bits)),
+        "weight_narrow_range": bool(rng.integers(2)),
+    }
+
+
+def _activation(rng):
+    bits = int(rng.choice([2, 2, 3, 4, 5, 8]))
+    if rng.random() < 0.6:
+        return QuantReLU(bit_width=bits, return_quant_tensor=True)
+    narrow = bool(rng.integers(2))
+    return QuantIdentity(bit_width=bits, narrow_range=narrow, return_quant_tensor=True)
+
+
+def _folding(build: FinnBuild, rng):
+    model = ModelWrapper(str(build.steps["step_apply_folding_config"]))
+    folding = json.loads(build.folding.read_text())
+    before = None
+    for node in model.graph.node:
+        has = {a.name: a.i for a in node.attribute}
+        ours = folding[node.name]
+        sizes = {
+            "PE": ("MH", "NumChannels", "Channels"),
+            "SIMD": ("MW", "NumChannels", "IFMChannels"),
+        }
+        for name, products in sizes.items():
+            if name in ours:
+                size = next(has[p] for p in products if p in has)
+                divisors = [d for d in range(1, _LARGEST + 1) if size % d == 0]
+                ours[name] = int(rng.choice(divisors))
+        if node.op_type.startswith("Pool"):
+            folding[before]["SIMD"] = ours["PE"]
+        before = node.name
+    return folding
