@@ -1,48 +1,60 @@
-"""What the site shows of the program is asked of the program: commands' help, docstrings.
+"""Parts of the site that come from the program: commands' help, presets, downloads, docstrings.
 
-A hook of mkdocs and an extension of griffe, which reads the docstrings.
+A hook of mkdocs, and an extension of griffe, which reads the docstrings.
 """
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 import griffe
 
 _ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):(?=`)")
-_FORMULA = re.compile(r"(?<=\w)\]\((?=\w+\)\))")  # sgn(J_F[label](x)) has no link
+_FORMULA = re.compile(r"(?<=\w)\]\((?=\w+\)\))")  # sgn(J_F[label](x)) is not a link
 
 
 class Docstrings(griffe.Extension):
-    """Our docstrings as Markdown: "Examples:" is its section; no roles, no links by accident."""
+    """Docstrings as Markdown: "Examples:" as griffe names it; no roles, no accidental links."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called for each object once its docstring is read."""
         if obj.docstring is not None:
             text = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
-            text = re.sub(r"::$", ":", text, flags=re.MULTILINE)  # what is indented is code anyhow
+            text = re.sub(r"::$", ":", text, flags=re.MULTILINE)  # indented text is code anyway
             obj.docstring.value = _FORMULA.sub(r"]\\(", _ROLE.sub("", text))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in the commands' help, and the benchmark's table, where a page asks for them."""
-    markdown = markdown.replace("<!-- commands -->", "\n".join(commands()))
-    return markdown.replace("<!-- extraction -->", benchmark())
+    """Replace the page's placeholders by commands, presets or downloads."""
+    for name, lines in (("commands", commands), ("presets", presets), ("data", downloads)):
+        if (place := f"<!-- {name} -->") in markdown:
+            markdown = markdown.replace(place, "\n".join(lines()))
+    return markdown
 
 
 def commands() -> Iterator[str]:
-    """A section a command, with the help that ``divqat COMMAND --help`` prints."""
+    """A section for each command, with the output of ``divqat COMMAND --help``."""
     from fpga_flow.cli import cli
 
     yield from _section(cli, click.Context(cli, info_name="divqat", terminal_width=90))
 
 
-def benchmark() -> str:
-    """The table that ``divqat bench extraction --publish`` keeps in the README."""
-    readme = Path(__file__).parents[1].joinpath("README.md").read_text("utf-8")
-    return readme.partition("<!-- extraction:begin -->")[2].partition("<!-- extraction:end -->")[0]
+def presets() -> Iterator[str]:
+    """The presets' names in one line."""
+    from fpga_flow.pipeline.resolve import presets
+
+    yield ", ".join(f"`{name}`" for name in presets())
+
+
+def downloads() -> Iterator[str]:
+    """The table of archives that ``divqat data fetch`` downloads."""
+    from divqat_brevitas.data.packages import PACKAGES
+
+    yield "| Name | Archive | Licence |\n|---|---|---|"
+    for name, package in PACKAGES.items():
+        for one in (package, *package.more):
+            yield f"| {name} | {one.client}: {one.package} {one.version} | {one.licence} |"
 
 
 def _section(command: click.Command, context: click.Context) -> Iterator[str]:

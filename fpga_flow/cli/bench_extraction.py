@@ -17,7 +17,7 @@ _WORK = Path("runs/extraction")
               divqat bench extraction --jobs 2 --minutes 120
               divqat bench extraction --list --only '*nasty*'
               divqat bench extraction --dataset svhn --jobs 4
-              divqat bench extraction --publish --readme README.md
+              divqat bench extraction --publish --readme docs/results.md
               divqat bench extraction --cell NAME""",
 )
 @click.option(

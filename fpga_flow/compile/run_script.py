@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     try:
         missing_simulator = import_finn_with_simulator()
     except ImportError as e:
-        print(f"finn-plus is not installed ({e}). README.md says how.", file=sys.stderr)
+        print(f"finn-plus is not installed ({e}): `make env` installs it.", file=sys.stderr)
         return 3
     if missing_simulator is not None:
         print(

@@ -150,7 +150,7 @@ def test_the_source_archive_builds_the_same_wheel(built: Path, tmp_path: Path) -
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
-    assert data_files() | {"LICENSE", "constraints.txt", "requirements.lock"} <= names
+    assert data_files() | {"LICENSE", "constraints.txt"} <= names
     assert not [n for n in names if n.startswith(("tests", "runs", "benchmarks"))]
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-build-isolation"]
     subprocess.run([*pip, "--no-deps", "-w", str(tmp_path), str(archive)], check=True)
