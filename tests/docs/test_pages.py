@@ -187,3 +187,9 @@ def test_the_steps_of_the_finn_guide_exist() -> None:
     assert len(named) > 5
     for module, step in named:
         assert callable(getattr({"checks": checks, "steps": steps}[module], step))
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=name)
+def test_links_of_the_front_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
