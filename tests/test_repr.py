@@ -26,7 +26,7 @@ from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.report.schema import Results
 
 GROWS = re.compile(
-    r"ndarray|NDArray|Tensor|nn\.Module|modules\.module|\bbytes\b|Network\b|Answers\b"
+    r"ndarray|NDArray|Tensor|nn\.Module|modules\.module|\bbytes\b|Network\b|Responses\b"
 )
 
 

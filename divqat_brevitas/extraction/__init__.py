@@ -1,4 +1,4 @@
-"""Model extraction: a victim behind an oracle, thieves, and how well they do.
+"""Model extraction: a victim behind an oracle, attackers, and how well they do.
 
 Works on anything with ``predict(images) -> logits`` and on torch modules; NumPy at the border.
 
@@ -54,10 +54,15 @@ from divqat_brevitas.extraction.learners import (
     LEARNERS,
     ShadowPairs,
     make_learner,
-    strongest_thieves,
+    strongest_learners,
 )
-from divqat_brevitas.extraction.learners.base import Answered, Learned, Learner, PlainLearner
-from divqat_brevitas.extraction.learners.targets import TREATMENTS
+from divqat_brevitas.extraction.learners.base import (
+    Learner,
+    PlainLearner,
+    TrainedClone,
+    TransferSet,
+)
+from divqat_brevitas.extraction.learners.targets import TARGETS
 from divqat_brevitas.extraction.query.oracles import ORACLES, make_oracle, softmax
 from divqat_brevitas.extraction.query.predictor import Predictor, TorchPredictor, as_predictor
 from divqat_brevitas.extraction.query.victim import BudgetExceededError, LedgerRow, Victim
@@ -71,10 +76,9 @@ __all__ = [
     "LEARNERS",
     "ORACLES",
     "SURROGATES",
-    "TREATMENTS",
+    "TARGETS",
     "ActiveThief",
     "AdaptiveSampling",
-    "Answered",
     "Attack",
     "AttackRow",
     "AveragedQueries",
@@ -83,7 +87,6 @@ __all__ = [
     "DisGUIDE",
     "JacobianAugmentation",
     "KnockoffNets",
-    "Learned",
     "Learner",
     "LedgerRow",
     "MixMatch",
@@ -96,6 +99,8 @@ __all__ = [
     "SummaryRow",
     "SurrogateTraining",
     "TorchPredictor",
+    "TrainedClone",
+    "TransferSet",
     "UtilityRow",
     "Victim",
     "ZeroQueryFloor",
@@ -113,7 +118,7 @@ __all__ = [
     "nll",
     "ood_auroc",
     "softmax",
-    "strongest_thieves",
+    "strongest_learners",
     "summarize",
     "train_surrogate",
     "utility_row",

@@ -11,7 +11,7 @@ from divqat_brevitas.input_range import UNIT, InputRange
 
 Images = NDArray[np.float32]
 """Images: float32 NCHW in [0, 1]."""
-Answers = NDArray[np.float32]
+Responses = NDArray[np.float32]
 """Logits or oracle answers: float32 (N, classes)."""
 Labels = NDArray[np.int64]
 """Class labels: int64 (N,)."""
@@ -96,7 +96,7 @@ def check_labels(labels: object, count: int, what: str = "the labels") -> Labels
     return array.astype(np.int64)
 
 
-def check_logits(logits: object, count: int | None, what: str) -> Answers:
+def check_logits(logits: object, count: int | None, what: str) -> Responses:
     """Return ``logits`` as float32 (count, classes); ``count=None`` takes any number of rows.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError, ToolMissingError
-from divqat_brevitas.extraction.arrays import Answers
+from divqat_brevitas.extraction.arrays import Responses
 from divqat_brevitas.extraction.query.victim import Victim
 
 try:
@@ -40,7 +40,7 @@ class VictimClassifier(BlackBoxClassifierNeuralNetwork):  # type: ignore[misc]
 
     def predict(
         self, x: NDArray[Any], batch_size: int = 128, training_mode: bool = False, **kwargs: Any
-    ) -> Answers:
+    ) -> Responses:
         """The oracle's answers, float32 (N, classes), to images (N, C, H, W) in [0, 1].
 
         Asked in batches of ``batch_size``; every image is one query.
@@ -57,10 +57,10 @@ class VictimClassifier(BlackBoxClassifierNeuralNetwork):  # type: ignore[misc]
         if len(x) > self.victim.remaining:
             # Refused by the victim itself, before the first batch is spent.
             self._ask(np.asarray(x, np.float32))
-        answers: Answers = super().predict(x, batch_size=batch_size, **kwargs)
+        answers: Responses = super().predict(x, batch_size=batch_size, **kwargs)
         return answers
 
-    def _ask(self, images: NDArray[Any]) -> Answers:
+    def _ask(self, images: NDArray[Any]) -> Responses:
         answers = self.victim.query(np.ascontiguousarray(images, np.float32))
         if answers.shape[1] != self.nb_classes:
             raise InputError(

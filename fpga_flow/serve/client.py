@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from divqat_brevitas.errors import DivQATError, InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, check_images, check_logits
+from divqat_brevitas.extraction.arrays import Images, Responses, check_images, check_logits
 from divqat_brevitas.extraction.query.oracles import ORACLES
 from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
 from divqat_brevitas.input_range import InputRange
@@ -133,7 +133,7 @@ class RestClient:
 
     def ask(
         self, images: Images, key: str | None = None, declared: InputRange | None = None
-    ) -> Answers:
+    ) -> Responses:
         """Answers, float32 (N, classes), to images, float32 (N, C, H, W) in [0, 1], in one request.
 
         Args:
@@ -240,7 +240,7 @@ class RestPredictor(RestClient):
                 f"{url} shows {self._info.oracle!r}, not logits: attack it as RestVictim(url)."
             )
 
-    def predict(self, images: Images) -> Answers:
+    def predict(self, images: Images) -> Responses:
         """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1]."""
         batch = self._info.batch
         declared = self.input_range
@@ -283,7 +283,7 @@ class RestVictim(Victim):
         self.defence = self.info.defence
         self.defence_settings = self.info.defence_settings
 
-    def query(self, images: Images) -> Answers:
+    def query(self, images: Images) -> Responses:
         """The server's answers, float32 (N, classes), to images, float32 NCHW in [0, 1].
 
         More images than one request may carry go in several, each with its own ledger row.
@@ -302,7 +302,7 @@ class RestVictim(Victim):
         parts = [ask(images[i : i + batch]) for i in range(0, len(images), batch)]
         return np.concatenate(parts)
 
-    def _fresh(self, images: Images) -> Answers:
+    def _fresh(self, images: Images) -> Responses:
         """The oracle and the defence have been at work at the server."""
         return self.client.ask(images, declared=self.input_range)
 
@@ -314,7 +314,7 @@ class _Remote:
         self._client = client
         self.input_range = input_range
 
-    def predict(self, images: Images) -> Answers:
+    def predict(self, images: Images) -> Responses:
         raise InputError(f"{self._client.url} shows answers of its oracle alone: use query().")
 
 

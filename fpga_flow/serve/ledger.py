@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers
+from divqat_brevitas.extraction.arrays import Responses
 from divqat_brevitas.extraction.query.victim import BudgetExceededError
 from divqat_brevitas.short_repr import ShortRepr
 
@@ -49,7 +49,7 @@ class Recalled(ShortRepr):
     """
 
     sha256: str
-    answers: Answers
+    answers: Responses
 
 
 class Reservation:
@@ -58,7 +58,7 @@ class Reservation:
     def __init__(self, ledger: "QueryLedger", client: str, images: int) -> None:
         self._ledger, self._client, self._images = ledger, client, images
 
-    def commit(self, key: str | None, sha256: str, answers: Answers) -> None:
+    def commit(self, key: str | None, sha256: str, answers: Responses) -> None:
         """Count the queries, and keep the answers; on the disk when this returns."""
         self._ledger._commit(self._client, key, self._images, sha256, answers)
         self._images = 0
@@ -187,7 +187,7 @@ class QueryLedger:
                 self._reserved[client] -= reservation.open
 
     def _commit(
-        self, client: str, key: str | None, images: int, sha256: str, answers: Answers
+        self, client: str, key: str | None, images: int, sha256: str, answers: Responses
     ) -> None:
         blob = answers.astype("<f4").tobytes()
         with self._lock:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, check_images, to_float
+from divqat_brevitas.extraction.arrays import Images, Responses, check_images, to_float
 from divqat_brevitas.input_range import UNIT, InputRange
 
 JSON = "application/json"
@@ -148,7 +148,7 @@ def _from_npy(body: bytes) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def answer_document(answers: Answers, **more: Any) -> bytes:
+def answer_document(answers: Responses, **more: Any) -> bytes:
     """Answers as a JSON document; float32 survives the way to decimal and back exactly."""
     return json.dumps({"answers": answers.tolist(), **more}, allow_nan=False).encode()
 

@@ -22,7 +22,7 @@ from divqat_brevitas.extraction.attacks.selection import (
     greedy_k_center,
 )
 from divqat_brevitas.extraction.attacks.substitute import Substitute
-from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
 from divqat_brevitas.extraction.query.victim import Victim
@@ -36,13 +36,13 @@ class ActiveThief:
     """Active learning of the victim from a pool.
 
     The first queries are drawn at random; then, in each round, a substitute is trained on all
-    answers so far and says what to ask next:
+    responses so far and says what to ask next:
 
     * "entropy": the images whose label it is least certain of;
     * "k-center": those whose probabilities lie furthest from those of all images asked;
     * "dfal+k-center": k-center among the images nearest to its decision boundaries (DeepFool).
 
-    The clone is trained from scratch on all answers. Deviations from the paper: no answers are
+    The clone is trained from scratch on all responses. Deviations from the paper: no responses are
     set apart for validation (the paper's 20 %), all are trained on; DeepFool looks at a random
     part of the pool each round and leaves k-center as many images as the whole budget (the
     paper's ρ), but no more than half of those that it looked at, so that it rules some out even
@@ -106,12 +106,12 @@ class ActiveThief:
         budget: int | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> Result:
-        """Ask the victim in rounds and train a clone on its answers.
+        """Ask the victim in rounds and train a clone on its responses.
 
         Args:
-            victim: answers; its budget is what limits the attack.
-            pool: the thief's images, uint8 or float32 in [0, 1], NCHW, at least 2. A pool smaller
-                than the budget is asked whole, each image once.
+            victim: responses; its budget is what limits the attack.
+            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW, at least 2. A pool
+                smaller than the budget is asked whole, each image once.
             budget: queries to spend; None spends all that the victim has left.
             on_epoch: called with each row of the final clone's history as it is made.
 
@@ -127,17 +127,17 @@ class ActiveThief:
         images = given.images
         first = max(2, round(self.initial * given.count))
         asked = substream(self.seed, "pool").permutation(len(images))[:first]
-        answers = ask(victim, images[asked])
+        responses = ask(victim, images[asked])
         rounds: list[Round] = [{"queries": first}]
         sizes = [len(part) for part in np.array_split(np.arange(given.count - first), self.rounds)]
         for number, size in enumerate(s for s in sizes if s > 0):
-            clone = self.substitute.train(images[asked], answers, self.seed, number)
+            clone = self.substitute.train(images[asked], responses, self.seed, number)
             left = np.setdiff1d(np.arange(len(images)), asked)
             chosen, uncertainty = self._choose(
                 clone, images, asked, left, size, number, given.count
             )
             asked = np.concatenate([asked, chosen])
-            answers = np.concatenate([answers, ask(victim, images[chosen])])
+            responses = np.concatenate([responses, ask(victim, images[chosen])])
             rounds.append({"queries": len(asked)} | uncertainty)
         settings: dict[str, Any] = {
             "attack": self.name,
@@ -150,7 +150,7 @@ class ActiveThief:
         }
         return deliver(
             self.learner,
-            Answered(images[asked], answers),
+            TransferSet(images[asked], responses),
             seed=self.seed,
             queries_used=len(asked),
             settings=settings | met(victim, given.budget),

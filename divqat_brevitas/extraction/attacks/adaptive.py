@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Answers, Images, Labels, substream, to_float
+from divqat_brevitas.extraction.arrays import Images, Labels, Responses, substream, to_float
 from divqat_brevitas.extraction.attacks.bandit import (
     REWARDS,
     Floats,
@@ -24,8 +24,8 @@ from divqat_brevitas.extraction.attacks.bandit import (
     reward_diversity,
     reward_loss,
 )
-from divqat_brevitas.extraction.attacks.base import Round, TransferSet
-from divqat_brevitas.extraction.learners.targets import as_probabilities, treat
+from divqat_brevitas.extraction.attacks.base import PoolQueries, Round
+from divqat_brevitas.extraction.learners.targets import as_probabilities, training_targets
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
 from divqat_brevitas.extraction.query.victim import Victim
@@ -40,7 +40,7 @@ class AdaptiveSampling:
     Attributes:
         rewards: any of "certainty", "diversity" and "loss". With a "top1" oracle certainty is
             always 1 and so teaches nothing.
-        round_size: queries between two looks at the answers, at least 2.
+        round_size: queries between two looks at the responses, at least 2.
         window: images over which rewards are rescaled and averaged.
         groups: clusters of an unlabelled pool.
         learning_rate: of the clone that is trained along the way, plain SGD.
@@ -78,10 +78,10 @@ def sample_adaptively(
     count: int,
     *,
     surrogate: str,
-    treatment: str,
+    targets: str,
     seed: int,
     settings: AdaptiveSampling,
-) -> TransferSet:
+) -> PoolQueries:
     """Ask ``count`` images of the pool, chosen by a gradient bandit over their labels.
 
     Args:
@@ -90,7 +90,7 @@ def sample_adaptively(
         labels: int64 (N,), the action each image belongs to.
         count: queries, at most N.
         surrogate: network of the clone whose errors make the "loss" reward.
-        treatment: of the answers that this clone is trained on.
+        targets: of the responses that this clone is trained on.
         seed: of the choices and of this clone.
         settings: see :class:`AdaptiveSampling`.
 
@@ -104,24 +104,24 @@ def sample_adaptively(
     bandit = GradientBandit(len(actions), settings.window)
     student: _Student | None = None
     indices = np.zeros(0, dtype=np.int64)
-    answers: Answers | None = None
+    responses: Responses | None = None
     rounds: list[Round] = []
     for start in range(0, count, settings.round_size):
         size = min(settings.round_size, count - start)
         chosen = np.array([stock.draw(bandit.policy(stock.available())) for _ in range(size)])
         images = to_float(pool[chosen])
         new = as_probabilities(victim.query(images), victim.oracle)
-        if student is None or answers is None:
+        if student is None or responses is None:
             student = _Student(surrogate, images, new.shape[1], seed, settings.learning_rate)
-            answers = new[:0]
+            responses = new[:0]
         rewards = {
             "certainty": reward_certainty(new),
-            "diversity": reward_diversity(new, _average(answers[-settings.window :])),
+            "diversity": reward_diversity(new, _average(responses[-settings.window :])),
             "loss": reward_loss(new, student.probabilities(images)),
         }
         steps = np.stack([rewards[name] for name in settings.rewards], axis=1)
         advantages = [bandit.update(int(labels[i]), r) for i, r in zip(chosen, steps, strict=True)]
-        indices, answers = np.concatenate([indices, chosen]), np.concatenate([answers, new])
+        indices, responses = np.concatenate([indices, chosen]), np.concatenate([responses, new])
         rounds.append(
             {
                 "queries": len(indices),
@@ -134,17 +134,19 @@ def sample_adaptively(
             # The round again with as many remembered images, so that it does not wash them out.
             replay = rng.integers(len(indices), size=size)
             batch = np.concatenate([np.arange(start, start + size), replay])
-            student.learn(to_float(pool[indices[batch]]), treat(answers[batch], treatment))
-    if answers is None:
+            student.learn(
+                to_float(pool[indices[batch]]), training_targets(responses[batch], targets)
+            )
+    if responses is None:
         raise InputError("the adaptive strategy needs at least one query.")
-    return TransferSet(indices, answers, rounds)
+    return PoolQueries(indices, responses, rounds)
 
 
-def _average(answers: Answers) -> Floats:
-    """Mean answer, float64 (classes,); uniform before the first."""
-    if len(answers) == 0:
-        return np.full(answers.shape[1], 1 / answers.shape[1])
-    mean: Floats = answers.mean(axis=0, dtype=np.float64)
+def _average(responses: Responses) -> Floats:
+    """Mean response, float64 (classes,); uniform before the first."""
+    if len(responses) == 0:
+        return np.full(responses.shape[1], 1 / responses.shape[1])
+    mean: Floats = responses.mean(axis=0, dtype=np.float64)
     return mean
 
 
@@ -177,10 +179,10 @@ class _Student:
         self.model = build_surrogate(surrogate, (channels, height, width), classes, seed)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=learning_rate, momentum=0.9)
 
-    def probabilities(self, images: Images) -> Answers:
+    def probabilities(self, images: Images) -> Responses:
         return softmax(TorchPredictor(self.model).predict(images))
 
-    def learn(self, images: Images, targets: Answers) -> None:
+    def learn(self, images: Images, targets: Responses) -> None:
         self.model.train()
         loss = soft_cross_entropy(self.model(torch.from_numpy(images)), torch.from_numpy(targets))
         self.optimizer.zero_grad()

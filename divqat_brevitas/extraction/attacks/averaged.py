@@ -1,4 +1,4 @@
-"""Ask every image several times, slightly changed, and average the answers.
+"""Ask every image several times, slightly changed, and average the responses.
 
 A defence that draws at random averages out, and one that poisons each image in another way partly
 so; the price is fewer images for the same budget. Repeats alone would do against random draws, but
@@ -24,7 +24,7 @@ from divqat_brevitas.extraction.attacks.base import (
     deliver,
     met,
 )
-from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.augmentation import random_flip, random_shift
 from divqat_brevitas.extraction.surrogates.networks import check_image_shape
@@ -33,7 +33,7 @@ from divqat_brevitas.extraction.surrogates.training import Epoch
 
 @dataclass(frozen=True, kw_only=True)
 class AveragedQueries:
-    """Random images of a pool, each asked in ``copies`` versions; the answers are averaged.
+    """Random images of a pool, each asked in ``copies`` versions; the responses are averaged.
 
     The first version is the image itself. A budget of B asks B // copies images; what is left of
     it, fewer queries than one image needs, is not spent. The clone is trained on the images
@@ -95,8 +95,8 @@ class AveragedQueries:
         """Ask the victim and train a clone on the averages.
 
         Args:
-            victim: answers; its budget is what limits the attack.
-            pool: the thief's images, uint8 or float32 in [0, 1], NCHW, at least 2.
+            victim: responses; its budget is what limits the attack.
+            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW, at least 2.
             budget: queries to spend; None spends what the victim has left.
             on_epoch: called with each row of the history as it is made.
 
@@ -118,14 +118,14 @@ class AveragedQueries:
             )
         indices = substream(self.seed, "pool").permutation(len(images))[:count]
         chosen = images[indices]
-        answers = ask(victim, self._versions(to_float(chosen)))
-        averages = answers.reshape(count, self.copies, -1).mean(axis=1, dtype=np.float64)
+        responses = ask(victim, self._versions(to_float(chosen)))
+        averages = responses.reshape(count, self.copies, -1).mean(axis=1, dtype=np.float64)
         settings: dict[str, Any] = {"attack": self.name, "seed": self.seed, "copies": self.copies}
         settings |= {"shift": self.shift, "flip": self.flip, "noise": self.noise}
         settings |= met(victim, budget) | {"pool_images": len(images)}
         return deliver(
             self.learner,
-            Answered(chosen, averages.astype(np.float32)),
+            TransferSet(chosen, averages.astype(np.float32)),
             seed=self.seed,
             queries_used=count * self.copies,
             settings=settings,

@@ -1,9 +1,9 @@
-"""The adaptive thief's policy: a gradient bandit over groups of pool images.
+"""The adaptive attacker's policy: a gradient bandit over groups of pool images.
 
 Orekondy, Schiele and Fritz, "Knockoff Nets", CVPR 2019, sec. 4: actions are the pool's classes,
 the policy is a softmax over preferences, updated by the gradient-bandit rule (Sutton and Barto,
 "Reinforcement Learning", sec. 2.8) with step 1/N(action); rewards favour confident, diverse
-answers on which the clone is still wrong. The Adversarial Robustness Toolbox has the same rule,
+responses on which the clone is still wrong. The Adversarial Robustness Toolbox has the same rule,
 but standardises rewards over the whole past instead of rescaling them over a window, and takes
 the clone's loss after it has trained on the image; here it is taken before.
 """
@@ -15,27 +15,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from divqat_brevitas.extraction.arrays import Answers, Images, Labels, to_float
+from divqat_brevitas.extraction.arrays import Images, Labels, Responses, to_float
 from divqat_brevitas.short_repr import ShortRepr
 
 REWARDS = ("certainty", "diversity", "loss")
 Floats = NDArray[np.float64]
 
 
-def reward_certainty(probabilities: Answers) -> Floats:
+def reward_certainty(probabilities: Responses) -> Floats:
     """Margin between the two largest probabilities of each row, in [0, 1]."""
     top = np.partition(probabilities.astype(np.float64), -2, axis=1)[:, -2:]
     margin: Floats = top[:, 1] - top[:, 0]
     return margin
 
 
-def reward_diversity(probabilities: Answers, average: Floats) -> Floats:
-    """How far each row rises above the average answer so far: sum of max(0, p - average)."""
+def reward_diversity(probabilities: Responses, average: Floats) -> Floats:
+    """How far each row rises above the average response so far: sum of max(0, p - average)."""
     rise: Floats = np.maximum(0.0, probabilities - average).sum(axis=1)
     return rise
 
 
-def reward_loss(probabilities: Answers, clone_probabilities: Answers) -> Floats:
+def reward_loss(probabilities: Responses, clone_probabilities: Responses) -> Floats:
     """Cross-entropy of the clone's probabilities against the victim's, row by row, in nats."""
     # The floor keeps a clone that is certain and wrong from an infinite reward.
     logs = np.log(np.maximum(clone_probabilities.astype(np.float64), 1e-12))

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Labels, substream, to_float
-from divqat_brevitas.extraction.learners.base import Answered, Learner, described
+from divqat_brevitas.extraction.arrays import Labels, Responses, substream, to_float
+from divqat_brevitas.extraction.learners.base import Learner, TransferSet, described
 from divqat_brevitas.extraction.learners.targets import as_probabilities
 from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
 from divqat_brevitas.extraction.surrogates.training import Epoch
@@ -70,24 +70,24 @@ class Attack(Protocol):
     ) -> Result:
         """Spend at most ``budget`` queries (None: all that are left) and bring home a clone.
 
-        ``pool`` is the thief's images, an :class:`ImagePool` or an array; for a data-free attack
+        ``pool`` is the attacker's images, an :class:`ImagePool` or an array; for a data-free attack
         the (C, H, W) of an image alone.
         """
         ...
 
 
 @dataclass(frozen=True)
-class TransferSet(ShortRepr):
+class PoolQueries(ShortRepr):
     """The answered images of a pool.
 
     Attributes:
         indices: of the asked images in the pool, in the order asked, int64 (N,).
-        answers: on the scale of probabilities, float32 (N, classes).
+        responses: on the scale of probabilities, float32 (N, classes).
         rounds: see :class:`Result`.
     """
 
     indices: Labels
-    answers: Answers
+    responses: Responses
     rounds: list[Round] = field(default_factory=list)
 
 
@@ -113,8 +113,8 @@ def allowance(victim: Victim, budget: int | None) -> int:
     return wanted
 
 
-def ask(victim: Victim, images: NDArray[Any]) -> Answers:
-    """Answers to ``images`` (uint8 or float32), on the scale of probabilities, in batches."""
+def ask(victim: Victim, images: NDArray[Any]) -> Responses:
+    """Responses to ``images`` (uint8 or float32), on the scale of probabilities, in batches."""
     parts = [
         as_probabilities(victim.query(to_float(images[i : i + QUERY_BATCH])), victim.oracle)
         for i in range(0, len(images), QUERY_BATCH)
@@ -124,7 +124,7 @@ def ask(victim: Victim, images: NDArray[Any]) -> Answers:
 
 def deliver(
     learner: Learner,
-    answered: Answered,
+    transfer_set: TransferSet,
     *,
     seed: int,
     queries_used: int,
@@ -137,7 +137,7 @@ def deliver(
 
     Args:
         learner: makes the clone.
-        answered: what it learns from.
+        transfer_set: what it learns from.
         seed: of the attack; the clone's own seed is derived from it.
         queries_used: queries the attack asked.
         settings: of the attack and what it met; the learner's are added as "learner", with what
@@ -146,7 +146,7 @@ def deliver(
         rounds: see :class:`Result`.
         on_epoch: called with each row of the history as it is made.
     """
-    learned = learner.learn(answered, clone_seed(seed), on_epoch)
+    learned = learner.learn(transfer_set, clone_seed(seed), on_epoch)
     about = described(learner)
     if learned.notes:
         about["notes"] = learned.notes

@@ -21,7 +21,7 @@ StartsFrom = Literal["pool", "seeds", "free"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class AttackEntry:
     """One attack.
 
     Attributes:
@@ -36,90 +36,90 @@ class Entry:
     source: str
 
 
-_BUILT_IN: dict[str, Entry] = {
-    "knockoff-random": Entry(
+_BUILT_IN: dict[str, AttackEntry] = {
+    "knockoff-random": AttackEntry(
         lambda learner, seed: KnockoffNets(learner=learner, seed=seed),
         "pool",
         "Orekondy et al., CVPR 2019",
     ),
-    "knockoff-adaptive": Entry(
+    "knockoff-adaptive": AttackEntry(
         lambda learner, seed: KnockoffNets(learner=learner, seed=seed, strategy="adaptive"),
         "pool",
         "Orekondy et al., CVPR 2019",
     ),
-    "knockoff-averaged": Entry(
+    "knockoff-averaged": AttackEntry(
         lambda learner, seed: AveragedQueries(learner=learner, seed=seed),
         "pool",
-        "Orekondy et al., CVPR 2019; each image in three versions, answers averaged",
+        "Orekondy et al., CVPR 2019; each image in three versions, responses averaged",
     ),
-    "copycat": Entry(
+    "copycat": AttackEntry(
         lambda learner, seed: CopycatCNN(learner, seed),
         "pool",
         "Correia-Silva et al., IJCNN 2018",
     ),
-    "jbda": Entry(
+    "jbda": AttackEntry(
         lambda learner, seed: JacobianAugmentation(
             learner, seed, "jbda", substitute=Substitute.beside(learner)
         ),
         "seeds",
         "Papernot et al., ASIACCS 2017",
     ),
-    "jbtr": Entry(
+    "jbtr": AttackEntry(
         lambda learner, seed: JacobianAugmentation(
             learner, seed, "jbtr", substitute=Substitute.beside(learner)
         ),
         "seeds",
         "Juuti et al., EuroS&P 2019",
     ),
-    "active-kcenter": Entry(
+    "active-kcenter": AttackEntry(
         lambda learner, seed: ActiveThief(
             learner, seed, "k-center", substitute=Substitute.beside(learner)
         ),
         "pool",
         "Pal et al., AAAI 2020",
     ),
-    "active-entropy": Entry(
+    "active-entropy": AttackEntry(
         lambda learner, seed: ActiveThief(
             learner, seed, "entropy", substitute=Substitute.beside(learner)
         ),
         "pool",
         "Pal et al., AAAI 2020",
     ),
-    "active-dfal+kcenter": Entry(
+    "active-dfal+kcenter": AttackEntry(
         lambda learner, seed: ActiveThief(
             learner, seed, "dfal+k-center", substitute=Substitute.beside(learner)
         ),
         "pool",
         "Pal et al., AAAI 2020",
     ),
-    "semi-supervised": Entry(
+    "semi-supervised": AttackEntry(
         lambda learner, seed: SemiSupervised(learner, seed),
         "pool",
         "Jagielski et al., USENIX Security 2020; MixMatch: Berthelot et al., NeurIPS 2019",
     ),
-    "dfme": Entry(
+    "dfme": AttackEntry(
         lambda learner, seed: DFME(learner=learner, seed=seed),
         "free",
         "Truong et al., CVPR 2021",
     ),
-    "disguide": Entry(
+    "disguide": AttackEntry(
         lambda learner, seed: DisGUIDE(learner=learner, seed=seed),
         "free",
         "Rosenthal et al., AAAI 2023",
     ),
-    "dfms-hl": Entry(
+    "dfms-hl": AttackEntry(
         lambda learner, seed: DFMSHL(learner=learner, seed=seed),
         "free",
         "Sanyal et al., CVPR 2022",
     ),
 }
 
-ATTACKS: Registry[Entry] = Registry(
+ATTACKS: Registry[AttackEntry] = Registry(
     "attack",
     "divqat.attacks",
     _BUILT_IN,
-    fits=lambda found: isinstance(found, Entry),
-    expected="an Entry of divqat_brevitas.extraction.attacks.catalogue",
+    fits=lambda found: isinstance(found, AttackEntry),
+    expected="an AttackEntry of divqat_brevitas.extraction.attacks.catalogue",
 )
 """All attacks by name: these, and those of installed packages."""
 

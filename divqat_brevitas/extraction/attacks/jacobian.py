@@ -22,7 +22,7 @@ from divqat_brevitas.extraction.arrays import Images, Labels, substream, to_floa
 from divqat_brevitas.extraction.attacks.base import ImagePool, Result, Round, ask, deliver, met
 from divqat_brevitas.extraction.attacks.pools import check_seed, plan
 from divqat_brevitas.extraction.attacks.substitute import Substitute
-from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.training import Epoch
 
@@ -34,12 +34,12 @@ CRAFTING_BATCH = 256
 class JacobianAugmentation:
     """Grow a transfer set from a few seed images, round by round, until the budget is spent.
 
-    A round trains a substitute on all answers so far, makes one new image from each image it has
+    A round trains a substitute on all responses so far, makes one new image from each image it has
     (from a random part of them where fewer queries are left, or where ``reservoir`` is smaller)
     and asks them. Without a reservoir the set doubles each round, so the rounds follow from the
     budget: about log2(budget / seeds). The clone is trained from scratch on the whole set.
 
-    A positive λ makes an image more like its label, and the victim's answer can be guessed: on
+    A positive λ makes an image more like its label, and the victim's response can be guessed: on
     its own it teaches the clone next to nothing. The first author's code (CleverHans' black-box
     tutorial) begins with three rounds of -λ, away from the label, and so does this. Public copies
     of "jbtr" draw a new target at every step, which makes a random walk of it; here the target of
@@ -111,11 +111,11 @@ class JacobianAugmentation:
         budget: int | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> Result:
-        """Ask the seeds and what grows from them, and train a clone on the answers.
+        """Ask the seeds and what grows from them, and train a clone on the responses.
 
         Args:
-            victim: answers; its budget is what limits the attack, and it is spent exactly.
-            pool: the thief's images, uint8 or float32 in [0, 1], NCHW; its first ``seeds`` are
+            victim: responses; its budget is what limits the attack, and it is spent exactly.
+            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW; its first ``seeds`` are
                 used, all of them if it is smaller, and no others.
             budget: queries to spend; None spends all that the victim has left.
             on_epoch: called with each row of the final clone's history as it is made.
@@ -132,23 +132,26 @@ class JacobianAugmentation:
         rng = substream(self.seed, "augmentation")
         images = to_float(given.images[: min(self.seeds, given.count)])
         seeds = len(images)
-        answers = ask(victim, images)
+        responses = ask(victim, images)
         rounds: list[Round] = [{"queries": seeds}]
         while len(images) < given.budget:
-            clone = self.substitute.train(images, answers, self.seed, len(rounds))
+            clone = self.substitute.train(images, responses, self.seed, len(rounds))
             size = min(len(images), given.budget - len(images), self.reservoir or len(images))
             origins = np.sort(rng.choice(len(images), size, replace=False))
-            labels = answers[origins].argmax(axis=1)
-            made = self._make(clone, images[origins], labels, answers.shape[1], len(rounds), rng)
-            told = ask(victim, made)
+            labels = responses[origins].argmax(axis=1)
+            made = self._make(clone, images[origins], labels, responses.shape[1], len(rounds), rng)
+            informative = ask(victim, made)
             rounds.append(
                 {
                     "queries": len(images) + size,
                     "moved": float(np.abs(made - images[origins]).mean()),
-                    "kept_label": float((told.argmax(axis=1) == labels).mean()),
+                    "kept_label": float((informative.argmax(axis=1) == labels).mean()),
                 }
             )
-            images, answers = np.concatenate([images, made]), np.concatenate([answers, told])
+            images, responses = (
+                np.concatenate([images, made]),
+                np.concatenate([responses, informative]),
+            )
         settings: dict[str, Any] = {
             "attack": self.name,
             "seed": self.seed,
@@ -161,7 +164,7 @@ class JacobianAugmentation:
         }
         return deliver(
             self.learner,
-            Answered(images, answers),
+            TransferSet(images, responses),
             seed=self.seed,
             queries_used=len(images),
             settings=settings | met(victim, given.budget),

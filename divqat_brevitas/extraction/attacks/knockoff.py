@@ -1,4 +1,4 @@
-"""KnockoffNets: clone a victim by asking it about images the thief already has.
+"""KnockoffNets: clone a victim by asking it about images the attacker already has.
 
 Orekondy, Schiele and Fritz, "Knockoff Nets: Stealing Functionality of Black-Box Models",
 CVPR 2019, sec. 4.
@@ -17,14 +17,14 @@ from divqat_brevitas.extraction.attacks.adaptive import AdaptiveSampling, sample
 from divqat_brevitas.extraction.attacks.bandit import group_images
 from divqat_brevitas.extraction.attacks.base import (
     ImagePool,
+    PoolQueries,
     Result,
-    TransferSet,
     allowance,
     ask,
     deliver,
     met,
 )
-from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.networks import check_image_shape
 from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
@@ -38,18 +38,18 @@ class KnockoffNets:
 
     The random strategy draws images from the pool without replacement; a smaller budget asks the
     first of the images that a larger one asks. The adaptive strategy learns which groups of the
-    pool pay. Either way the clone is trained from scratch on all answers, so that strategies
+    pool pay. Either way the clone is trained from scratch on all responses, so that strategies
     differ in the images asked and in nothing else.
 
     Args:
         surrogate: the clone's network, see :func:`build_surrogate`.
         seed: of everything random in the attack, at least 0.
         strategy: "random" or "adaptive".
-        treatment: what becomes of the answers: "soft", "argmax" or "smooth".
+        targets: what becomes of the responses: "soft", "argmax" or "smooth".
         epochs: of the clone's training.
         training: how it is trained.
         sampling: settings of the adaptive strategy.
-        learner: makes the clone instead of surrogate, treatment, epochs and training; these then
+        learner: makes the clone instead of surrogate, targets, epochs and training; these then
             only shape the clone that the adaptive strategy trains along the way.
 
     Raises:
@@ -66,7 +66,7 @@ class KnockoffNets:
     surrogate: str = "vgg-small"
     seed: int = 0
     strategy: str = "random"
-    treatment: str = "soft"
+    targets: str = "soft"
     epochs: int = 20
     training: SurrogateTraining = field(default_factory=SurrogateTraining)
     sampling: AdaptiveSampling = field(default_factory=AdaptiveSampling)
@@ -82,7 +82,7 @@ class KnockoffNets:
     def _plain(self) -> PlainLearner:
         return PlainLearner(
             surrogate=self.surrogate,
-            treatment=self.treatment,
+            targets=self.targets,
             epochs=self.epochs,
             training=self.training,
         )
@@ -100,12 +100,12 @@ class KnockoffNets:
         labels: NDArray[Any] | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> Result:
-        """Ask the victim and train a clone on its answers.
+        """Ask the victim and train a clone on its responses.
 
         Args:
-            victim: answers; its budget is what limits the attack.
-            pool: the thief's images, uint8 or float32 in [0, 1], NCHW, at least 2. A pool smaller
-                than the budget is asked whole, each image once.
+            victim: responses; its budget is what limits the attack.
+            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW, at least 2. A pool
+                smaller than the budget is asked whole, each image once.
             budget: queries to spend; None spends all that the victim has left.
             labels: classes of the pool's images (N,), the adaptive strategy's actions; without
                 them images are grouped by k-means. The random strategy does not look at them.
@@ -130,7 +130,7 @@ class KnockoffNets:
             settings["actions"] = "k-means" if labels is None else "labels"
         return deliver(
             self.learner or self._plain(),
-            Answered(images[transfer.indices], transfer.answers),
+            TransferSet(images[transfer.indices], transfer.responses),
             seed=self.seed,
             queries_used=count,
             settings=settings,
@@ -141,7 +141,7 @@ class KnockoffNets:
 
     def _ask(
         self, victim: Victim, images: NDArray[Any], labels: Labels | None, count: int
-    ) -> TransferSet:
+    ) -> PoolQueries:
         if self.strategy == "adaptive":
             if labels is None:
                 rng = substream(self.seed, "groups")
@@ -152,9 +152,9 @@ class KnockoffNets:
                 labels,
                 count,
                 surrogate=self.surrogate,
-                treatment=self.treatment,
+                targets=self.targets,
                 seed=self.seed,
                 settings=self.sampling,
             )
         indices = substream(self.seed, "pool").permutation(len(images))[:count]
-        return TransferSet(indices, ask(victim, images[indices]))
+        return PoolQueries(indices, ask(victim, images[indices]))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError, InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, substream
+from divqat_brevitas.extraction.arrays import Images, Responses, substream
 from divqat_brevitas.extraction.surrogates.augmentation import random_flip, random_shift
 from divqat_brevitas.extraction.surrogates.training import (
     Epoch,
@@ -78,7 +78,7 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
 def train_mixmatch(
     model: nn.Module,
     images: Images,
-    targets: Answers,
+    targets: Responses,
     unlabelled: Images,
     *,
     epochs: int,
@@ -112,17 +112,17 @@ def train_mixmatch(
         latter without its weight), means over the epoch.
 
     Raises:
-        InputError: fewer than 2 images, or no answer that says anything.
+        InputError: fewer than 2 images, or no response that says anything.
         CheckFailedError: the loss is no longer finite.
     """
-    told = np.flatnonzero(targets.any(axis=1))
-    if len(told) < 2 or len(unlabelled) < 2:
+    informative = np.flatnonzero(targets.any(axis=1))
+    if len(informative) < 2 or len(unlabelled) < 2:
         raise InputError(
-            f"semi-supervised training needs at least 2 answers that say something and 2 images "
-            f"without an answer, but got {len(told)} and {len(unlabelled)}."
+            f"semi-supervised training needs at least 2 responses that say something and 2 images "
+            f"without a response, but got {len(informative)} and {len(unlabelled)}."
         )
-    x_all = torch.from_numpy(images[told]).to(memory_format=torch.channels_last)
-    y_all = torch.from_numpy(targets[told])
+    x_all = torch.from_numpy(images[informative]).to(memory_format=torch.channels_last)
+    y_all = torch.from_numpy(targets[informative])
     u_all = torch.from_numpy(unlabelled).to(memory_format=torch.channels_last)
     rng = substream(seed, "mixmatch")
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from divqat_brevitas.extraction.arrays import Answers, Images, Labels
+from divqat_brevitas.extraction.arrays import Images, Labels, Responses
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
 
 DEEPFOOL_BATCH = 256
 OVERSHOOT = 0.02
 
 
-def entropy(probabilities: Answers) -> NDArray[np.float64]:
+def entropy(probabilities: Responses) -> NDArray[np.float64]:
     """Entropy of each row in nats, float64 (N,).
 
     Example:

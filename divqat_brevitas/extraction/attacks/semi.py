@@ -1,8 +1,8 @@
 """Semi-supervised extraction: the images that were never asked teach the clone as well.
 
 Jagielski, Carlini, Berthelot, Kurakin and Papernot, "High Accuracy and High Fidelity Extraction
-of Neural Networks", USENIX Security 2020, sec. 4.2: few answers, and MixMatch on all that the
-thief has.
+of Neural Networks", USENIX Security 2020, sec. 4.2: few responses, and MixMatch on all that the
+attacker has.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from divqat_brevitas.extraction.arrays import substream, to_float
 from divqat_brevitas.extraction.attacks.base import ImagePool, Result, ask, clone_seed, met
 from divqat_brevitas.extraction.attacks.mixmatch import MixMatch, train_mixmatch
 from divqat_brevitas.extraction.attacks.pools import check_seed, plan
-from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner, described
-from divqat_brevitas.extraction.learners.targets import treat
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet, described
+from divqat_brevitas.extraction.learners.targets import training_targets
 from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.training import Epoch
 
@@ -26,14 +26,14 @@ from divqat_brevitas.extraction.surrogates.training import Epoch
 class SemiSupervised:
     """Ask a random part of the pool, train on the whole of it with MixMatch.
 
-    The training is the method, so the clone is not the learner's own: surrogate, treatment,
+    The training is the method, so the clone is not the learner's own: surrogate, targets,
     epochs, training and initial weights come from the learner, which must be a
     :class:`PlainLearner`; the loop is :func:`train_mixmatch`, and an epoch of it is a pass over
     the images that were not asked. The images asked are those that KnockoffNets' random strategy
     asks with the same seed. With fewer than 2 images left unasked the whole pool serves as
     unlabelled.
 
-    The gain depends on the network: with 60 answers on digits the default "vgg-small" gains over
+    The gain depends on the network: with 60 responses on digits the default "vgg-small" gains over
     KnockoffNets of as many steps, while "mlp" loses on average, and varies much between seeds.
 
     Args:
@@ -86,28 +86,28 @@ class SemiSupervised:
         """Ask the victim and train a clone on answered and unanswered images.
 
         Args:
-            victim: answers; its budget is what limits the attack.
-            pool: the thief's images, uint8 or float32 in [0, 1], NCHW, at least 2; the larger it
+            victim: responses; its budget is what limits the attack.
+            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW, at least 2; the larger it
                 is beyond the budget, the more the attack gains.
             budget: queries to spend; None spends all that the victim has left.
             on_epoch: called with each row of the history as it is made.
 
         Raises:
             BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-            InputError: a bad pool, or answers that say nothing.
+            InputError: a bad pool, or responses that say nothing.
         """
         given = plan(victim, pool, budget)
         learner = self._plain()
         order = substream(self.seed, "pool").permutation(len(given.images))
         indices, rest = order[: given.count], order[given.count :]
         unlabelled = rest if len(rest) >= 2 else order
-        answered = Answered(given.images[indices], ask(victim, given.images[indices]))
+        transfer_set = TransferSet(given.images[indices], ask(victim, given.images[indices]))
         seed = clone_seed(self.seed)
-        clone = learner.build(answered, seed)
+        clone = learner.build(transfer_set, seed)
         history = train_mixmatch(
             clone,
-            to_float(answered.images),
-            treat(answered.answers, learner.treatment),
+            to_float(transfer_set.images),
+            training_targets(transfer_set.responses, learner.targets),
             to_float(given.images[unlabelled]),
             epochs=learner.epochs,
             seed=seed,

@@ -1,4 +1,4 @@
-"""Defences at the interface: what is done to a network's answers, not to its weights.
+"""Defences at the interface: what is done to a network's responses, not to its weights.
 
 >>> [row.name for row in defence_table()][:4]
 ['none', 'top1', 'topk', 'rounding']
@@ -26,8 +26,8 @@ from divqat_brevitas.extraction.defences.cost import (
     cost_of,
 )
 from divqat_brevitas.extraction.defences.ensemble import EnsembleOfDiverseModels
-from divqat_brevitas.extraction.defences.gate import Gate
 from divqat_brevitas.extraction.defences.grad2 import GradientRedirection, train_redirection
+from divqat_brevitas.extraction.defences.label_only import LabelOnlyFallback
 from divqat_brevitas.extraction.defences.mad import MAD
 from divqat_brevitas.extraction.defences.misinformation import (
     AdaptiveMisinformation,
@@ -51,9 +51,9 @@ __all__ = [
     "DefenceRow",
     "DefendedPredictor",
     "EnsembleOfDiverseModels",
-    "Gate",
     "GaussianNoise",
     "GradientRedirection",
+    "LabelOnlyFallback",
     "OutOfReachError",
     "ReverseSigmoid",
     "Rounding",

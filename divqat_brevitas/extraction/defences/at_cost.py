@@ -1,14 +1,14 @@
 """Defences by their cost: "reverse-sigmoid@0.2" is as strong as a mean ℓ1 distance of 0.2 allows.
 
-At one strength a defence moves one network's answers further than another's. To tell whether it
+At one strength a defence moves one network's responses further than another's. To tell whether it
 does more for one of them, it stands before both at the same cost. The cost is the owner's, on its
-own validation images: neither the test set nor what a thief asks.
+own validation images: neither the test set nor what an attacker asks.
 """
 
 from dataclasses import dataclass
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import Defence, check_perturbed
 from divqat_brevitas.extraction.defences.catalogue import (
     FAMILIES,
@@ -32,7 +32,7 @@ class AtCost:
         spec: with the strength in place of the cost, as :func:`make_defence` takes it.
         strength: of the last part.
         target: mean ℓ1 distance asked for.
-        cost: reached on the validation images, against the answers before the last part.
+        cost: reached on the validation images, against the responses before the last part.
         shortfall: why the target was missed and what is used instead; "" where it was met.
     """
 
@@ -45,7 +45,7 @@ class AtCost:
 
 def at_cost(
     spec: str,
-    probabilities: Answers,
+    probabilities: Responses,
     images: Images,
     material: DefenceMaterial | None = None,
     seed: int = 0,
@@ -57,7 +57,7 @@ def at_cost(
 
     Args:
         spec: a defence with a cost behind its last part, see :func:`split_target`.
-        probabilities: the network's undefended answers, float32 (N, classes).
+        probabilities: the network's undefended responses, float32 (N, classes).
         images: the owner's validation images they belong to, float32 NCHW in [0, 1].
         material: for families that need some.
         seed: the one the defence is made with later.

@@ -1,4 +1,4 @@
-"""The contract of a defence that perturbs answers after the network has made them."""
+"""The contract of a defence that perturbs responses after the network has made them."""
 
 from typing import Any, Protocol
 
@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Images, Responses
 
 
 class Defence(Protocol):
     """Perturbs probabilities before the oracle shows them; the label may change too.
 
-    A randomised defence draws from a stream of its own, so that asking twice gives two answers
+    A randomised defence draws from a stream of its own, so that asking twice gives two responses
     and a run as a whole can be repeated. Such an object belongs to one victim.
     """
 
@@ -26,7 +26,7 @@ class Defence(Protocol):
         """Its parameters, as values that JSON can hold."""
         ...
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Perturbed probabilities, float32 (N, classes), rows of sum 1, of the images asked."""
         ...
 
@@ -41,7 +41,7 @@ class Undefended:
         """Nothing."""
         return {}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """The probabilities, in memory of their own."""
         return probabilities.copy()
 
@@ -56,7 +56,7 @@ def spelled(family: str, *numbers: float) -> str:
     return ":".join([family, *(f"{number:.6g}" for number in numbers)])
 
 
-def distributions(rows: NDArray[np.float64]) -> Answers:
+def distributions(rows: NDArray[np.float64]) -> Responses:
     """Rows of any finite numbers as probabilities, float32: negatives become 0, sums become 1.
 
     A row without mass says nothing and becomes uniform.
@@ -70,22 +70,22 @@ def distributions(rows: NDArray[np.float64]) -> Answers:
     sums = clipped.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         normalised = np.where(sums > 0, clipped / sums, 1 / rows.shape[1])
-    answers: Answers = normalised.astype(np.float32)
-    return answers
+    responses: Responses = normalised.astype(np.float32)
+    return responses
 
 
-def check_perturbed(defence: Defence, before: Answers, after: object) -> Answers:
+def check_perturbed(defence: Defence, before: Responses, after: object) -> Responses:
     """Return ``after`` as float32 if it holds a distribution for each row of ``before``.
 
     Why it is checked: a row that is no distribution would be rescaled unseen by the softmax of
-    the oracle, so the thief would get another answer than the one whose cost was measured.
+    the oracle, so the attacker would get another response than the one whose cost was measured.
 
     Raises:
         InputError: another shape, NaN or infinity, a negative entry, or a sum that is not 1 up to
             the rounding of float32 (4 units in the last place a class).
     """
     rows = np.asarray(after)
-    what = f"the answers of defence {defence.name!r}"
+    what = f"the responses of defence {defence.name!r}"
     if rows.shape != before.shape or not np.issubdtype(rows.dtype, np.floating):
         raise InputError(
             f"{what} must be floating-point of shape {before.shape}, "

@@ -18,8 +18,8 @@ from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.defences.base import Defence, Undefended
 from divqat_brevitas.extraction.defences.composition import Composition
 from divqat_brevitas.extraction.defences.ensemble import EnsembleOfDiverseModels
-from divqat_brevitas.extraction.defences.gate import Gate
 from divqat_brevitas.extraction.defences.grad2 import GradientRedirection, train_redirection
+from divqat_brevitas.extraction.defences.label_only import LabelOnlyFallback
 from divqat_brevitas.extraction.defences.mad import MAD
 from divqat_brevitas.extraction.defences.misinformation import (
     AdaptiveMisinformation,
@@ -41,7 +41,7 @@ class DefenceMaterial(ShortRepr):
         images: the defender's own training images, uint8 or float32 NCHW.
         labels: their labels, integers (N,).
         classes: of the victim; None: as many as the labels name.
-        surrogate: the thief's network as the defender imagines it, for MAD and GRAD². Without it
+        surrogate: the attacker's network as the defender imagines it, for MAD and GRAD². Without it
             MAD takes random weights and GRAD² trains one on ``images``.
         misinformation: network trained to be wrong; without it one is trained on ``images``.
         models: further members of the ensemble of diverse models.
@@ -83,14 +83,14 @@ Make = Callable[[Sequence[float], DefenceMaterial, int], Defence]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class DefenceEntry:
     """One family of defences.
 
     Attributes:
         make: a defence from the numbers of its spec, the material and a seed.
         defaults: the numbers a spec may leave out from the right.
         source: the paper.
-        deterministic: asked again, an image gets the same answer.
+        deterministic: asked again, an image gets the same response.
         keeps_label: the label is the undefended one, always.
         hardware: whether an FPGA can do it beside the network, and with what.
         strengths: weakest and strongest worth considering, for :func:`calibrate`; None for
@@ -149,40 +149,42 @@ def _whole(family: str, number: float) -> int:
     return int(number)
 
 
-_BUILT_IN: dict[str, Entry] = {
-    "none": Entry(
+_BUILT_IN: dict[str, DefenceEntry] = {
+    "none": DefenceEntry(
         make=lambda numbers, material, seed: Undefended(),
         source="",
         keeps_label=True,
         hardware="nothing",
     ),
-    "top1": Entry(
+    "top1": DefenceEntry(
         make=lambda numbers, material, seed: Top1(),
         source="Tramèr et al., USENIX Security 2016",
         keeps_label=True,
         hardware="comparator: an argmax tree over the accumulators, instead of a softmax",
     ),
-    "topk": Entry(
+    "topk": DefenceEntry(
         make=lambda numbers, material, seed: TopK(_whole("topk", numbers[0])),
         defaults=(3,),
         source="Tramèr et al., USENIX Security 2016",
         keeps_label=True,
         hardware="comparator: k rounds of the argmax tree; the division may be left out",
     ),
-    "rounding": Entry(
+    "rounding": DefenceEntry(
         make=lambda numbers, material, seed: Rounding(_whole("rounding", numbers[0])),
         defaults=(2,),
         source="Tramèr et al., USENIX Security 2016",
         hardware="table: a softmax table of fewer output bits; the division may be left out",
     ),
-    "gate": Entry(
-        make=lambda numbers, material, seed: Gate(_whole("gate", numbers[0]), numbers[1]),
+    "gate": DefenceEntry(
+        make=lambda numbers, material, seed: LabelOnlyFallback(
+            _whole("gate", numbers[0]), numbers[1]
+        ),
         defaults=(0, 0.05),
         source="divqat",
         keeps_label=True,
         hardware="comparator: the argmax tree, and one comparison with the decoy class",
     ),
-    "noise": Entry(
+    "noise": DefenceEntry(
         make=lambda numbers, material, seed: GaussianNoise(numbers[0], seed=seed),
         defaults=(0.2,),
         source="Adversarial Robustness Toolbox, GaussianNoise",
@@ -190,35 +192,35 @@ _BUILT_IN: dict[str, Entry] = {
         hardware="table: random bits (LFSR or ring oscillators) through a table, added; a divider",
         strengths=(0, 2),
     ),
-    "reverse-sigmoid": Entry(
+    "reverse-sigmoid": DefenceEntry(
         make=lambda numbers, material, seed: ReverseSigmoid(numbers[0], numbers[1]),
         defaults=(0.5, 0.2),
         source="Lee et al., IEEE S&P Workshops 2019",
         hardware="table: y - r(y) of one quantized probability, and a divider for the row's sum",
         strengths=(0, 5),
     ),
-    "dcp": Entry(
+    "dcp": DefenceEntry(
         make=lambda numbers, material, seed: DCP(numbers[0], numbers[1]),
         defaults=(0.7, 0.2),
         source="Khaled et al., ICMLA 2023",
         hardware="table and comparator: as reverse-sigmoid, switched by the largest probability",
         strengths=(0, 5),
     ),
-    "misinformation": Entry(
+    "misinformation": DefenceEntry(
         make=_misinformation,
         defaults=(0.9,),
         source="Kariyappa and Qureshi, CVPR 2020",
         hardware="second network of the victim's size, a comparator and a multiplexer",
         strengths=(0, 1.1),
     ),
-    "mad": Entry(
+    "mad": DefenceEntry(
         make=_mad(keep_label=False),
         defaults=(0.5,),
         source="Orekondy et al., ICLR 2020",
         hardware="no: needs a surrogate as second network, and floating-point square roots",
         strengths=(0, 2),
     ),
-    "mad-argmax": Entry(
+    "mad-argmax": DefenceEntry(
         make=_mad(keep_label=True),
         defaults=(0.5,),
         source="Orekondy et al., ICLR 2020",
@@ -226,21 +228,21 @@ _BUILT_IN: dict[str, Entry] = {
         hardware="no: needs a surrogate as second network, and a search in floating point",
         strengths=(0, 2),
     ),
-    "grad2": Entry(
+    "grad2": DefenceEntry(
         make=_grad2("all-ones"),
         defaults=(0.5,),
         source="Mazeika et al., ICML 2022",
         hardware="no: needs floating point and a surrogate's gradient",
         strengths=(0, 2),
     ),
-    "grad2-min-ip": Entry(
+    "grad2-min-ip": DefenceEntry(
         make=_grad2("min-ip"),
         defaults=(0.5,),
         source="Mazeika et al., ICML 2022",
         hardware="no: needs floating point and a surrogate's gradient",
         strengths=(0, 2),
     ),
-    "ensemble": Entry(
+    "ensemble": DefenceEntry(
         make=_ensemble,
         defaults=(0,),
         source="Kariyappa et al., ICLR 2021",
@@ -248,12 +250,12 @@ _BUILT_IN: dict[str, Entry] = {
     ),
 }
 
-FAMILIES: Registry[Entry] = Registry(
+FAMILIES: Registry[DefenceEntry] = Registry(
     "defence",
     "divqat.defences",
     _BUILT_IN,
-    fits=lambda found: isinstance(found, Entry),
-    expected="an Entry of divqat_brevitas.extraction.defences.catalogue",
+    fits=lambda found: isinstance(found, DefenceEntry),
+    expected="a DefenceEntry of divqat_brevitas.extraction.defences.catalogue",
 )
 """All families by name: these, and those of installed packages."""
 
@@ -360,7 +362,7 @@ def check_defence_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class DefenceRow:
-    """One row of :func:`defence_table`; the fields are :class:`Entry`'s."""
+    """One row of :func:`defence_table`; the fields are :class:`DefenceEntry`'s."""
 
     name: str
     source: str
@@ -382,7 +384,7 @@ def defence_table() -> list[DefenceRow]:
     ]
 
 
-def _entry(name: str) -> Entry:
+def _entry(name: str) -> DefenceEntry:
     if name not in FAMILIES:
         raise unknown_name("defence", name, FAMILIES)
     return FAMILIES[name]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import Defence, check_perturbed
 from divqat_brevitas.extraction.query.oracles import Logits, log_probabilities, softmax
 from divqat_brevitas.extraction.query.outputs import Outputs
@@ -48,8 +48,8 @@ class Composition:
         """The parts, in order."""
         return {"parts": [{"name": part.name, **part.settings} for part in self.parts]}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
-        """What the last part answers, float32 (N, classes); every part's answers are checked."""
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """The last part's response, float32 (N, classes); every part's is checked."""
         for part in self.parts:
             probabilities = check_perturbed(
                 part, probabilities, part.perturb(images, probabilities)
@@ -58,17 +58,17 @@ class Composition:
 
 
 def defended_logits(defence: Defence, images: Images, logits: Logits) -> NDArray[np.float64]:
-    """The defence's answers y' as log y', float64 (N, classes), see :func:`log_probabilities`.
+    """The defence's responses y' as log y', float64 (N, classes), see :func:`log_probabilities`.
 
     Raises:
-        InputError: answers that are no distributions, see :func:`check_perturbed`.
+        InputError: responses that are no distributions, see :func:`check_perturbed`.
     """
     probabilities = softmax(logits)
     # The defence gets arrays of its own: it must not change what the caller keeps.
-    answers = check_perturbed(
+    responses = check_perturbed(
         defence, probabilities, defence.perturb(images.copy(), probabilities.copy())
     )
-    return log_probabilities(answers)
+    return log_probabilities(responses)
 
 
 class DefendedPredictor:
@@ -93,8 +93,8 @@ class DefendedPredictor:
         self._outputs = Outputs(as_predictor(predictor), outputs)
         self.defence = defence
 
-    def predict(self, images: Images) -> Answers:
-        """Logits whose softmax is the defended answer, float32 (N, classes)."""
+    def predict(self, images: Images) -> Responses:
+        """Logits whose softmax is the defended response, float32 (N, classes)."""
         logits = self._outputs.logits(images)
         if self.defence.name == "none":
             return logits.astype(np.float32, copy=False)

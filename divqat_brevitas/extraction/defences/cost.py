@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import Defence, check_perturbed
 
 STEPS = 40
@@ -14,7 +14,7 @@ STEPS = 40
 
 @dataclass(frozen=True)
 class Cost:
-    """How far defended answers are from the true ones.
+    """How far defended responses are from the true ones.
 
     Attributes:
         l1: mean ℓ1 distance of a row, in [0, 2].
@@ -51,11 +51,11 @@ class OutOfReachError(InputError):
         self.nearest = nearest
 
 
-def cost(probabilities: Answers, defended: Answers) -> Cost:
-    """The cost of defended answers.
+def cost(probabilities: Responses, defended: Responses) -> Cost:
+    """The cost of defended responses.
 
     Args:
-        probabilities: the true answers, float32 (N, classes), N at least 1.
+        probabilities: the true responses, float32 (N, classes), N at least 1.
         defended: the same images' defended ones.
 
     Raises:
@@ -67,7 +67,7 @@ def cost(probabilities: Answers, defended: Answers) -> Cost:
     """
     if probabilities.ndim != 2 or probabilities.shape != defended.shape or not len(defended):
         raise InputError(
-            f"answers of shape {defended.shape} cannot be compared with the undefended ones of "
+            f"responses of shape {defended.shape} cannot be compared with the undefended ones of "
             f"shape {probabilities.shape}; both must come from the same images."
         )
     distance = np.abs(defended.astype(np.float64) - probabilities).sum(axis=1)
@@ -75,32 +75,32 @@ def cost(probabilities: Answers, defended: Answers) -> Cost:
     return Cost(float(distance.mean()), float(changed.mean()))
 
 
-def cost_of(defence: Defence, images: Images, probabilities: Answers) -> Cost:
-    """The cost of a defence on images and their true answers. Raises as :func:`cost`."""
-    answers = check_perturbed(
+def cost_of(defence: Defence, images: Images, probabilities: Responses) -> Cost:
+    """The cost of a defence on images and their true responses. Raises as :func:`cost`."""
+    responses = check_perturbed(
         defence, probabilities, defence.perturb(images.copy(), probabilities.copy())
     )
-    return cost(probabilities, answers)
+    return cost(probabilities, responses)
 
 
 def calibrate(
     make: Callable[[float], Defence],
-    probabilities: Answers,
+    probabilities: Responses,
     images: Images,
     l1: float = 0.2,
     *,
     between: tuple[float, float] = (0.0, 1.0),
     tolerance: float = 0.02,
 ) -> Calibration:
-    """The strength at which a family's mean ℓ1 distance to the true answers is ``l1``.
+    """The strength at which a family's mean ℓ1 distance to the true responses is ``l1``.
 
     Defences are compared at equal cost, and the cost is the defender's: the images are its own
-    validation images, neither the thief's nor the test set. By bisection; each step makes a new
+    validation images, neither the attacker's nor the test set. By bisection; each step makes a new
     defence, so a randomised one draws the same noise at each strength.
 
     Args:
         make: a defence from its strength, see :func:`family`.
-        probabilities: the network's true answers to ``images``, float32 (N, classes).
+        probabilities: the network's true responses to ``images``, float32 (N, classes).
         images: float32 NCHW in [0, 1].
         l1: the target, in (0, 2].
         between: weakest and strongest to consider; the cost should grow from one to the other.

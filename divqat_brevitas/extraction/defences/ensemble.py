@@ -1,9 +1,9 @@
 """Ensemble of diverse models (EDM): a secret hash of the image picks which network answers.
 
 Kariyappa, Prakash and Qureshi, "Protecting DNNs from Theft using an Ensemble of Diverse Models",
-ICLR 2021, sec. 4: networks that agree on the victim's own data and disagree elsewhere make answers
-that jump from image to image where a thief asks. The choice is a function of the image, so asking
-again gives the same answer.
+ICLR 2021, sec. 4: networks that agree on the victim's own data and disagree elsewhere make
+responses that jump from image to image where an attacker asks. The choice is a function of the
+image, so asking again gives the same response.
 
 The hash here is a keyed BLAKE2b of the image as 8-bit pixels: a change of one grey value in one
 pixel draws anew, a change below that does not. The networks come from outside; trained alike but
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, check_logits
+from divqat_brevitas.extraction.arrays import Images, Responses, check_logits
 from divqat_brevitas.extraction.defences.base import distributions
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
@@ -28,7 +28,7 @@ from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
 class EnsembleOfDiverseModels:
     """The defence of Kariyappa et al. 2021; the victim's own network is member 0.
 
-    First in a composition: other members' answers do not pass through what came before.
+    First in a composition: other members' responses do not pass through what came before.
 
     Args:
         models: the further members, predictors or torch modules with the victim's classes.
@@ -69,14 +69,14 @@ class EnsembleOfDiverseModels:
         count = len(self._models) + 1
         return np.array([int.from_bytes(d, "big") % count for d in digests], np.int64)
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """The chosen members' probabilities, float32 (N, classes).
 
         Raises:
             InputError: a member with another number of classes.
         """
         chosen = self.members(images)
-        answers = probabilities.astype(np.float64)
+        responses = probabilities.astype(np.float64)
         for number, model in enumerate(self._models, start=1):
             rows = chosen == number
             if not rows.any():
@@ -88,5 +88,5 @@ class EnsembleOfDiverseModels:
                     f"ensemble member {number} has {logits.shape[1]} classes, but the victim "
                     f"{probabilities.shape[1]}."
                 )
-            answers[rows] = softmax(logits)
-        return distributions(answers)
+            responses[rows] = softmax(logits)
+        return distributions(responses)

@@ -1,4 +1,4 @@
-"""GRAD²: gradient redirection, answers that push every thief's parameters one way.
+"""GRAD²: gradient redirection, responses that push every attacker's parameters one way.
 
 Mazeika, Li and Forsyth, "How to Steer Your Adversary: Targeted and Efficient Model Stealing
 Defenses with Gradient Redirection", ICML 2022, sec. 4. With G the Jacobian of the surrogate's
@@ -11,7 +11,7 @@ to the class of largest c, taken from the classes of smallest c first.
 
 z is the vector of ones ("all-ones"), the same for every query, which is what the authors report
 as GRAD², on a surrogate trained for 10 epochs; or minus the gradient that the batch's own true
-answers give ("min-ip"), which depends on what is asked together. c is one forward-mode derivative
+responses give ("min-ip"), which depends on what is asked together. c is one forward-mode derivative
 a batch, for all classes at once; no Jacobian is ever stored.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Answers, Images, check_labels, check_pool, to_float
+from divqat_brevitas.extraction.arrays import Images, Responses, check_labels, check_pool, to_float
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
 from divqat_brevitas.extraction.surrogates.networks import build_surrogate
 from divqat_brevitas.extraction.surrogates.training import SurrogateTraining, train_surrogate
@@ -39,7 +39,7 @@ class GradientRedirection:
     """The defence of Mazeika et al. 2022.
 
     Args:
-        epsilon: bound of the ℓ1 distance of an answer to the true one, in [0, 2].
+        epsilon: bound of the ℓ1 distance of a response to the true one, in [0, 2].
         surrogate: a torch module with the victim's classes, see :func:`train_redirection`.
         direction: "all-ones" or "min-ip".
 
@@ -78,7 +78,7 @@ class GradientRedirection:
         """``epsilon`` and ``direction``."""
         return {"epsilon": self.epsilon, "direction": self.direction}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Redirected rows, float32 (N, classes).
 
         Raises:
@@ -90,7 +90,7 @@ class GradientRedirection:
         ]
         return redirect(probabilities, np.concatenate(parts), self.epsilon)
 
-    def _coefficients(self, images: Images, probabilities: Answers) -> NDArray[np.float64]:
+    def _coefficients(self, images: Images, probabilities: Responses) -> NDArray[np.float64]:
         """The products c = G z of each image, float64 (N, classes)."""
         model, device = self._surrogate, device_of(self._surrogate)
         x = torch.tensor(images, device=device)
@@ -118,7 +118,9 @@ class GradientRedirection:
         return coefficients
 
 
-def redirect(probabilities: Answers, coefficients: NDArray[np.float64], epsilon: float) -> Answers:
+def redirect(
+    probabilities: Responses, coefficients: NDArray[np.float64], epsilon: float
+) -> Responses:
     """The point of largest <y', c> on the simplex within ℓ1 distance ``epsilon`` of each row.
 
     Example:
@@ -134,9 +136,9 @@ def redirect(probabilities: Answers, coefficients: NDArray[np.float64], epsilon:
     taken[:, -1] = 0
     ranked = ranked - taken
     ranked[:, -1:] += taken.sum(axis=1, keepdims=True)
-    answers = np.empty_like(y)
-    np.put_along_axis(answers, order, ranked, axis=1)
-    return distributions(answers)
+    responses = np.empty_like(y)
+    np.put_along_axis(responses, order, ranked, axis=1)
+    return distributions(responses)
 
 
 def train_redirection(
@@ -150,8 +152,8 @@ def train_redirection(
 ) -> nn.Module:
     """Train GRAD²'s surrogate on the defender's own training data.
 
-    The paper trains it on the queries a thief would ask, with the victim's answers; what a thief
-    asks is not known here.
+    The paper trains it on the queries an attacker would ask, with the victim's responses; what an
+    attacker asks is not known here.
 
     Args:
         images: uint8, or float32 in [0, 1], NCHW, at least 2; never the test set.

@@ -1,8 +1,8 @@
-"""MAD: answers that turn the thief's gradient furthest from the one that the true answer gives.
+"""MAD: responses that turn the attacker's gradient furthest from that of the true response.
 
 Orekondy, Schiele and Fritz, "Prediction Poisoning: Towards Defenses Against DNN Model Stealing
 Attacks", ICLR 2020, sec. 4. With G the Jacobian of the surrogate's log-likelihoods by its
-parameters, y the true answer and D the distance
+parameters, y the true response and D the distance
 
     y' = argmax  || G'y'/|G'y'| - G'y/|G'y| ||²   s.t.  y' on the simplex,  |y' - y|₁ <= ε
 
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, check_logits
+from divqat_brevitas.extraction.arrays import Images, Responses, check_logits
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
@@ -50,7 +50,7 @@ class MAD:
     """The defence of Orekondy et al. 2020.
 
     Args:
-        epsilon: bound of the ℓ1 distance of an answer to the true one, in [0, 2].
+        epsilon: bound of the ℓ1 distance of a response to the true one, in [0, 2].
         keep_label: the argmax-preserving variant, "mad-argmax".
         surrogate: a predictor or torch module with the victim's classes; None: the network called
             ``architecture`` with random weights, made at the first query.
@@ -102,7 +102,7 @@ class MAD:
             "seed": self.seed,
         }
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Perturbed rows, float32 (N, classes).
 
         Raises:
@@ -130,12 +130,12 @@ class MAD:
         )
         distance = np.abs(corners - y).sum(axis=1, keepdims=True)
         h = np.minimum(1, self.epsilon / np.maximum(distance, 1e-12))
-        answers = distributions((1 - h) * y + h * corners)
+        responses = distributions((1 - h) * y + h * corners)
         if self.keep_label:
             # Rounding to float32 may level a lead of less than one unit in the last place.
-            lost = answers.argmax(axis=1) != y.argmax(axis=1)
-            answers[lost] = probabilities[lost]
-        return answers
+            lost = responses.argmax(axis=1) != y.argmax(axis=1)
+            responses[lost] = probabilities[lost]
+        return responses
 
     def _corners(self, q: Rows, y: Rows) -> Rows:
         if not self.keep_label:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import (
-    Answers,
     Images,
+    Responses,
     check_labels,
     check_logits,
     check_pool,
@@ -39,7 +39,7 @@ class AdaptiveMisinformation:
 
     Args:
         tau: answers with a largest probability below it are misinformation; in [0, 1.1]. At 0
-            nothing changes, above 1 every answer is wrong.
+            nothing changes, above 1 every response is wrong.
         network: f̂, a predictor or torch module with the victim's classes, as
             :func:`train_misinformation` makes it.
 
@@ -69,7 +69,7 @@ class AdaptiveMisinformation:
         """``tau`` and ``nu``."""
         return {"tau": self.tau, "nu": NU}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Mixed rows, float32 (N, classes).
 
         Raises:

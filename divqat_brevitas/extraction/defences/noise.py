@@ -3,22 +3,22 @@
     y' = max(y + n, 0) / sum(max(y + n, 0)),  n ~ N(0, scale²) for each class
 
 as the post-processor ``GaussianNoise`` of the Adversarial Robustness Toolbox does it; a row that
-loses all of its mass is NaN there and uniform here. Asked again, an image gets another answer, and
-averaging repeats undoes most of the noise: an answer cache on the victim closes that door.
+loses all of its mass is NaN there and uniform here. Asked again, an image gets another response,
+and averaging repeats undoes most of the noise: a response cache on the victim closes that door.
 """
 
 from typing import Any
 
-from divqat_brevitas.extraction.arrays import Answers, Images, substream
+from divqat_brevitas.extraction.arrays import Images, Responses, substream
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
 
 
 class GaussianNoise:
-    """Noise of standard deviation ``scale``, fresh for every answer.
+    """Noise of standard deviation ``scale``, fresh for every response.
 
     Args:
         scale: in [0, 10]; 0 changes nothing.
-        seed: of the noise. The n-th answer's noise depends on the seed and n alone.
+        seed: of the noise. The n-th response's noise depends on the seed and n alone.
 
     Raises:
         InputError: ``scale`` out of range.
@@ -47,7 +47,7 @@ class GaussianNoise:
         """``scale`` and ``seed``."""
         return {"scale": self.scale, "seed": self.seed}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Noisy rows, float32 (N, classes), other ones each time."""
         noise = self._rng.standard_normal(probabilities.shape) * self.scale
         return distributions(probabilities + noise)

@@ -1,4 +1,4 @@
-"""What a victim's owner brings to a defence of the answers: networks and strengths of its own.
+"""What a victim's owner brings to a defence of the responses: networks and strengths of its own.
 
 Networks are trained on its training images; the strength of a defence that names a cost
 ("reverse-sigmoid@0.2") is found on its validation images.
@@ -105,15 +105,15 @@ class Defender:
             return None
         if victim is None or self._validation is None:
             raise InputError(
-                f"defence {spec!r}: its strength is found on a victim's answers to validation "
+                f"defence {spec!r}: its strength is found on a victim's responses to validation "
                 "images. Give both, or a strength."
             )
         pixels = self._validation()
         chosen = substream(self._seed, "validation").permutation(len(pixels))[:_VALIDATION_IMAGES]
         images = to_float(pixels[chosen])
-        answers = softmax(victim.predict(images))
-        # By what it depends on: another victim, or another answer unit, has other answers.
-        contents = hashlib.sha256(images.tobytes() + answers.tobytes()).hexdigest()
+        responses = softmax(victim.predict(images))
+        # By what it depends on: another victim, or another answer unit, has other responses.
+        contents = hashlib.sha256(images.tobytes() + responses.tobytes()).hexdigest()
         key = sha256_text(json.dumps([spec, seed, self._seed, contents]))
         if key not in self._found:
             file = None if self._folder is None else self._folder / f"{key[:16]}.json"
@@ -121,7 +121,7 @@ class Defender:
                 kept = read_json(file)
                 self._found[key] = AtCost(**{**kept, "cost": Cost(**kept["cost"])})
             else:
-                found = at_cost(spec, answers, images, self._material(plain), seed)
+                found = at_cost(spec, responses, images, self._material(plain), seed)
                 self._found[key] = found
                 if file is not None:
                     write_json(file, asdict(found))
@@ -163,15 +163,17 @@ class Defender:
         return self._trained[name]
 
 
-def behind_gate(spec: str) -> tuple[str, str]:
-    """The gate that a defence stands behind, "" for none, and the defence.
+def split_fallback(spec: str) -> tuple[str, str]:
+    """Split a defence's name into its label-only fallback, "" where it has none, and the rest.
 
-    The gate belongs to a network with a decoy as its answer unit does; alone it is no defence of
-    the answers but part of the victim.
+    A fallback belongs to a network with an out-of-distribution class, as the answer unit does: it
+    is a part of the victim.
 
     Example:
-        >>> behind_gate("gate:0:0.05+dcp@0.2"), behind_gate("gate:0:0.05"), behind_gate("dcp:0.7")
-        (('gate:0:0.05', 'dcp@0.2'), ('gate:0:0.05', 'none'), ('', 'dcp:0.7'))
+        >>> split_fallback("gate:0:0.05+dcp@0.2"), split_fallback("dcp:0.7")
+        (('gate:0:0.05', 'dcp@0.2'), ('', 'dcp:0.7'))
+        >>> split_fallback("gate:0:0.05")
+        ('gate:0:0.05', 'none')
     """
     first, _, rest = spec.partition("+")
     return (first, rest or "none") if first.partition(":")[0] == "gate" else ("", spec)

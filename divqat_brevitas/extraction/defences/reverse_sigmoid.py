@@ -8,12 +8,12 @@ Attacks Using Deceptive Perturbations", IEEE S&P Workshops 2019, eq. 3 and 4):
 with σ the sigmoid. Negative y - r(y) become 0 before the sum, and σ⁻¹ is taken of y clipped to
 [1e-9, 1 - 1e-9]: both as in the Adversarial Robustness Toolbox, without them the formula gives
 negative "probabilities" and infinities. Two public copies clip the odds y / (1 - y) at 1 instead,
-which makes r = 0 wherever y > 1/2: the top class of a confident answer is then not perturbed at
+which makes r = 0 wherever y > 1/2: the top class of a confident response is then not perturbed at
 all. Here it is.
 
 DCP (Khaled, Dhaouadi, Nicolescu and Mosterman, "Efficient Defense Against Model Stealing Attacks
 on Convolutional Neural Networks", ICMLA 2023, arXiv 2309.01838; formula after the authors'
-published code) perturbs unsure answers only:
+published code) perturbs unsure responses only:
 
     a = 1 / (1 + exp(1000 (max y - β))),   y' = normalise(y - a r(y))
 
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
 
 CLIP = 1e-9
@@ -35,7 +35,7 @@ NU = 1000.0
 """Slope of the gate, in DCP as in Adaptive Misinformation."""
 
 
-def reverse_sigmoid(probabilities: Answers, beta: float, gamma: float) -> NDArray[np.float64]:
+def reverse_sigmoid(probabilities: Responses, beta: float, gamma: float) -> NDArray[np.float64]:
     """The perturbation r(y) that is subtracted, float64 (N, classes).
 
     Example:
@@ -48,7 +48,7 @@ def reverse_sigmoid(probabilities: Answers, beta: float, gamma: float) -> NDArra
     return r
 
 
-def unsure(probabilities: Answers, threshold: float) -> NDArray[np.float64]:
+def unsure(probabilities: Responses, threshold: float) -> NDArray[np.float64]:
     """The gate 1 / (1 + exp(1000 (max y - threshold))), float64 (N, 1): 1 below the threshold."""
     top = probabilities.max(axis=1, keepdims=True).astype(np.float64)
     # The same function as tanh, which does not overflow.
@@ -91,7 +91,7 @@ class ReverseSigmoid:
         """``beta`` and ``gamma``."""
         return {"beta": self.beta, "gamma": self.gamma}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Perturbed rows, float32 (N, classes)."""
         return distributions(probabilities - reverse_sigmoid(probabilities, self.beta, self.gamma))
 
@@ -101,7 +101,7 @@ class DCP:
     """The gated Reverse Sigmoid of Khaled et al. 2023.
 
     Args:
-        beta: threshold and magnitude, in [0, 100]; above 1 every answer is perturbed.
+        beta: threshold and magnitude, in [0, 100]; above 1 every response is perturbed.
         gamma: as in :class:`ReverseSigmoid`; the authors use 0.1 for CIFAR-100, else 0.2.
 
     Raises:
@@ -131,8 +131,8 @@ class DCP:
         """``beta`` and ``gamma``."""
         return {"beta": self.beta, "gamma": self.gamma}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
-        """Perturbed rows, float32 (N, classes); sure answers come through as they are."""
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """Perturbed rows, float32 (N, classes); sure responses come through as they are."""
         r = reverse_sigmoid(probabilities, self.beta, self.gamma)
         return distributions(probabilities - unsure(probabilities, self.beta) * r)
 

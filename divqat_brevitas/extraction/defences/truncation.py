@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import distributions
 
 
@@ -44,11 +44,11 @@ class Top1:
         """Nothing."""
         return {}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """One-hot rows, float32 (N, classes)."""
-        answers = np.zeros(probabilities.shape, np.float32)
-        answers[np.arange(len(answers)), probabilities.argmax(axis=1)] = 1
-        return answers
+        responses = np.zeros(probabilities.shape, np.float32)
+        responses[np.arange(len(responses)), probabilities.argmax(axis=1)] = 1
+        return responses
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class TopK:
         """``k``."""
         return {"k": self.k}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """At most ``k`` positive entries a row, float32 (N, classes); ties: the lowest index."""
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.k]
         kept = np.zeros(probabilities.shape)
@@ -116,6 +116,6 @@ class Rounding:
         """``decimals``."""
         return {"decimals": self.decimals}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Rounded rows, float32 (N, classes)."""
         return distributions(probabilities.astype(np.float64).round(self.decimals))

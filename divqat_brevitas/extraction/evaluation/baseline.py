@@ -1,4 +1,4 @@
-"""The zero-query floor: what a thief has without asking the victim anything.
+"""The zero-query floor: what an attacker has without asking the victim anything.
 
 An attack has stolen something only in so far as its clone is better than this.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import check_labels, check_pool, substream
 from divqat_brevitas.extraction.evaluation.metrics import accuracy
-from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class ZeroQueryFloor:
 
     Attributes:
         chance: of guessing each class alike: 1 / classes.
-        majority: of always naming the test set's most frequent class, which no thief knows: the
+        majority: of always naming the test set's most frequent class, which no attacker knows: the
             best that any constant clone could do.
-        random_labels: of the best clone, over seeds, trained on the thief's images with labels
+        random_labels: of the best clone, over seeds, trained on the attacker's images with labels
             drawn at random: what its network and its images bring along by themselves.
-        own_labels: of the best clone trained on labels that the thief has itself; None without
+        own_labels: of the best clone trained on labels that the attacker has itself; None without
             any.
     """
 
@@ -51,19 +51,19 @@ def zero_query_floor(
     learner: Learner | None = None,
     seeds: int = 3,
 ) -> ZeroQueryFloor:
-    """Measure the floor for a thief's images and learner.
+    """Measure the floor for an attacker's images and learner.
 
     The test set is only measured on; it belongs to the evaluator, as everywhere.
 
     Args:
-        images: the thief's, uint8 or float32 in [0, 1], (N, C, H, W), at least 2: its pool, or
+        images: the attacker's, uint8 or float32 in [0, 1], (N, C, H, W), at least 2: its pool, or
             the seed images of an attack that starts from few.
         test: images to measure on, uint8 or float32 in [0, 1], NCHW.
         test_labels: their classes, integers (M,).
         classes: of the victim, at least 2.
-        labels: classes of the thief's images in the victim's own numbering, (N,), if it has them;
-            else the thief knows no label.
-        learner: the thief's; a :class:`PlainLearner` if None.
+        labels: classes of the attacker's images in the victim's own numbering, (N,), if it has
+            them; else the attacker knows no label.
+        learner: the attacker's; a :class:`PlainLearner` if None.
         seeds: clones of each kind, at least 1; the best counts.
 
     Raises:
@@ -77,7 +77,7 @@ def zero_query_floor(
         >>> floor.chance, floor.majority, floor.best >= 0.75
         (0.5, 0.75, True)
     """
-    images = check_pool(images, "the thief's images")
+    images = check_pool(images, "the attacker's images")
     test_labels = check_labels(test_labels, len(test), "the test labels")
     if classes < 2 or test_labels.max() >= classes:
         raise InputError(
@@ -91,7 +91,7 @@ def zero_query_floor(
     def best(targets: list[NDArray[np.int64]]) -> float:
         one_hot = np.eye(classes, dtype=np.float32)
         clones = [
-            learner.learn(Answered(images, one_hot[given]), seed).clone
+            learner.learn(TransferSet(images, one_hot[given]), seed).clone
             for seed, given in enumerate(targets)
         ]
         return max(accuracy(clone, test, test_labels) for clone in clones)
@@ -102,10 +102,10 @@ def zero_query_floor(
     ]
     own = None
     if labels is not None:
-        own = check_labels(labels, len(images), "the thief's labels")
+        own = check_labels(labels, len(images), "the attacker's labels")
         if own.max() >= classes:
             raise InputError(
-                f"the thief's labels must lie in 0..{classes - 1}, but one is {own.max()}."
+                f"the attacker's labels must lie in 0..{classes - 1}, but one is {own.max()}."
             )
     return ZeroQueryFloor(
         chance=1 / classes,

@@ -13,8 +13,8 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import (
-    Answers,
     Labels,
+    Responses,
     check_labels,
     check_logits,
     check_pool,
@@ -55,7 +55,7 @@ def agreement(clone: Model, victim: Model, images: NDArray[Any]) -> float:
     return float((labels_of(clone, images) == labels_of(victim, images)).mean())
 
 
-def ece(logits: Answers, labels: NDArray[Any], bins: int = 15) -> float:
+def ece(logits: Responses, labels: NDArray[Any], bins: int = 15) -> float:
     """Expected calibration error: mean |accuracy - confidence| over equally wide bins.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3; bin m holds
@@ -74,7 +74,7 @@ def ece(logits: Answers, labels: NDArray[Any], bins: int = 15) -> float:
     return float(np.abs(np.bincount(index, gap, bins)).sum() / len(labels))
 
 
-def nll(logits: Answers, labels: NDArray[Any]) -> float:
+def nll(logits: Responses, labels: NDArray[Any]) -> float:
     """Mean negative log-likelihood of the labels, in nats.
 
     Raises:
@@ -86,7 +86,7 @@ def nll(logits: Answers, labels: NDArray[Any]) -> float:
     return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
 
 
-def l1_to_reference(logits: Answers, reference: Answers) -> float:
+def l1_to_reference(logits: Responses, reference: Responses) -> float:
     """Mean ℓ1 distance between two models' probabilities, in [0, 2].
 
     The utility cost of Orekondy et al., "Prediction Poisoning", ICLR 2020.
@@ -99,13 +99,13 @@ def l1_to_reference(logits: Answers, reference: Answers) -> float:
     return float(np.abs(difference).sum(axis=1).mean())
 
 
-def flips_from_reference(logits: Answers, reference: Answers) -> float:
+def flips_from_reference(logits: Responses, reference: Responses) -> float:
     """Fraction of images whose label differs from the reference model's. Raises as above."""
     logits, reference = _pair(logits, reference)
     return float((logits.argmax(axis=1) != reference.argmax(axis=1)).mean())
 
 
-def ood_auroc(logits: Answers, ood_logits: Answers) -> float:
+def ood_auroc(logits: Responses, ood_logits: Responses) -> float:
     """How well confidence tells test images from strangers: 1 always, 0.5 not at all.
 
     Area under the ROC curve of the largest softmax probability, test images being the positives
@@ -139,7 +139,7 @@ def ood_auroc(logits: Answers, ood_logits: Answers) -> float:
     return float((below + up_to).sum() / 2 / len(inside) / len(outside))
 
 
-def _log_confidence(logits: Answers) -> NDArray[np.float64]:
+def _log_confidence(logits: Responses) -> NDArray[np.float64]:
     """Logarithm of the largest softmax probability, precise at both ends."""
     rows = np.sort(logits.astype(np.float64), axis=1)
     others = np.exp(rows[:, :-1] - rows[:, -1:]).sum(axis=1)
@@ -167,7 +167,7 @@ def labels_of(model: Model, images: NDArray[Any]) -> Labels:
     return labels
 
 
-def _checked(logits: Answers, labels: NDArray[Any]) -> tuple[Answers, Labels]:
+def _checked(logits: Responses, labels: NDArray[Any]) -> tuple[Responses, Labels]:
     logits = check_logits(logits, None, "logits")
     labels = check_labels(labels, len(logits))
     if len(labels) == 0 or labels.max() >= logits.shape[1]:
@@ -178,7 +178,7 @@ def _checked(logits: Answers, labels: NDArray[Any]) -> tuple[Answers, Labels]:
     return logits, labels
 
 
-def _pair(logits: Answers, reference: Answers) -> tuple[Answers, Answers]:
+def _pair(logits: Responses, reference: Responses) -> tuple[Responses, Responses]:
     reference = check_logits(reference, None, "the reference's logits")
     logits = check_logits(logits, len(reference), "logits")
     if logits.shape != reference.shape or len(logits) == 0:

@@ -4,10 +4,10 @@ A victim trained to diverge from its float original may keep its labels and stil
 probabilities were good for. :func:`utility_row` gathers, from logits of one prediction each:
 calibration, likelihood, distance and decision flips from the float reference, how well confidence
 tells test images from strangers, and whether adversarial examples made on the float model (which
-its owner has, and a thief may have in the form of a clone) work on the device. An attack may also
-aim at the gap between the two models that this training widens (Hao et al., "A Tale of Two Models:
-Constructing Evasive Attacks on Edge Models", MLSys 2022, which names it DIVA); that attack is not
-built here, only its precondition is counted: ``evasive``.
+its owner has, and an attacker may have in the form of a clone) work on the device. An attack may
+also aim at the gap between the two models that this training widens (Hao et al., "A Tale of Two
+Models: Constructing Evasive Attacks on Edge Models", MLSys 2022, which names it DIVA); that attack
+is not built here, only its precondition is counted: ``evasive``.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import (
-    Answers,
     Images,
+    Responses,
     check_images,
     check_labels,
     check_logits,
@@ -66,22 +66,22 @@ class UtilityRow(TypedDict):
 
 @dataclass(frozen=True)
 class AdversarialLogits(ShortRepr):
-    """What both models answer to adversarial versions of the test images.
+    """What both models return for adversarial versions of the test images.
 
     Attributes:
         engine: the device's logits, float32 (N, classes).
         reference: the float reference's, of the same shape.
     """
 
-    engine: Answers
-    reference: Answers
+    engine: Responses
+    reference: Responses
 
 
 def utility_row(
-    engine_logits: Answers,
-    reference_logits: Answers,
+    engine_logits: Responses,
+    reference_logits: Responses,
     labels: NDArray[Any],
-    ood_logits: Answers | None = None,
+    ood_logits: Responses | None = None,
     adversarial: dict[str, AdversarialLogits] | None = None,
 ) -> UtilityRow:
     """Everything about one victim that its user may notice.
@@ -121,8 +121,8 @@ def utility_row(
 
 
 def transfer_row(
-    engine_logits: Answers,
-    reference_logits: Answers,
+    engine_logits: Responses,
+    reference_logits: Responses,
     labels: NDArray[Any],
     adversarial: AdversarialLogits,
 ) -> TransferRow:

@@ -1,20 +1,20 @@
-"""What thieves who know the defence make of its answers; they share the contract of Learner."""
+"""What attackers who know the defence make of its responses; they share the contract of Learner."""
 
 from divqat_brevitas.extraction.learners.augmented import AugmentedLearner
 from divqat_brevitas.extraction.learners.catalogue import (
     LEARNERS,
     LearnerEntry,
     make_learner,
-    strongest_thieves,
+    strongest_learners,
 )
 from divqat_brevitas.extraction.learners.consistent import ConsistentLearner
 from divqat_brevitas.extraction.learners.filtered import FilteredLearner, find_decoys
 from divqat_brevitas.extraction.learners.pretrained import PretrainedLearner
 from divqat_brevitas.extraction.learners.recovery import (
-    AnswerRecovery,
     PartialBayes,
     Recovery,
     RecoveryLearner,
+    ResponseRecovery,
 )
 from divqat_brevitas.extraction.learners.shadow import ShadowPairs
 from divqat_brevitas.extraction.learners.skeptical import SkepticalLearner
@@ -22,7 +22,6 @@ from divqat_brevitas.extraction.learners.tuned import TunedLearner
 
 __all__ = [
     "LEARNERS",
-    "AnswerRecovery",
     "AugmentedLearner",
     "ConsistentLearner",
     "FilteredLearner",
@@ -31,10 +30,11 @@ __all__ = [
     "PretrainedLearner",
     "Recovery",
     "RecoveryLearner",
+    "ResponseRecovery",
     "ShadowPairs",
     "SkepticalLearner",
     "TunedLearner",
     "find_decoys",
     "make_learner",
-    "strongest_thieves",
+    "strongest_learners",
 ]

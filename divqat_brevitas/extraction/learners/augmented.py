@@ -1,6 +1,6 @@
-"""A thief that trains its clone on shifted, and where that is natural mirrored, images.
+"""An attacker that trains its clone on shifted, and where that is natural mirrored, images.
 
-The answer belongs to the image that was asked; every step sees another version of it. No query
+The response belongs to the image that was asked; every step sees another version of it. No query
 more. It makes a stronger clone of an honest victim, as KnockoffNets' own training does (Orekondy
 et al., CVPR 2019, code: random crops and flips), and one that is harder to mislead: wrong labels
 that follow no rule are not learned by heart.
@@ -12,10 +12,10 @@ from typing import Any
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.learners.base import (
-    Answered,
-    Learned,
     Learner,
     PlainLearner,
+    TrainedClone,
+    TransferSet,
     chained,
     described,
 )
@@ -36,7 +36,7 @@ class AugmentedLearner:
         InputError: a shift below 1; a base that trains nothing with such settings.
 
     Example:
-        >>> AugmentedLearner(base=PlainLearner(treatment="argmax"), flip=True).name
+        >>> AugmentedLearner(base=PlainLearner(targets="argmax"), flip=True).name
         'mirrored-argmax'
     """
 
@@ -66,12 +66,12 @@ class AugmentedLearner:
 
     def learn(
         self,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
+    ) -> TrainedClone:
         """Train a clone as the base does, on augmented images."""
-        return self._augmented(self.base).learn(answered, seed, on_epoch)
+        return self._augmented(self.base).learn(transfer_set, seed, on_epoch)
 
     def _augmented(self, learner: Learner) -> Learner:
         about: Any = learner

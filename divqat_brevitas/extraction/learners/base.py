@@ -1,7 +1,7 @@
 """From answered queries to a clone: the second half of every attack that has a transfer set.
 
-An attack decides what to ask; a learner decides what to make of the answers. Thieves who know the
-defence differ in their learner, so every learner goes with every attack.
+An attack decides what to ask; a learner decides what to make of the responses. Attackers who know
+the defence differ in their learner, so every learner goes with every attack.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Answers
-from divqat_brevitas.extraction.learners.targets import make_treatment, treat
+from divqat_brevitas.extraction.arrays import Responses
+from divqat_brevitas.extraction.learners.targets import target_function, training_targets
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate, load_initial
 from divqat_brevitas.extraction.surrogates.trained import keep, recall, training_key
 from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining, train_surrogate
@@ -23,22 +23,22 @@ from divqat_brevitas.short_repr import ShortRepr
 
 
 @dataclass(frozen=True)
-class Answered(ShortRepr):
-    """What the thief holds when its queries are spent.
+class TransferSet(ShortRepr):
+    """What the attacker holds when its queries are spent.
 
     Attributes:
         images: that were asked, uint8 or float32 in [0, 1], (N, C, H, W).
-        answers: on the scale of probabilities, float32 (N, classes).
+        responses: on the scale of probabilities, float32 (N, classes).
     """
 
     images: NDArray[Any]
-    answers: Answers
+    responses: Responses
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.answers) or len(self.images) < 2:
+        if len(self.images) != len(self.responses) or len(self.images) < 2:
             raise InputError(
-                f"a clone needs at least 2 answered queries, one answer an image, but got "
-                f"{len(self.images)} images and {len(self.answers)} answers."
+                f"a clone needs at least 2 answered queries, one response an image, but got "
+                f"{len(self.images)} images and {len(self.responses)} responses."
             )
 
     @property
@@ -50,11 +50,11 @@ class Answered(ShortRepr):
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return int(self.answers.shape[1])
+        return int(self.responses.shape[1])
 
 
 @dataclass(frozen=True)
-class Learned(ShortRepr):
+class TrainedClone(ShortRepr):
     """What a learner made.
 
     Attributes:
@@ -69,7 +69,7 @@ class Learned(ShortRepr):
 
 
 class Learner(Protocol):
-    """How a thief turns answered queries into a clone; knows nothing but them."""
+    """How an attacker turns answered queries into a clone; knows nothing but them."""
 
     @property
     def name(self) -> str:
@@ -88,11 +88,11 @@ class Learner(Protocol):
 
     def learn(
         self,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
-        """Train a clone; the same answers, seed and thread count give the same clone."""
+    ) -> TrainedClone:
+        """Train a clone; the same responses, seed and thread count give the same clone."""
         ...
 
 
@@ -108,11 +108,11 @@ def chained(name: str, base: Learner) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PlainLearner:
-    """A fresh surrogate trained on treated answers: the thief of the papers.
+    """A fresh surrogate trained on treated responses: the attacker of the papers.
 
     Args:
         surrogate: see :func:`build_surrogate`.
-        treatment: of the answers, see :mod:`divqat_brevitas.extraction.learners.targets`.
+        targets: of the responses, see :mod:`divqat_brevitas.extraction.learners.targets`.
         epochs: of training.
         training: how it is trained.
         init: safetensors file with the weights of an equal network to start from, all but the
@@ -125,14 +125,14 @@ class PlainLearner:
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> images, answers = rng.random((40, 1, 8, 8), np.float32), np.eye(4, dtype=np.float32)
-        >>> learner = PlainLearner(surrogate="mlp", treatment="temperature:2", epochs=1)
-        >>> len(learner.learn(Answered(images, answers[np.arange(40) % 4]), seed=0).history)
+        >>> images, responses = rng.random((40, 1, 8, 8), np.float32), np.eye(4, dtype=np.float32)
+        >>> learner = PlainLearner(surrogate="mlp", targets="temperature:2", epochs=1)
+        >>> len(learner.learn(TransferSet(images, responses[np.arange(40) % 4]), seed=0).history)
         1
     """
 
     surrogate: str = "vgg-small"
-    treatment: str = "soft"
+    targets: str = "soft"
     epochs: int = 20
     training: SurrogateTraining = field(default_factory=SurrogateTraining)
     init: Path | None = None
@@ -141,14 +141,14 @@ class PlainLearner:
     def __post_init__(self) -> None:
         if self.surrogate not in SURROGATES:
             raise unknown_name("surrogate", self.surrogate, SURROGATES)
-        make_treatment(self.treatment)
+        target_function(self.targets)
         if self.epochs < 1:
             raise InputError(f"a surrogate is trained for at least 1 epoch, not {self.epochs}.")
 
     @property
     def name(self) -> str:
-        """The treatment."""
-        return self.treatment
+        """The targets."""
+        return self.targets
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -159,17 +159,17 @@ class PlainLearner:
 
     def learn(
         self,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
+    ) -> TrainedClone:
         """Train a clone, on all answers alike."""
-        clone = self.build(answered, seed)
-        return Learned(clone, self.fit(clone, answered, seed, on_epoch))
+        clone = self.build(transfer_set, seed)
+        return TrainedClone(clone, self.fit(clone, transfer_set, seed, on_epoch))
 
-    def build(self, answered: Answered, seed: int) -> nn.Module:
+    def build(self, transfer_set: TransferSet, seed: int) -> nn.Module:
         """The untrained clone, with the initial weights."""
-        clone = build_surrogate(self.surrogate, answered.shape, answered.classes, seed)
+        clone = build_surrogate(self.surrogate, transfer_set.shape, transfer_set.classes, seed)
         if self.init is not None:
             load_initial(clone, Path(self.init))
         return clone
@@ -177,16 +177,16 @@ class PlainLearner:
     def fit(
         self,
         clone: nn.Module,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> list[Epoch]:
-        """Train a given clone in place on the treated answers; gives the history.
+        """Train a given clone in place on the treated responses; gives the history.
 
         ``on_epoch`` is not called for a clone that was trained before.
         """
-        images = np.asarray(answered.images)
-        targets = treat(answered.answers, self.treatment)
+        images = np.asarray(transfer_set.images)
+        targets = training_targets(transfer_set.responses, self.targets)
 
         def trained() -> list[Epoch]:
             return train_surrogate(

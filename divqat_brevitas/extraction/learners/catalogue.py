@@ -1,6 +1,6 @@
 """The learners by name, as settings and benchmarks ask for them.
 
-A name is a label treatment ("argmax", "temperature:4"), a learner ("skeptical", "tuned"), or a
+A name is a training targets ("argmax", "temperature:4"), a learner ("skeptical", "tuned"), or a
 learner before another one: "filtered-argmax" filters, then trains on labels. "filtered" alone
 is before "soft". Results name the learner under "treatment" by the same name.
 """
@@ -18,7 +18,7 @@ from divqat_brevitas.extraction.learners.pretrained import PretrainedLearner
 from divqat_brevitas.extraction.learners.recovery import PartialBayes, Recovery, RecoveryLearner
 from divqat_brevitas.extraction.learners.shadow import ShadowPairs
 from divqat_brevitas.extraction.learners.skeptical import SkepticalLearner
-from divqat_brevitas.extraction.learners.targets import TREATMENTS, make_treatment
+from divqat_brevitas.extraction.learners.targets import TARGETS, target_function
 from divqat_brevitas.extraction.learners.tuned import TunedLearner
 from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
 
@@ -32,10 +32,10 @@ class _Recipe:
     seed: int
     remember: Path | None = None
 
-    def plain(self, treatment: str = "soft") -> PlainLearner:
+    def plain(self, targets: str = "soft") -> PlainLearner:
         return PlainLearner(
             surrogate=self.surrogate,
-            treatment=treatment,
+            targets=targets,
             epochs=self.epochs,
             training=self.training,
             remember=self.remember,
@@ -44,8 +44,8 @@ class _Recipe:
     def pairs(self, name: str) -> ShadowPairs:
         if self.shadow is None:
             raise InputError(
-                f"learner {name!r} needs shadow pairs: what the defence makes of answers the "
-                "thief knows. Make some with ShadowPairs and give them as shadow=."
+                f"learner {name!r} needs shadow pairs: what the defence makes of responses the "
+                "attacker knows. Make some with ShadowPairs and give them as shadow=."
             )
         return self.shadow
 
@@ -72,7 +72,7 @@ def _plain_of(learner: Learner) -> PlainLearner:
     if not isinstance(learner, PlainLearner):
         raise InputError(
             f"no learner can be pretrained or made consistent before {learner.name!r}: name a "
-            "label treatment after it, such as 'pretrained-argmax'."
+            "training targets after it, such as 'pretrained-argmax'."
         )
     return learner
 
@@ -87,26 +87,26 @@ def _bayes(recipe: _Recipe, base: Learner) -> Learner:
     return RecoveryLearner(recovery=PartialBayes(recipe.pairs("bayes")), base=base)
 
 
-_TREATMENT_AIMS = {
+_TARGET_AIMS = {
     "soft": "no defence",
     "argmax": "poisoned probabilities under right labels",
-    "smooth": "poisoned probabilities, few answers",
+    "smooth": "poisoned probabilities, few responses",
     "temperature": "sharpened (T above 1) or flattened (T below 1) probabilities",
     "topk": "a poisoned tail under right first classes",
-    "drop-top": "a confident wrong class laid over the true answer",
+    "drop-top": "a confident wrong class laid over the true response",
     "second": "a confident wrong class over the true label",
     "centred": "a constant decoy trained into the weights",
 }
 
 LEARNERS: dict[str, LearnerEntry] = {
-    **{name: LearnerEntry(_TREATMENT_AIMS[name], lambda recipe, base: base) for name in TREATMENTS},
+    **{name: LearnerEntry(_TARGET_AIMS[name], lambda recipe, base: base) for name in TARGETS},
     "filtered": LearnerEntry(
         "decoys: a constant class, or one confident profile, for foreign queries",
         lambda recipe, base: FilteredLearner(base=base),
         wraps="any",
     ),
     "unmasked": LearnerEntry(
-        "confident decoys that are mixed with the true answer",
+        "confident decoys that are mixed with the true response",
         lambda recipe, base: FilteredLearner(base=base, unmask=True),
         wraps="any",
     ),
@@ -130,13 +130,13 @@ LEARNERS: dict[str, LearnerEntry] = {
         "a known perturbation of probabilities", _recovery, wraps="any", needs_shadow=True
     ),
     "bayes": LearnerEntry(
-        "a known perturbation that maps many answers to one, such as rounding",
+        "a known perturbation that maps many responses to one, such as rounding",
         _bayes,
         wraps="any",
         needs_shadow=True,
     ),
     "pretrained": LearnerEntry(
-        "small budgets, and defences that leave few answers worth having",
+        "small budgets, and defences that leave few responses worth having",
         lambda recipe, base: PretrainedLearner(base=_plain_of(base)),
         wraps="plain",
     ),
@@ -185,8 +185,8 @@ def make_learner(
 
 
 def _make(name: str, recipe: _Recipe, whole: str) -> Learner:
-    if name.partition(":")[0] in TREATMENTS:
-        make_treatment(name)
+    if name.partition(":")[0] in TARGETS:
+        target_function(name)
         return recipe.plain(name)
     for first, entry in LEARNERS.items():
         if name == first:
@@ -196,7 +196,7 @@ def _make(name: str, recipe: _Recipe, whole: str) -> Learner:
     raise unknown_name("learner", whole, LEARNERS)
 
 
-def strongest_thieves(shadow: bool = False) -> dict[str, str]:
+def strongest_learners(shadow: bool = False) -> dict[str, str]:
     """Learners to run against a defence nobody has broken yet, and what each is aimed at.
 
     In the order in which they usually break one: first what costs nothing and breaks most
@@ -207,7 +207,7 @@ def strongest_thieves(shadow: bool = False) -> dict[str, str]:
         shadow: also those that need shadow pairs.
 
     Example:
-        >>> list(strongest_thieves())[:2]
+        >>> list(strongest_learners())[:2]
         ['argmax', 'centred']
     """
     names = ["argmax", "centred", "filtered", "filtered-argmax", "skeptical"]

@@ -1,10 +1,10 @@
 """Self-training: believe a clone where it is sure of every view of an image.
 
-Two clones, each trained on one half of the answers, judge the images of the other half. A
+Two clones, each trained on one half of the responses, judge the images of the other half. A
 judgement is believed where all views of the image get the same label, and this label's mean
-probability reaches what the judges give on average to answers of that label: the threshold of
+probability reaches what the judges give on average to responses of that label: the threshold of
 confident learning (Northcutt, Jiang and Chuang, JAIR 2021, eq. 2), which fits itself to how sure
-training on noisy answers can be. The views are those that training made the judges ready for: the
+training on noisy responses can be. The views are those that training made the judges ready for: the
 image, its shifts by one pixel if training shifts, all of them mirrored if it flips. Images of the
 pool that were never asked get the mean judgement of both.
 """
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from divqat_brevitas.extraction.arrays import Answers, Images, check_pool, substream, to_float
+from divqat_brevitas.extraction.arrays import Images, Responses, check_pool, substream, to_float
 from divqat_brevitas.extraction.learners.base import (
-    Answered,
-    Learned,
     PlainLearner,
+    TrainedClone,
+    TransferSet,
     chained,
     described,
 )
@@ -32,14 +32,14 @@ from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTrain
 
 @dataclass(frozen=True, kw_only=True)
 class ConsistentLearner:
-    """Trains on the answers, but where consistent clones contradict them on what these say.
+    """Trains on the responses, but where consistent clones contradict them on what these say.
 
-    Aimed at defences that answer some queries with a wrong label, whichever. ``Learned.notes``
-    has "contradicted" answers and "believed" images of the pool. Costs about twice the base.
+    Aimed at defences that answer some queries with a wrong label, whichever. ``TrainedClone.notes``
+    has "contradicted" responses and "believed" images of the pool. Costs about twice the base.
 
     Args:
         base: trains the two judges and the clone.
-        images: never asked images of the thief's pool, uint8 or float32, NCHW; None for none.
+        images: never asked images of the attacker's pool, uint8 or float32, NCHW; None for none.
 
     Raises:
         InputError: bad images.
@@ -54,7 +54,7 @@ class ConsistentLearner:
 
     @property
     def name(self) -> str:
-        """Named "consistent", and the base's treatment where that is not "soft"."""
+        """Named "consistent", and the base's targets where that is not "soft"."""
         return chained("consistent", self.base)
 
     @property
@@ -72,59 +72,61 @@ class ConsistentLearner:
 
     def learn(
         self,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
+    ) -> TrainedClone:
         """Judge, then train a clone on what is believed."""
-        images = to_float(np.asarray(answered.images))
-        answers = answered.answers.copy()
+        images = to_float(np.asarray(transfer_set.images))
+        responses = transfer_set.responses.copy()
         if len(images) < 4:
-            return self.base.learn(answered, seed, on_epoch)
+            return self.base.learn(transfer_set, seed, on_epoch)
         order = substream(seed, "halves").permutation(len(images))
         halves = order[: len(order) // 2], order[len(order) // 2 :]
-        judged, agreed = np.zeros_like(answers), np.zeros(len(answers), np.bool_)
+        judged, agreed = np.zeros_like(responses), np.zeros(len(responses), np.bool_)
         judges: list[nn.Module] = []
         for own, other in (halves, halves[::-1]):
-            part = Answered(answered.images[own], answered.answers[own])
+            part = TransferSet(transfer_set.images[own], transfer_set.responses[own])
             judges.append(self.base.learn(part, seed).clone)
             judged[other], agreed[other] = self._judge(judges[-1:], images[other])
-        told = answers.sum(axis=1) > 0
-        thresholds = _thresholds(judged[told], answers[told])
-        wrong = told & agreed & _reaches(judged, thresholds)
-        wrong &= np.not_equal(judged.argmax(axis=1), answers.argmax(axis=1))
-        answers[wrong] = judged[wrong]
+        informative = responses.sum(axis=1) > 0
+        thresholds = _thresholds(judged[informative], responses[informative])
+        wrong = informative & agreed & _reaches(judged, thresholds)
+        wrong &= np.not_equal(judged.argmax(axis=1), responses.argmax(axis=1))
+        responses[wrong] = judged[wrong]
         believed = 0
         if self.images is not None:
             pool = to_float(self.images)
             judged, agreed = self._judge(judges, pool)
             sure = agreed & _reaches(judged, thresholds)
             images = np.concatenate([images, pool[sure]])
-            answers = np.concatenate([answers, judged[sure]])
+            responses = np.concatenate([responses, judged[sure]])
             believed = int(sure.sum())
-        learned = self.base.learn(Answered(images, answers), seed, on_epoch)
+        learned = self.base.learn(TransferSet(images, responses), seed, on_epoch)
         notes = {"contradicted": int(wrong.sum()), "believed": believed}
-        return Learned(learned.clone, learned.history, learned.notes | notes)
+        return TrainedClone(learned.clone, learned.history, learned.notes | notes)
 
-    def _judge(self, judges: list[nn.Module], images: Images) -> tuple[Answers, NDArray[np.bool_]]:
-        """Mean answers over judges and views, and where all of these give one label."""
-        answers = np.stack(
+    def _judge(
+        self, judges: list[nn.Module], images: Images
+    ) -> tuple[Responses, NDArray[np.bool_]]:
+        """Mean responses over judges and views, and where all of these give one label."""
+        responses = np.stack(
             [
                 softmax(TorchPredictor(judge).predict(view))
                 for judge in judges
                 for view in views(images, self.base.training)
             ]
         )
-        labels = answers.argmax(axis=2)
-        mean: Answers = answers.mean(axis=0)
+        labels = responses.argmax(axis=2)
+        mean: Responses = responses.mean(axis=0)
         agreed: NDArray[np.bool_] = (labels == labels[0]).all(axis=0)
         return mean, agreed
 
 
-def _thresholds(judged: Answers, answers: Answers) -> NDArray[np.float64]:
-    """Mean judged probability of each label among its answers; infinite for labels without any."""
-    classes = answers.shape[1]
-    labels = answers.argmax(axis=1)
+def _thresholds(judged: Responses, responses: Responses) -> NDArray[np.float64]:
+    """Mean judged probability of each label among its responses; infinite where there are none."""
+    classes = responses.shape[1]
+    labels = responses.argmax(axis=1)
     sums = np.bincount(labels, judged[np.arange(len(labels)), labels], minlength=classes)
     counts = np.bincount(labels, minlength=classes)
     means: NDArray[np.float64] = np.full(classes, np.inf)
@@ -132,7 +134,7 @@ def _thresholds(judged: Answers, answers: Answers) -> NDArray[np.float64]:
     return means
 
 
-def _reaches(judged: Answers, thresholds: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _reaches(judged: Responses, thresholds: NDArray[np.float64]) -> NDArray[np.bool_]:
     reached: NDArray[np.bool_] = judged.max(axis=1) >= thresholds[judged.argmax(axis=1)]
     return reached
 

@@ -1,4 +1,4 @@
-"""A clone that knows images before its first query: rotation prediction, then the answers.
+"""A clone that knows images before its first query: rotation prediction, then the responses.
 
 Gidaris, Singh and Komodakis, "Unsupervised Representation Learning by Predicting Image
 Rotations", ICLR 2018. Each image comes in its four rotations, and the network tells which it is
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Images, check_pool, substream, to_float
 from divqat_brevitas.extraction.learners.base import (
-    Answered,
-    Learned,
     PlainLearner,
+    TrainedClone,
+    TransferSet,
     chained,
     described,
 )
@@ -45,14 +45,14 @@ class _Rotating(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedLearner:
-    """Predicts rotations of the thief's own images first, then learns as ``base`` does.
+    """Predicts rotations of the attacker's own images first, then learns as ``base`` does.
 
-    Aimed at small budgets, and at defences that leave few answers worth having.
+    Aimed at small budgets, and at defences that leave few responses worth having.
 
     Args:
-        base: learns from the answers; its surrogate is what is pretrained.
+        base: learns from the responses; its surrogate is what is pretrained.
         epochs: of rotation prediction, at least 1; every image counts four times in one.
-        images: to pretrain on, uint8 or float32 in [0, 1], NCHW: the thief's pool, asked or not.
+        images: to pretrain on, uint8 or float32 in [0, 1], NCHW: the attacker's pool, asked or not.
             None takes the asked images.
 
     Raises:
@@ -73,7 +73,7 @@ class PretrainedLearner:
 
     @property
     def name(self) -> str:
-        """Named "pretrained", and the base's treatment where that is not "soft"."""
+        """Named "pretrained", and the base's targets where that is not "soft"."""
         return chained("pretrained", self.base)
 
     @property
@@ -92,22 +92,22 @@ class PretrainedLearner:
 
     def learn(
         self,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
+    ) -> TrainedClone:
         """Pretrain, then train a clone; the history is that of the clone."""
-        images = to_float(np.asarray(answered.images if self.images is None else self.images))
-        if images.shape[1:] != answered.shape:
+        images = to_float(np.asarray(transfer_set.images if self.images is None else self.images))
+        if images.shape[1:] != transfer_set.shape:
             raise InputError(
                 f"the images to pretrain on have shape {images.shape[1:]}, but those asked "
-                f"{answered.shape}."
+                f"{transfer_set.shape}."
             )
-        clone = self.base.build(answered, seed)
-        network, history = self._pretrained(images, answered.shape, seed)
+        clone = self.base.build(transfer_set, seed)
+        network, history = self._pretrained(images, transfer_set.shape, seed)
         load_body(clone, network.state_dict(), "the pretrained network")
         notes = {"pretraining_loss": history[-1]["loss"]}
-        return Learned(clone, self.base.fit(clone, answered, seed, on_epoch), notes)
+        return TrainedClone(clone, self.base.fit(clone, transfer_set, seed, on_epoch), notes)
 
     def _pretrained(
         self, images: Images, shape: tuple[int, int, int], seed: int
@@ -117,8 +117,8 @@ class PretrainedLearner:
         own = int(substream(seed, "rotations").integers(2**31))
         network = build_surrogate(self.base.surrogate, shape, ROTATIONS, own)
 
-        def loss(logits: Tensor, answers: Tensor) -> Tensor:
-            labels = torch.tensor(turns).repeat_interleave(len(answers))
+        def loss(logits: Tensor, responses: Tensor) -> Tensor:
+            labels = torch.tensor(turns).repeat_interleave(len(responses))
             return F.cross_entropy(logits.float(), labels)
 
         history = train_surrogate(

@@ -1,14 +1,14 @@
-"""Recovery: map defended answers back to what the network had said, then learn from that.
+"""Recovery: map defended responses back to what the network had said, then learn from that.
 
 Two maps, both from :class:`ShadowPairs` alone: a small network (D-DAE: Chen et al., "D-DAE:
 Defense-Penetrating Model Extraction Attacks", IEEE S&P 2023) and a nearest-pairs estimate
-(partial Bayes, pBayes: Tang et al., "ModelGuard", USENIX Security 2024). They see one answer at a
+(partial Bayes, pBayes: Tang et al., "ModelGuard", USENIX Security 2024). They see one response at a
 time: what a decoy does not carry, they cannot bring back.
 
 Deviations: the network is ModelGuard's version of D-DAE's restorer (two layers of 64 units, soft
 cross-entropy, Adam), sees logarithms beside probabilities, for a poisoned tail is visible there,
-and learns what to add to the defended answer's logarithm, so that few pairs keep its order. pBayes
-looks at all pairs instead of those with the same label, so that it also covers defences that
+and learns what to add to the defended response's logarithm, so that few pairs keep its order.
+pBayes looks at all pairs instead of those with the same label, so that it also covers defences that
 change labels.
 """
 
@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, substream
+from divqat_brevitas.extraction.arrays import Responses, substream
 from divqat_brevitas.extraction.learners.base import (
-    Answered,
-    Learned,
     Learner,
     PlainLearner,
+    TrainedClone,
+    TransferSet,
     chained,
     described,
 )
@@ -39,8 +39,8 @@ FLOOR = 1e-6
 _CHUNK = 256
 
 
-class AnswerRecovery(Protocol):
-    """Estimates undefended answers."""
+class ResponseRecovery(Protocol):
+    """Estimates undefended responses."""
 
     @property
     def name(self) -> str:
@@ -52,18 +52,18 @@ class AnswerRecovery(Protocol):
         """Its parameters, as values that JSON can hold."""
         ...
 
-    def recover(self, answers: Answers) -> Answers:
-        """Estimates, float32 (N, classes), rows of sum 1, of the answers behind ``answers``."""
+    def recover(self, responses: Responses) -> Responses:
+        """Estimates, float32 (N, classes), rows of sum 1, of the responses behind ``responses``."""
         ...
 
 
-def _inputs(answers: Answers) -> Tensor:
-    p = torch.from_numpy(np.ascontiguousarray(answers, np.float32))
+def _inputs(responses: Responses) -> Tensor:
+    p = torch.from_numpy(np.ascontiguousarray(responses, np.float32))
     return torch.cat([p, p.clamp_min(FLOOR).log() / -float(np.log(FLOOR)) + 1], dim=1)
 
 
 class _Restorer(nn.Module):
-    """Logits of the undefended answer: those of the defended one, scaled, and a correction."""
+    """Logits of the undefended response: those of the defended one, scaled, and a correction."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _Restorer(nn.Module):
 
 
 class Recovery:
-    """The network from defended to undefended answers; :meth:`fit` makes one.
+    """The network from defended to undefended responses; :meth:`fit` makes one.
 
     Example:
         >>> clean = np.random.default_rng(0).dirichlet(np.ones(3), 200).astype(np.float32)
@@ -104,8 +104,8 @@ class Recovery:
     @classmethod
     def fit(
         cls,
-        defended: Answers,
-        undefended: Answers,
+        defended: Responses,
+        undefended: Responses,
         seed: int,
         epochs: int = 50,
         learning_rate: float = 3e-3,
@@ -143,23 +143,23 @@ class Recovery:
         settings = {"pairs": len(x), "epochs": epochs, "learning_rate": learning_rate, "seed": seed}
         return cls(network, settings)
 
-    def recover(self, answers: Answers) -> Answers:
+    def recover(self, responses: Responses) -> Responses:
         """See :class:`AnswerRecovery`."""
         with torch.no_grad():
-            logits: Answers = self._network(_inputs(answers)).numpy()
+            logits: Responses = self._network(_inputs(responses)).numpy()
         return softmax(logits)
 
 
 @dataclass(frozen=True)
 class PartialBayes:
-    """The mean undefended answer of the shadow pairs whose defended answers lie nearest.
+    """The mean undefended response of the shadow pairs whose defended responses lie nearest.
 
     Args:
         pairs: the table.
         neighbours: pairs to average at least, or all there are; the paper's 1 needs a table of a
             million.
         tolerance: all pairs within this L2 distance count too (the paper's 1e-4): where a defence
-            maps many answers to one, their mean is the estimate.
+            maps many responses to one, their mean is the estimate.
 
     Raises:
         InputError: a number out of range.
@@ -190,14 +190,14 @@ class PartialBayes:
             "tolerance": self.tolerance,
         }
 
-    def recover(self, answers: Answers) -> Answers:
+    def recover(self, responses: Responses) -> Responses:
         """See :class:`AnswerRecovery`."""
         table = self.pairs.defended.astype(np.float64)
         clean = self.pairs.undefended.astype(np.float64)
         last = min(self.neighbours, len(table)) - 1
         estimates = []
-        for i in range(0, len(answers), _CHUNK):
-            part = answers[i : i + _CHUNK].astype(np.float64)
+        for i in range(0, len(responses), _CHUNK):
+            part = responses[i : i + _CHUNK].astype(np.float64)
             squares = (part**2).sum(1)[:, None] + (table**2).sum(1) - 2 * part @ table.T
             distance = np.sqrt(np.maximum(squares, 0))
             nearest = np.partition(distance, last, axis=1)[:, last]
@@ -208,17 +208,17 @@ class PartialBayes:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryLearner:
-    """Recovers the answers, then lets another learner have them.
+    """Recovers the responses, then lets another learner have them.
 
     Aimed at defences that perturb probabilities by a known rule (reverse sigmoid, MAD, rounding),
-    and at trained-in ones by way of shadow networks. An answer that says nothing stays so.
+    and at trained-in ones by way of shadow networks. A response that says nothing stays so.
 
     Args:
         recovery: fitted.
-        base: learns from the recovered answers.
+        base: learns from the recovered responses.
     """
 
-    recovery: AnswerRecovery
+    recovery: ResponseRecovery
     base: Learner = field(default_factory=PlainLearner)
 
     @property
@@ -239,14 +239,16 @@ class RecoveryLearner:
 
     def learn(
         self,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
-        """Train a clone on the recovered answers."""
-        told = answered.answers.sum(axis=1, keepdims=True) > 0
-        recovered = np.where(told, self.recovery.recover(answered.answers), np.float32(0))
-        learned = self.base.learn(Answered(answered.images, recovered), seed, on_epoch)
-        changed = np.not_equal(recovered.argmax(axis=1), answered.answers.argmax(axis=1))
-        notes = {"labels_changed": int((changed & told[:, 0]).sum())}
-        return Learned(learned.clone, learned.history, learned.notes | notes)
+    ) -> TrainedClone:
+        """Train a clone on the recovered responses."""
+        informative = transfer_set.responses.sum(axis=1, keepdims=True) > 0
+        recovered = np.where(
+            informative, self.recovery.recover(transfer_set.responses), np.float32(0)
+        )
+        learned = self.base.learn(TransferSet(transfer_set.images, recovered), seed, on_epoch)
+        changed = np.not_equal(recovered.argmax(axis=1), transfer_set.responses.argmax(axis=1))
+        notes = {"labels_changed": int((changed & informative[:, 0]).sum())}
+        return TrainedClone(learned.clone, learned.history, learned.notes | notes)

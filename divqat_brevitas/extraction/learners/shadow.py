@@ -1,7 +1,7 @@
-"""Shadow pairs: what a defence makes of answers, seen on networks of the thief's own.
+"""Shadow pairs: what a defence makes of responses, seen on networks of the attacker's own.
 
-A thief that knows the defence runs it at home: on a shadow network trained on whatever data it
-has, or on made-up probabilities. Each pair is one defended answer and the answer behind it.
+An attacker that knows the defence runs it at home: on a shadow network trained on whatever data it
+has, or on made-up probabilities. Each pair is one defended response and the response behind it.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, check_images, substream, to_float
+from divqat_brevitas.extraction.arrays import Responses, check_images, substream, to_float
 from divqat_brevitas.extraction.defences.base import Defence
 from divqat_brevitas.extraction.learners.targets import as_probabilities
 from divqat_brevitas.extraction.query.oracles import make_oracle, softmax
@@ -24,7 +24,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class ShadowPairs(ShortRepr):
-    """Defended and undefended answers of the same queries.
+    """Defended and undefended responses of the same queries.
 
     Attributes:
         defended: as the oracle shows them, on the scale of probabilities, float32 (N, classes).
@@ -34,8 +34,8 @@ class ShadowPairs(ShortRepr):
         InputError: of other shapes, or fewer than 2.
     """
 
-    defended: Answers
-    undefended: Answers
+    defended: Responses
+    undefended: Responses
 
     def __post_init__(self) -> None:
         if self.defended.ndim != 2 or self.defended.shape != self.undefended.shape:
@@ -55,13 +55,13 @@ class ShadowPairs(ShortRepr):
         oracle: str = "soft",
         **options: int,
     ) -> "ShadowPairs":
-        """A defence of the answers, run on the thief's own network and images.
+        """A defence of the responses, run on the attacker's own network and images.
 
         Args:
-            defence: the victim's, built anew by the thief.
-            model: the thief's shadow network, not the victim.
-            images: the thief's, uint8 or float32 in [0, 1], NCHW.
-            oracle: how the victim shows answers.
+            defence: the victim's, built anew by the attacker.
+            model: the attacker's shadow network, not the victim.
+            images: the attacker's, uint8 or float32 in [0, 1], NCHW.
+            oracle: how the victim shows responses.
             **options: of the oracle.
         """
         predictor, show = as_predictor(model), make_oracle(oracle, **options)
@@ -114,7 +114,7 @@ class ShadowPairs(ShortRepr):
         return cls(np.concatenate(parts), clean)
 
 
-def _shown(probabilities: Answers, show: Any, oracle: str) -> Answers:
+def _shown(probabilities: Responses, show: Any, oracle: str) -> Responses:
     """Perturbed probabilities through the oracle, which takes logits: their logarithms."""
     logits = np.log(np.maximum(probabilities, np.float32(1e-30)))
     return as_probabilities(show(logits.astype(np.float32)), oracle)

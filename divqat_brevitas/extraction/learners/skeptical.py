@@ -2,14 +2,14 @@
 
 Kundu, Sun, Fu, Pedram and Beerel, "Analyzing the Confidentiality of Undistillable Teachers in
 Knowledge Distillation", NeurIPS 2021. The student has classifiers at several depths. A shallow
-one is distilled from the teacher's soft answers, so that poison in them cannot spoil the layers
+one is distilled from the teacher's soft responses, so that poison in them cannot spoil the layers
 behind it; the last one learns labels; the one before it learns from the last (self-distillation)
 and from labels. The loss terms and their weights are those of the authors' public training code
 (Skeptical2021, ``train_kd_to_SD.py``).
 
-Deviations: a thief has no true labels, so the victim's label stands in for them; the exits' heads
-are one convolution, pooling and a linear layer instead of ResNet bottlenecks; distillation runs
-from the first epoch on.
+Deviations: an attacker has no true labels, so the victim's label stands in for them; the exits'
+heads are one convolution, pooling and a linear layer instead of ResNet bottlenecks; distillation
+runs from the first epoch on.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import substream, to_float
-from divqat_brevitas.extraction.learners.base import Answered, Learned
-from divqat_brevitas.extraction.learners.targets import treat
+from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet
+from divqat_brevitas.extraction.learners.targets import training_targets
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate
 from divqat_brevitas.extraction.surrogates.training import (
     Epoch,
@@ -105,7 +105,7 @@ def _head(features: Tensor, classes: int) -> nn.Module:
 class SkepticalLearner:
     """Distils into a shallow section of the surrogate; the clone is the surrogate alone.
 
-    Aimed at networks trained to be undistillable (Nasty Teacher, DivQAT): wrong soft answers
+    Aimed at networks trained to be undistillable (Nasty Teacher, DivQAT): wrong soft responses
     under right labels.
 
     Args:
@@ -113,7 +113,7 @@ class SkepticalLearner:
         epochs: of training.
         training: how it is trained.
         temperature: of the distillation, above 0; Nasty Teacher's distillation has 4.
-        alpha: weight of the soft answers against labels at the shallow exit, in [0, 1].
+        alpha: weight of the soft responses against labels at the shallow exit, in [0, 1].
 
     Raises:
         InputError: an unknown name or a number out of range.
@@ -146,34 +146,34 @@ class SkepticalLearner:
 
     def learn(
         self,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
+    ) -> TrainedClone:
         """Train a clone; its history's loss is the sum of the terms."""
-        trunk = build_surrogate(self.surrogate, answered.shape, answered.classes, seed)
+        trunk = build_surrogate(self.surrogate, transfer_set.shape, transfer_set.classes, seed)
         if not isinstance(trunk, nn.Sequential):
             raise InputError(f"a skeptical student needs a sequential surrogate, not {trunk!r}.")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(substream(seed, "exits").integers(2**62)))
-            student = _Exits(trunk, answered.shape, answered.classes)
+            student = _Exits(trunk, transfer_set.shape, transfer_set.classes)
         history = train_surrogate(
             student,
-            to_float(np.asarray(answered.images)),
-            treat(answered.answers, "soft"),
+            to_float(np.asarray(transfer_set.images)),
+            training_targets(transfer_set.responses, "soft"),
             epochs=self.epochs,
             seed=seed,
             settings=self.training,
             on_epoch=on_epoch,
             objective=self._loss,
         )
-        return Learned(trunk, history)
+        return TrainedClone(trunk, history)
 
-    def _loss(self, outputs: tuple[Tensor, Tensor, Tensor], answers: Tensor) -> Tensor:
+    def _loss(self, outputs: tuple[Tensor, Tensor, Tensor], responses: Tensor) -> Tensor:
         last, inner, shallow = (logits.float() for logits in outputs)
         t = self.temperature
-        soft = F.softmax(answers.clamp_min(1e-8).log() / t, dim=1)
-        hard = F.one_hot(answers.argmax(dim=1), answers.shape[1]).float()
+        soft = F.softmax(responses.clamp_min(1e-8).log() / t, dim=1)
+        hard = F.one_hot(responses.argmax(dim=1), responses.shape[1]).float()
         kl = nn.KLDivLoss(reduction="batchmean")
         distilled = self.alpha * t * t * kl(F.log_softmax(shallow / t, dim=1), soft)
         labelled = (1 - self.alpha) * soft_cross_entropy(shallow, hard)

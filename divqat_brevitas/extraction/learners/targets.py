@@ -1,20 +1,20 @@
-"""What a thief makes of the answers before training on them.
+"""What an attacker makes of the responses before training on them.
 
-| treatment       | training target                                                             |
+| targets       | training target                                                             |
 |-----------------|-----------------------------------------------------------------------------|
-| `soft`          | the answer as it came (softmax of it where the oracle shows logits)         |
-| `argmax`        | one-hot of the answer's largest entry: ignores poisoned probabilities       |
+| `soft`          | the response as it came (softmax of it where the oracle shows logits)         |
+| `argmax`        | one-hot of the response's largest entry: ignores poisoned probabilities       |
 | `smooth:E`      | `argmax` with label smoothing E, 0.1 (Szegedy et al., CVPR 2016)            |
-| `temperature:T` | the answer at temperature T, 2: p^(1/T), renormalised; undoes a sharpening  |
+| `temperature:T` | the response at temperature T, 2: p^(1/T), renormalised; undoes a sharpening  |
 |                 | above 1, a flattening below it                                              |
 | `topk:K`        | the K largest entries, 3, renormalised: drops a poisoned tail               |
 | `drop-top`      | all but the largest entry, renormalised: what a confident decoy hides       |
 | `second`        | one-hot of the second largest entry                                         |
-| `centred`       | each class's log-probability less its median over all answers, rescaled:    |
-|                 | what differs from answer to answer under a constant decoy                   |
+| `centred`       | each class's log-probability less its median over all responses, rescaled:    |
+|                 | what differs between responses under a constant decoy                        |
 
 A parameter after ":" may be left out; the table names its default. With a `top1` oracle `soft`
-and `argmax` are the same. An answer that says nothing (all zero, from a coarse `rounded` oracle,
+and `argmax` are the same. A response that says nothing (all zero, from a coarse `rounded` oracle,
 or with nothing under its top) has target zero, and adds nothing to the loss.
 """
 
@@ -26,22 +26,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Answers
-from divqat_brevitas.extraction.query.oracles import answer_top1, softmax
+from divqat_brevitas.extraction.arrays import Responses
+from divqat_brevitas.extraction.query.oracles import show_top1, softmax
 
 SMOOTHING = 0.1
 TEMPERATURE = 2.0
 TOP_K = 3
 
 
-def smooth(probabilities: Answers, smoothing: float = SMOOTHING) -> Answers:
+def smooth(probabilities: Responses, smoothing: float = SMOOTHING) -> Responses:
     """One-hot of the largest entry with label smoothing."""
     classes = np.float32(probabilities.shape[1])
-    hard = answer_top1(probabilities)
+    hard = show_top1(probabilities)
     return hard * np.float32(1 - smoothing) + np.float32(smoothing) / classes
 
 
-def at_temperature(probabilities: Answers, temperature: float = TEMPERATURE) -> Answers:
+def at_temperature(probabilities: Responses, temperature: float = TEMPERATURE) -> Responses:
     """p^(1/T), renormalised: softmax(z/T) where p = softmax(z); zeros stay zero.
 
     Example:
@@ -55,7 +55,7 @@ def at_temperature(probabilities: Answers, temperature: float = TEMPERATURE) -> 
     return _renormalised(powers ** (1 / temperature))
 
 
-def top_k(probabilities: Answers, k: int = TOP_K) -> Answers:
+def top_k(probabilities: Responses, k: int = TOP_K) -> Responses:
     """The ``k`` largest entries, renormalised; of equal ones the lowest classes."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     kept = np.zeros(probabilities.shape, np.float64)
@@ -63,7 +63,7 @@ def top_k(probabilities: Answers, k: int = TOP_K) -> Answers:
     return _renormalised(kept)
 
 
-def drop_top(probabilities: Answers) -> Answers:
+def drop_top(probabilities: Responses) -> Responses:
     """All but the largest entry, renormalised; zero where nothing is left.
 
     Example:
@@ -75,18 +75,18 @@ def drop_top(probabilities: Answers) -> Answers:
     return _renormalised(rest)
 
 
-def second(probabilities: Answers) -> Answers:
+def second(probabilities: Responses) -> Responses:
     """One-hot of the second largest entry; zero where nothing is under the largest."""
     rest = drop_top(probabilities)
-    return np.where(rest.any(axis=1, keepdims=True), answer_top1(rest), np.float32(0))
+    return np.where(rest.any(axis=1, keepdims=True), show_top1(rest), np.float32(0))
 
 
-def centred(probabilities: Answers) -> Answers:
+def centred(probabilities: Responses) -> Responses:
     """Softmax of log-probabilities less their median over the transfer set, at unit spread.
 
-    A decoy trained into a network adds nearly the same logits to every answer; what the network
+    A decoy trained into a network adds nearly the same logits to every response; what the network
     would have said is left in the small differences. Rows that equal the median say nothing and
-    become zero; where all do, as behind a gate that shows one label, a thief is left with the
+    become zero; where all do, as behind a gate that shows one label, an attacker is left with the
     answers as they are.
 
     Example:
@@ -96,16 +96,16 @@ def centred(probabilities: Answers) -> Answers:
     """
     logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-7))
     differences = logs - np.median(logs, axis=0)
-    told = np.ptp(differences, axis=1) > 1e-6
-    if not told.any():
+    informative = np.ptp(differences, axis=1) > 1e-6
+    if not informative.any():
         return np.copy(probabilities)
-    scaled = differences / differences[told].std()
-    return np.where(told[:, None], softmax(scaled.astype(np.float32)), np.float32(0))
+    scaled = differences / differences[informative].std()
+    return np.where(informative[:, None], softmax(scaled.astype(np.float32)), np.float32(0))
 
 
-TREATMENTS: dict[str, Callable[..., Answers]] = {
+TARGETS: dict[str, Callable[..., Responses]] = {
     "soft": np.copy,
-    "argmax": answer_top1,
+    "argmax": show_top1,
     "smooth": smooth,
     "temperature": at_temperature,
     "topk": top_k,
@@ -117,7 +117,7 @@ TREATMENTS: dict[str, Callable[..., Answers]] = {
 
 @dataclass(frozen=True)
 class _Parameter:
-    """What may stand after the ":" of a treatment."""
+    """What may stand after the ":" of a targets."""
 
     read: type[int] | type[float]
     low: float
@@ -131,25 +131,25 @@ _PARAMETERS = {
 }
 
 
-def make_treatment(name: str) -> Callable[[Answers], Answers]:
-    """The treatment called ``name``, such as "soft" or "temperature:4".
+def target_function(name: str) -> Callable[[Responses], Responses]:
+    """The targets called ``name``, such as "soft" or "temperature:4".
 
     Raises:
-        InputError: unknown treatment, or a parameter that it does not take or that is out of
+        InputError: unknown targets, or a parameter that it does not take or that is out of
             range.
 
     Example:
-        >>> make_treatment("topk:1")(np.array([[0.6, 0.4]], np.float32))
+        >>> target_function("topk:1")(np.array([[0.6, 0.4]], np.float32))
         array([[1., 0.]], dtype=float32)
     """
     base, colon, text = name.partition(":")
-    if base not in TREATMENTS:
-        raise unknown_name("label treatment", name, TREATMENTS)
-    function = TREATMENTS[base]
+    if base not in TARGETS:
+        raise unknown_name("training targets", name, TARGETS)
+    function = TARGETS[base]
     if not colon:
         return function
     if base not in _PARAMETERS:
-        raise InputError(f"label treatment {base!r} takes no parameter, but got {name!r}.")
+        raise InputError(f"training targets {base!r} takes no parameter, but got {name!r}.")
     parameter = _PARAMETERS[base]
     try:
         value = parameter.read(text)
@@ -159,46 +159,46 @@ def make_treatment(name: str) -> Callable[[Answers], Answers]:
     if not parameter.low <= value <= parameter.high:
         kind = "whole number" if parameter.read is int else "number"
         raise InputError(
-            f"label treatment {name!r}: after the colon {base!r} takes a {kind} from "
+            f"training targets {name!r}: after the colon {base!r} takes a {kind} from "
             f"{parameter.low:g} to {parameter.high:g}."
         )
     return partial(_with_parameter, function, value)
 
 
-def as_probabilities(answers: Answers, oracle: str) -> Answers:
-    """Answers on the scale of probabilities: softmax for the "logits" oracle, else as they are."""
-    return softmax(answers) if oracle == "logits" else answers
+def as_probabilities(responses: Responses, oracle: str) -> Responses:
+    """Responses on the scale of probabilities: a softmax where the oracle shows logits."""
+    return softmax(responses) if oracle == "logits" else responses
 
 
-def treat(probabilities: Answers, treatment: str) -> Answers:
-    """Training targets, float32 (N, classes), from answers on the scale of probabilities.
+def training_targets(probabilities: Responses, targets: str) -> Responses:
+    """Training targets, float32 (N, classes), from responses on the scale of probabilities.
 
     Args:
         probabilities: float32 (N, classes), see :func:`as_probabilities`.
-        treatment: see the module.
+        targets: see the module.
 
     Raises:
-        InputError: unknown treatment or parameter.
+        InputError: unknown targets or parameter.
 
     Example:
-        >>> treat(np.array([[0.6, 0.4]], np.float32), "argmax")
+        >>> training_targets(np.array([[0.6, 0.4]], np.float32), "argmax")
         array([[1., 0.]], dtype=float32)
     """
-    function = make_treatment(treatment)
+    function = target_function(targets)
     empty = probabilities.sum(axis=1, keepdims=True) == 0
     return np.where(empty, np.float32(0), function(probabilities))
 
 
 def _with_parameter(
-    function: Callable[..., Answers], value: float, probabilities: Answers
-) -> Answers:
-    targets: Answers = function(probabilities, value)
+    function: Callable[..., Responses], value: float, probabilities: Responses
+) -> Responses:
+    targets: Responses = function(probabilities, value)
     return targets
 
 
-def _renormalised(weights: NDArray[np.float64]) -> Answers:
+def _renormalised(weights: NDArray[np.float64]) -> Responses:
     """Rows of sum 1, float32; rows without mass stay zero."""
     mass = weights.sum(axis=1, keepdims=True)
-    answers = np.divide(weights, mass, out=np.zeros_like(weights), where=mass > 0)
-    renormalised: Answers = answers.astype(np.float32)
+    responses = np.divide(weights, mass, out=np.zeros_like(weights), where=mass > 0)
+    renormalised: Responses = responses.astype(np.float32)
     return renormalised

@@ -1,9 +1,9 @@
-"""A thief that tunes its hyper-parameters to the defence, on answers of its own.
+"""An attacker that tunes its hyper-parameters to the defence, on responses of its own.
 
 A part of the transfer set is held out, each candidate is trained on the rest, and the best by
-agreement with the held-out answers is trained again on everything. No test data, no query more.
-Where the answers' labels themselves are wrong, this picks what copies the wrong labels best: a
-thief without other data cannot know.
+agreement with the held-out responses is trained again on everything. No test data, no query more.
+Where the responses' labels themselves are wrong, this picks what copies the wrong labels best: a
+attacker without other data cannot know.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,12 @@ import numpy as np
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import substream, to_float
-from divqat_brevitas.extraction.learners.base import Answered, Learned, PlainLearner, described
+from divqat_brevitas.extraction.learners.base import (
+    PlainLearner,
+    TrainedClone,
+    TransferSet,
+    described,
+)
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
 from divqat_brevitas.extraction.surrogates.training import Epoch
 
@@ -23,7 +28,7 @@ SMALLEST_PART = 10
 
 OPTIONS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
-        "treatment": ("argmax", "temperature:2"),
+        "targets": ("argmax", "temperature:2"),
         "learning_rate": (0.02, 0.1),
         "shift": (2,),
         "mixup": (0.2,),
@@ -39,14 +44,14 @@ class TunedLearner:
     """Tries one hyper-parameter after the other and keeps what helps.
 
     A coordinate search from the base's values: 10 short trainings with the default options, so
-    it costs about ten times the base. On a tie the earlier value stays. ``Learned.notes`` has
+    it costs about ten times the base. On a tie the earlier value stays. ``TrainedClone.notes`` has
     the "chosen" values and the "trials", a row each.
 
     Args:
         base: where the search starts.
-        options: values to try by name: "treatment", "epochs" (factors) or a field of
+        options: values to try by name: "targets", "epochs" (factors) or a field of
             :class:`SurrogateTraining`.
-        validation: part of the answers held out for the search, in (0, 0.5].
+        validation: part of the responses held out for the search, in (0, 0.5].
 
     Raises:
         InputError: an unknown or bad option.
@@ -84,19 +89,19 @@ class TunedLearner:
 
     def learn(
         self,
-        answered: Answered,
+        transfer_set: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
+    ) -> TrainedClone:
         """Search, then train a clone on all answers with what was found."""
-        told = np.flatnonzero(answered.answers.any(axis=1))
-        order = substream(seed, "validation").permutation(told)
+        informative = np.flatnonzero(transfer_set.responses.any(axis=1))
+        order = substream(seed, "validation").permutation(informative)
         held = int(len(order) * self.validation)
         if held < SMALLEST_PART:
-            learned = self.base.learn(answered, seed, on_epoch)
-            return Learned(learned.clone, learned.history, {"chosen": {}, "trials": []})
+            learned = self.base.learn(transfer_set, seed, on_epoch)
+            return TrainedClone(learned.clone, learned.history, {"chosen": {}, "trials": []})
         fit, check = (
-            Answered(answered.images[part], answered.answers[part])
+            TransferSet(transfer_set.images[part], transfer_set.responses[part])
             for part in (order[held:], order[:held])
         )
         best = self.base
@@ -111,27 +116,27 @@ class TunedLearner:
                 trials.append({"option": name, "value": value, "agreement": score})
                 if score > agreement:
                     best, agreement, chosen[name] = candidate, score, value
-        learned = best.learn(answered, seed, on_epoch)
+        learned = best.learn(transfer_set, seed, on_epoch)
         notes = {"chosen": chosen, "trials": trials, "validation_answers": held}
-        return Learned(learned.clone, learned.history, notes)
+        return TrainedClone(learned.clone, learned.history, notes)
 
 
 def _changed(learner: PlainLearner, name: str, value: Any) -> PlainLearner:
-    if name == "treatment":
-        return replace(learner, treatment=value)
+    if name == "targets":
+        return replace(learner, targets=value)
     if name == "epochs":
         return replace(learner, epochs=max(1, round(learner.epochs * value)))
     try:
         return replace(learner, training=replace(learner.training, **{name: value}))
     except TypeError as e:
         raise InputError(
-            f"TunedLearner cannot try {name!r}: name 'treatment', 'epochs' or a field of "
+            f"TunedLearner cannot try {name!r}: name 'targets', 'epochs' or a field of "
             "SurrogateTraining."
         ) from e
 
 
-def _agreement(learner: PlainLearner, fit: Answered, check: Answered, seed: int) -> float:
-    """Fraction of the held-out answers whose label the clone gives too."""
+def _agreement(learner: PlainLearner, fit: TransferSet, check: TransferSet, seed: int) -> float:
+    """Fraction of the held-out responses whose label the clone gives too."""
     clone = learner.learn(fit, seed).clone
     labels = TorchPredictor(clone).predict(to_float(check.images)).argmax(axis=1)
-    return float((labels == check.answers.argmax(axis=1)).mean())
+    return float((labels == check.responses.argmax(axis=1)).mean())

@@ -1,6 +1,6 @@
-"""What a victim shows of its logits: pure functions, logits in, answers out.
+"""What a victim shows of its logits: pure functions, logits in, responses out.
 
-| oracle    | answer, float32 (N, classes)                                                  |
+| oracle    | response, float32 (N, classes)                                                  |
 |-----------|-------------------------------------------------------------------------------|
 | `logits`  | the logits                                                                    |
 | `soft`    | softmax probabilities                                                         |
@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Answers
+from divqat_brevitas.extraction.arrays import Responses
 
 Logits = NDArray[np.floating[Any]]
-"""Float32, or float64 behind a defence; answers are float32 either way."""
+"""Float32, or float64 behind a defence; responses are float32 either way."""
 
-Oracle = Callable[[Logits], Answers]
+Oracle = Callable[[Logits], Responses]
 
 
-def softmax(logits: Logits) -> Answers:
+def softmax(logits: Logits) -> Responses:
     """Probabilities, float32 (N, classes), computed in float64 with the row maximum removed.
 
     Example:
@@ -37,7 +37,7 @@ def softmax(logits: Logits) -> Answers:
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
-    probabilities: Answers = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(
+    probabilities: Responses = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(
         np.float32
     )
     return probabilities
@@ -48,7 +48,7 @@ TINY = 1e-46
 of the smallest float32."""
 
 
-def log_probabilities(probabilities: Answers) -> NDArray[np.float64]:
+def log_probabilities(probabilities: Responses) -> NDArray[np.float64]:
     """Logarithms of probabilities, float64 (N, classes): finite, at least log 1e-46.
 
     In double precision, so that :func:`softmax` gives the probabilities back to the last place of
@@ -62,38 +62,38 @@ def log_probabilities(probabilities: Answers) -> NDArray[np.float64]:
     return logarithms
 
 
-def answer_logits(logits: Logits) -> Answers:
+def show_logits(logits: Logits) -> Responses:
     """The logits themselves, in memory of their own."""
     return logits.astype(np.float32)
 
 
-def answer_topk(logits: Logits, *, k: int = 3) -> Answers:
+def show_topk(logits: Logits, *, k: int = 3) -> Responses:
     """The ``k`` largest probabilities of each row, zeros elsewhere; ``k >= classes`` is `soft`."""
     probabilities = softmax(logits)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
-    answers = np.zeros_like(probabilities)
-    np.put_along_axis(answers, order, np.take_along_axis(probabilities, order, axis=1), axis=1)
-    return answers
+    responses = np.zeros_like(probabilities)
+    np.put_along_axis(responses, order, np.take_along_axis(probabilities, order, axis=1), axis=1)
+    return responses
 
 
-def answer_rounded(logits: Logits, *, decimals: int = 2) -> Answers:
+def show_rounded(logits: Logits, *, decimals: int = 2) -> Responses:
     """Probabilities rounded to ``decimals`` places, half to even."""
     return softmax(logits).astype(np.float64).round(decimals).astype(np.float32)
 
 
-def answer_top1(logits: Logits) -> Answers:
+def show_top1(logits: Logits) -> Responses:
     """One-hot of the most probable class."""
-    answers = np.zeros(logits.shape, np.float32)
-    answers[np.arange(len(logits)), logits.argmax(axis=1)] = 1
-    return answers
+    responses = np.zeros(logits.shape, np.float32)
+    responses[np.arange(len(logits)), logits.argmax(axis=1)] = 1
+    return responses
 
 
-ORACLES: dict[str, Callable[..., Answers]] = {
-    "logits": answer_logits,
+ORACLES: dict[str, Callable[..., Responses]] = {
+    "logits": show_logits,
     "soft": softmax,
-    "topk": answer_topk,
-    "rounded": answer_rounded,
-    "top1": answer_top1,
+    "topk": show_topk,
+    "rounded": show_rounded,
+    "top1": show_top1,
 }
 
 _RANGES = {"k": (1, 1_000_000), "decimals": (0, 9)}

@@ -2,7 +2,7 @@
 
 A softmax of probabilities is a distribution too, of other numbers: a confidence of 0.93 becomes
 0.38, and every figure of an extraction that rests on it is false. So probabilities are declared,
-and those that are not are recognised before the first answer.
+and those that are not are recognised before the first response.
 """
 
 import numpy as np
@@ -55,7 +55,7 @@ class Outputs:
         """Logits (N, classes): float32 as they came, or float64 logarithms of probabilities.
 
         Raises:
-            InputError: answers of another shape, not finite, no probabilities where these are
+            InputError: responses of another shape, not finite, no probabilities where these are
                 declared, or probabilities where logits are.
         """
         rows = check_logits(
@@ -76,11 +76,11 @@ class Outputs:
         return rows
 
     def _refuse_probabilities(self, rows: NDArray[np.float32], images: Images) -> None:
-        """Ask for more where the first answers look like probabilities, and refuse them all.
+        """Ask for more where the first responses look like probabilities, and refuse them all.
 
         Logits may happen to have the sum 1 for some images, and always do in a network that
         answers alike whatever it sees. So several batches of other images must agree, with more
-        than one answer among them. These questions are the owner's: the ledger has none of them.
+        than one response among them. These questions are the owner's: the ledger has none of them.
         """
         batches = [rows]
         rng = np.random.default_rng(0)
@@ -91,14 +91,16 @@ class Outputs:
             noise = rng.random((_PROBE_IMAGES, *images.shape[1:]))
             contrast = np.linspace(0, 1, _PROBE_IMAGES).reshape(-1, *[1] * (noise.ndim - 1))
             probe = declared.spread(noise * contrast)
-            batches.append(check_logits(self._predictor.predict(probe), len(probe), "the answers"))
+            batches.append(
+                check_logits(self._predictor.predict(probe), len(probe), "the responses")
+            )
         else:
             return
         if len(np.unique(np.concatenate(batches), axis=0)) > 1:
             raise InputError(
                 "the victim's predictions are probabilities, not logits: on all of "
                 f"{len(batches)} batches no entry is negative and every row has the sum 1. A "
-                "softmax of them would be a false answer. Declare them with "
+                "softmax of them would be a false response. Declare them with "
                 "Victim(..., outputs='probabilities'), or give the model without its softmax."
             )
 

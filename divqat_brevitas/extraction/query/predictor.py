@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, check_images
+from divqat_brevitas.extraction.arrays import Images, Responses, check_images
 from divqat_brevitas.inference import as_logits, device_of, evaluating
 from divqat_brevitas.input_range import InputRange
 
@@ -20,7 +20,7 @@ class Predictor(Protocol):
     :class:`InputRange`.
     """
 
-    def predict(self, images: Images) -> Answers:
+    def predict(self, images: Images) -> Responses:
         """Logits, float32 (N, classes), of images, float32 NCHW in [0, 1]."""
         ...
 
@@ -59,7 +59,7 @@ class TorchPredictor:
     def __repr__(self) -> str:
         return f"TorchPredictor({type(self.module).__name__}, batch_size={self.batch_size})"
 
-    def predict(self, images: Images) -> Answers:
+    def predict(self, images: Images) -> Responses:
         """Logits, float32 (N, classes).
 
         Raises:
@@ -75,7 +75,7 @@ class TorchPredictor:
             ]
         return np.concatenate(parts)
 
-    def _forward(self, images: Images, device: torch.device) -> Answers:
+    def _forward(self, images: Images, device: torch.device) -> Responses:
         # A copy: torch refuses to share memory with a read-only array without a warning.
         batch = torch.tensor(images, device=device)
         try:
@@ -85,7 +85,7 @@ class TorchPredictor:
                 f"{type(self.module).__name__} cannot predict images of shape {images.shape}: {e}"
             ) from e
         value = as_logits(output, len(images), type(self.module).__name__)
-        logits: Answers = value.float().cpu().numpy()
+        logits: Responses = value.float().cpu().numpy()
         return logits
 
 

@@ -1,4 +1,4 @@
-"""The victim as a thief sees it: images in, the oracle's answers out, every image counted."""
+"""The victim as an attacker sees it: images in, the oracle's responses out, every image counted."""
 
 import hashlib
 import threading
@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images, check_images
+from divqat_brevitas.extraction.arrays import Images, Responses, check_images
 from divqat_brevitas.extraction.defences.base import Defence
 from divqat_brevitas.extraction.defences.catalogue import make_defence
 from divqat_brevitas.extraction.defences.composition import defended_logits
@@ -53,9 +53,9 @@ class Victim:
         defence: what perturbs the probabilities before the oracle shows them: a :class:`Defence`,
             or a spec such as "rounding:1" or "dcp:0.7+top1" (see :func:`make_defence`). Without
             one, "none", the oracle sees the network's own logits.
-        cache: remember the answer to each image and give it again, so that a randomised defence
+        cache: remember the response to each image and give it again, so that a randomised defence
             cannot be averaged out by repeats. An image that differs in a bit is another image. A
-            remembered answer counts as a query all the same.
+            remembered response counts as a query all the same.
         outputs: what the predictor returns, "logits" or "probabilities" (a network that ends in a
             softmax, a service). Probabilities have no logits to show; those that are not declared
             are recognised and refused, see :mod:`divqat_brevitas.extraction.query.outputs`.
@@ -102,9 +102,9 @@ class Victim:
                 "a victim that returns probabilities has no logits to show: choose the oracle "
                 "soft, topk, rounded or top1."
             )
-        self._answer = make_oracle(oracle, **options)
+        self._show = make_oracle(oracle, **options)
         self._defence = None if applied.name == "none" else applied
-        self._remembered: dict[bytes, Answers] | None = {} if cache else None
+        self._remembered: dict[bytes, Responses] | None = {} if cache else None
         self._lock = threading.Lock()
         self._rows: list[LedgerRow] = []
         self._shape: tuple[int, ...] | None = None
@@ -117,8 +117,8 @@ class Victim:
             f"queries={self.queries_used}/{self.budget})"
         )
 
-    def query(self, images: Images) -> Answers:
-        """The oracle's answers, float32 (N, classes), to images, float32 NCHW in [0, 1].
+    def query(self, images: Images) -> Responses:
+        """The oracle's responses, float32 (N, classes), to images, float32 NCHW in [0, 1].
 
         Where the predictor declares another ``input_range``: inputs (N, ...) in that range.
 
@@ -142,9 +142,9 @@ class Victim:
                     f"answered images of shape {self._shape}."
                 )
             if self._remembered is None:
-                answers = self._fresh(images)
+                responses = self._fresh(images)
             else:
-                answers = self._recall(images, self._remembered)
+                responses = self._recall(images, self._remembered)
             self._shape = images.shape[1:]
             self._rows.append(
                 LedgerRow(
@@ -154,22 +154,22 @@ class Victim:
                     sha256=hashlib.sha256(images.tobytes()).hexdigest(),
                 )
             )
-        return answers
+        return responses
 
-    def _fresh(self, images: Images) -> Answers:
-        """Answers straight from the network."""
+    def _fresh(self, images: Images) -> Responses:
+        """Responses straight from the network."""
         logits = self._outputs.logits(images)
         if self._defence is None:
-            return self._answer(logits)
-        return self._answer(defended_logits(self._defence, images, logits))
+            return self._show(logits)
+        return self._show(defended_logits(self._defence, images, logits))
 
-    def _recall(self, images: Images, remembered: dict[bytes, Answers]) -> Answers:
-        """Answers from memory; images not asked before are asked, each once."""
+    def _recall(self, images: Images, remembered: dict[bytes, Responses]) -> Responses:
+        """Responses from memory; images not asked before are asked, each once."""
         keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
         new = {key: i for i, key in enumerate(keys) if key not in remembered}
         if new:
             fresh = self._fresh(images[list(new.values())])
-            # Rows of their own: the thief may write into what it gets.
+            # Rows of their own: the attacker may write into what it gets.
             remembered.update({key: row.copy() for key, row in zip(new, fresh, strict=True)})
         return np.stack([remembered[key] for key in keys])
 

@@ -1,4 +1,4 @@
-"""Networks a thief may train: float, batch-normalised, for images from 8×8 upwards."""
+"""Networks an attacker may train: float, batch-normalised, for images from 8×8 upwards."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

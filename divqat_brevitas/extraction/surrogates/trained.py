@@ -1,8 +1,8 @@
 """Clones trained before: the same start, images, targets and settings give the same clone.
 
-A benchmark trains many a clone twice over: labels taken from soft answers are the answers of a
-top-1 interface, and a defence that leaves a pool's answers alone leaves its clone alone. Files are
-found by a hash of everything that training depends on, and checked by a digest when read.
+A benchmark trains many a clone twice over: labels taken from soft responses are the responses of a
+top-1 interface, and a defence that leaves a pool's responses alone leaves its clone alone. Files
+are found by a hash of everything that training depends on, and checked by a digest when read.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers
+from divqat_brevitas.extraction.arrays import Responses
 from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
 from divqat_brevitas.training.checkpoint import load_weights, save_weights
 
@@ -25,7 +25,7 @@ from divqat_brevitas.training.checkpoint import load_weights, save_weights
 def training_key(
     clone: nn.Module,
     images: NDArray[Any],
-    targets: Answers,
+    targets: Responses,
     epochs: int,
     seed: int,
     settings: SurrogateTraining,

@@ -1,7 +1,7 @@
 """Training a surrogate on answered queries.
 
-Nothing but the thief's transfer set comes in: where a best epoch is chosen, it is chosen on a part
-of that set held out from the gradient steps, never on test data.
+Nothing but the attacker's transfer set comes in: where a best epoch is chosen, it is chosen on a
+part of that set held out from the gradient steps, never on test data.
 """
 
 import copy
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Answers, substream, to_float
+from divqat_brevitas.extraction.arrays import Responses, substream, to_float
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
 from divqat_brevitas.extraction.surrogates.augmentation import (
     cutmix,
@@ -34,7 +34,7 @@ SMALLEST_HOLDOUT = 20
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateTraining:
-    """How a thief trains: SGD with Nesterov momentum on soft-label cross-entropy.
+    """How an attacker trains: SGD with Nesterov momentum on soft-label cross-entropy.
 
     Attributes:
         batch_size: images a step.
@@ -48,12 +48,12 @@ class SurrogateTraining:
             letters and digits.
         mixup: augmentation: blend pairs of images and answers with a Beta(mixup, mixup) weight
             (Zhang et al., ICLR 2018); 0 is off.
-        cutmix: augmentation: paste boxes of other images, answers mixed by area (Yun et al.,
+        cutmix: augmentation: paste boxes of other images, responses mixed by area (Yun et al.,
             ICCV 2019); 0 is off. With mixup too, each step does one of the two at random.
         holdout: part of the transfer set, in [0, 0.5], held out to choose the best epoch by
-            agreement with the answers; with 0, or fewer than 20 images in it, nothing is held out
+            agreement with the responses; with 0, or fewer than 20 images in it, nothing is held out
             and the last epoch is kept. Off by default: with a learning rate that ends at zero a
-            thief gains more from training on every answer.
+            attacker gains more from training on every response.
         precision: of the convolutions and products: "float32", or "bfloat16" (weights, batch norm
             and loss stay float32), on recent processors more than twice as fast.
         patience: stop after so many epochs without a better one on the held-out part; None trains
@@ -137,7 +137,7 @@ def _plain_objective(outputs: Any, targets: Tensor) -> Tensor:
 def train_surrogate(
     model: nn.Module,
     images: NDArray[Any],
-    targets: Answers,
+    targets: Responses,
     *,
     epochs: int,
     seed: int,
@@ -169,25 +169,25 @@ def train_surrogate(
         (fraction of 1) where a part is held out.
 
     Raises:
-        InputError: fewer than 2 images, no answer that says anything, or epochs below 1.
+        InputError: fewer than 2 images, no response that says anything, or epochs below 1.
         CheckFailedError: the loss is no longer finite.
     """
     settings = settings or SurrogateTraining()
     if len(images) < 2 or len(images) != len(targets):
         raise InputError(
-            f"a surrogate needs at least 2 answered queries to train on and one answer an image, "
-            f"but got {len(images)} images and {len(targets)} answers."
+            f"a surrogate needs at least 2 answered queries to train on and one response an image, "
+            f"but got {len(images)} images and {len(targets)} responses."
         )
     if epochs < 1:
         raise InputError(f"epochs must be at least 1, but is {epochs}.")
-    told = np.flatnonzero(targets.any(axis=1))
-    if len(told) < 2:
+    informative = np.flatnonzero(targets.any(axis=1))
+    if len(informative) < 2:
         raise InputError(
-            "the answers say nothing to train on: all their entries are zero. The oracle rounds "
+            "the responses say nothing to train on: all their entries are zero. The oracle rounds "
             "too coarsely for the number of classes."
         )
-    order = substream(seed, "holdout").permutation(told)
-    held = int(len(told) * settings.holdout)
+    order = substream(seed, "holdout").permutation(informative)
+    held = int(len(informative) * settings.holdout)
     held = held if held >= SMALLEST_HOLDOUT else 0
     heldout, kept = order[:held], order[held:]
     # Channels last: the layout that CPU convolutions are fastest in.
@@ -209,10 +209,10 @@ def train_surrogate(
         # Parts of equal size: a last batch of one image would break batch normalisation.
         for part in torch.randperm(len(kept), generator=generator).tensor_split(steps):
             batch = to_input(x[part]) if x.dtype == torch.uint8 else x[part]
-            inputs, answers = _augment(batch, y[part], settings, generator, mix)
+            inputs, responses = _augment(batch, y[part], settings, generator, mix)
             with cast:
                 outputs = model(inputs.to(device))
-            loss = objective(outputs, answers.to(device))
+            loss = objective(outputs, responses.to(device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
@@ -265,7 +265,7 @@ def _augment(
 def sgd(
     model: nn.Module, settings: SurrogateTraining, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimizer and learning-rate schedule of a thief's training.
+    """The optimizer and learning-rate schedule of an attacker's training.
 
     Args:
         model: all of its parameters are trained; already on its device.

@@ -7,9 +7,9 @@ import numpy as np
 
 from divqat_brevitas.extraction.arrays import substream
 from divqat_brevitas.extraction.attacks.base import Result, ask, deliver, met
-from divqat_brevitas.extraction.attacks.catalogue import Entry
+from divqat_brevitas.extraction.attacks.catalogue import AttackEntry
 from divqat_brevitas.extraction.attacks.pools import plan
-from divqat_brevitas.extraction.learners.base import Answered, Learner
+from divqat_brevitas.extraction.learners.base import Learner, TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
 
 
@@ -41,7 +41,7 @@ class Mirrored:
         both = np.concatenate([images, images[..., ::-1]])
         return deliver(
             self.learner,
-            Answered(both, np.concatenate([answers, answers])),
+            TransferSet(both, np.concatenate([answers, answers])),
             seed=self.seed,
             queries_used=given.count,
             settings={"attack": self.name, "seed": self.seed, **met(victim, given.budget)},
@@ -49,4 +49,4 @@ class Mirrored:
         )
 
 
-ENTRY = Entry(Mirrored, "pool", "worked example of a plug-in")
+ENTRY = AttackEntry(Mirrored, "pool", "worked example of a plug-in")

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
-from divqat_brevitas.extraction.defences.catalogue import Entry
+from divqat_brevitas.extraction.defences.catalogue import DefenceEntry
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Uniform:
         """Its parameters."""
         return {"strength": self.strength}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Perturbed probabilities, float32 (N, classes)."""
         del images  # the same for every image
         y = probabilities.astype(np.float64)
         return distributions((1 - self.strength) * y + self.strength / y.shape[1])
 
 
-ENTRY = Entry(
+ENTRY = DefenceEntry(
     make=lambda numbers, material, seed: Uniform(numbers[0]),
     defaults=(0.5,),
     source="worked example of a plug-in",

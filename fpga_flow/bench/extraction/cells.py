@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from divqat_brevitas.extraction import Predictor, softmax
-from divqat_brevitas.extraction.arrays import Answers, Images, to_float
+from divqat_brevitas.extraction.arrays import Images, Responses, to_float
 from divqat_brevitas.extraction.attack_spec import (
     AttackOutcome,
     QuerySet,
@@ -25,7 +25,7 @@ from divqat_brevitas.extraction.attack_spec import (
 )
 from divqat_brevitas.extraction.defences import AtCost, cost_of
 from divqat_brevitas.extraction.defences.base import check_perturbed
-from divqat_brevitas.extraction.defences.owner import behind_gate
+from divqat_brevitas.extraction.defences.owner import split_fallback
 from divqat_brevitas.extraction.evaluation.metrics import labels_of
 from divqat_brevitas.files import read_json, sha256_text, write_json
 from fpga_flow.bench.extraction.shadows import shadow_pairs
@@ -178,11 +178,11 @@ def _defence_cost(
         return None
     defender = store.defender(spec.victim)
     made = how.defence if found is None else found.spec
-    gate, rest = behind_gate(made)
+    gate, rest = split_fallback(made)
     if rest == "none":
         gate, rest = "", gate
 
-    def measured(images: Images, answers: Answers) -> dict[str, float]:
+    def measured(images: Images, answers: Responses) -> dict[str, float]:
         if gate:
             first = defender.defence(gate)
             answers = check_perturbed(first, answers, first.perturb(images, answers))
@@ -190,7 +190,7 @@ def _defence_cost(
 
     images = to_float(store.data(spec.victim, "test")[0].numpy())
     paid: dict[str, Any] = dict(measured(images, softmax(victim.test_logits)))
-    if behind_gate(how.defence)[1] == "none":
+    if split_fallback(how.defence)[1] == "none":
         return paid
     paid["pool"] = None
     if queries.images is not None:

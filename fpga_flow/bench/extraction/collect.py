@@ -11,7 +11,7 @@ from typing import Any
 
 from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.errors import DivQATError, InputError
-from divqat_brevitas.extraction.defences.owner import behind_gate
+from divqat_brevitas.extraction.defences.owner import split_fallback
 from divqat_brevitas.extraction.evaluation.records import AttackRow
 from divqat_brevitas.extraction.evaluation.summary import BASELINE, summarize
 from divqat_brevitas.files import read_json, write_json
@@ -108,15 +108,15 @@ def documents(cells: Sequence[Record], victims: Sequence[Record] = ()) -> dict[s
 def behind_gates(cells: Sequence[Record]) -> Iterator[Record]:
     """The cells, with a network behind the gate of its decoy as a victim of its own.
 
-    The gate (:mod:`divqat_brevitas.extraction.defences.gate`) belongs to the decoy as the answer
-    unit does to a chip; it is no defence among others: "gate:0:0.05+dcp@0.2" is the defence
+    The gate (:mod:`divqat_brevitas.extraction.defences.label_only`) belongs to the decoy as the
+    answer unit does to a chip; it is no defence among others: "gate:0:0.05+dcp@0.2" is the defence
     "dcp@0.2" of the network behind its gate. It keeps every label, so that what thieves of labels
     got from the network holds behind the gate as well.
     """
-    gated = {cell["victim"] for cell in cells if behind_gate(cell["defence"])[0]}
+    gated = {cell["victim"] for cell in cells if split_fallback(cell["defence"])[0]}
     for cell in cells:
         name = f"{cell['victim']}{GATED}"
-        gate, rest = behind_gate(cell["defence"])
+        gate, rest = split_fallback(cell["defence"])
         if gate:
             # The cost of more than a gate is on top of the gate.
             cost = cell.get("defence_cost") if rest != "none" else None

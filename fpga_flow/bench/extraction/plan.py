@@ -19,7 +19,7 @@ from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction import ATTACKS
 from divqat_brevitas.extraction.attack_spec import NO_POOL, needs_shadow
 from divqat_brevitas.extraction.evaluation.summary import BASELINE
-from divqat_brevitas.extraction.learners import strongest_thieves
+from divqat_brevitas.extraction.learners import strongest_learners
 from fpga_flow.bench.extraction.arenas import COMPACT, MINI, PAPER, Arena, Changes
 from fpga_flow.bench.extraction.shadows import has_shadow
 from fpga_flow.bench.extraction.specs import CellSpec
@@ -208,7 +208,7 @@ def _everything(arena: Arena) -> Iterator[CellSpec]:
             yield arena.cell(variant, learner=_SORTER, **mixed)
         # Jacobian augmentation as its papers do it: from seed images of the victim's own kind.
         yield arena.cell(variant, attack="jbtr", pool="in", **shown)
-        for learner in strongest_thieves(shadow=shadowed):
+        for learner in strongest_learners(shadow=shadowed):
             yield arena.cell(variant, learner=learner, **shown)
         for oracle in ("logits", "topk", "rounded"):
             yield arena.cell(variant, oracle=oracle, **shown)

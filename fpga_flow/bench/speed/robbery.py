@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from divqat_brevitas.extraction import KnockoffNets, PlainLearner, Victim
-from divqat_brevitas.extraction.arrays import Answers, Images
-from divqat_brevitas.extraction.learners.base import Answered, Learned
+from divqat_brevitas.extraction.arrays import Images, Responses
+from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet
 from divqat_brevitas.extraction.query.predictor import Predictor
 from divqat_brevitas.extraction.surrogates.training import Epoch
 from fpga_flow.integer.engine import IntegerEngine
@@ -45,7 +45,7 @@ class _TimedEngine:
         self._predictor = predictor
         self.seconds = 0.0
 
-    def predict(self, images: Images) -> Answers:
+    def predict(self, images: Images) -> Responses:
         start = time.perf_counter()
         answers = self._predictor.predict(images)
         self.seconds += time.perf_counter() - start
@@ -57,7 +57,7 @@ class _TimedVictim(Victim):
 
     seconds = 0.0
 
-    def query(self, images: Images) -> Answers:
+    def query(self, images: Images) -> Responses:
         start = time.perf_counter()
         answers = super().query(images)
         self.seconds += time.perf_counter() - start
@@ -76,10 +76,10 @@ class _TimedLearner(PlainLearner):
 
     def learn(
         self,
-        answered: Answered,
+        answered: TransferSet,
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Learned:
+    ) -> TrainedClone:
         start = time.perf_counter()
         learned = super().learn(answered, seed, on_epoch)
         self.clock(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""A small victim on scikit-learn's 8×8 digits, trained once a session, and a thief's pool."""
+"""A small victim on scikit-learn's 8×8 digits, trained once a session, and an attacker's pool."""
 
 from dataclasses import dataclass
 

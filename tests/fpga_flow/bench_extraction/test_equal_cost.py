@@ -6,7 +6,7 @@ import pytest
 
 from divqat_brevitas.extraction import softmax
 from divqat_brevitas.extraction.arrays import to_float
-from divqat_brevitas.extraction.defences import Gate, cost_of, make_defence
+from divqat_brevitas.extraction.defences import LabelOnlyFallback, cost_of, make_defence
 from fpga_flow.bench.extraction import cells
 from fpga_flow.bench.extraction.cells import run_cell
 from fpga_flow.bench.extraction.collect import documents
@@ -58,7 +58,7 @@ def test_behind_the_gate_costs_are_on_top_of_it(found, store):
     assert paid["found"]["spec"].startswith("gate:0:0.05+reverse-sigmoid:")
     last = make_defence(paid["found"]["spec"].partition("+")[2])
     images = to_float(store.data(FIRST.victim, "test")[0].numpy())
-    gated = Gate().perturb(images, softmax(store.get(FIRST.victim).test_logits))
+    gated = LabelOnlyFallback().perturb(images, softmax(store.get(FIRST.victim).test_logits))
     assert paid["l1"] == cost_of(last, images, gated).l1
 
 

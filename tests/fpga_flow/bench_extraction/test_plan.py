@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import ATTACKS, TREATMENTS
+from divqat_brevitas.extraction import ATTACKS, TARGETS
 from divqat_brevitas.extraction.attack_spec import check
-from divqat_brevitas.extraction.defences.owner import behind_gate
+from divqat_brevitas.extraction.defences.owner import split_fallback
 from fpga_flow.bench.extraction.arenas import COMPACT, DEFENCES
 from fpga_flow.bench.extraction.plan import SCALES, cells_of, plan
 from fpga_flow.bench.extraction.runner import select
@@ -33,13 +33,13 @@ def test_every_attack_and_defence_is_tried():
     for scale in ("mini", "compact"):
         cells = plan(scale)
         assert {cell.theft.attack for cell in cells} == set(ATTACKS)
-        alone = {behind_gate(cell.theft.defence)[1] for cell in cells}
+        alone = {split_fallback(cell.theft.defence)[1] for cell in cells}
         assert alone == {"none", *DEFENCES}
-        gated = [cell for cell in cells if behind_gate(cell.theft.defence)[0]]
-        assert {behind_gate(cell.theft.defence)[1] for cell in gated} == alone
+        gated = [cell for cell in cells if split_fallback(cell.theft.defence)[0]]
+        assert {split_fallback(cell.theft.defence)[1] for cell in gated} == alone
         for cell in gated:
             decoy = dict(cell.victim.changes).get("decoy_class", 0)
-            assert behind_gate(cell.theft.defence)[0] == f"gate:{decoy}:0.05"
+            assert split_fallback(cell.theft.defence)[0] == f"gate:{decoy}:0.05"
 
 
 @pytest.mark.parametrize("scale", ["mini", "compact"])
@@ -48,7 +48,7 @@ def test_each_defence_stands_before_plain_qat_and_the_decoy_at_one_cost(scale):
     assert {name for name in DEFENCES if "@" not in name} == {"rounding:1", "ensemble"}
     met: dict[tuple[str, str], set[str]] = {}
     for cell in plan(scale):
-        gate, defence = behind_gate(cell.theft.defence)
+        gate, defence = split_fallback(cell.theft.defence)
         if defence != "none":
             who = cell.victim.variant.removesuffix("-photos") + gate.partition(":")[0]
             met.setdefault((who, defence), set()).add(cell.theft.learner)
@@ -87,7 +87,7 @@ def test_claims_rest_on_nine_pairs_of_seeds():
     full = {
         (cell.victim.variant, cell.theft.oracle, cell.theft.learner, gate != "")
         for cell in plan("compact")
-        for gate, _ in [behind_gate(cell.theft.defence)]
+        for gate, _ in [split_fallback(cell.theft.defence)]
         if len(counted[cell.configuration]) == 9
     }
     for augmented, decoy in (("shifted", "divqat-decoy"), ("mirrored", "divqat-decoy-photos")):
@@ -156,7 +156,7 @@ def test_patterns_choose_cells():
 
 
 def test_treatments_are_learners():
-    check(replace(plan("mini")[0].theft, learner=f"filtered-{next(iter(TREATMENTS))}"))
+    check(replace(plan("mini")[0].theft, learner=f"filtered-{next(iter(TARGETS))}"))
 
 
 @pytest.mark.parametrize("arena", [arena for arena in COMPACT if arena.rivals])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.defences.gate import Gate
+from divqat_brevitas.extraction.defences.label_only import LabelOnlyFallback
 from divqat_brevitas.extraction.query.oracles import softmax
 from fpga_flow.lowering.answer import (
     MASKED,
@@ -158,7 +158,7 @@ def test_the_gate_is_the_posterior_elsewhere_and_covers_the_defence_of_that_name
     # The margin is ln 20 of a logit, and not one score more.
     assert unit.margin * unit.rule.unit <= np.log(20) < (unit.margin + 1) * unit.rule.unit
     probabilities = softmax((sums * SCALE + BIAS).astype(np.float32))
-    gate = Gate(decoy)
+    gate = LabelOnlyFallback(decoy)
     shown = gate.perturb(np.zeros((len(sums), 1, 8, 8), np.float32), probabilities)
     assert np.all(in_play[(shown != probabilities).any(axis=1)])
     for rows in (in_play, ~in_play):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from divqat_brevitas.data.arrays import Shape
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, substream
+from divqat_brevitas.extraction.arrays import Responses, substream
 from divqat_brevitas.extraction.attacks.base import (
     Result,
     Round,
@@ -22,7 +22,7 @@ from divqat_brevitas.extraction.attacks.base import (
 )
 from divqat_brevitas.extraction.attacks.free.generator import Generator
 from divqat_brevitas.extraction.attacks.free.students import Matching, Memory, Students
-from divqat_brevitas.extraction.learners.base import Answered, Learner, PlainLearner
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, check_image_shape
 from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
@@ -102,14 +102,14 @@ class Course:
         return self.training.precision == "bfloat16"
 
     def with_labels_only(self) -> "Course":
-        """The same, for an attack that takes nothing of an answer but its label."""
-        if self.matching.treatment.partition(":")[0] == "smooth":
+        """The same, for an attack that takes nothing of a response but its label."""
+        if self.matching.method.partition(":")[0] == "smooth":
             return self
         return replace(self, matching=Matching("argmax", l1=False))
 
     @property
     def epochs(self) -> int:
-        """Passes over all answers, shared by the students: two make half as many each."""
+        """Passes over all responses, shared by the students: two make half as many each."""
         return self.learner.epochs if isinstance(self.learner, PlainLearner) else DEFAULT_EPOCHS
 
     def generator(self) -> Generator:
@@ -121,8 +121,8 @@ class Course:
 
     def start(self, images: Tensor, students: int) -> tuple[Students, Memory]:
         """Ask a first batch, which also tells how many classes are; the networks are fresh."""
-        pixels, answers = self.ask(images)
-        first = Answered(pixels, answers)
+        pixels, responses = self.ask(images)
+        first = TransferSet(pixels, responses)
         plain = self.learner
         if not isinstance(plain, PlainLearner):
             known = plain.surrogate in SURROGATES
@@ -130,7 +130,7 @@ class Course:
         seeds = np.random.default_rng(clone_seed(self.seed)).integers(2**31, size=students)
         networks = [plain.build(first, int(seed)) for seed in seeds]
         memory = Memory(self.budget, self.shape, first.classes, self.matching)
-        memory.add(pixels, answers)
+        memory.add(pixels, responses)
         return Students(networks, self.matching, self.training), memory
 
     def settings(self, attack: Any) -> dict[str, Any]:
@@ -142,8 +142,8 @@ class Course:
             | met(self.victim, self.budget)
         )
 
-    def ask(self, images: Tensor) -> tuple[NDArray[np.uint8], Answers]:
-        """Ask images rounded to 8 bits, as image files are; they come back with the answers."""
+    def ask(self, images: Tensor) -> tuple[NDArray[np.uint8], Responses]:
+        """Ask images rounded to 8 bits, as image files are; return them and the responses."""
         pixels = (images.detach() * 255).round().to(torch.uint8).contiguous().numpy()
         return pixels, ask(self.victim, pixels)
 
@@ -162,14 +162,14 @@ def begin(
     if budget < 2:
         raise InputError(f"a clone needs at least 2 answered queries, but gets {budget}.")
     learner = learner or PlainLearner()
-    treatment = learner.treatment if isinstance(learner, PlainLearner) else "soft"
+    targets = learner.targets if isinstance(learner, PlainLearner) else "soft"
     return Course(
         victim,
         shape,
         budget,
         seed,
         learner,
-        Matching.of(victim.oracle, treatment),
+        Matching.of(victim.oracle, targets),
         torch.Generator().manual_seed(int(substream(seed, "draws").integers(2**62))),
     )
 
@@ -183,7 +183,7 @@ def parts(total: int, size: int) -> list[int]:
 
 
 def rehearse(course: Course, students: Students, memory: Memory, asked: int) -> float:
-    """Steps on remembered answers that ``asked`` new ones have paid for; returns the last loss."""
+    """Train on remembered responses, in proportion to ``asked`` new ones; returns the last loss."""
     size = course.training.batch_size
     passes = ALONG * course.epochs / len(students.networks)
     steps = max(1, round(passes * asked / size))
@@ -194,7 +194,7 @@ def rehearse(course: Course, students: Students, memory: Memory, asked: int) -> 
 
 
 def cool_down(course: Course, students: Students, memory: Memory) -> list[Epoch]:
-    """The remaining passes over all answers, with a learning rate that falls to zero (cosine)."""
+    """The remaining passes over all responses, with a learning rate that falls to zero (cosine)."""
     epochs = max(1, round((1 - ALONG) * course.epochs / len(students.networks)))
     size = course.training.batch_size
     history: list[Epoch] = []
@@ -216,20 +216,20 @@ def finish(
     rounds: list[Round],
     settings: dict[str, Any],
 ) -> Result:
-    """The clone: the students, or what a learner of another kind makes of all answers.
+    """The clone: the students, or what a learner of another kind makes of all responses.
 
     Raises:
-        InputError: no answer says anything.
+        InputError: no response says anything.
     """
-    if not memory.answers[: memory.size].any():
+    if not memory.responses[: memory.size].any():
         raise InputError(
-            "the answers say nothing to train on: all their entries are zero. The oracle rounds "
+            "the responses say nothing to train on: all their entries are zero. The oracle rounds "
             "too coarsely for the number of classes."
         )
     if not isinstance(course.learner, PlainLearner):
         return deliver(
             course.learner,
-            Answered(memory.images[: memory.size].numpy(), memory.answers[: memory.size]),
+            TransferSet(memory.images[: memory.size].numpy(), memory.responses[: memory.size]),
             seed=course.seed,
             queries_used=course.budget,
             settings=settings,

@@ -33,11 +33,11 @@ class DFME:
     An iteration asks ``student_steps`` batches for the student, then, for each of
     ``generator_steps``, one batch of images and ``directions`` random changes of each: all of them
     count as queries. What is left for less than an iteration goes to the student. With labels
-    alone ("top1", treatment "argmax") the distance is cross-entropy, and the estimate sees
+    alone ("top1", targets "argmax") the distance is cross-entropy, and the estimate sees
     little but the student's part of it: the paper needs probabilities.
 
     Deviations from the paper, which has 20 M queries: the student also learns from remembered
-    answers and makes a fixed number of passes over them, the last ones after the last query;
+    responses and makes a fixed number of passes over them, the last ones after the last query;
     batches of 64 (paper: 256) and a generator rate of 1e-3 (1e-4), for more steps a query;
     changes of about 0.01 a pixel (a step of 1e-3 in all, 2e-5 a pixel: far below an 8-bit level,
     which a quantized victim would not notice); the student's images are asked rounded to 8 bits
@@ -46,7 +46,7 @@ class DFME:
     Args:
         seed: of everything random in the attack, at least 0.
         learner: a :class:`PlainLearner` (the default) names the student's network, initial
-            weights, treatment, epochs (passes over all answers) and of its training batch_size,
+            weights, targets, epochs (passes over all responses) and of its training batch_size,
             learning_rate, momentum, weight_decay, clip_norm and precision; any other learner
             makes the clone from all images the student was shown.
         batch_size: images a batch.
@@ -92,7 +92,7 @@ class DFME:
         """Spend ``budget`` queries (None: all that are left) and bring home the student.
 
         Args:
-            victim: answers.
+            victim: responses.
             pool: the (channels, height, width) of an image, sides of at least 8.
             budget: queries to spend.
 

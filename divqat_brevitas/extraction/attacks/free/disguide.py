@@ -47,12 +47,12 @@ def class_diversity(probabilities: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DisGUIDE:
-    """Two students, and a generator that looks for images they answer differently.
+    """Two students, and a generator that looks for images they response differently.
 
     The generator minimises ``diversity * class_diversity - disagreement``; its gradient comes
-    through the students alone and costs no query, so all answers train students, and labels
-    ("top1", or treatment "argmax") serve as well as probabilities. Students learn from new
-    and remembered answers (experience replay) and end as one clone by soft vote.
+    through the students alone and costs no query, so all responses train students, and labels
+    ("top1", or targets "argmax") serve as well as probabilities. Students learn from new
+    and remembered responses (experience replay) and end as one clone by soft vote.
 
     Deviations from the paper, which has 20 M queries: everything ever asked is remembered, and
     the students make a fixed number of passes over it, the last of them with a falling learning
@@ -62,7 +62,7 @@ class DisGUIDE:
     Args:
         seed: of everything random in the attack, at least 0.
         learner: a :class:`PlainLearner` (the default) names the students' network, initial
-            weights, treatment, epochs (passes over all answers, half of them each student's) and
+            weights, targets, epochs (passes over all responses, half of them each student's) and
             of its training batch_size, learning_rate, momentum, weight_decay, clip_norm and
             precision; any other learner makes the clone from all images asked.
         batch_size: images asked between steps of the generator.
@@ -100,7 +100,7 @@ class DisGUIDE:
         """Spend ``budget`` queries (None: all that are left) and bring home the students.
 
         Args:
-            victim: answers.
+            victim: responses.
             pool: the (channels, height, width) of an image, sides of at least 8.
             budget: queries to spend.
 
@@ -135,8 +135,8 @@ class DisGUIDE:
     ) -> float:
         with students.frozen(), students.cast():
             images = generator(generator.noise(self.batch_size, course.draws))
-            answers = torch.stack([F.softmax(z, dim=1) for z in students.logits(images)])
-        loss = self.diversity * class_diversity(answers.mean(dim=0)) - disagreement(answers)
+            responses = torch.stack([F.softmax(z, dim=1) for z in students.logits(images)])
+        loss = self.diversity * class_diversity(responses.mean(dim=0)) - disagreement(responses)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

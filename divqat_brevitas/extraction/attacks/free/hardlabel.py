@@ -83,12 +83,12 @@ class DFMSHL:
     First the GAN learns the proxy images, then part of the budget asks proxies and made images
     half and half (the student's start), and the rest goes batch by batch to made images, while
     the generator minimises its adversarial loss plus ``diversity`` times the class diversity of
-    the student's answers. The student sees labels only: of richer answers it takes the largest
-    entry (with treatment "smooth" it smooths them).
+    the student's responses. The student sees labels only: of richer answers it takes the largest
+    entry (with targets "smooth" it smooths them).
 
     Deviations from the paper, which has 8 M queries and also real proxy images: the proxies are
     the noise images of :mod:`divqat_brevitas.data.noise` (the paper's own synthetic set are
-    shapes on plain colours); the student also learns from remembered answers and makes a fixed
+    shapes on plain colours); the student also learns from remembered responses and makes a fixed
     number of passes over them, the last ones after the last query; the generator's network is
     DFME's; images are asked rounded to 8 bits.
 
@@ -140,7 +140,7 @@ class DFMSHL:
         """Spend ``budget`` queries (None: all that are left) and bring home the student.
 
         Args:
-            victim: answers.
+            victim: responses.
             pool: the (channels, height, width) of an image, sides of at least 8.
             budget: queries to spend.
 

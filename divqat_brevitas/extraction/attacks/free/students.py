@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError
-from divqat_brevitas.extraction.arrays import Answers
-from divqat_brevitas.extraction.learners.targets import treat
+from divqat_brevitas.extraction.arrays import Responses
+from divqat_brevitas.extraction.learners.targets import training_targets
 from divqat_brevitas.extraction.surrogates.training import PRECISIONS, SurrogateTraining
 
 SMALLEST_PROBABILITY = 1e-10
@@ -26,29 +26,30 @@ def recovered_logits(probabilities: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Matching:
-    """What a student shall match, chosen by what the oracle shows and what the thief makes of it.
+    """What a student is trained to match, by oracle and learner.
 
     The l1 distance to logits recovered from probabilities where all probabilities are shown and
     taken as they are, or at another temperature; otherwise (labels, or probabilities cut to k or
     rounded, whose logarithms mean nothing) cross-entropy.
 
     Attributes:
-        treatment: of the answers, see :mod:`divqat_brevitas.extraction.learners.targets`.
+        method: of making targets from responses, see
+            :mod:`divqat_brevitas.extraction.learners.targets`.
         l1: l1 on logits instead of cross-entropy.
     """
 
-    treatment: str
+    method: str
     l1: bool
 
     @classmethod
-    def of(cls, oracle: str, treatment: str) -> "Matching":
-        """For answers of ``oracle``."""
+    def of(cls, oracle: str, method: str) -> "Matching":
+        """For responses of ``oracle``."""
         whole = oracle in ("logits", "soft")
-        return cls(treatment, whole and treatment.partition(":")[0] in ("soft", "temperature"))
+        return cls(method, whole and method.partition(":")[0] in ("soft", "temperature"))
 
-    def targets(self, answers: Answers) -> Tensor:
-        """Targets (N, classes) for answers on the scale of probabilities."""
-        targets = torch.from_numpy(treat(answers, self.treatment))
+    def targets(self, responses: Responses) -> Tensor:
+        """Targets (N, classes) for responses on the scale of probabilities."""
+        targets = torch.from_numpy(training_targets(responses, self.method))
         return recovered_logits(targets) if self.l1 else targets
 
     def distances(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -59,23 +60,23 @@ class Matching:
 
 
 class Memory:
-    """Answered images: uint8, as they were asked, their answers, and the targets made of them."""
+    """Answered images: uint8, as they were asked, their responses, and the targets made of them."""
 
     def __init__(
         self, capacity: int, shape: tuple[int, int, int], classes: int, matching: Matching
     ) -> None:
         self.matching = matching
         self.images = torch.zeros((capacity, *shape), dtype=torch.uint8)
-        self.answers = np.zeros((capacity, classes), np.float32)
+        self.responses = np.zeros((capacity, classes), np.float32)
         self.targets = torch.zeros((capacity, classes))
         self.size = 0
 
-    def add(self, images: NDArray[np.uint8], answers: Answers) -> None:
+    def add(self, images: NDArray[np.uint8], responses: Responses) -> None:
         """Remember a batch."""
         end = self.size + len(images)
         self.images[self.size : end] = torch.from_numpy(images)
-        self.answers[self.size : end] = answers
-        self.targets[self.size : end] = self.matching.targets(answers)
+        self.responses[self.size : end] = responses
+        self.targets[self.size : end] = self.matching.targets(responses)
         self.size = end
 
     def batches(
@@ -98,7 +99,7 @@ class Memory:
 
 
 class SoftVote(nn.Module):
-    """Networks that answer as one: the logarithm of their mean probability."""
+    """Networks that response as one: the logarithm of their mean probability."""
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Answered, PlainLearner, Victim, make_attack
+from divqat_brevitas.extraction import PlainLearner, TransferSet, Victim, make_attack
 from divqat_brevitas.extraction.attacks.averaged import AveragedQueries
 
 LEARNER = PlainLearner(surrogate="mlp", epochs=1)
@@ -15,13 +15,13 @@ class KeepingLearner:
 
     name, surrogate, settings = "keeping", "mlp", {"a": 1}
 
-    def learn(self, answered: Answered, seed: int, on_epoch=None):
-        self.answered = answered
-        return LEARNER.learn(answered, seed, on_epoch)
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch=None):
+        self.transfer_set = transfer_set
+        return LEARNER.learn(transfer_set, seed, on_epoch)
 
 
 class NoisyDefence:
-    """A randomised defence: every answer drawn anew around the clean one."""
+    """A randomised defence: every response drawn anew around the clean one."""
 
     name = "noisy"
     settings: dict[str, float] = {}  # noqa: RUF012
@@ -51,10 +51,12 @@ def test_versions_fit_the_budget_and_are_averaged(make_spy, pool) -> None:
     assert np.array_equal(chosen[:, 0], chosen[:, 2])
     assert not np.array_equal(asked[:, 1], asked[:, 2])
     assert all(len(np.unique(three, axis=0)) == 3 for three in asked)
-    # What was learnt from: the images themselves with the means of their answers.
-    assert np.array_equal(learner.answered.images, chosen[:, 0])
-    answers = Victim(make_spy()).query(asked.reshape(99, 1, 8, 8)).reshape(33, 3, -1)
-    np.testing.assert_allclose(learner.answered.answers, answers.mean(axis=1), rtol=1e-6)  # float32
+    # What was learnt from: the images themselves with the means of their responses.
+    assert np.array_equal(learner.transfer_set.images, chosen[:, 0])
+    responses = Victim(make_spy()).query(asked.reshape(99, 1, 8, 8)).reshape(33, 3, -1)
+    np.testing.assert_allclose(
+        learner.transfer_set.responses, responses.mean(axis=1), rtol=1e-6
+    )  # float32
     settings = json.loads(json.dumps(result.settings))
     assert (settings["attack"], settings["copies"]) == ("knockoff-averaged", 3)
     assert settings["learner"]["name"] == "keeping"
@@ -68,7 +70,7 @@ def test_averages_out_a_random_defence(digits) -> None:
         result = attack.run(victim, digits.pool)
         images = digits.pool[result.indices[::copies]] / np.float32(255)
         clean = Victim(digits.model).query(images).argmax(axis=1)
-        return float((learner.answered.answers.argmax(axis=1) != clean).mean())
+        return float((learner.transfer_set.responses.argmax(axis=1) != clean).mean())
 
     assert wrong(copies=8) < 0.5 * wrong(copies=1)
 

@@ -114,7 +114,7 @@ def test_targets_are_other_classes_than_the_label(monkeypatch, spy, pool) -> Non
 
 
 def test_random_targets_change_more_answers_than_steps_to_the_own_label(digits) -> None:
-    """PRADA's reason for "T-RND": queries that the thief cannot guess the answer of."""
+    """PRADA's reason for "T-RND": queries that the attacker cannot guess the response of."""
     kept = {}
     for method in ("jbda", "jbtr"):
         attack = JacobianAugmentation(

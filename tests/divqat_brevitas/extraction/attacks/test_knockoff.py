@@ -97,9 +97,9 @@ def test_same_seed_same_clone_bit_for_bit(strategy: str, digits) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["random", "adaptive"])
-@pytest.mark.parametrize("treatment", ["soft", "argmax"])
-def test_steals_an_undefended_victim(strategy: str, treatment: str, digits) -> None:
-    attack = KnockoffNets(strategy=strategy, treatment=treatment, surrogate="vgg-small", epochs=12)
+@pytest.mark.parametrize("targets", ["soft", "argmax"])
+def test_steals_an_undefended_victim(strategy: str, targets: str, digits) -> None:
+    attack = KnockoffNets(strategy=strategy, targets=targets, surrogate="vgg-small", epochs=12)
     result = attack.run(Victim(digits.model, budget=600), digits.pool)
     untrained = build_surrogate("vgg-small", (1, 8, 8), 10, 0)
     assert agreement(untrained, digits.model, digits.test) < 0.4
@@ -133,20 +133,20 @@ def test_logits_oracle_is_trained_on_as_probabilities(digits) -> None:
 
 def test_top1_oracle_makes_soft_and_argmax_the_same(digits) -> None:
     runs = [
-        KnockoffNets(surrogate="mlp", epochs=2, treatment=treatment).run(
+        KnockoffNets(surrogate="mlp", epochs=2, targets=targets).run(
             Victim(digits.model, oracle="top1", budget=100), digits.pool
         )
-        for treatment in ("soft", "argmax")
+        for targets in ("soft", "argmax")
     ]
     assert_same_clone(*runs)
 
 
 def test_treatment_changes_the_clone_but_not_the_queries(digits) -> None:
     soft, hard = (
-        KnockoffNets(surrogate="mlp", epochs=2, treatment=treatment).run(
+        KnockoffNets(surrogate="mlp", epochs=2, targets=targets).run(
             Victim(digits.model, budget=100), digits.pool
         )
-        for treatment in ("soft", "smooth")
+        for targets in ("soft", "smooth")
     )
     assert np.array_equal(soft.indices, hard.indices)
     with pytest.raises(AssertionError):
@@ -165,18 +165,18 @@ def test_adaptive_bookkeeping(digits) -> None:
         assert 0 <= round_["certainty"] <= 1
         assert 0 <= round_["diversity"] <= 1
         assert round_["loss"] >= 0
-    # The rewards of the first round, from the outside: uniform average, answers of the oracle.
-    answers = softmax(
+    # The rewards of the first round, from the outside: uniform average, responses of the oracle.
+    responses = softmax(
         digits.model(torch.tensor(digits.pool[result.indices[:30]] / np.float32(255)))
         .detach()
         .numpy()
     )
-    top = np.sort(answers, axis=1)
+    top = np.sort(responses, axis=1)
     # float32 logits of another batch size
     assert result.rounds[0]["certainty"] == pytest.approx(
         (top[:, -1] - top[:, -2]).mean(), abs=1e-5
     )
-    rise = np.maximum(0, answers - 0.1).sum(axis=1).mean()
+    rise = np.maximum(0, responses - 0.1).sum(axis=1).mean()
     assert result.rounds[0]["diversity"] == pytest.approx(rise, abs=1e-5)
     assert result.settings["actions"] == "labels"
 
@@ -191,7 +191,7 @@ def test_adaptive_clone_learns_along_the_way(digits) -> None:
 
 
 def test_adaptive_asks_where_it_pays(spy) -> None:
-    # Group 1's images get confident answers, the others flat ones.
+    # Group 1's images get confident responses, the others flat ones.
     pool = np.random.default_rng(0).integers(0, 20, (900, 1, 8, 8), np.uint8)
     labels = np.arange(900) % 3
     pool[labels == 1, :, 0, 2] = 255
@@ -239,7 +239,7 @@ def test_repr_shows_the_hyper_parameters() -> None:
     [
         ({"surrogate": "vgg"}, "unknown surrogate"),
         ({"strategy": "adaptiv"}, "did you mean 'adaptive'"),
-        ({"treatment": "hard"}, "unknown label treatment"),
+        ({"targets": "hard"}, "unknown training targets"),
         ({"epochs": 0}, "at least 1 epoch"),
         ({"seed": -1}, "seed"),
     ],

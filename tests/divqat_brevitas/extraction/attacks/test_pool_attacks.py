@@ -189,7 +189,7 @@ def test_bfloat16_reaches_the_clone(digits) -> None:
 def test_copycat_is_knockoff_on_labels_alone(digits) -> None:
     """ART's semantics: random choice, argmax of what is shown, fit."""
     copycat = CopycatCNN(QUICK, seed=4).run(Victim(digits.model, budget=80), digits.pool)
-    knockoff = KnockoffNets(surrogate="mlp", epochs=2, seed=4, treatment="argmax").run(
+    knockoff = KnockoffNets(surrogate="mlp", epochs=2, seed=4, targets="argmax").run(
         Victim(digits.model, budget=80), digits.pool
     )
     on_labels = CopycatCNN(QUICK, seed=4).run(

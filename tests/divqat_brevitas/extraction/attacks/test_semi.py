@@ -20,7 +20,7 @@ QUICK = PlainLearner(surrogate="mlp", epochs=2)
 
 
 def test_unasked_images_beat_knockoff_on_the_same_answers(digits) -> None:
-    """Jagielski et al., table 3: semi-supervised training gains most where answers are few."""
+    """Jagielski et al., table 3: semi-supervised training gains most where responses are few."""
     semi, knockoff = [], []
     for seed in (0, 1):
         learner = PlainLearner(epochs=20)
@@ -67,7 +67,7 @@ def test_treatment_and_flip_of_the_learner_are_used(digits) -> None:
         return next(result.clone.parameters())
 
     plain = first_weights(QUICK)
-    smooth = PlainLearner(surrogate="mlp", epochs=2, treatment="smooth")
+    smooth = PlainLearner(surrogate="mlp", epochs=2, targets="smooth")
     flip = PlainLearner(surrogate="mlp", epochs=2, training=SurrogateTraining(flip=True))
     assert not torch.equal(plain, first_weights(smooth))
     assert not torch.equal(plain, first_weights(flip))

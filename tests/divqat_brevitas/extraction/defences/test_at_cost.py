@@ -7,7 +7,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import softmax
 from divqat_brevitas.extraction.defences import (
     DefenceMaterial,
-    Gate,
+    LabelOnlyFallback,
     OutOfReachError,
     ReverseSigmoid,
     Rounding,
@@ -43,7 +43,7 @@ def test_the_same_cost_before_networks_of_other_answers(family: str) -> None:
 
 def test_behind_a_gate_the_cost_is_on_top_of_the_gate() -> None:
     found = at_cost("gate:0:0.05+reverse-sigmoid@0.2", UNSURE, IMAGES)
-    gated = Gate(0, 0.05).perturb(IMAGES, UNSURE)
+    gated = LabelOnlyFallback(0, 0.05).perturb(IMAGES, UNSURE)
     last = make_defence(found.spec.removeprefix("gate:0:0.05+"))
     assert cost_of(last, IMAGES, gated) == found.cost
     assert found.cost.l1 == pytest.approx(0.2, rel=0.02)

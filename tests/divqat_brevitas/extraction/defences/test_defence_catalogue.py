@@ -46,14 +46,14 @@ def material() -> DefenceMaterial:
 def test_every_family_keeps_what_its_entry_promises(name: str, material) -> None:
     entry = FAMILIES[name]
     first = make_defence(name, material, seed=1)
-    answers = first.perturb(IMAGES, ROWS)
-    assert answers.dtype == np.float32
+    responses = first.perturb(IMAGES, ROWS)
+    assert responses.dtype == np.float32
     found = cost_of(make_defence(name, material, seed=1), IMAGES, ROWS)  # checks the rows too
-    assert found == cost(ROWS, answers)  # the same seed, the same answers
+    assert found == cost(ROWS, responses)  # the same seed, the same responses
     if entry.keeps_label:
         assert found.labels_changed == 0
     again = first.perturb(IMAGES, ROWS)
-    assert np.array_equal(answers, again) is entry.deterministic
+    assert np.array_equal(responses, again) is entry.deterministic
     assert check_defence_name(first.name) == first.name
     # The name is a spec that makes the same defence.
     twin = make_defence(first.name, material, seed=1)

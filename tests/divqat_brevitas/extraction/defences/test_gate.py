@@ -1,10 +1,10 @@
-"""The gate in front of the decoy's answers."""
+"""The gate in front of the decoy's responses."""
 
 import numpy as np
 import pytest
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.defences import Gate, Top1
+from divqat_brevitas.extraction.defences import LabelOnlyFallback, Top1
 
 IMAGES = np.zeros((200, 1, 8, 8), np.float32)
 ROWS = np.random.default_rng(0).dirichlet(np.full(5, 0.5), 200).astype(np.float32)
@@ -12,20 +12,20 @@ ROWS = np.random.default_rng(0).dirichlet(np.full(5, 0.5), 200).astype(np.float3
 
 @pytest.mark.parametrize("threshold", [0.01, 0.2, 1.0])
 def test_gated_rows_show_the_label_and_others_are_untouched(threshold: float) -> None:
-    answers = Gate(3, threshold).perturb(IMAGES, ROWS)
+    responses = LabelOnlyFallback(3, threshold).perturb(IMAGES, ROWS)
     in_play = (ROWS.argmax(1) == 3) | (ROWS[:, 3] >= np.float32(threshold))
     assert 0 < in_play.sum() < 200
-    assert np.array_equal(answers[in_play], Top1().perturb(IMAGES, ROWS)[in_play])
-    assert np.array_equal(answers[~in_play], ROWS[~in_play])
-    assert np.array_equal(answers.argmax(1), ROWS.argmax(1))
+    assert np.array_equal(responses[in_play], Top1().perturb(IMAGES, ROWS)[in_play])
+    assert np.array_equal(responses[~in_play], ROWS[~in_play])
+    assert np.array_equal(responses.argmax(1), ROWS.argmax(1))
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0.1), (0.5, 0.1), (0, 0.0), (0, 1.1)])
 def test_refuses(arguments: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="gate"):
-        Gate(*arguments)
+        LabelOnlyFallback(*arguments)
 
 
 def test_refuses_a_class_that_is_not_there() -> None:
     with pytest.raises(InputError, match="0 to 4 only"):
-        Gate(5).perturb(IMAGES, ROWS)
+        LabelOnlyFallback(5).perturb(IMAGES, ROWS)

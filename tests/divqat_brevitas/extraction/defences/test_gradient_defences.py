@@ -26,7 +26,7 @@ CLASSES = 4
 @pytest.fixture(scope="module")
 def surrogate() -> nn.Module:
     model = build_surrogate("mlp", (1, 8, 8), CLASSES, seed=5)
-    with torch.no_grad():  # away from uniform answers
+    with torch.no_grad():  # away from uniform responses
         next(m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)).weight.mul_(5)
     return model.eval()
 
@@ -47,17 +47,17 @@ def jacobian(model: nn.Module, image: np.ndarray, weights: list[nn.Parameter]) -
     return np.array(rows)
 
 
-def turned(g: np.ndarray, answer: np.ndarray, y: np.ndarray) -> float:
-    u, v = answer @ g, y @ g
+def turned(g: np.ndarray, response: np.ndarray, y: np.ndarray) -> float:
+    u, v = response @ g, y @ g
     return float(np.sum((u / np.linalg.norm(u) - v / np.linalg.norm(v)) ** 2))
 
 
 @pytest.mark.parametrize("keep_label", [False, True])
 def test_mad_is_the_papers_search_on_the_last_layers_jacobian(surrogate, keep_label) -> None:
     images, rows = batch(12)
-    answers = MAD(0.5, keep_label=keep_label, surrogate=surrogate).perturb(images, rows)
+    responses = MAD(0.5, keep_label=keep_label, surrogate=surrogate).perturb(images, rows)
     weight = [list(surrogate.parameters())[-2]]  # of the fully connected layer
-    for image, y, answer in zip(images, rows.astype(np.float64), answers, strict=True):
+    for image, y, response in zip(images, rows.astype(np.float64), responses, strict=True):
         g = jacobian(surrogate, image, weight)
         masks = np.eye(CLASSES)
         if keep_label:
@@ -66,28 +66,28 @@ def test_mad_is_the_papers_search_on_the_last_layers_jacobian(surrogate, keep_la
             masks /= masks.sum(axis=1, keepdims=True)
         corner = masks[np.argmax([turned(g, m, y) for m in masks])]
         h = min(1, 0.5 / np.abs(corner - y).sum())
-        np.testing.assert_allclose(answer, (1 - h) * y + h * corner, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(response, (1 - h) * y + h * corner, rtol=0, atol=1e-6)
 
 
 def test_mad_stays_in_its_ball_and_fills_it(surrogate) -> None:
     images, rows = batch(50)
     for epsilon in (0.0, 0.3, 2.0):
-        answers = MAD(epsilon, surrogate=surrogate).perturb(images, rows)
-        l1 = np.abs(answers - rows).sum(axis=1)
+        responses = MAD(epsilon, surrogate=surrogate).perturb(images, rows)
+        l1 = np.abs(responses - rows).sum(axis=1)
         assert l1.max() <= epsilon + 1e-6
     # Mass on any class but the label's is as far as 2 (1 - y_k), so 0.3 is always reached there.
-    answers = MAD(0.3, surrogate=surrogate).perturb(images, rows)
-    assert cost(rows, answers).l1 == pytest.approx(0.3, abs=1e-5)
+    responses = MAD(0.3, surrogate=surrogate).perturb(images, rows)
+    assert cost(rows, responses).l1 == pytest.approx(0.3, abs=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 11, 30])
 def test_mad_argmax_keeps_every_label(classes: int) -> None:
     images, rows = batch(60, classes, seed=2)
     for epsilon in (0.01, 0.5, 2.0):
-        answers = MAD(epsilon, keep_label=True).perturb(images, rows)
-        assert cost(rows, answers).labels_changed == 0
-        assert np.abs(answers - rows).sum(axis=1).max() <= epsilon + 1e-6
-    assert cost(rows, answers).l1 > 0
+        responses = MAD(epsilon, keep_label=True).perturb(images, rows)
+        assert cost(rows, responses).labels_changed == 0
+        assert np.abs(responses - rows).sum(axis=1).max() <= epsilon + 1e-6
+    assert cost(rows, responses).l1 > 0
 
 
 def test_the_greedy_search_of_many_classes_is_nearly_the_exact_one(monkeypatch) -> None:
@@ -113,8 +113,8 @@ def test_redirect_solves_the_linear_program() -> None:
         rows = softmax(rng.normal(0, 2, (6, 5)))
         rows[0] = [1, 0, 0, 0, 0]
         c = rng.normal(size=(6, 5))
-        answers = redirect(rows, c, epsilon)
-        for y, gain, answer in zip(rows.astype(np.float64), c, answers, strict=True):
+        responses = redirect(rows, c, epsilon)
+        for y, gain, response in zip(rows.astype(np.float64), c, responses, strict=True):
             # Variables y' and t >= |y' - y|.
             eye = np.eye(5)
             found = linprog(
@@ -124,8 +124,8 @@ def test_redirect_solves_the_linear_program() -> None:
                 A_eq=[[1] * 5 + [0] * 5],
                 b_eq=[y.sum()],
             )
-            assert answer @ gain == pytest.approx(-found.fun, abs=1e-5)
-            assert np.abs(answer - y).sum() <= epsilon + 1e-6
+            assert response @ gain == pytest.approx(-found.fun, abs=1e-5)
+            assert np.abs(response - y).sum() <= epsilon + 1e-6
 
 
 @pytest.mark.parametrize("direction", ["all-ones", "min-ip"])
@@ -137,8 +137,8 @@ def test_grad2_pushes_where_the_papers_jacobian_says(surrogate, direction) -> No
     if direction == "min-ip":
         z = -np.einsum("nk,nkd->d", rows.astype(np.float64), g) / len(rows)
     defence = GradientRedirection(0.6, surrogate, direction)
-    answers = defence.perturb(images, rows)
-    np.testing.assert_allclose(answers, redirect(rows, g @ z, 0.6), rtol=0, atol=1e-6)
+    responses = defence.perturb(images, rows)
+    np.testing.assert_allclose(responses, redirect(rows, g @ z, 0.6), rtol=0, atol=1e-6)
     assert all(p.grad is None for p in surrogate.parameters())
 
 
@@ -156,8 +156,8 @@ def test_grad2_through_convolution_normalisation_and_pooling(digits) -> None:
     images = digits.pool[:8] / np.float32(255)
     rows = softmax(np.random.default_rng(0).normal(0, 1, (8, 10)))
     buffers = [b.clone() for b in net.buffers()]
-    answers = GradientRedirection(0.4, net).perturb(images, rows)
-    assert cost(rows, answers).l1 == pytest.approx(0.4, abs=1e-5)
+    responses = GradientRedirection(0.4, net).perturb(images, rows)
+    assert cost(rows, responses).l1 == pytest.approx(0.4, abs=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(buffers, net.buffers(), strict=True))
 
 

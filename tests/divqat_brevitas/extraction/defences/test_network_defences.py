@@ -15,7 +15,7 @@ from divqat_brevitas.extraction.defences import (
 
 
 class Says:
-    """Answers every image with the same logits."""
+    """Responses every image with the same logits."""
 
     def __init__(self, *logits: float) -> None:
         self.logits = np.array(logits, np.float32)
@@ -31,8 +31,8 @@ def test_misinformation_answers_the_unsure() -> None:
     defence = AdaptiveMisinformation(0.75, Says(0, 5))
     rows = np.float32([[0.9, 0.1], [0.6, 0.4], [0.75, 0.25]])
     lie = softmax(np.float32([[0, 5]]))[0]
-    answers = defence.perturb(IMAGES[:3], rows)
-    np.testing.assert_allclose(answers, [rows[0], lie, (rows[2] + lie) / 2], rtol=0, atol=1e-6)
+    responses = defence.perturb(IMAGES[:3], rows)
+    np.testing.assert_allclose(responses, [rows[0], lie, (rows[2] + lie) / 2], rtol=0, atol=1e-6)
     assert np.array_equal(AdaptiveMisinformation(0, Says(0, 5)).perturb(IMAGES[:3], rows), rows)
     with pytest.raises(InputError, match="3 classes, but the victim 2"):
         AdaptiveMisinformation(0.75, Says(0, 1, 2)).perturb(IMAGES[:3], rows)
@@ -52,10 +52,10 @@ def test_a_trained_misinformation_network_is_wrong_on_what_it_did_not_see(digits
     # A tenth would be chance.
     assert accuracy(liars[0], digits.test, digits.test_labels) < 0.05
     rows = softmax(TorchPredictor(digits.model).predict(digits.test))
-    answers = AdaptiveMisinformation(0.9, liars[0]).perturb(digits.test, rows)
+    responses = AdaptiveMisinformation(0.9, liars[0]).perturb(digits.test, rows)
     sure = rows.max(axis=1) > 0.91
-    np.testing.assert_allclose(answers[sure], rows[sure], rtol=0, atol=1e-3)
-    assert cost(rows[~sure], answers[~sure]).labels_changed > 0.5
+    np.testing.assert_allclose(responses[sure], rows[sure], rtol=0, atol=1e-3)
+    assert cost(rows[~sure], responses[~sure]).labels_changed > 0.5
 
 
 def test_misinformation_training_refuses() -> None:
@@ -71,14 +71,14 @@ def test_misinformation_training_refuses() -> None:
 def test_the_image_and_the_secret_pick_the_member() -> None:
     ensemble = EnsembleOfDiverseModels([Says(9, 0), Says(0, 9)], secret=1)
     rows = np.full((60, 2), 0.5, np.float32)
-    answers = ensemble.perturb(IMAGES, rows)
+    responses = ensemble.perturb(IMAGES, rows)
     members = ensemble.members(IMAGES)
     assert set(members) == {0, 1, 2}
-    assert np.array_equal(answers[members == 0], rows[members == 0])
-    assert np.array_equal(answers.argmax(axis=1)[members > 0], members[members > 0] - 1)
+    assert np.array_equal(responses[members == 0], rows[members == 0])
+    assert np.array_equal(responses.argmax(axis=1)[members > 0], members[members > 0] - 1)
     # A function of the image alone, however it is asked.
-    assert np.array_equal(answers, ensemble.perturb(IMAGES, rows))
-    assert np.array_equal(answers[::-1], ensemble.perturb(IMAGES[::-1], rows[::-1]))
+    assert np.array_equal(responses, ensemble.perturb(IMAGES, rows))
+    assert np.array_equal(responses[::-1], ensemble.perturb(IMAGES[::-1], rows[::-1]))
     other = EnsembleOfDiverseModels([Says(9, 0), Says(0, 9)], secret=2)
     assert not np.array_equal(other.members(IMAGES), members)
 

@@ -78,7 +78,7 @@ def test_a_strength_needs_neither_victim_nor_validation_images() -> None:
     assert plain.at_cost("reverse-sigmoid:0.5") is None
     assert plain.defence("gate:0:0.05+rounding:1").name == "gate:0:0.05+rounding:1"
     for owner, victim in ((plain, network(0, 1.0)), (defender(), None)):
-        with pytest.raises(InputError, match="answers to validation images"):
+        with pytest.raises(InputError, match="responses to validation images"):
             owner.defence("dcp@0.2", 0, victim)
 
 

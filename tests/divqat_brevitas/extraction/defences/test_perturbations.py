@@ -87,7 +87,7 @@ ART_ROUNDED = {
         [1.0, 0.0, 0.0, 0.0],
     ],
 }
-# Inputs and answers are float32, and the constants have nine decimals.
+# Inputs and responses are float32, and the constants have nine decimals.
 CLOSE = {"rtol": 0, "atol": 3e-7}
 
 
@@ -106,8 +106,8 @@ def random_rows(count: int = 200, classes: int = 10, seed: int = 0) -> np.ndarra
 
 @pytest.mark.parametrize(("beta", "gamma"), list(ART_REVERSE_SIGMOID))
 def test_reverse_sigmoid_is_arts(beta: float, gamma: float) -> None:
-    answers = perturb(ReverseSigmoid(beta, gamma), ROWS)
-    np.testing.assert_allclose(answers, ART_REVERSE_SIGMOID[beta, gamma], **CLOSE)
+    responses = perturb(ReverseSigmoid(beta, gamma), ROWS)
+    np.testing.assert_allclose(responses, ART_REVERSE_SIGMOID[beta, gamma], **CLOSE)
 
 
 def test_gaussian_noise_is_arts_given_its_noise(monkeypatch) -> None:
@@ -169,8 +169,8 @@ def test_truncations_are_the_oracles_with_rows_of_sum_1(defence, oracle, options
 
 
 def test_topk_ties_go_to_the_lowest_index() -> None:
-    answers = perturb(TopK(2), np.array([[0.25, 0.25, 0.25, 0.25]]))
-    assert np.array_equal(answers, [[0.5, 0.5, 0, 0]])
+    responses = perturb(TopK(2), np.array([[0.25, 0.25, 0.25, 0.25]]))
+    assert np.array_equal(responses, [[0.5, 0.5, 0, 0]])
 
 
 def test_a_row_without_mass_says_nothing() -> None:
@@ -219,8 +219,8 @@ def test_answers_are_always_distributions(logits: np.ndarray, strength: float) -
         DCP(strength),
     ):
         before = rows.copy()
-        answers = check_perturbed(defence, rows, perturb(defence, rows))
-        assert answers.dtype == np.float32
+        responses = check_perturbed(defence, rows, perturb(defence, rows))
+        assert responses.dtype == np.float32
         assert np.array_equal(rows, before)
         json.dumps(defence.settings)
 

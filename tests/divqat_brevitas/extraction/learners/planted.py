@@ -1,16 +1,16 @@
-"""Transfer sets with a planted defence: what the clean answers were is known."""
+"""Transfer sets with a planted defence: what the clean responses were is known."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from divqat_brevitas.extraction import Answered, Learner, PlainLearner, TorchPredictor, accuracy
+from divqat_brevitas.extraction import Learner, PlainLearner, TorchPredictor, TransferSet, accuracy
 from divqat_brevitas.extraction.query.oracles import softmax
 
 F32 = NDArray[np.float32]
 
 
-def plain(treatment: str = "soft", epochs: int = 8) -> PlainLearner:
-    return PlainLearner(surrogate="mlp", treatment=treatment, epochs=epochs)
+def plain(targets: str = "soft", epochs: int = 8) -> PlainLearner:
+    return PlainLearner(surrogate="mlp", targets=targets, epochs=epochs)
 
 
 def clean_answers(digits, count: int = 700) -> F32:
@@ -21,9 +21,9 @@ def one_hot(labels: NDArray[np.int64], classes: int = 10) -> F32:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def steals(learner: Learner, digits, answers: F32, seed: int = 0) -> float:
-    """Test accuracy of the clone learnt from the pool's first images and these answers."""
-    learned = learner.learn(Answered(digits.pool[: len(answers)], answers), seed)
+def steals(learner: Learner, digits, responses: F32, seed: int = 0) -> float:
+    """Test accuracy of the clone learnt from the pool's first images and these responses."""
+    learned = learner.learn(TransferSet(digits.pool[: len(responses)], responses), seed)
     return accuracy(learned.clone, digits.test, digits.test_labels)
 
 

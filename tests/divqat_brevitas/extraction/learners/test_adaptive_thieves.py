@@ -9,9 +9,9 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import (
-    Answered,
     PlainLearner,
     SurrogateTraining,
+    TransferSet,
     Victim,
     build_surrogate,
     make_attack,
@@ -61,10 +61,10 @@ def test_skeptical_student_learns_labels_under_poison(digits) -> None:
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_skeptical_clone_is_the_surrogate_alone(surrogate: str) -> None:
     images = np.random.default_rng(0).random((8, 1, 8, 8), np.float32)
-    answered = Answered(images, one_hot(np.arange(8) % 3, 3))
+    transfer_set = TransferSet(images, one_hot(np.arange(8) % 3, 3))
     training = SurrogateTraining(batch_size=4)
     learner = SkepticalLearner(surrogate=surrogate, epochs=3, training=training)
-    clone = learner.learn(answered, 0).clone
+    clone = learner.learn(transfer_set, 0).clone
     fresh = build_surrogate(surrogate, (1, 8, 8), 3, 0).state_dict()
     trained = clone.state_dict()
     assert trained.keys() == fresh.keys()
@@ -74,19 +74,19 @@ def test_skeptical_clone_is_the_surrogate_alone(surrogate: str) -> None:
 
 def test_pretraining_reaches_the_clone_but_not_its_head(digits) -> None:
     base = PlainLearner(surrogate="mlp", epochs=1, training=STILL)
-    answered = Answered(digits.pool[:60], clean_answers(digits, 60))
-    untouched = base.learn(answered, 3).clone
+    transfer_set = TransferSet(digits.pool[:60], clean_answers(digits, 60))
+    untouched = base.learn(transfer_set, 3).clone
     # Pretraining that stands still as well: the weights are those of another fresh network.
-    other = PretrainedLearner(base=base, epochs=1).learn(answered, 3).clone
+    other = PretrainedLearner(base=base, epochs=1).learn(transfer_set, 3).clone
     assert len(body(other)) == 2
     assert all(not np.array_equal(v, body(other)[k]) for k, v in body(untouched).items())
     head = head_of(untouched)
     assert torch.equal(untouched.get_submodule(head).weight, other.get_submodule(head).weight)
     moving = PlainLearner(surrogate="mlp", epochs=1)
-    learned = PretrainedLearner(base=moving, epochs=15, images=digits.pool).learn(answered, 3)
+    learned = PretrainedLearner(base=moving, epochs=15, images=digits.pool).learn(transfer_set, 3)
     assert learned.notes["pretraining_loss"] < 0.5  # guessing among four turns: ln 4 = 1.39
     assert learned.clone.get_submodule(head).weight.shape == (10, 256)
-    oblong = Answered(np.zeros((10, 1, 8, 12), np.float32), one_hot(np.arange(10) % 3, 3))
+    oblong = TransferSet(np.zeros((10, 1, 8, 12), np.float32), one_hot(np.arange(10) % 3, 3))
     PretrainedLearner(base=moving, epochs=1).learn(oblong, 0)
 
 
@@ -98,7 +98,7 @@ def test_pretraining_refuses() -> None:
     images = np.zeros((10, 1, 8, 8), np.float32)
     learner = PretrainedLearner(base=plain(epochs=1), images=np.zeros((10, 1, 9, 9), np.float32))
     with pytest.raises(InputError, match=r"\(1, 9, 9\), but those asked \(1, 8, 8\)"):
-        learner.learn(Answered(images, one_hot(np.arange(10) % 2, 2)), 0)
+        learner.learn(TransferSet(images, one_hot(np.arange(10) % 2, 2)), 0)
 
 
 def test_initial_weights_start_the_clone(tmp_path, digits) -> None:
@@ -107,31 +107,31 @@ def test_initial_weights_start_the_clone(tmp_path, digits) -> None:
     learner = PlainLearner(
         surrogate="mlp", epochs=1, training=STILL, init=tmp_path / "a.safetensors"
     )
-    answered = Answered(digits.pool[:60], clean_answers(digits, 60))
-    clone = learner.learn(answered, 0).clone
+    transfer_set = TransferSet(digits.pool[:60], clean_answers(digits, 60))
+    clone = learner.learn(transfer_set, 0).clone
     assert all(np.array_equal(v, body(donor)[k]) for k, v in body(clone).items())
     assert learner.settings["init"] == str(tmp_path / "a.safetensors")
 
 
 def test_tuned_finds_what_the_base_lacks(digits) -> None:
-    answered = Answered(digits.pool, clean_answers(digits))
+    transfer_set = TransferSet(digits.pool, clean_answers(digits))
     slow = SurrogateTraining(learning_rate=1e-4)
     base = PlainLearner(surrogate="mlp", epochs=3, training=slow)
-    options = {"treatment": ("argmax",), "learning_rate": (0.05,)}
-    learned = TunedLearner(base=base, options=options).learn(answered, 0)
+    options = {"targets": ("argmax",), "learning_rate": (0.05,)}
+    learned = TunedLearner(base=base, options=options).learn(transfer_set, 0)
     assert learned.notes["chosen"]["learning_rate"] == 0.05
     assert [t["option"] for t in learned.notes["trials"]] == ["base", *options]
     assert learned.notes["validation_answers"] == 140
-    tuned = steals(TunedLearner(base=base, options=options), digits, answered.answers)
-    assert tuned > steals(base, digits, answered.answers) + 0.2
-    # The clone is the chosen configuration, trained on every answer.
+    tuned = steals(TunedLearner(base=base, options=options), digits, transfer_set.responses)
+    assert tuned > steals(base, digits, transfer_set.responses) + 0.2
+    # The clone is the chosen configuration, trained on every response.
     chosen = PlainLearner(
         surrogate="mlp",
         epochs=3,
-        treatment=learned.notes["chosen"].get("treatment", "soft"),
+        targets=learned.notes["chosen"].get("targets", "soft"),
         training=SurrogateTraining(learning_rate=0.05),
     )
-    assert chosen.learn(answered, 0).history == learned.history
+    assert chosen.learn(transfer_set, 0).history == learned.history
 
 
 def test_tuned_refuses() -> None:
@@ -148,21 +148,21 @@ def test_consistent_clones_contradict_wrong_labels(digits) -> None:
     rng = np.random.default_rng(2)
     hit = rng.random(700) < 0.4
     wrong = one_hot((clean.argmax(axis=1) + rng.integers(1, 10, 700)) % 10)
-    answers = np.where(hit[:, None], wrong, clean).astype(np.float32)
-    answered = Answered(digits.pool, answers)
-    learned = ConsistentLearner(base=plain()).learn(answered, 0)
+    responses = np.where(hit[:, None], wrong, clean).astype(np.float32)
+    transfer_set = TransferSet(digits.pool, responses)
+    learned = ConsistentLearner(base=plain()).learn(transfer_set, 0)
     assert learned.notes["contradicted"] > 0.5 * hit.sum()
     assert learned.notes["contradicted"] < 1.1 * hit.sum()
     assert learned.notes["believed"] == 0
-    assert steals(ConsistentLearner(base=plain()), digits, answers) > (
-        steals(plain(), digits, answers) + 0.03
+    assert steals(ConsistentLearner(base=plain()), digits, responses) > (
+        steals(plain(), digits, responses) + 0.03
     )
 
 
 def test_consistent_learns_from_images_never_asked(digits) -> None:
-    answers = clean_answers(digits, 150)
+    responses = clean_answers(digits, 150)
     learner = ConsistentLearner(base=plain(epochs=20), images=digits.pool[150:])
-    learned = learner.learn(Answered(digits.pool[:150], answers), 0)
+    learned = learner.learn(TransferSet(digits.pool[:150], responses), 0)
     assert 150 < learned.notes["believed"] <= 550
     assert learner.settings["images"] == 550
 

@@ -5,82 +5,84 @@ import pytest
 from planted import clean_answers, one_hot, plain, steals
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Answered
+from divqat_brevitas.extraction import TransferSet
 from divqat_brevitas.extraction.learners import FilteredLearner, find_decoys
-from divqat_brevitas.extraction.query.oracles import answer_top1
+from divqat_brevitas.extraction.query.oracles import show_top1
 
 
 def decoyed(digits, share: float, decoys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Clean answers with a share replaced by decoys, and which were."""
-    answers = clean_answers(digits)
-    hit = np.random.default_rng(0).random(len(answers)) < share
-    return np.where(hit[:, None], decoys, answers).astype(np.float32), hit
+    responses = clean_answers(digits)
+    hit = np.random.default_rng(0).random(len(responses)) < share
+    return np.where(hit[:, None], decoys, responses).astype(np.float32), hit
 
 
 def test_constant_decoy_is_found_and_left_out(digits) -> None:
     constant = 0.9 * one_hot(np.full(700, 3)) + np.float32(0.01)
-    answers, hit = decoyed(digits, 0.8, constant)
-    assert np.array_equal(find_decoys(answers), hit)  # its exact profile tells it from honest 3s
-    assert steals(plain(), digits, answers) < 0.3
-    assert steals(FilteredLearner(base=plain(epochs=30)), digits, answers) > 0.75
+    responses, hit = decoyed(digits, 0.8, constant)
+    assert np.array_equal(find_decoys(responses), hit)  # its exact profile tells it from honest 3s
+    assert steals(plain(), digits, responses) < 0.3
+    assert steals(FilteredLearner(base=plain(epochs=30)), digits, responses) > 0.75
 
 
 def test_noisy_constant_decoy_is_found_by_its_class(digits) -> None:
     noise = np.random.default_rng(1).dirichlet(np.ones(10), 700)
-    answers, hit = decoyed(digits, 0.8, 0.8 * one_hot(np.full(700, 3)) + 0.2 * noise)
-    found = find_decoys(answers)
-    honest_threes = ~hit & (answers.argmax(axis=1) == 3)
+    responses, hit = decoyed(digits, 0.8, 0.8 * one_hot(np.full(700, 3)) + 0.2 * noise)
+    found = find_decoys(responses)
+    honest_threes = ~hit & (responses.argmax(axis=1) == 3)
     assert np.array_equal(found, hit | honest_threes)
 
 
 def test_wrong_class_decoy_with_one_profile_is_found(digits) -> None:
     wrong = (clean_answers(digits).argmax(axis=1) + 1) % 10
-    answers, hit = decoyed(digits, 0.7, 0.9 * one_hot(wrong) + np.float32(0.01))
-    assert np.array_equal(find_decoys(answers), hit)
-    assert steals(plain(), digits, answers) < 0.3
+    responses, hit = decoyed(digits, 0.7, 0.9 * one_hot(wrong) + np.float32(0.01))
+    assert np.array_equal(find_decoys(responses), hit)
+    assert steals(plain(), digits, responses) < 0.3
     filtered = FilteredLearner(base=plain("argmax", epochs=30))
-    assert steals(filtered, digits, answers) > 0.75
+    assert steals(filtered, digits, responses) > 0.75
     assert filtered.name == "filtered-argmax"
 
 
 def test_unmasked_takes_a_mixed_decoy_off(digits) -> None:
     clean = clean_answers(digits)
     mixed = 0.8 * one_hot(np.full(700, 3)) + 0.2 * clean
-    answers, _ = decoyed(digits, 0.95, mixed)
-    assert steals(plain(), digits, answers) < 0.3
+    responses, _ = decoyed(digits, 0.95, mixed)
+    assert steals(plain(), digits, responses) < 0.3
     learner = FilteredLearner(base=plain(), unmask=True)
-    assert steals(learner, digits, answers) > 0.75
+    assert steals(learner, digits, responses) > 0.75
     assert learner.name == "unmasked"
 
 
 def test_uninformative_decoy_is_found(digits) -> None:
-    answers, hit = decoyed(digits, 0.5, np.full((700, 10), 0.1, np.float32))
-    assert np.array_equal(find_decoys(answers), hit)
+    responses, hit = decoyed(digits, 0.5, np.full((700, 10), 0.1, np.float32))
+    assert np.array_equal(find_decoys(responses), hit)
 
 
 def test_honest_answers_are_left_alone(digits) -> None:
     honest = clean_answers(digits)
     assert not find_decoys(honest).any()
-    assert not find_decoys(answer_top1(honest)).any()  # a coarse oracle repeats everything
+    assert not find_decoys(show_top1(honest)).any()  # a coarse oracle repeats everything
     assert not find_decoys(honest.round(1)).any()
-    learned = FilteredLearner(base=plain(epochs=1)).learn(Answered(digits.pool[:700], honest), 0)
-    same = plain(epochs=1).learn(Answered(digits.pool[:700], honest), 0)
+    learned = FilteredLearner(base=plain(epochs=1)).learn(TransferSet(digits.pool[:700], honest), 0)
+    same = plain(epochs=1).learn(TransferSet(digits.pool[:700], honest), 0)
     assert learned.history == same.history
-    assert learned.notes == {"answers": 700, "decoys": 0}
+    assert learned.notes == {"responses": 700, "decoys": 0}
 
 
 def test_keeps_everything_where_too_little_would_be_left(digits) -> None:
     constant = 0.9 * one_hot(np.full(100, 3)) + np.float32(0.01)
     constant[:10] = clean_answers(digits)[:10]
     assert find_decoys(constant).sum() >= 90
-    learned = FilteredLearner(base=plain(epochs=1)).learn(Answered(digits.pool[:100], constant), 0)
+    learned = FilteredLearner(base=plain(epochs=1)).learn(
+        TransferSet(digits.pool[:100], constant), 0
+    )
     assert learned.notes["decoys"] == 0
 
 
 def test_settings_and_refusal() -> None:
     learner = FilteredLearner(base=plain("topk:2"))
     settings = json.loads(json.dumps(learner.settings))
-    assert settings["base"]["treatment"] == settings["base"]["name"] == "topk:2"
+    assert settings["base"]["targets"] == settings["base"]["name"] == "topk:2"
     assert (learner.name, learner.surrogate) == ("filtered-topk:2", "mlp")
     with pytest.raises(InputError, match="above 1"):
         FilteredLearner(excess=1.0)

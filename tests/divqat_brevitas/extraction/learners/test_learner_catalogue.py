@@ -10,11 +10,11 @@ from divqat_brevitas.extraction.learners import (
     LEARNERS,
     ShadowPairs,
     make_learner,
-    strongest_thieves,
+    strongest_learners,
 )
-from divqat_brevitas.extraction.learners.base import Answered
+from divqat_brevitas.extraction.learners.base import TransferSet
 
-ALL = [*LEARNERS, *strongest_thieves(shadow=True), "topk:2", "filtered-pretrained-argmax"]
+ALL = [*LEARNERS, *strongest_learners(shadow=True), "topk:2", "filtered-pretrained-argmax"]
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,14 @@ def pairs() -> ShadowPairs:
 def test_every_learner_makes_a_clone_twice_the_same(name: str, pairs: ShadowPairs) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60, 1, 8, 8), np.uint8)
-    answered = Answered(images, rng.dirichlet(np.ones(4), 60).astype(np.float32))
-    kept = answered.images.copy(), answered.answers.copy()
+    transfer_set = TransferSet(images, rng.dirichlet(np.ones(4), 60).astype(np.float32))
+    kept = transfer_set.images.copy(), transfer_set.responses.copy()
 
     def run(seed: int):
         learner = make_learner(name, "mlp", 1, SurrogateTraining(batch_size=16), shadow=pairs)
         assert (learner.name, learner.surrogate) == (name, "mlp")
         rows: list[dict[str, float]] = []
-        learned = learner.learn(answered, seed, rows.append)
+        learned = learner.learn(transfer_set, seed, rows.append)
         json.dumps([learner.settings, learned.notes, learned.history])
         assert rows == learned.history  # the clone's own epochs and no others
         assert not learned.clone.training
@@ -43,13 +43,13 @@ def test_every_learner_makes_a_clone_twice_the_same(name: str, pairs: ShadowPair
     assert a.shape == (60, 4)
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
-    assert np.array_equal(answered.images, kept[0])
-    assert np.array_equal(answered.answers, kept[1])
+    assert np.array_equal(transfer_set.images, kept[0])
+    assert np.array_equal(transfer_set.responses, kept[1])
 
 
 def test_thieves_are_known_and_say_their_aim() -> None:
-    without = strongest_thieves()
-    assert set(strongest_thieves(shadow=True)) - set(without) == {"recovery", "bayes"}
+    without = strongest_learners()
+    assert set(strongest_learners(shadow=True)) - set(without) == {"recovery", "bayes"}
     assert all(aim for aim in without.values())
     assert "decoys" in without["filtered-argmax"]
     assert all(entry.needs_shadow == (n in ("recovery", "bayes")) for n, entry in LEARNERS.items())

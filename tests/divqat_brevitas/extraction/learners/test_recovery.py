@@ -6,7 +6,7 @@ import torch
 from planted import RolledDefence, clean_answers, plain, steals
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import Answered, build_surrogate
+from divqat_brevitas.extraction import TransferSet, build_surrogate
 from divqat_brevitas.extraction.learners import (
     PartialBayes,
     Recovery,
@@ -76,19 +76,19 @@ def test_same_seed_same_recovery_and_global_state_untouched() -> None:
 
 def test_answers_that_say_nothing_stay_so(digits) -> None:
     recovery = PartialBayes(shadow(100))
-    answers = defended(digits)[:60]
-    answers[:20] = 0
+    responses = defended(digits)[:60]
+    responses[:20] = 0
 
     class Spy:
         name, surrogate, settings = "spy", "mlp", {}
 
-        def learn(self, answered, seed, on_epoch=None):
-            self.seen = answered.answers
-            return plain(epochs=1).learn(answered, seed)
+        def learn(self, transfer_set, seed, on_epoch=None):
+            self.seen = transfer_set.responses
+            return plain(epochs=1).learn(transfer_set, seed)
 
     spy = Spy()
     learner = RecoveryLearner(recovery=recovery, base=spy)
-    learned = learner.learn(Answered(digits.pool[:60], answers), 0)
+    learned = learner.learn(TransferSet(digits.pool[:60], responses), 0)
     assert not spy.seen[:20].any()
     assert spy.seen[20:].any(axis=1).all()
     assert learned.notes["labels_changed"] >= 35

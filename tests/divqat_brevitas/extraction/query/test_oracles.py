@@ -18,9 +18,9 @@ matrices = arrays(
 
 
 def test_soft_is_softmax() -> None:
-    answers = make_oracle("soft")(LOGITS)
-    assert answers.dtype == np.float32
-    np.testing.assert_allclose(answers, PROBABILITIES, **TOLERANCE)
+    responses = make_oracle("soft")(LOGITS)
+    assert responses.dtype == np.float32
+    np.testing.assert_allclose(responses, PROBABILITIES, **TOLERANCE)
 
 
 def test_softmax_is_stable_at_large_logits() -> None:
@@ -28,22 +28,22 @@ def test_softmax_is_stable_at_large_logits() -> None:
 
 
 def test_logits_are_a_copy() -> None:
-    answers = make_oracle("logits")(LOGITS)
-    assert np.array_equal(answers, LOGITS)
-    assert not np.shares_memory(answers, LOGITS)
+    responses = make_oracle("logits")(LOGITS)
+    assert np.array_equal(responses, LOGITS)
+    assert not np.shares_memory(responses, LOGITS)
 
 
 def test_topk_keeps_k_and_does_not_renormalise() -> None:
-    answers = make_oracle("topk", k=2)(LOGITS)
-    np.testing.assert_allclose(answers, [[0, 0.5, 0.375], [0.7, 0.2, 0]], **TOLERANCE)
+    responses = make_oracle("topk", k=2)(LOGITS)
+    np.testing.assert_allclose(responses, [[0, 0.5, 0.375], [0.7, 0.2, 0]], **TOLERANCE)
 
 
 def test_topk_ties_go_to_the_lowest_index() -> None:
     # Many classes: a sort that is not stable may still keep the order of a few.
     logits = np.tile(np.array([0, 2, 1, 2], np.float32), (1, 50))
-    answers = make_oracle("topk", k=5)(logits)
-    assert np.array_equal(np.flatnonzero(answers), [1, 3, 5, 7, 9])
-    assert np.array_equal(answers[answers > 0], softmax(logits)[0, [1, 3, 5, 7, 9]])
+    responses = make_oracle("topk", k=5)(logits)
+    assert np.array_equal(np.flatnonzero(responses), [1, 3, 5, 7, 9])
+    assert np.array_equal(responses[responses > 0], softmax(logits)[0, [1, 3, 5, 7, 9]])
 
 
 def test_topk_beyond_the_classes_is_soft() -> None:
@@ -54,20 +54,20 @@ def test_rounded_half_to_even_and_not_renormalised() -> None:
     # 0.125 and 0.375 sit exactly on ties of two decimals.
     logits = np.log(np.array([[0.125, 0.5, 0.375]])).astype(np.float32)
     exact = softmax(logits)
-    answers = make_oracle("rounded", decimals=1)(logits)
-    np.testing.assert_allclose(answers, [[0.1, 0.5, 0.4]], **TOLERANCE)
+    responses = make_oracle("rounded", decimals=1)(logits)
+    np.testing.assert_allclose(responses, [[0.1, 0.5, 0.4]], **TOLERANCE)
     assert np.array_equal(make_oracle("rounded", decimals=9)(logits), exact)
     ties = make_oracle("rounded", decimals=0)(np.zeros((1, 2), np.float32))
-    assert np.array_equal(ties, [[0, 0]])  # 0.5 rounds to 0: such an answer says nothing
+    assert np.array_equal(ties, [[0, 0]])  # 0.5 rounds to 0: such a response says nothing
 
 
 @given(matrices)
 def test_top1_is_one_hot_of_argmax(logits: np.ndarray) -> None:
-    answers = make_oracle("top1")(logits)
-    assert answers.dtype == np.float32
-    assert set(np.unique(answers)) == {0.0, 1.0}
-    assert np.array_equal(answers.sum(axis=1), np.ones(4))
-    assert np.array_equal(answers.argmax(axis=1), logits.argmax(axis=1))
+    responses = make_oracle("top1")(logits)
+    assert responses.dtype == np.float32
+    assert set(np.unique(responses)) == {0.0, 1.0}
+    assert np.array_equal(responses.sum(axis=1), np.ones(4))
+    assert np.array_equal(responses.argmax(axis=1), logits.argmax(axis=1))
 
 
 @given(matrices)

@@ -148,10 +148,10 @@ def test_top1_victim_never_leaks_logits(make_spy, images) -> None:
     logits = np.random.default_rng(1).normal(size=(10, 3)).astype(np.float32)
     model = make_spy(logits=logits)
     victim = Victim(model, oracle="top1")
-    answers = victim.query(images)
+    responses = victim.query(images)
     one_hot = np.eye(3, dtype=np.float32)[logits.argmax(axis=1)]
-    assert np.array_equal(answers, one_hot)
-    assert answers.base is None  # no larger array behind the answer
+    assert np.array_equal(responses, one_hot)
+    assert responses.base is None  # no larger array behind the response
     # The victim keeps no array: its state is numbers, strings, the ledger and the model.
     assert not any(isinstance(value, np.ndarray) for value in vars(victim).values())
     assert all(isinstance(value, int | str) for value in vars(victim.ledger[0]).values())
@@ -180,9 +180,9 @@ def test_without_a_defence_every_oracle_sees_the_networks_own_logits(spy, images
     logits = spy.predict(images)
     for oracle in ORACLES:
         for victim in (Victim(spy, oracle), Victim(spy, oracle, defence="none", cache=True)):
-            answers = victim.query(images)
-            assert np.array_equal(answers, make_oracle(oracle)(logits))
-            assert answers.dtype == np.float32
+            responses = victim.query(images)
+            assert np.array_equal(responses, make_oracle(oracle)(logits))
+            assert responses.dtype == np.float32
 
 
 def test_a_defence_stands_between_softmax_and_oracle(spy, images) -> None:
@@ -278,9 +278,9 @@ def test_a_cache_cannot_hide_a_query(spy, images) -> None:
 
 def test_a_thief_cannot_write_into_the_cache(spy, images) -> None:
     victim = Victim(spy, cache=True)
-    answers = victim.query(images)
-    before = answers.copy()
-    answers[:] = 0
+    responses = victim.query(images)
+    before = responses.copy()
+    responses[:] = 0
     assert np.array_equal(victim.query(images), before)
 
 

@@ -26,15 +26,15 @@ SOFTMAX, LOGITS = network(nn.Softmax(dim=1)), network()
 
 
 class Given:
-    """Answers by a function of the images' first pixels."""
+    """Responses by a function of the images' first pixels."""
 
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
+    def __init__(self, response: object) -> None:
+        self.response = response
         self.asked = 0
 
     def predict(self, images: F32) -> F32:
         self.asked += 1
-        return np.asarray(self.answer(images.reshape(len(images), -1)[:, :2]), np.float32)
+        return np.asarray(self.response(images.reshape(len(images), -1)[:, :2]), np.float32)
 
 
 @pytest.mark.parametrize("oracle", ORACLES)
@@ -111,7 +111,7 @@ def test_rounded_probabilities_of_a_service_are_taken(images: F32) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "calls"),
+    ("response", "calls"),
     [
         # Sum 1, and negative entries.
         (lambda p: np.stack([p[:, 0] * 3, 1 - p[:, 0] * 3], axis=1), 1),
@@ -121,11 +121,11 @@ def test_rounded_probabilities_of_a_service_are_taken(images: F32) -> None:
         (lambda p: np.tile([0.25, 0.75], (len(p), 1)), 4),
     ],
 )
-def test_logits_that_look_like_probabilities_once_are_logits(answer: object, calls: int) -> None:
-    predictor, black = Given(answer), np.zeros((1, 1, 8, 8), np.float32)
+def test_logits_that_look_like_probabilities_once_are_logits(response: object, calls: int) -> None:
+    predictor, black = Given(response), np.zeros((1, 1, 8, 8), np.float32)
     victim = Victim(predictor, "logits", budget=3)
     first = black + np.float32(0.9 if calls == 1 else 0)
-    expected = np.asarray(answer(first.reshape(1, -1)[:, :2]), np.float32)
+    expected = np.asarray(response(first.reshape(1, -1)[:, :2]), np.float32)
     assert np.array_equal(victim.query(first), expected)
     assert predictor.asked == calls
     victim.query(first)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from divqat_brevitas.extraction import Answered, PlainLearner, SurrogateTraining
+from divqat_brevitas.extraction import PlainLearner, SurrogateTraining, TransferSet
 from divqat_brevitas.extraction.learners import make_learner
 
 _RNG = np.random.default_rng(0)
@@ -12,11 +12,11 @@ _IMAGES = _RNG.random((60, 1, 8, 8), np.float32)
 _ANSWERS = _RNG.dirichlet(np.ones(4), 60).astype(np.float32)
 
 
-def _learn(folder: Path | None, answers=_ANSWERS, seed=3, images=_IMAGES, **how):
+def _learn(folder: Path | None, responses=_ANSWERS, seed=3, images=_IMAGES, **how):
     epochs: list[int] = []
     learner = PlainLearner(**{"surrogate": "mlp", "epochs": 2, **how}, remember=folder)
     learned = learner.learn(
-        Answered(images, answers), seed, lambda row: epochs.append(int(row["epoch"]))
+        TransferSet(images, responses), seed, lambda row: epochs.append(int(row["epoch"]))
     )
     return learned, len(epochs)
 
@@ -40,9 +40,9 @@ def test_a_clone_is_trained_once_and_comes_back_bit_for_bit(tmp_path: Path) -> N
 
 def test_labels_of_soft_answers_find_the_clone_of_a_top1_interface(tmp_path: Path) -> None:
     labels = np.eye(4, dtype=np.float32)[_ANSWERS.argmax(axis=1)]
-    _learn(tmp_path, answers=labels)
+    _learn(tmp_path, responses=labels)
 
-    _, trained = _learn(tmp_path, treatment="argmax")
+    _, trained = _learn(tmp_path, targets="argmax")
 
     assert trained == 0
 
@@ -52,11 +52,11 @@ def test_labels_of_soft_answers_find_the_clone_of_a_top1_interface(tmp_path: Pat
     [
         {"seed": 4},
         {"epochs": 3},
-        {"treatment": "temperature:2"},
+        {"targets": "temperature:2"},
         {"surrogate": "compact"},
         {"training": SurrogateTraining(learning_rate=0.01)},
         {"images": _IMAGES[:, :, ::-1].copy()},
-        {"answers": np.roll(_ANSWERS, 1, axis=0)},
+        {"responses": np.roll(_ANSWERS, 1, axis=0)},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -88,7 +88,7 @@ def test_same_seed_same_weights_and_global_state_untouched() -> None:
 
 
 def test_keeps_its_best_heldout_epoch() -> None:
-    # Random answers cannot be learned: held-out agreement only jumps about.
+    # Random responses cannot be learned: held-out agreement only jumps about.
     rng = np.random.default_rng(3)
     images = rng.random((400, 1, 8, 8), np.float32)
     targets = np.eye(4, dtype=np.float32)[rng.integers(0, 4, 400)]
@@ -208,7 +208,7 @@ def test_bad_calls() -> None:
     images, targets = problem(10)
     with pytest.raises(InputError, match="at least 2"):
         train_surrogate(mlp(), images[:1], targets[:1], epochs=1, seed=0)
-    with pytest.raises(InputError, match="one answer an image"):
+    with pytest.raises(InputError, match="one response an image"):
         train_surrogate(mlp(), images, targets[:5], epochs=1, seed=0)
     with pytest.raises(InputError, match="epochs"):
         train_surrogate(mlp(), images, targets, epochs=0, seed=0)
@@ -231,11 +231,11 @@ def marked(count: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_mixup_blends_images_and_answers_alike() -> None:
     images, targets = marked()
-    mixed, answers = mixup(images, targets, 0.4, np.random.default_rng(0))
+    mixed, responses = mixup(images, targets, 0.4, np.random.default_rng(0))
     # Linear in both: the blended class index is the blended pixel. Float32 sums.
-    expected = (answers @ torch.arange(50.0))[:, None, None, None].expand_as(mixed)
+    expected = (responses @ torch.arange(50.0))[:, None, None, None].expand_as(mixed)
     torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(answers.sum(dim=1), torch.ones(50), rtol=1e-6, atol=0)
+    torch.testing.assert_close(responses.sum(dim=1), torch.ones(50), rtol=1e-6, atol=0)
     assert not torch.equal(mixed, images)
 
 
@@ -243,13 +243,13 @@ def test_cutmix_mixes_answers_by_area() -> None:
     images, targets = marked()
     rng = np.random.default_rng(0)
     for _ in range(20):
-        mixed, answers = cutmix(images, targets, 1.0, rng)
+        mixed, responses = cutmix(images, targets, 1.0, rng)
         own = (mixed == images).float().mean(dim=(1, 2, 3))
-        partnered = answers.diagonal() < 1
+        partnered = responses.diagonal() < 1
         # Float32 of a quotient of counts
-        torch.testing.assert_close(answers.diagonal()[partnered], own[partnered])
+        torch.testing.assert_close(responses.diagonal()[partnered], own[partnered])
         pixels = mixed.mean(dim=(1, 2, 3))
-        torch.testing.assert_close(answers @ torch.arange(50.0), pixels, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(responses @ torch.arange(50.0), pixels, rtol=1e-4, atol=1e-4)
     assert torch.equal(images, marked()[0])
 
 
@@ -276,8 +276,8 @@ def test_augmentations_train_and_repeat(settings: dict) -> None:
 def test_an_objective_of_its_own() -> None:
     images, targets = problem()
 
-    def inverted(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        return soft_cross_entropy(outputs.float(), 1 - answers)
+    def inverted(outputs: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
+        return soft_cross_entropy(outputs.float(), 1 - responses)
 
     model = mlp()
     train_surrogate(model, images, targets, epochs=3, seed=0, objective=inverted)

@@ -15,11 +15,11 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import (
-    Answered,
     BudgetExceededError,
-    Learned,
     PlainLearner,
     SurrogateTraining,
+    TrainedClone,
+    TransferSet,
     Victim,
     accuracy,
     make_attack,
@@ -115,15 +115,15 @@ def test_same_seed_same_bits_and_no_global_randomness(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("oracle", "treatment"),
+    ("oracle", "targets"),
     [
         *(("logits", "soft"), ("soft", "temperature:2"), ("topk", "soft"), ("rounded", "soft")),
         *(("top1", "soft"), ("soft", "argmax"), ("soft", "smooth"), ("rounded", "drop-top")),
     ],
 )
-def test_works_with_every_oracle(name: str, oracle: str, treatment: str) -> None:
+def test_works_with_every_oracle(name: str, oracle: str, targets: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
-    learner = PlainLearner(surrogate="mlp", treatment=treatment, epochs=2)
+    learner = PlainLearner(surrogate="mlp", targets=targets, epochs=2)
     result = make(name, learner).run(Victim(model, oracle, budget=200), (1, 8, 8))
     assert all(np.isfinite(row["loss"]) for row in result.history)
 
@@ -179,11 +179,11 @@ class Counting:
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"own": 1}
-        self.given: Answered | None = None
+        self.given: TransferSet | None = None
 
-    def learn(self, answered: Answered, seed: int, on_epoch: Any = None) -> Learned:
-        self.given = answered
-        return Learned(nn.Identity(), [])
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: Any = None) -> TrainedClone:
+        self.given = transfer_set
+        return TrainedClone(nn.Identity(), [])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -196,8 +196,8 @@ def test_another_learner_makes_the_clone_from_the_asked_images(name: str, make_s
     asked = {image.tobytes() for batch in spy.asked for image in batch}
     images = learner.given.images.astype(np.float32) / np.float32(255)
     assert {image.tobytes() for image in images} <= asked
-    answers = Victim(make_spy(3), budget=150).query(images)
-    assert np.array_equal(learner.given.answers, answers)
+    responses = Victim(make_spy(3), budget=150).query(images)
+    assert np.array_equal(learner.given.responses, responses)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 A network trained with the preset "decoy" (:mod:`divqat_brevitas.loss`) gives one class to inputs
 of another kind than its own. The label then tells nothing, but the order of the other classes'
-probabilities still does: a thief who subtracts each class's mean reads it off. The gate cuts that
-off, and leaves answers without the decoy class as they are. Ours; not from a paper.
+probabilities still does: an attacker who subtracts each class's mean reads it off. The gate cuts
+that off, and leaves answers without the decoy class as they are. Ours; not from a paper.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Answers, Images
+from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.truncation import Top1
 
 
 @dataclass(frozen=True)
-class Gate:
-    """One-hot answers wherever the decoy class is the label or has ``threshold`` probability.
+class LabelOnlyFallback:
+    """One-hot responses wherever the decoy class is the label or has ``threshold`` probability.
 
     Args:
         decoy_class: index of the class, as in the loss's settings.
@@ -29,7 +29,7 @@ class Gate:
 
     Example:
         >>> rows = np.float32([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.01, 0.6, 0.39]])
-        >>> Gate(0).perturb(np.zeros((3, 1, 8, 8), np.float32), rows)
+        >>> LabelOnlyFallback(0).perturb(np.zeros((3, 1, 8, 8), np.float32), rows)
         array([[1.  , 0.  , 0.  ],
                [0.  , 1.  , 0.  ],
                [0.01, 0.6 , 0.39]], dtype=float32)
@@ -60,7 +60,7 @@ class Gate:
         """Both arguments."""
         return {"decoy_class": self.decoy_class, "threshold": self.threshold}
 
-    def perturb(self, images: Images, probabilities: Answers) -> Answers:
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """The rows, those with the decoy class in play one-hot; float32 (N, classes).
 
         Raises:
