@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/fit_costs.py
 
-Reads fpga_flow/compile/layer_costs.json, writes fpga_flow/compile/cost_weights.json. Weights are
+Reads fpga_flow/folding/layer_costs.json, writes fpga_flow/folding/cost_weights.json. Weights are
 not negative, and fitted to relative errors, so that small layers count as much as large ones.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from fpga_flow.compile.cost import MEASURED, WEIGHTS, block_count, family, measured, terms
+from fpga_flow.folding.cost import MEASURED, WEIGHTS, block_count, family, measured, terms
 
 _FLOOR = 30.0  # cells below which an error is not counted as relative any more
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/layer_costs.py WORK_FOLDER [--only PREFIX]
 
-Writes fpga_flow/compile/layer_costs.json, which the cost model's constants are fitted to:
+Writes fpga_flow/folding/layer_costs.json, which the cost model's constants are fitted to:
 one row a layer with its shape, its folding and its cells after ``synth_ecp5``.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fpga_flow.compile.shapes import (
+from fpga_flow.folding.shapes import (
     CONVERTER,
     FIFO,
     MVAU,
@@ -31,7 +31,7 @@ from fpga_flow.compile.shapes import (
     LayerShape,
 )
 
-RESULT = Path(__file__).parent.parent / "fpga_flow" / "compile" / "layer_costs.json"
+RESULT = Path(__file__).parent.parent / "fpga_flow" / "folding" / "layer_costs.json"
 _SYNTH = """
 import json, sys
 from pyosys import libyosys as ys
@@ -176,10 +176,10 @@ def main() -> None:
 
 def _generate(work: Path, grid: list[Any]) -> None:
     """All layers as modules of one set of files."""
-    from fpga_flow.compile.vivado_free import import_finn
+    from fpga_flow.compile.finn_import import import_finn
 
     import_finn()
-    from fpga_flow.rtl.cells import cell, weights_file
+    from fpga_flow.rtl.layer_modules import cell, weights_file
     from fpga_flow.rtl.library import library, needed
     from fpga_flow.rtl.windows import weight_memories
 
@@ -239,7 +239,7 @@ def _facts(shape: LayerShape, folding: Folding) -> dict[str, Any]:
 
 
 def _lanes(shape: LayerShape, folding: Folding) -> tuple[int, int]:
-    from fpga_flow.compile.shapes import input_lanes, output_lanes
+    from fpga_flow.folding.shapes import input_lanes, output_lanes
 
     if shape.kind in (CONVERTER, FIFO):
         return folding.simd, folding.pe

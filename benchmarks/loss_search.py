@@ -28,9 +28,9 @@ from divqat_brevitas.training import TrainSettings, calibrate, load_weights, sav
 from divqat_brevitas.training.loop import Criterion, PlainLoss
 from fpga_flow.bench.extraction.arenas import COMPACT
 from fpga_flow.bench.extraction.victims import VictimStore
+from fpga_flow.engines import load_engine
 from fpga_flow.export import export_qonnx
 from fpga_flow.pipeline.rundir import versions
-from fpga_flow.simulate import load_engine
 
 ARENA = COMPACT[0]
 THIEVES = (("fonts", "soft"), ("fonts", "argmax"), ("in", "soft"))

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fpga_flow.engines import load_engine
     from fpga_flow.export import export_qonnx
-    from fpga_flow.simulate import load_engine
 
-_HOMES = {"export_qonnx": "fpga_flow.export", "load_engine": "fpga_flow.simulate"}
+_HOMES = {"export_qonnx": "fpga_flow.export", "load_engine": "fpga_flow.engines"}
 
 __all__ = ["export_qonnx", "load_engine"]
 

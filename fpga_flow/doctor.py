@@ -146,7 +146,7 @@ def _finn() -> Finding:
     if version is None:
         return Finding("finn-plus", "missing", "", enables, _FINN_GET)
     start = (
-        "from fpga_flow.compile.vivado_free import import_finn; import_finn(); "
+        "from fpga_flow.compile.finn_import import import_finn; import_finn(); "
         "import finn.builder.build_dataflow"
     )
     # FINN writes to the home directory.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from fpga_flow.engines import Engine
     from fpga_flow.pipeline.rundir import RunDirectory
-    from fpga_flow.simulate import Engine
 
 NEEDS = {
     "needs_verilator": ("verilator", "c++-compiler"),
@@ -87,7 +87,7 @@ def divqat_engine() -> "Iterator[Callable[..., Engine]]":
     with ExitStack() as stack:
 
         def load(path: Path | str, engine: str = "integer") -> Any:
-            from fpga_flow.simulate import load_engine
+            from fpga_flow.engines import load_engine
 
             key = (Path(path).resolve(), engine)
             if key not in loaded:

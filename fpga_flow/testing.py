@@ -153,7 +153,7 @@ def assert_extraction_at_most(
 
 def _reference(model: Path | str | Predictor | nn.Module) -> Predictor:
     if isinstance(model, Path | str):
-        from fpga_flow.simulate import load_engine
+        from fpga_flow.engines import load_engine
 
         return load_engine(model)
     return as_predictor(model)
@@ -161,7 +161,7 @@ def _reference(model: Path | str | Predictor | nn.Module) -> Predictor:
 
 def _assert_engines_agree(path: Path, name: str, images: NDArray[np.float32]) -> None:
     __tracebackhide__ = True
-    from fpga_flow.simulate import load_engine
+    from fpga_flow.engines import load_engine
 
     ours, theirs = load_engine(path), load_engine(path, name)
     with ExitStack() as stack:

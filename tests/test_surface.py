@@ -9,14 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STAGES = [
+    "untrusted",
     "lowering",
     "integer",
     "export",
+    "folding",
     "compile",
+    "vivado",
     "rtl",
     "synthesis",
     "host",
-    "simulate",
+    "engines",
     "report",
     "pipeline",
     "cli",

@@ -16,11 +16,11 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, write_json, write_text
 from fpga_flow.compile import FinnBuild
 from fpga_flow.compile.prediction import load_prediction
+from fpga_flow.engines.isolated_layers import measure_layers
+from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.report.results import read as read_results
 from fpga_flow.rtl import Design
-from fpga_flow.simulate.layers import measure_layers
-from fpga_flow.simulate.rtl import RtlEngine
 
 # Cycles simulated to measure the speed: seconds to a minute, whatever the network.
 _SIMULATED_CYCLES = 5_000_000

@@ -10,8 +10,8 @@ from fpga_flow.cli.bench_speed import bench_speed
 from fpga_flow.cli.options import Commands, Examples, json_option, print_json
 
 if TYPE_CHECKING:
+    from fpga_flow.engines.bisect import Bisection
     from fpga_flow.lowering import Network
-    from fpga_flow.simulate.bisect import Bisection
 
 
 @click.command(
@@ -37,7 +37,7 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
     from fpga_flow.compile import legality
     from fpga_flow.console import columns
     from fpga_flow.integer.engine import IntegerEngine
-    from fpga_flow.rtl.legality import rtl_findings
+    from fpga_flow.rtl.refusals import rtl_findings
 
     engine = IntegerEngine(model)
     network = engine.network
@@ -70,8 +70,8 @@ def _bisect(model: Path, built: Path | None, network: "Network", inputs: int) ->
     import numpy as np
 
     from fpga_flow.compile import FinnBuild
+    from fpga_flow.engines.bisect import bisect
     from fpga_flow.rtl import Design
-    from fpga_flow.simulate.bisect import bisect
 
     build = design = None
     if built is not None:

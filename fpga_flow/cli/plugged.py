@@ -48,7 +48,7 @@ def plugins(as_json: bool) -> int:
     from divqat_brevitas.extraction.defences import FAMILIES
     from divqat_brevitas.plugins import PluginWarning
     from fpga_flow.console import columns
-    from fpga_flow.simulate import ENGINES
+    from fpga_flow.engines import ENGINES
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # each is a row below

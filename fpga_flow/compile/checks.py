@@ -24,10 +24,10 @@ import numpy.typing as npt
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.files import replacing, sha256_file
-from fpga_flow.compile.execution import activation_codes, execute
-from fpga_flow.compile.flow import PARENT, activation_names
 from fpga_flow.compile.obstacles import entry
 from fpga_flow.compile.steps import INPUT_STEP, OUTPUT_AFFINE, user_error
+from fpga_flow.compile.worker_build import PARENT, activation_names
+from fpga_flow.compile.worker_execution import activation_codes, execute
 from fpga_flow.lowering import LoweringError, Network, clean, lower
 from fpga_flow.lowering.input_step import InputStep
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_file
-from fpga_flow.compile.build import FinnBuild
-from fpga_flow.compile.outputs import FinnOutputs, FinnSession
+from fpga_flow.compile.finn_build import FinnBuild
+from fpga_flow.compile.step_outputs import FinnOutputs, FinnSession
 from fpga_flow.lowering import Network, lower
 
 Integers = Mapping[str, npt.NDArray[np.int64]]

@@ -8,11 +8,11 @@ from typing import Any
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_file, write_json
-from fpga_flow.compile.build import RECORD, FinnBuild
-from fpga_flow.compile.folding import read_folding
+from fpga_flow.compile.compile_settings import CompileSettings
+from fpga_flow.compile.finn_build import RECORD, FinnBuild
+from fpga_flow.compile.folding_file import read_folding
 from fpga_flow.compile.legality import legality
-from fpga_flow.compile.process import Worker, require_finn
-from fpga_flow.compile.settings import CompileSettings
+from fpga_flow.compile.worker_process import Worker, require_finn
 
 LOG = "finn.log"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from divqat_brevitas.errors import InputError, unknown_name
-from fpga_flow.compile.targets import TARGETS, VivadoTarget
+from fpga_flow.targets import TARGETS, VivadoTarget
 
 _STEPS = "fpga_flow.compile.steps."
 _CHECKS = "fpga_flow.compile.checks."

@@ -8,7 +8,7 @@ from typing import Any
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.files import read_json, write_json, write_text
-from fpga_flow.compile.build import FinnBuild
+from fpga_flow.compile.compile_settings import CompileSettings
 from fpga_flow.compile.compiler import compile_finn, refuse_illegal
 from fpga_flow.compile.configuration import (
     ESTIMATE_STEPS,
@@ -17,8 +17,8 @@ from fpga_flow.compile.configuration import (
     VivadoSettings,
     configuration,
 )
-from fpga_flow.compile.process import finn_installed
-from fpga_flow.compile.settings import CompileSettings
+from fpga_flow.compile.finn_build import FinnBuild
+from fpga_flow.compile.worker_process import finn_installed
 
 _HEAD = """\
 # FINN's configuration for {model}: board {board}, {clock:g} ns.

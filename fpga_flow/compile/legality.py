@@ -111,7 +111,7 @@ def legality(onnx_path: Path) -> list[Finding]:
     """Find the nodes of a QONNX file that a FINN build has no hardware for.
 
     This is the rule that ``compile_finn`` and the engine "finn" go by; the engine "rtl" adds
-    ``fpga_flow.rtl.legality.rtl_findings``.
+    ``fpga_flow.rtl.refusals.rtl_findings``.
 
     Args:
         onnx_path: a QONNX file.

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     if is_yaml and len(arguments) != 2:
         print(USAGE, file=sys.stderr)
         return 2
-    from fpga_flow.compile.vivado_free import import_finn_with_simulator
+    from fpga_flow.compile.finn_import import import_finn_with_simulator
 
     try:
         missing_simulator = import_finn_with_simulator()

@@ -10,13 +10,13 @@ from qonnx.custom_op.registry import getCustomOp
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import write_json
-from fpga_flow.compile import shapes
-from fpga_flow.compile.cycles import chain_cycles, interval, portable_layers, searched
-from fpga_flow.compile.layers import current_folding, layer_shapes
+from fpga_flow.compile.finn_layers import current_folding, layer_shapes
 from fpga_flow.compile.prediction import PREDICTION
-from fpga_flow.compile.shapes import LayerShape
-from fpga_flow.compile.solve import SHARE, Solution, budget, cheapest, evaluate, fastest
-from fpga_flow.compile.targets import Resources, open_target
+from fpga_flow.folding import shapes
+from fpga_flow.folding.cycles import chain_cycles, interval, portable_layers, searched
+from fpga_flow.folding.shapes import LayerShape
+from fpga_flow.folding.solver import SHARE, Solution, budget, cheapest, evaluate, fastest
+from fpga_flow.targets import Resources, open_target
 
 _MODELLED = (shapes.MVAU, shapes.THRESHOLDING, shapes.PADDING, shapes.WINDOW, shapes.POOL)
 

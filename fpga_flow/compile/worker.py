@@ -46,7 +46,7 @@ def _listen(jobs: "queue.SimpleQueue[str]") -> None:
 @functools.cache
 def _import_tools(with_vivado: bool) -> str | None:
     """Import FINN; the answer says why it cannot simulate RTL, where Vivado is asked for."""
-    from fpga_flow.compile.vivado_free import import_finn, import_finn_with_simulator
+    from fpga_flow.compile.finn_import import import_finn, import_finn_with_simulator
 
     no_simulator: str | None = "not asked for"
     if with_vivado:
@@ -63,17 +63,15 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
     except ImportError as e:
         traceback.print_exc()
         return {"error": "tool", "message": str(e)}
-    from fpga_flow.compile.execution import execute_step
-    from fpga_flow.compile.flow import StepFailedError, build
-    from fpga_flow.compile.vivado_flow import build_for_vivado
+    from fpga_flow.compile.worker_build import StepFailedError, build
+    from fpga_flow.compile.worker_execution import execute_step
 
     try:
         if job["kind"] == "build":
             return {"result": build(job)}
-        if job["kind"] == "vivado":
-            return {"result": build_for_vivado({**job, "simulator": no_simulator is None})}
         if job["kind"] == "call":
             module, name = job["function"].split(":")
+            job["simulator"] = no_simulator is None
             return {"result": getattr(importlib.import_module(module), name)(job)}
         execute_step(job)
         return {"result": None}

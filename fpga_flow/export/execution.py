@@ -16,7 +16,7 @@ from qonnx.transformation.infer_shapes import InferShapes
 from divqat_brevitas.errors import InputError, unknown_name
 from fpga_flow.lowering import Network, check_images, clean, input_range_of, lower
 from fpga_flow.lowering.ir import IntArray
-from fpga_flow.unsafe_model import short
+from fpga_flow.untrusted import short
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -45,7 +45,7 @@ from fpga_flow.lowering import (
     settle,
     undecided,
 )
-from fpga_flow.unsafe_model import UnsafeModelError, short
+from fpga_flow.untrusted import UnsafeModelError, short
 
 Exporter = Literal["torchscript", "dynamo"]
 FloatArray = npt.NDArray[np.float32]

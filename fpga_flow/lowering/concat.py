@@ -8,8 +8,8 @@ from onnx import NodeProto
 from fpga_flow.lowering.affine import Affine, binary_exponents
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.ir import Concat, FloatArray, IntArray, bits_for
+from fpga_flow.lowering.model import refuse
 
 _MOST_SHIFT = 16
 

@@ -9,10 +9,9 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.affine import Affine, Float, Knob, Weights
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import InputQuant
 from fpga_flow.lowering.ir import FloatArray, Layer
-from fpga_flow.lowering.model import position_of, source_of
+from fpga_flow.lowering.model import position_of, refuse, source_of
 from fpga_flow.lowering.thresholds import Folded
 
 Value = Affine | Float | Weights

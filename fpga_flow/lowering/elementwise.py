@@ -8,9 +8,9 @@ from onnx import NodeProto
 from fpga_flow.lowering.affine import Affine, Float, Weights, binary_exponents
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import FloatStep
 from fpga_flow.lowering.ir import Add, FloatArray, Reshape, bits_for
+from fpga_flow.lowering.model import refuse
 
 
 def arithmetic(ctx: Context, node: NodeProto) -> None:

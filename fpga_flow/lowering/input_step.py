@@ -13,7 +13,7 @@ from fpga_flow.lowering.inputs import FloatImages, FloatStep, encode
 from fpga_flow.lowering.ir import IntArray
 from fpga_flow.lowering.network import Network
 from fpga_flow.lowering.quantizers import Quantizer
-from fpga_flow.onnx_sizes import MAX_ELEMENTS
+from fpga_flow.untrusted.onnx_sizes import MAX_ELEMENTS
 
 _ROUNDING = ("ROUND", "FLOOR", "CEIL")
 

@@ -6,8 +6,8 @@ from onnx import NodeProto
 from fpga_flow.lowering.affine import Affine, Weights
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.ir import Conv, FloatArray, IntArray, MatMul, bits_for
+from fpga_flow.lowering.model import refuse
 from fpga_flow.lowering.windows import read_window
 
 MAX_WEIGHT_BITS = 8

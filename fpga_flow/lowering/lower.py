@@ -15,9 +15,8 @@ from fpga_flow.lowering import elementwise, linear, pooling
 from fpga_flow.lowering.affine import Affine, Float
 from fpga_flow.lowering.concat import concat
 from fpga_flow.lowering.context import Context, Site
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import InputQuant, input_range_of
-from fpga_flow.lowering.model import clean
+from fpga_flow.lowering.model import clean, refuse
 from fpga_flow.lowering.network import Network, OutputAffine
 from fpga_flow.lowering.pad import pad
 from fpga_flow.lowering.quantize import quantize

@@ -17,8 +17,8 @@ from qonnx.util.cleanup import cleanup_model
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering.padding import explicit_padding
 from fpga_flow.lowering.preamble import explicit_preamble
-from fpga_flow.onnx_sizes import check_shape
-from fpga_flow.safe_onnx import read_onnx
+from fpga_flow.untrusted.onnx_file import read_onnx
+from fpga_flow.untrusted.onnx_sizes import check_shape
 
 QUANTIZERS = ("Quant", "BipolarQuant")
 _SOURCE = "divqat.source"
@@ -38,7 +38,7 @@ def load_model(path: Path | str) -> ModelWrapper:
 
     Raises:
         InputError: missing, no ONNX, truncated, without its external data, no QONNX, or one
-            that asks for more than a classifier needs (see ``fpga_flow.safe_onnx``).
+            that asks for more than a classifier needs (see ``fpga_flow.untrusted.onnx_file``).
 
     Example:
         >>> load_model("nowhere.onnx")
@@ -168,3 +168,28 @@ def _check(proto: ModelProto, name: str) -> None:
     if not ops & set(QUANTIZERS):
         found = "QuantizeLinear (QCDQ) nodes" if "QuantizeLinear" in ops else "a float ONNX model"
         raise InputError(f"{name}: no QONNX: no Quant node, {found}. {_EXPORT}.")
+
+
+class LoweringError(InputError):
+    """A node cannot become integers; the message names it and says what to change.
+
+    Attributes:
+        node: the node, of the cleaned model.
+        problem: why it cannot.
+        remedy: what to change.
+    """
+
+    def __init__(self, node: NodeProto, problem: str, remedy: str) -> None:
+        self.node = node
+        self.problem = problem
+        self.remedy = remedy
+        source = source_of(node)
+        where = f"{node.op_type} node {node.name!r}"
+        if source not in ("", node.name):
+            where += f" (in the file: {source!r})"
+        super().__init__(f"{where}: {problem}. {remedy}.")
+
+
+def refuse(node: NodeProto, problem: str, remedy: str) -> LoweringError:
+    """The error for ``node``: its operator, names, the ``problem`` and the ``remedy``."""
+    return LoweringError(node, problem, remedy)

@@ -8,9 +8,9 @@ from onnx import NodeProto
 from fpga_flow.lowering.affine import Affine, Float
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import FloatStep
 from fpga_flow.lowering.ir import FloatArray, Pad, Pads, bits_for
+from fpga_flow.lowering.model import refuse
 from fpga_flow.lowering.padding import pads_of, value_of
 from fpga_flow.lowering.thresholds import TIE
 

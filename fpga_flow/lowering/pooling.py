@@ -8,8 +8,8 @@ from onnx import NodeProto
 
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.ir import IntArray, MaxPool, Pads, Pair, SumPool, bits_for
+from fpga_flow.lowering.model import refuse
 from fpga_flow.lowering.windows import read_window
 
 _LARGEST_FACTOR = 2**16

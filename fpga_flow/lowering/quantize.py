@@ -5,9 +5,9 @@ from onnx import NodeProto
 
 from fpga_flow.lowering.affine import Affine, Float, Weights
 from fpga_flow.lowering.context import Context, Site, per_channel
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.inputs import InputQuant
 from fpga_flow.lowering.ir import FloatArray, Threshold
+from fpga_flow.lowering.model import refuse
 from fpga_flow.lowering.quantizers import ACTIVATION_ROUNDINGS, Quantizer, read_quantizer
 from fpga_flow.lowering.thresholds import Folded, fold
 

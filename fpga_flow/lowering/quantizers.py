@@ -14,8 +14,8 @@ from qonnx.custom_op.general.intquant import resolve_rounding_mode
 
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.attributes import attribute
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.ir import FloatArray, IntArray, frozen_arrays
+from fpga_flow.lowering.model import refuse
 
 ACTIVATION_ROUNDINGS = ("ROUND", "FLOOR", "CEIL")
 FloatAny = npt.NDArray[np.floating[Any]]

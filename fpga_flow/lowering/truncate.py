@@ -9,8 +9,8 @@ from onnx import NodeProto
 
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.ir import FloatArray, bits_for
+from fpga_flow.lowering.model import refuse
 from fpga_flow.lowering.quantize import MAX_ACTIVATION_BITS, check_count, emit_codes
 from fpga_flow.lowering.quantizers import ACTIVATION_ROUNDINGS, Quantizer, rounding_mode
 from fpga_flow.lowering.thresholds import fold

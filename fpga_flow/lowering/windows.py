@@ -9,8 +9,8 @@ from onnx import NodeProto
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.attributes import attribute
 from fpga_flow.lowering.context import Context
-from fpga_flow.lowering.errors import refuse
 from fpga_flow.lowering.ir import IntArray, Pads, Pair
+from fpga_flow.lowering.model import refuse
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ Variant = Literal["float", "ptq", "qat", "divqat"]
 
 
 def _known_engine(name: str) -> str:
-    from fpga_flow.simulate.engine import ENGINES  # not before there are settings to read
+    from fpga_flow.engines.engine import ENGINES  # not before there are settings to read
 
     if name not in ENGINES:
         raise PydanticCustomError(

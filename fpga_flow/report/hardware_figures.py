@@ -81,7 +81,7 @@ _CELLS = {"lut": "LUT", "ff": "FF", "bram": "block RAM", "dsp": "DSP"}
 
 
 def _shares_of_device(row: HardwareRow) -> dict[str, float]:
-    from fpga_flow.compile.targets import TARGETS, OpenTarget  # a second to import
+    from fpga_flow.targets import TARGETS, OpenTarget  # a second to import
 
     if row.utilisation:
         return {kind: share for kind, share in row.utilisation.items() if kind in _CELLS}

@@ -15,10 +15,10 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile.execution import OPERATORS
+from fpga_flow.compile.worker_execution import OPERATORS
 from fpga_flow.lowering.ir import bits_for
 from fpga_flow.rtl.windows import fused, ours, searches_in_turn, window_facts
-from fpga_flow.safe_onnx import read_step
+from fpga_flow.untrusted.onnx_file import read_step
 
 # A part with DSP48E2 blocks: FINN's rules for the older ones exclude weights of full range,
 # which only its own matrix-vector unit cannot take.

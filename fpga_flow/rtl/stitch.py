@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from divqat_brevitas.errors import unknown_name
-from fpga_flow.rtl.cells import cell_name
 from fpga_flow.rtl.design import Node, Stream
-from fpga_flow.rtl.settings import DesignSettings
+from fpga_flow.rtl.design_settings import DesignSettings
+from fpga_flow.rtl.layer_modules import cell_name
 
 TOP = "divqat_top"
 ISOLATED = "divqat_isolated"

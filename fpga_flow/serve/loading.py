@@ -42,8 +42,8 @@ def load_served(path: Path, engine: str, variant: str | None) -> Served:
     Raises:
         InputError: neither, no such victim, or one that was not exported.
     """
+    from fpga_flow.engines import load_engine
     from fpga_flow.lowering import lower
-    from fpga_flow.simulate import load_engine
 
     if path.is_dir():
         return _of_run(path, engine, variant)

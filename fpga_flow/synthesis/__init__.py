@@ -1,8 +1,8 @@
 """Synthesis: a hardware design to a netlist and a bitstream, with open tools alone."""
 
 from fpga_flow.synthesis.advice import NoBitstreamError, Shortfall
+from fpga_flow.synthesis.bitstream_report import BitstreamReport, hardware_rows, layer_rows
 from fpga_flow.synthesis.flow import build_bitstream
-from fpga_flow.synthesis.report import BitstreamReport, hardware_rows, layer_rows
 from fpga_flow.synthesis.top import ChipSources
 
 __all__ = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.short_repr import ShortRepr
-from fpga_flow.compile.targets import OpenTarget
 from fpga_flow.synthesis.cells import OUTSIDE, LayerCells
+from fpga_flow.targets import OpenTarget
 
 _UNITS = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers"}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from divqat_brevitas.files import sha256_file
 from divqat_brevitas.short_repr import ShortRepr
-from fpga_flow.synthesis.report import BITSTREAM, CONFIG, BitstreamReport
+from fpga_flow.synthesis.bitstream_report import BITSTREAM, CONFIG, BitstreamReport
 from fpga_flow.synthesis.synth import LOGS
 from fpga_flow.synthesis.tools import Deadline, run_tool
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.files import read_json
-from fpga_flow.compile.targets import OpenTarget
 from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis import synth
 from fpga_flow.synthesis.advice import (
@@ -18,12 +17,13 @@ from fpga_flow.synthesis.advice import (
     largest_layer,
     no_bitstream,
 )
+from fpga_flow.synthesis.bitstream_report import BITSTREAM, CONFIG, SVF, BitstreamReport
 from fpga_flow.synthesis.cells import core_clock_names, count, of_nodes, top_module
-from fpga_flow.synthesis.report import BITSTREAM, CONFIG, SVF, BitstreamReport
 from fpga_flow.synthesis.route import PINS, REPORT, ROUTED, DoesNotFitError, place_and_route
 from fpga_flow.synthesis.synth import NETLIST
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool, versions
 from fpga_flow.synthesis.top import ChipSources
+from fpga_flow.targets import OpenTarget
 
 # Where no clock is asked for: above what the networks reach, so that all of the placer's and
 # router's effort goes into speed.

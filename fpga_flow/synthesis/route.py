@@ -7,10 +7,10 @@ from pathlib import Path
 
 from divqat_brevitas.files import read_json
 from divqat_brevitas.short_repr import ShortRepr
-from fpga_flow.compile.targets import OpenTarget
 from fpga_flow.synthesis.cells import OUTSIDE, Layers
 from fpga_flow.synthesis.synth import LOGS
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool
+from fpga_flow.targets import OpenTarget
 
 PINS = "pins.lpf"
 ROUTED = "routed.json"

@@ -100,7 +100,7 @@ def test_the_reference_holds_what_users_import(site: Path, pages: dict[Path, Lin
         "divqat_brevitas.extraction.query.victim.Victim.query",
         "divqat_brevitas.plugins.Registry",
         "fpga_flow.export.qonnx.export_qonnx",
-        "fpga_flow.simulate.engine.load_engine",
+        "fpga_flow.engines.engine.load_engine",
         "fpga_flow.testing.assert_bit_exact",
         "fpga_flow.serve.client.RestVictim",
         "fpga_flow.pipeline.config.AttackSection",

@@ -9,7 +9,7 @@ import pytest
 
 # All that the inner runs import: pytester forgets what was first imported in one, and NumPy
 # cannot be imported a second time.
-import fpga_flow.simulate
+import fpga_flow.engines
 from divqat_brevitas.errors import InputError
 from fpga_flow import doctor
 from fpga_flow.pipeline.resolve import resolve
@@ -147,7 +147,7 @@ def test_engines_are_loaded_once_and_closed(project, monkeypatch):
         loaded.append((Path(path).name, engine))
         return Engine()
 
-    monkeypatch.setattr(fpga_flow.simulate, "load_engine", load_engine)
+    monkeypatch.setattr(fpga_flow.engines, "load_engine", load_engine)
     project(
         """
         def test_one(divqat_engine):

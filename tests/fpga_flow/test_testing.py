@@ -83,7 +83,7 @@ def test_a_file_is_exact_in_hardware(onnx, images, tmp_path, monkeypatch):
 def test_one_bit_is_enough(onnx, images, monkeypatch, wrong, said):
     right, wrong_one = load_engine(onnx), Off(onnx, **wrong)
     monkeypatch.setattr(
-        "fpga_flow.simulate.load_engine",
+        "fpga_flow.engines.load_engine",
         lambda path, engine="integer": wrong_one if engine == "qonnx" else right,
     )
     with pytest.raises(AssertionError, match=said):

@@ -31,7 +31,7 @@ def written(data: bytes, suffix: str) -> Iterator[Path]:
 
 def onnx(data: bytes) -> None:
     """The safe reader alone."""
-    from fpga_flow.safe_onnx import read_onnx
+    from fpga_flow.untrusted.onnx_file import read_onnx
 
     with written(data, ".onnx") as path, contextlib.suppress(DivQATError):
         read_onnx(path)
@@ -39,8 +39,8 @@ def onnx(data: bytes) -> None:
 
 def step(data: bytes) -> None:
     """A model of a FINN build, as its engine reads it."""
-    from fpga_flow.compile.execution import OPERATORS
-    from fpga_flow.safe_onnx import read_step
+    from fpga_flow.compile.worker_execution import OPERATORS
+    from fpga_flow.untrusted.onnx_file import read_step
 
     with written(data, ".onnx") as path, contextlib.suppress(DivQATError):
         read_step(path, OPERATORS)
@@ -79,7 +79,7 @@ def toml(data: bytes) -> None:
 
 def folding(data: bytes) -> None:
     """A folding JSON."""
-    from fpga_flow.compile.folding import read_folding
+    from fpga_flow.compile.folding_file import read_folding
 
     with written(data, ".json") as path, contextlib.suppress(DivQATError):
         read_folding(path)
@@ -159,12 +159,12 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     )
 }
 INSTRUMENTED = [
-    "fpga_flow.safe_onnx",
-    "fpga_flow.wire_format",
+    "fpga_flow.untrusted.onnx_file",
+    "fpga_flow.untrusted.protobuf",
     "fpga_flow.lowering",
     "fpga_flow.pipeline.config",
     "fpga_flow.pipeline.resolve",
-    "fpga_flow.compile.folding",
+    "fpga_flow.compile.folding_file",
     "fpga_flow.report.schema",
     "fpga_flow.serve.wire",
     "divqat_brevitas.files",

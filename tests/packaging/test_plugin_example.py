@@ -38,7 +38,7 @@ import sys
 from divqat_brevitas.data import DATASETS, available, dataset_info, load, query_pool
 from divqat_brevitas.extraction import ATTACKS
 from divqat_brevitas.extraction.defences import defence_table, make_defence
-from fpga_flow.simulate import ENGINES
+from fpga_flow.engines import ENGINES
 
 assert "stripes" in DATASETS and "mirrored" in ATTACKS and "narrow" in ENGINES
 assert not any(name.startswith("divqat_plugin_example") for name in sys.modules)

@@ -14,12 +14,12 @@ from drawing import Images
 
 from divqat_brevitas.errors import DivQATError
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn, legality
-from fpga_flow.compile.outputs import FinnSession
-from fpga_flow.compile.process import Worker
+from fpga_flow.compile.step_outputs import FinnSession
+from fpga_flow.compile.worker_process import Worker
+from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.lowering import Network
 from fpga_flow.rtl import generate_design
-from fpga_flow.rtl.legality import rtl_findings
-from fpga_flow.simulate.rtl import RtlEngine
+from fpga_flow.rtl.refusals import rtl_findings
 
 
 def why_not(path: Path, engine: str) -> str:

@@ -27,7 +27,7 @@ from divqat_brevitas.extraction.defences import make_defence
 from divqat_brevitas.extraction.learners import make_learner
 from divqat_brevitas.files import read_json, write_json
 from divqat_brevitas.training.checkpoint import load_tensors, save_tensors
-from fpga_flow.compile.folding import read_folding
+from fpga_flow.compile.folding_file import read_folding
 from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.report.schema import validate
 

@@ -16,8 +16,8 @@ from targets import qonnx
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering import load_model, lower
-from fpga_flow.safe_onnx import check_model, read_onnx
-from fpga_flow.unsafe_model import UnsafeModelError
+from fpga_flow.untrusted import UnsafeModelError
+from fpga_flow.untrusted.onnx_file import check_model, read_onnx
 
 pytestmark = pytest.mark.usefixtures("bounded_memory")
 SHAPE = (2, 6, 6)

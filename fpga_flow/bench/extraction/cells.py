@@ -137,7 +137,7 @@ def _robbed(spec: CellSpec, victim: TrainedVictim, store: VictimStore) -> _Robbe
     answer = spec.theft.answer
     if answer == "logits":
         return _Robbed(victim.predictor, victim.test_logits, victim.record["test_accuracy"])
-    from fpga_flow.simulate import load_engine
+    from fpga_flow.engines import load_engine
 
     calibration = to_float(store.data(spec.victim, "train")[0][:_ANSWER_CALIBRATION].numpy())
     file = victim.folder / "model.onnx"

@@ -198,7 +198,7 @@ class VictimStore:
         return TorchPredictor(network.eval())
 
     def _engine(self, spec: VictimSpec) -> Predictor:
-        from fpga_flow.simulate import load_engine
+        from fpga_flow.engines import load_engine
 
         return load_engine(self.folder(spec) / MODEL, spec.engine)
 

@@ -50,7 +50,7 @@ _QUICK = Stage("", (8, 16, 32), (), ())
 
 def measure(context: Context) -> Record:
     """Run every stage at its sizes, and fit the growth."""
-    from fpga_flow.compile.process import finn_installed
+    from fpga_flow.compile.worker_process import finn_installed
 
     rows: list[dict[str, Any]] = []
     not_run: dict[str, str] = {}

@@ -81,8 +81,8 @@ def hardware(network: Exported, threads: int) -> Iterator[tuple[dict[str, Racer]
 
     They are built on entering, which takes minutes; their processes end on leaving.
     """
-    from fpga_flow.simulate.finn import FinnEngine
-    from fpga_flow.simulate.rtl import RtlEngine
+    from fpga_flow.engines.finn import FinnEngine
+    from fpga_flow.engines.rtl import RtlEngine
 
     found: dict[str, Racer] = {}
     lacking = {"finn-cpp": _no_cpp()}

@@ -14,12 +14,12 @@ from pathlib import Path
 from divqat_brevitas.data import dataset_info
 from divqat_brevitas.errors import ToolMissingError
 from divqat_brevitas.files import sha256_file, write_json
-from fpga_flow.compile.targets import OpenTarget, target
 from fpga_flow.lowering.answer import AnswerUnit, check_answer
 from fpga_flow.pipeline.config import CompileSection, Config
 from fpga_flow.pipeline.stages import hardware
 from fpga_flow.pipeline.stages.context import StageContext
 from fpga_flow.pipeline.stages.victims import ANSWER, VictimId, chip_answer, first_seed, split
+from fpga_flow.targets import OpenTarget, target
 
 _FINN = (
     "build.json",

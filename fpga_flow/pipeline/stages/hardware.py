@@ -14,14 +14,14 @@ import numpy as np
 from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
-from fpga_flow.compile.build import hardware_rows as estimate_rows
 from fpga_flow.compile.configuration import VivadoSettings
+from fpga_flow.compile.finn_build import hardware_rows as estimate_rows
 from fpga_flow.compile.prediction import Prediction, load_prediction
-from fpga_flow.compile.targets import OpenTarget, VivadoTarget, target
 from fpga_flow.console import Progress
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.pipeline.config import CompileSection
-from fpga_flow.rtl.legality import refuse_without_rtl
+from fpga_flow.rtl.refusals import refuse_without_rtl
+from fpga_flow.targets import OpenTarget, VivadoTarget, target
 
 if TYPE_CHECKING:
     from fpga_flow.rtl import Design
@@ -103,7 +103,7 @@ def build_design(folder: Path, answer: AnswerUnit | None = None) -> None:
     settings = DesignSettings(answer=answer)
     design = generate_design(FinnBuild.load(folder), folder / DESIGN, settings)
     try:
-        from fpga_flow.simulate.fifos import size_fifos
+        from fpga_flow.engines.fifos import size_fifos
 
         sizing = size_fifos(design)
     except ToolMissingError:
@@ -116,7 +116,7 @@ def build_design(folder: Path, answer: AnswerUnit | None = None) -> None:
 
 def _speed(design: "Design") -> Row:
     """Cycles of the simulated design: they depend on no image's content."""
-    from fpga_flow.simulate.rtl import RtlEngine
+    from fpga_flow.engines.rtl import RtlEngine
 
     with RtlEngine(design, threads=1) as engine:
         timing = engine.measure(
@@ -145,7 +145,7 @@ def build_chip(onnx: Path, folder: Path, chosen: CompileSection) -> None:
 
         build_open_chip(folder, device, chosen.interface, clock_mhz(chosen))
     else:
-        from fpga_flow.compile.vivado import build_vivado
+        from fpga_flow.vivado.handover import build_vivado
 
         build_vivado(onnx, folder / VIVADO, _vivado_settings(device, chosen))
 
@@ -210,7 +210,7 @@ def build_all(onnx: Path, out: Path, chosen: CompileSection, progress: Progress)
     """
     unit = None
     if chosen.answer != "logits":
-        from fpga_flow.simulate.answering import answer_unit
+        from fpga_flow.engines.answering import answer_unit
 
         unit = answer_unit(onnx, chosen.answer)
     progress.log(f"compile: FINN's build of {onnx.name}")

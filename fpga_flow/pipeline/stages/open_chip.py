@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from fpga_flow.compile import FinnBuild
-from fpga_flow.compile.fitting import fitting_advice
-from fpga_flow.compile.targets import OpenTarget
+from fpga_flow.compile.prediction import fitting_advice
 from fpga_flow.host.chip import write_chip
 from fpga_flow.rtl import Design
 from fpga_flow.synthesis import Shortfall, build_bitstream
+from fpga_flow.targets import OpenTarget
 
 CHIP = "chip"
 

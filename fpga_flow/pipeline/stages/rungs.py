@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fpga_flow.console import Progress
+from fpga_flow.engines.netlist import compare_netlist
+from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.pipeline.config import SimulateSection
 from fpga_flow.rtl import Design
-from fpga_flow.simulate.netlist import compare_netlist
-from fpga_flow.simulate.rtl import RtlEngine
 
 Images = npt.NDArray[np.float32]
 Row = dict[str, Any]
@@ -60,8 +60,8 @@ def _rtl(onnx: Path, design: Design, images: Images, progress: Progress) -> list
 
 
 def _chip(design: Design, chip: Path, images: Images) -> Row:
+    from fpga_flow.engines.chip import simulate_chip
     from fpga_flow.host.chip import Chip
-    from fpga_flow.simulate.chip import simulate_chip
 
     with RtlEngine(design) as engine:
         expected = engine.answers(images)

@@ -136,7 +136,7 @@ def answer_of(config: Config, victim: VictimId) -> str:
 
 def chip_answer(onnx: Path, answer: str, train: Images) -> AnswerUnit:
     """The answer unit of a network, calibrated on the first training images."""
-    from fpga_flow.simulate.answering import answer_unit
+    from fpga_flow.engines.answering import answer_unit
 
     return answer_unit(onnx, answer, train[:_CALIBRATION])
 
@@ -173,6 +173,6 @@ def predictor(
 
 
 def _answering(path: Path, engine: str, answer: AnswerUnit | None) -> Predictor:
-    from fpga_flow.simulate import load_engine
+    from fpga_flow.engines import load_engine
 
     return load_engine(path, engine) if answer is None else load_engine(path, engine, answer)

@@ -10,7 +10,7 @@ from fpga_flow.bench.extraction.cells import run_cell
 from fpga_flow.bench.extraction.collect import documents
 from fpga_flow.bench.extraction.plan import plan
 from fpga_flow.bench.extraction.victims import VictimStore
-from fpga_flow.simulate import load_engine
+from fpga_flow.engines import load_engine
 
 QUICK = {"attack": "knockoff-random", "learner": "soft", "surrogate": "mlp", "epochs": 1}
 FIRST = next(c for c in plan("mini") if c.victim.variant == "qat")

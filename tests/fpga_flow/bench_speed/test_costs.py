@@ -11,7 +11,7 @@ from fpga_flow.bench.speed.cost_work import Size, _network
 from fpga_flow.bench.speed.power_law import fit
 from fpga_flow.bench.speed.publish import publish
 from fpga_flow.bench.speed.suite import Context
-from fpga_flow.compile.process import finn_installed
+from fpga_flow.compile.worker_process import finn_installed
 
 SIZES = (16, 32, 64, 128, 256)
 

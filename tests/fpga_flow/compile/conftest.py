@@ -1,4 +1,3 @@
-import finn_networks as networks
 import pytest
 import torch
 
@@ -8,18 +7,6 @@ from fpga_flow.compile import CompileSettings, compile_finn
 @pytest.fixture(scope="session", autouse=True)
 def _seed():
     torch.manual_seed(0)  # Brevitas' layers draw their weights globally
-
-
-@pytest.fixture(scope="session")
-def mlp_onnx(tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "mlp.onnx"
-    return networks.export(networks.mlp(4, 8), (1, 8, 8), path)
-
-
-@pytest.fixture(scope="session")
-def cnn_onnx(tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "cnn.onnx"
-    return networks.export(networks.cnn(2, 8), (1, 8, 8), path)
 
 
 @pytest.fixture(scope="session")

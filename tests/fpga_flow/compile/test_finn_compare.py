@@ -86,13 +86,13 @@ BATCH_AGAINST_STOCK = """
 import sys
 from pathlib import Path
 import numpy as np
-from fpga_flow.compile.vivado_free import import_finn
+from fpga_flow.compile.finn_import import import_finn
 import_finn()
 import finn.builder.build_dataflow
 from finn.core.onnx_exec import execute_onnx
 from finn.util.verification import despecialize_model
 from qonnx.core.modelwrapper import ModelWrapper
-from fpga_flow.compile.execution import execute
+from fpga_flow.compile.worker_execution import execute
 
 codes = np.random.default_rng(1).integers(0, 256, (5, 1, 8, 8)).astype(np.float32)
 for path in sorted(Path(sys.argv[1]).glob("step_*.onnx")):

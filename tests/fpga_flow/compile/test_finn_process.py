@@ -15,7 +15,7 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError, ToolMissingError
 from fpga_flow.compile import BuildError, CompileSettings, FinnBuild, compile_finn, compiler
-from fpga_flow.compile.process import Worker
+from fpga_flow.compile.worker_process import Worker
 
 pytestmark = pytest.mark.finn
 

@@ -14,7 +14,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from torch import nn
 
 from fpga_flow.compile import steps
-from fpga_flow.compile.execution import execute
+from fpga_flow.compile.worker_execution import execute
 from fpga_flow.lowering import lower
 from fpga_flow.lowering.input_step import InputStep
 
@@ -102,7 +102,7 @@ def test_weights_of_one_bit_become_two(declared, weights, becomes):
 STOCK = """
 import sys
 from pathlib import Path
-from fpga_flow.compile.vivado_free import import_finn
+from fpga_flow.compile.finn_import import import_finn
 import_finn()
 import finn.builder.build_dataflow as builder
 from finn.builder.build_dataflow_config import DataflowBuildConfig

@@ -12,9 +12,9 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import FinnBuild
+from fpga_flow.engines import load_engine
 from fpga_flow.lowering import lower
 from fpga_flow.lowering.input_step import InputStep
-from fpga_flow.simulate import load_engine
 
 pytestmark = pytest.mark.finn
 LAST = "step_hw_codegen"

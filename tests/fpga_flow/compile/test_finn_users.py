@@ -16,11 +16,11 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
-from fpga_flow.compile import process
+from fpga_flow.compile import worker_process as process
 from fpga_flow.compile.checks import check_inputs, step_check_exact, step_record_reference
 from fpga_flow.compile.configuration import VivadoSettings
 from fpga_flow.compile.finn_yaml import finn_config, write_finn_config
-from fpga_flow.compile.folding import FOLDING_ATTRIBUTES
+from fpga_flow.compile.folding_file import FOLDING_ATTRIBUTES
 from fpga_flow.lowering import lower
 
 pytestmark = pytest.mark.finn
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.finn
 BUILD = """
 import sys
 from pathlib import Path
-from fpga_flow.compile.vivado_free import import_finn
+from fpga_flow.compile.finn_import import import_finn
 import_finn()
 from finn.builder.build_dataflow import build_dataflow_cfg
 from finn.builder.build_dataflow_config import DataflowBuildConfig
@@ -207,7 +207,7 @@ def test_check_inputs_are_pixels(mlp_onnx):
 # Written as FINN's published examples are: stock steps by their defaults, a folding file of the
 # user's, one board after the other; ours are the injected lists, some by names of older lists.
 EXAMPLE = """
-from fpga_flow.compile.vivado_free import import_finn
+from fpga_flow.compile.finn_import import import_finn
 import_finn()
 import sys
 import finn.builder.build_dataflow as build

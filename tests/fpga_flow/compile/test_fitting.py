@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fpga_flow.compile import CompileSettings, compile_finn
-from fpga_flow.compile.fitting import fitting, fitting_advice
-from fpga_flow.compile.prediction import load_prediction
-from fpga_flow.compile.targets import Resources, open_target
+from fpga_flow.compile.prediction import fitting, fitting_advice, load_prediction
+from fpga_flow.targets import Resources, open_target
 
 pytestmark = pytest.mark.finn
 SMALL = open_target("ecp5-12f")

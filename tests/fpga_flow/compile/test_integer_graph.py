@@ -7,9 +7,9 @@ import pytest
 from qonnx.core.datatype import DataType
 from qonnx_graphs import Graph, images
 
-from fpga_flow.compile.execution import execute
 from fpga_flow.compile.integer_graph import integer_graph
 from fpga_flow.compile.obstacles import entry, obstacles
+from fpga_flow.compile.worker_execution import execute
 from fpga_flow.lowering import lower
 
 SHAPE = (2, 6, 5)

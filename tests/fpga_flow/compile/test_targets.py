@@ -3,7 +3,7 @@
 import pytest
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile.targets import (
+from fpga_flow.targets import (
     TARGETS,
     OpenTarget,
     Resources,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from divqat_brevitas import quant, swap_quantizers
 from divqat_brevitas.errors import InputError
+from fpga_flow.engines.engine import load_engine
 from fpga_flow.export import export_qonnx
-from fpga_flow.simulate.engine import load_engine
 
 IMAGE, SIGNAL = (2, 9, 7), (2, 19)
 OURS = {

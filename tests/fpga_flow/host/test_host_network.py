@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from fpga_flow.engines.chip import simulate_chip
+from fpga_flow.engines.engine import load_engine
 from fpga_flow.host.chip import write_chip
-from fpga_flow.simulate.chip import simulate_chip
-from fpga_flow.simulate.engine import load_engine
 
 pytestmark = [pytest.mark.finn, pytest.mark.slow]
 

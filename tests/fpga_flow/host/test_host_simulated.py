@@ -10,12 +10,12 @@ from fake_chip import Damaging
 from small_core import BEATS, BYTES, expected, small_design
 
 from divqat_brevitas.errors import CheckFailedError, InputError
+from fpga_flow.engines.chip import SimTransport, build_chip, chip_timeout, simulate_chip
 from fpga_flow.host import protocol
 from fpga_flow.host.chip import Chip, write_chip
 from fpga_flow.host.driver import ChipDriver
 from fpga_flow.host.protocol import Reader, Reply, Status
 from fpga_flow.rtl.design import Bytes, Design
-from fpga_flow.simulate.chip import SimTransport, build_chip, chip_timeout, simulate_chip
 
 ANSWER = 15  # bytes
 

@@ -8,12 +8,12 @@ import small_attack
 from fakes import Silent
 
 from divqat_brevitas.files import read_json
+from fpga_flow.engines import load_engine
 from fpga_flow.pipeline import run as pipeline
 from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages import attack, order
 from fpga_flow.pipeline.stages.victims import split
-from fpga_flow.simulate import load_engine
 
 SETTINGS = [*small_attack.SETTINGS, "run.seeds=0,3", "train.variants=float,qat"]
 STAGES = [*order.STAGES[:2], replace(order.STAGES[4], uses=())]

@@ -8,9 +8,9 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import softmax
 from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.defences import at_cost
+from fpga_flow.engines import load_engine
 from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.pipeline.stages import attack
-from fpga_flow.simulate import load_engine
 
 
 def test_a_row_has_the_strength_found_on_validation_images(tmp_path):

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fpga_flow.engines.verilator import verilate
 from fpga_flow.rtl.library import OURS
-from fpga_flow.simulate.verilator import verilate
 
 _HERE = Path(__file__).parent
 _ENDS = """

@@ -8,10 +8,11 @@ import pytest
 from bench import Case, pack, run
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.engines.simulation import Simulation, compiled
 from fpga_flow.lowering.answer import AnswerUnit, ScoreRule, make_answer
 from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl import Design, DesignSettings, Node, Stream
-from fpga_flow.rtl.answer import (
+from fpga_flow.rtl.answer_unit import (
     OPS,
     answer_body,
     answer_cycles,
@@ -19,10 +20,9 @@ from fpga_flow.rtl.answer import (
     answer_records,
     answer_stream,
 )
-from fpga_flow.rtl.cells import cell
+from fpga_flow.rtl.layer_modules import cell
 from fpga_flow.rtl.library import OURS
 from fpga_flow.rtl.stitch import chain, top
-from fpga_flow.simulate.process import Simulation, compiled
 
 CLASSES = 6
 RATES = ((100, 100), (100, 40), (40, 100), (50, 60))

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from divqat_brevitas import quant
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
+from fpga_flow.engines.finn import FinnEngine
+from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.export import export_qonnx
 from fpga_flow.export.parity import probes
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.rtl import Design, generate_design
-from fpga_flow.simulate.finn import FinnEngine
-from fpga_flow.simulate.rtl import RtlEngine
 
 pytestmark = pytest.mark.finn
 WEIGHT = quant.Int4WeightPerTensorFloatDivQAT

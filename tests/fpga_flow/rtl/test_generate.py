@@ -12,10 +12,10 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, compile_finn
+from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.lowering import lower
 from fpga_flow.rtl import generate_design
-from fpga_flow.rtl.legality import rtl_findings
-from fpga_flow.simulate.rtl import RtlEngine
+from fpga_flow.rtl.refusals import rtl_findings
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from brevitas.quant import SignedBinaryWeightPerTensorConst
 from torch import nn
 
 from fpga_flow.compile import CompileSettings, compile_finn
+from fpga_flow.engines.rtl import RtlEngine
+from fpga_flow.engines.simulation import Simulation, compiled
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.rtl import DesignSettings, generate_design
-from fpga_flow.simulate.process import Simulation, compiled
-from fpga_flow.simulate.rtl import RtlEngine
 
 pytestmark = pytest.mark.finn
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import memory_core
 import pytest
 
-from fpga_flow.compile.targets import open_target
-from fpga_flow.simulate.netlist import compare_netlist
+from fpga_flow.engines.netlist import compare_netlist
 from fpga_flow.synthesis import build_bitstream
 from fpga_flow.synthesis.bitstream import read_back
 from fpga_flow.synthesis.tools import Deadline, run_tool
+from fpga_flow.targets import open_target
 
 # A space splits, a quote opens, a semicolon ends, a dollar expands and a hash comments out.
 NAME = "a b'\"é $x; #&"

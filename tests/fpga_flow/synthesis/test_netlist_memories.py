@@ -8,9 +8,9 @@ import memory_core
 import numpy as np
 import pytest
 
+from fpga_flow.engines.netlist import as_design
+from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.rtl.design import Design, Node, Stream
-from fpga_flow.simulate.netlist import as_design
-from fpga_flow.simulate.rtl import RtlEngine
 from fpga_flow.synthesis import synth
 from fpga_flow.synthesis.tools import Deadline
 
@@ -68,7 +68,7 @@ def design_of(folder: Path, top: str, given: Stream, sources: dict[str, str]) ->
 
 
 def test_a_read_meets_only_what_is_written(tmp_path):
-    model = files("fpga_flow.simulate").joinpath("sv", "DP16KD.sv").read_text()
+    model = files("fpga_flow.engines").joinpath("sv", "DP16KD.sv").read_text()
     given = Stream(lanes=BYTES, bits=9, signed=False, beats=2)
     design = design_of(tmp_path / "probe", "probe", given, {"probe.sv": _PROBE, "DP16KD.sv": model})
     commands = np.arange(32)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile.targets import Resources, open_target
+from fpga_flow.engines.netlist import NetlistEngine, compare_netlist
+from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.report.schema import HardwareRow, parse
-from fpga_flow.simulate.netlist import NetlistEngine, compare_netlist
-from fpga_flow.simulate.rtl import RtlEngine
 from fpga_flow.synthesis import (
     BitstreamReport,
     NoBitstreamError,
@@ -20,6 +19,7 @@ from fpga_flow.synthesis import (
     layer_rows,
 )
 from fpga_flow.synthesis.bitstream import read_back
+from fpga_flow.targets import Resources, open_target
 
 pytestmark = pytest.mark.slow
 DEVICE = open_target("ecp5-25f")

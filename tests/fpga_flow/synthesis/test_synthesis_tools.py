@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from divqat_brevitas.errors import InputError, ToolMissingError
-from fpga_flow.compile.targets import open_target
 from fpga_flow.synthesis import BitstreamReport, tools
 from fpga_flow.synthesis.bitstream import logic
 from fpga_flow.synthesis.cells import OUTSIDE, Layers, count
 from fpga_flow.synthesis.route import overflow
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool
+from fpga_flow.targets import open_target
 
 
 @pytest.fixture

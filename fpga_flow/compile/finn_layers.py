@@ -1,0 +1,138 @@
+"""The shapes of a FINN model's hardware layers, and their folding (inside the worker)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from onnx import NodeProto
+from qonnx.core.datatype import DataType
+from qonnx.core.modelwrapper import ModelWrapper
+from qonnx.custom_op.registry import getCustomOp
+
+from fpga_flow.folding import shapes
+from fpga_flow.folding.shapes import Folding, LayerShape
+
+Attribute = Callable[[str], Any]
+
+
+def layer_shapes(model: ModelWrapper) -> tuple[LayerShape, ...]:
+    """The hardware layers of a specialised model in network order.
+
+    Args:
+        model: a chain of layers, after step_specialize_layers.
+    """
+    return tuple(_shape(model, node) for node in model.graph.node)
+
+
+def current_folding(model: ModelWrapper) -> dict[str, Folding]:
+    """The folding that the model's layers have."""
+    return {node.name: _folding(node) for node in model.graph.node}
+
+
+def _folding(node: NodeProto) -> Folding:
+    operator = getCustomOp(node)
+    known = operator.get_nodeattr_types()
+
+    def value(name: str, default: int) -> int:
+        return int(operator.get_nodeattr(name)) if name in known else default
+
+    return Folding(value("PE", 1), value("SIMD", 1), bool(value("parallel_window", 0)))
+
+
+def _shape(model: ModelWrapper, node: NodeProto) -> LayerShape:
+    kind = node.op_type.rsplit("_", 1)[0]
+    value: Attribute = getCustomOp(node).get_nodeattr
+    read = {
+        shapes.MVAU: _mvau,
+        shapes.THRESHOLDING: _thresholding,
+        shapes.PADDING: _padding,
+        shapes.WINDOW: _window,
+        shapes.POOL: _pool,
+    }.get(kind)
+    known = {} if read is None else read(value, model, node)
+    return LayerShape(name=node.name, kind=kind, **known)
+
+
+def _bits(name: str) -> int:
+    return int(DataType[name].bitwidth())
+
+
+def _product(sizes: list[int]) -> int:
+    total = 1
+    for size in sizes:
+        total *= int(size)
+    return total
+
+
+def _pair(sizes: list[int]) -> tuple[int, int]:
+    return int(sizes[0]), int(sizes[1])
+
+
+def _mvau(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    return {
+        "columns": value("MW"),
+        "channels": value("MW"),
+        "out_channels": value("MH"),
+        "vectors": _product(value("numInputVectors")),
+        "input_bits": _bits(value("inputDataType")),
+        "output_bits": _bits(value("outputDataType")),
+        "weight_bits": max(2, _bits(value("weightDataType"))),  # the RTL unit's least
+    }
+
+
+def _thresholding(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    thresholds = model.get_initializer(node.input[1])
+    return {
+        "channels": value("NumChannels"),
+        "out_channels": value("NumChannels"),
+        "vectors": _product(value("numInputVectors")),
+        "input_bits": _bits(value("inputDataType")),
+        "output_bits": _bits(value("outputDataType")),
+        "weight_bits": _bits(value("weightDataType")),
+        "steps": value("numSteps"),
+        "per_channel": thresholds is None or thresholds.shape[0] > 1,
+    }
+
+
+def _padding(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    height, width = _pair(value("ImgDim"))
+    bits = _bits(value("inputDataType"))
+    top, left, bottom, right = (int(n) for n in value("Padding"))
+    return {
+        "height": height,
+        "width": width,
+        "channels": value("NumChannels"),
+        "out_channels": value("NumChannels"),
+        "vectors": (height + top + bottom) * (width + left + right),
+        "padding": (top, left, bottom, right),
+        "input_bits": bits,
+        "output_bits": bits,
+    }
+
+
+def _window(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    height, width = _pair(value("IFMDim"))
+    bits = _bits(value("inputDataType"))
+    return {
+        "height": height,
+        "width": width,
+        "channels": value("IFMChannels"),
+        "out_channels": value("IFMChannels"),
+        "vectors": _product(value("OFMDim")),
+        "kernel": _pair(value("ConvKernelDim")),
+        "stride": _pair(value("Stride")),
+        "dilation": _pair(value("Dilation")),
+        "depthwise": bool(value("depthwise")),
+        "input_bits": bits,
+        "output_bits": bits,
+    }
+
+
+def _pool(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    return {
+        "channels": value("Channels"),
+        "out_channels": value("Channels"),
+        "vectors": _product(value("OutImgDims")),
+        "kernel": _pair(value("KernelSize")),
+        "input_bits": _bits(value("InputDataType")),
+        "output_bits": _bits(value("OutputDataType")),
+    }

@@ -1,0 +1,282 @@
+"""Where do two descriptions of one network differ first? From QONNX down to the RTL's streams."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import sha256_file
+from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.compile import FinnBuild, compare_steps
+from fpga_flow.engines.simulation import SimulationError
+from fpga_flow.engines.taps import observe
+from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.integer.engine import IntegerEngine
+from fpga_flow.lowering import Network
+from fpga_flow.lowering.ir import Conv, Layer, MatMul, Threshold
+from fpga_flow.rtl.design import Design, Integers, Node
+
+# Their output is their input's integers in the same order.
+_CARRIERS = {"StreamingFIFO", "StreamingDataWidthConverter"}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One comparison with the integer engine.
+
+    Attributes:
+        name: ``QONNX``, ``FINN: step_streamline``, ``RTL``.
+        tensors: integer tensors compared.
+        mismatches: images with any differing integer.
+    """
+
+    name: str
+    tensors: int
+    mismatches: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first difference.
+
+    Attributes:
+        rung: where it appears: a name as of ``Rung``.
+        layer: the layer of the exported file whose integers differ.
+        nodes: hardware nodes of which one is at fault, in chain order; empty above RTL.
+        detail: what differs.
+    """
+
+    rung: str
+    layer: str
+    nodes: tuple[str, ...]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Bisection(ShortRepr):
+    """What ``bisect`` found; ``str`` gives the lines to print.
+
+    Attributes:
+        images: compared.
+        rungs: what was compared, in order, up to the first fault.
+        fault: the first difference; None: all equal.
+    """
+
+    images: int
+    rungs: tuple[Rung, ...]
+    fault: Fault | None
+
+    def __str__(self) -> str:
+        """A line a rung, then the fault."""
+        lines = [
+            f"{rung.name}: {rung.tensors} tensors, {self.images - rung.mismatches} of "
+            f"{self.images} images equal to the integer engine"
+            for rung in self.rungs
+        ]
+        if self.fault is None:
+            return "\n".join([*lines, "No difference."])
+        fault = self.fault
+        lines.append(f"First difference: {fault.rung}, layer {fault.layer}: {fault.detail}")
+        if fault.nodes:
+            lines.append(f"At fault is one of: {', '.join(fault.nodes)}")
+        return "\n".join(lines)
+
+
+def bisect(
+    onnx_path: Path,
+    images: npt.NDArray[np.float32],
+    *,
+    build: FinnBuild | None = None,
+    design: Design | None = None,
+) -> Bisection:
+    """Compare every description of a network with the integer engine, and stop at the first fault.
+
+    The ladder: QONNX's own execution (every layer), FINN's model after every step, the RTL's
+    streams (codes of every activation, last accumulators; between them, a weighted layer's
+    accumulators up to the signs that FINN chose).
+
+    Args:
+        onnx_path: the QONNX file.
+        images: float32 (N, *input_shape) in the input range; a few are enough for most faults.
+        build: its FINN build; None leaves out FINN's steps.
+        design: its hardware design; None leaves out the RTL.
+
+    Raises:
+        InputError: build or design are of another file, or images of another kind.
+        LoweringError: the network cannot become integers.
+        ToolMissingError: finn-plus or Verilator is needed and not installed.
+
+    Example:
+        >>> print(bisect(Path("model.onnx"), images, design=design))  # doctest: +SKIP
+        QONNX: 7 tensors, 8 of 8 images equal to the integer engine
+        RTL: 3 tensors, 8 of 8 images equal to the integer engine
+        No difference.
+    """
+    if design is not None and design.onnx_sha256 != sha256_file(onnx_path):
+        raise InputError(
+            f"the hardware design {design.folder} is of another file than {onnx_path}. "
+            "Run `divqat compile` again."
+        )
+    engine = IntegerEngine(onnx_path)
+    network = engine.network
+    layers = [layer for layer in (network.input, *network.layers) if layer.mirrored]
+    truth: Mapping[str, Integers] = engine.integers(images, [layer.output for layer in layers])
+    rungs: list[Rung] = []
+    fault = _qonnx(onnx_path, images, layers, truth, rungs)
+    if fault is None and build is not None:
+        fault = _finn(build, onnx_path, images, truth, rungs)
+    if fault is None and design is not None:
+        fault = _rtl(design, images, network, truth, rungs)
+    return Bisection(len(images), tuple(rungs), fault)
+
+
+def _qonnx(
+    path: Path,
+    images: npt.NDArray[np.float32],
+    layers: Sequence[Layer],
+    truth: Mapping[str, Integers],
+    rungs: list[Rung],
+) -> Fault | None:
+    found = QonnxEngine(path).tensors(images, [layer.output for layer in layers])
+    wrong = {
+        layer: _differing(layer.to_integers(found[layer.output]), truth[layer.output])
+        for layer in layers
+    }
+    rungs.append(_rung("QONNX", list(wrong.values()), len(images)))
+    return _first("QONNX", wrong)
+
+
+def _finn(
+    build: FinnBuild,
+    path: Path,
+    images: npt.NDArray[np.float32],
+    truth: Mapping[str, Integers],
+    rungs: list[Rung],
+) -> Fault | None:
+    for row in compare_steps(build, path, images, truth):
+        name = f"FINN: {row.step}"
+        rungs.append(Rung(name, row.layers, row.mismatches))
+        if row.mismatches:
+            detail = f"{row.mismatches} of {row.inputs} images differ after this step."
+            return Fault(name, row.first_layer or "?", (), detail)
+    return None
+
+
+def _rtl(
+    design: Design,
+    images: npt.NDArray[np.float32],
+    network: Network,
+    truth: Mapping[str, Integers],
+    rungs: list[Rung],
+) -> Fault | None:
+    try:
+        streams = observe(design, images)
+    except SimulationError as e:
+        rungs.append(Rung("RTL", 0, len(images)))
+        nodes = tuple(node.name for node in design.nodes if f" {node.name} (" in str(e))[:1]
+        return Fault("RTL", "the stream itself", nodes, str(e))
+    weighted = _weighted(design, network)
+    compared = [node for node in design.nodes if node.layer is not None]
+    wrong = {
+        node.name: _differing(streams[node.name], _flat(truth[node.layer]))
+        for node in compared
+        if node.layer is not None
+    }
+    rungs.append(_rung("RTL", list(wrong.values()), len(images)))
+    good = 0  # nodes before this index are known to be right
+    for index, node in enumerate(design.nodes):
+        if node.name in wrong:
+            layer = network.layer(node.layer or "")
+            if wrong[node.name].any():
+                suspects = design.nodes[good : index + 1]
+                return _rtl_fault(suspects, layer, wrong[node.name], streams, index)
+            good = index + 1
+        elif node.name in weighted:
+            layer = weighted[node.name]
+            expected = _flat(truth[layer.output])
+            rows = _differing_but_signs(streams[node.name], expected, layer.shape[0])
+            if rows.any():
+                return _rtl_fault(design.nodes[good : index + 1], layer, rows, streams, index)
+            good = index + 1
+        elif node.op in _CARRIERS and good == index and index:
+            before = streams[design.nodes[index - 1].name]
+            rows = _differing(streams[node.name], before)
+            if rows.any():
+                source = network.input
+                return Fault("RTL", source.source, (node.name,), _count(rows) + " behind it.")
+            good = index + 1
+    return None
+
+
+def _rtl_fault(
+    suspects: Sequence[Node],
+    layer: Layer,
+    rows: npt.NDArray[np.bool_],
+    streams: Mapping[str, Integers],
+    index: int,
+) -> Fault:
+    """Names the suspects without those that carried what they took."""
+    names = []
+    for k, node in enumerate(suspects):
+        if node.op in _CARRIERS and k:
+            before = streams[suspects[k - 1].name]
+            if not _differing(streams[node.name], before).any():
+                continue
+        names.append(node.name)
+    last = suspects[-1].name
+    return Fault("RTL", layer.source, tuple(names), f"{_count(rows)} in the output of {last}.")
+
+
+def _weighted(design: Design, network: Network) -> dict[str, Layer]:
+    """Matrix-vector units whose output is a layer's accumulators, by name."""
+    units = [node for node in design.nodes if node.op == "MVAU"]
+    layers = [layer for layer in network.layers if isinstance(layer, Conv | MatMul)]
+    if len(units) != len(layers):
+        return {}
+    pairs = zip(units, layers, strict=True)
+    return {node.name: layer for node, layer in pairs if _followed_by_threshold(layer, network)}
+
+
+def _followed_by_threshold(layer: Layer, network: Network) -> bool:
+    return any(isinstance(one, Threshold) and layer.output in one.inputs for one in network.layers)
+
+
+def _flat(values: Integers) -> Integers:
+    """As they flow: channels last, (N, ...)."""
+    if values.ndim == 4:
+        values = values.transpose(0, 2, 3, 1)
+    return values.reshape(len(values), -1)
+
+
+def _differing(a: Integers, b: Integers) -> npt.NDArray[np.bool_]:
+    rows: npt.NDArray[np.bool_] = (a.reshape(len(a), -1) != b.reshape(len(b), -1)).any(axis=1)
+    return rows
+
+
+def _differing_but_signs(a: Integers, b: Integers, channels: int) -> npt.NDArray[np.bool_]:
+    """Images that differ, where a whole channel may have the other sign."""
+    a, b = a.reshape(len(a), -1, channels), b.reshape(len(b), -1, channels)
+    same = (a != b).any(axis=1)
+    mirrored = (a != -b).any(axis=1)
+    fewer = same.sum(axis=0) <= mirrored.sum(axis=0)
+    rows: npt.NDArray[np.bool_] = np.where(fewer, same, mirrored).any(axis=1)
+    return rows
+
+
+def _rung(name: str, rows: Sequence[npt.NDArray[np.bool_]], images: int) -> Rung:
+    wrong = np.logical_or.reduce(rows) if rows else np.zeros(images, dtype=bool)
+    return Rung(name, len(rows), int(wrong.sum()))
+
+
+def _first(name: str, wrong: Mapping[Layer, npt.NDArray[np.bool_]]) -> Fault | None:
+    for layer, rows in wrong.items():
+        if rows.any():
+            return Fault(name, layer.source, (), f"{_count(rows)}.")
+    return None
+
+
+def _count(rows: npt.NDArray[np.bool_]) -> str:
+    return f"{int(rows.sum())} of {len(rows)} images differ"

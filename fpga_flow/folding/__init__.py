@@ -1,0 +1,1 @@
+"""Foldings without FINN: shapes of layers, their clock cycles and cells, and the solver."""

@@ -1,0 +1,333 @@
+"""Foldings by search: the cheapest one that is fast enough, or the fastest one that fits.
+
+A network is a chain. What a layer costs depends on its own folding, and on its neighbour's where
+their streams differ in width (a converter goes between) or a matrix makes a window generator wait.
+So the cheapest folding is a shortest path, layer by layer.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from divqat_brevitas.errors import CheckFailedError, InputError
+from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.folding import shapes
+from fpga_flow.folding.cost import converter_cost, fifo_cost, layer_cost, weight_blocks
+from fpga_flow.folding.cycles import (
+    FIFO_DEPTH,
+    chain_cycles,
+    converter_cycles,
+    cycles,
+    interval,
+    latency_cycles,
+    matrix_busy,
+    searches_in_turn,
+    together,
+)
+from fpga_flow.folding.shapes import Folding, LayerShape, input_lanes, output_lanes
+from fpga_flow.folding.window_cycles import window_possible
+from fpga_flow.targets import Resources
+
+# Share of a device that a design may take: beyond 80 % of the logic cells routing gets slow.
+SHARE = Resources(lut=0.80, ff=0.80, bram=0.95, dsp=1.0)
+SHELL = Resources(lut=700, ff=500)  # the host interface around the network
+# Tried in turn: how many logic cells a block RAM is worth.
+_PRICES = (400.0, 100.0, 1600.0, 6400.0, 25.0)
+_MUCH_FASTER = 6  # foldings this many times faster than asked for only cost more
+
+
+@dataclass(frozen=True)
+class Solution(ShortRepr):
+    """A folding, and what it is expected to give.
+
+    Attributes:
+        folding: by layer name.
+        cycles: cycles an image of every layer and converter alone.
+        cycles_per_image: of the whole chain.
+        layers: cells of every layer with the FIFO behind it and the converter in front.
+        resources: cells of all layers, and of the host interface.
+        latency: cycles from the first pixel to the last output, the chain empty.
+    """
+
+    folding: Mapping[str, Folding]
+    cycles: Mapping[str, int]
+    cycles_per_image: int
+    layers: Mapping[str, Resources]
+    resources: Resources
+    latency: int
+
+    @property
+    def slowest(self) -> str:
+        """Name of the slowest layer or converter."""
+        return max(self.cycles, key=lambda name: self.cycles[name])
+
+    def finn(self, layers: Sequence[LayerShape]) -> dict[str, dict[str, int]]:
+        """The folding as FINN's folding JSON.
+
+        Args:
+            layers: what was solved for.
+        """
+        found: dict[str, dict[str, int]] = {}
+        for shape in layers:
+            folding = self.folding[shape.name]
+            if shape.fused:
+                found[shape.fused] = {"SIMD": folding.pe, "parallel_window": 0}
+            found[shape.name] = {
+                shapes.MVAU: {"PE": folding.pe, "SIMD": folding.simd},
+                shapes.WINDOW: {
+                    "SIMD": folding.simd,
+                    "parallel_window": int(folding.parallel_window),
+                },
+                shapes.PADDING: {"SIMD": folding.simd},
+            }.get(shape.kind, {"PE": folding.pe})
+        return found
+
+
+def fits(resources: Resources, budget: Resources) -> bool:
+    """Whether ``resources`` are within ``budget`` in every kind of cell."""
+    return (
+        resources.lut <= budget.lut
+        and resources.ff <= budget.ff
+        and resources.bram <= budget.bram
+        and resources.dsp <= budget.dsp
+    )
+
+
+def budget(capacity: Resources, share: Resources = SHARE) -> Resources:
+    """What of a device a network may take."""
+    return Resources(
+        capacity.lut * share.lut,
+        capacity.ff * share.ff,
+        capacity.bram * share.bram,
+        capacity.dsp * share.dsp,
+    )
+
+
+def evaluate(layers: Sequence[LayerShape], folding: Mapping[str, Folding]) -> Solution:
+    """What a given folding is expected to give.
+
+    Args:
+        layers: in network order.
+        folding: by layer name, of all of them.
+    """
+    costs = {}
+    before: LayerShape | None = None
+    for shape in layers:
+        cost = _own_cost(shape, folding[shape.name])
+        if before is not None:
+            cost = cost + _between(before, folding[before.name], shape, folding[shape.name])
+        costs[shape.name] = cost
+        before = shape
+    matrices = {s.name: (s, folding[s.name]) for s in layers if s.kind == shapes.MVAU}
+    apart = sum(weight_blocks({name: one}) for name, one in matrices.items())
+    saved = Resources(bram=weight_blocks(matrices) - apart)
+    return Solution(
+        folding=dict(folding),
+        cycles=chain_cycles(layers, folding),
+        cycles_per_image=interval(layers, folding),
+        layers=costs,
+        resources=sum(costs.values(), SHELL) + saved,
+        latency=latency_cycles(layers, folding),
+    )
+
+
+def cheapest(
+    layers: Sequence[LayerShape], target_cycles: int, within: Resources | None = None
+) -> Solution:
+    """The cheapest folding with every layer at most ``target_cycles`` an image.
+
+    Args:
+        layers: in network order.
+        target_cycles: clock frequency / images a second.
+        within: what it may take; None: anything.
+
+    Raises:
+        InputError: not even the most parallel folding is as fast.
+        CheckFailedError: it exists, and does not fit.
+
+    Example:
+        >>> fc = LayerShape(name="fc", kind="MVAU", columns=64, out_channels=10, input_bits=2,
+        ...     weight_bits=2, output_bits=8)
+        >>> cheapest([fc], 100).cycles_per_image <= 100
+        True
+    """
+    best = _at_price(layers, target_cycles, _PRICES[0])
+    if within is None or fits(best.resources, within):
+        return best
+    for price in _PRICES[1:]:
+        other = _at_price(layers, target_cycles, price)
+        if fits(other.resources, within):
+            return other
+    largest = max(best.layers, key=lambda name: best.layers[name].lut)
+    raise CheckFailedError(
+        f"A folding of {target_cycles} cycles an image takes about {best.resources.lut:.0f} logic "
+        f"cells and {best.resources.bram:.0f} block RAMs; {within.lut:.0f} and {within.bram:.0f} "
+        f"may be taken. The largest layer is {largest}. Ask for fewer images a second, or take a "
+        "larger device."
+    )
+
+
+def _at_price(layers: Sequence[LayerShape], target_cycles: int, bram: float) -> Solution:
+    path = _shortest(tuple(layers), target_cycles, bram)
+    if path is None:
+        least = max(min(cycles(s, f) for f in _options(s)) for s in layers)
+        raise InputError(
+            f"No folding takes {target_cycles} cycles an image or fewer: the fastest takes "
+            f"about {least}. Ask for fewer images a second, or a higher clock frequency."
+        )
+    return evaluate(layers, path)
+
+
+def fastest(layers: Sequence[LayerShape], within: Resources, at_least_cycles: int = 1) -> Solution:
+    """The fastest folding that fits.
+
+    Args:
+        layers: in network order.
+        within: what it may take.
+        at_least_cycles: no need to be faster than that.
+
+    Raises:
+        CheckFailedError: not even the slowest folding fits.
+    """
+    slow = evaluate(layers, {shape.name: Folding() for shape in layers}).cycles_per_image
+    found = _slowest_that_fits(layers, slow, within, at_least_cycles)
+    low, high = max(1, at_least_cycles), found.cycles_per_image
+    while high - low > max(1, low // 100):
+        middle = round(math.sqrt(low * high))
+        try:
+            found = cheapest(layers, middle, within)
+        except (InputError, CheckFailedError):
+            low = max(middle, low + 1)
+        else:
+            high = found.cycles_per_image
+    return found
+
+
+def _slowest_that_fits(
+    layers: Sequence[LayerShape], slow: int, within: Resources, least: int
+) -> Solution:
+    """Where the search starts: deep, narrow memories of a slow folding can waste block RAM."""
+    while True:
+        try:
+            return cheapest(layers, slow, within)
+        except CheckFailedError:
+            if slow // 2 < least or not any(s.kind == shapes.MVAU for s in layers):
+                raise
+            slow //= 2
+        except InputError:
+            return cheapest(layers, 2 * slow, within)
+
+
+def _own_cost(shape: LayerShape, folding: Folding) -> Resources:
+    bits = output_lanes(shape, folding) * shape.output_bits
+    return _layer_cost(shape, folding) + _fifo_cost(bits)
+
+
+_layer_cost = functools.lru_cache(maxsize=None)(layer_cost)
+
+
+@functools.cache
+def _fifo_cost(bits: int) -> Resources:
+    return fifo_cost(FIFO_DEPTH, bits)
+
+
+def _between(a: LayerShape, fa: Folding, b: LayerShape, fb: Folding) -> Resources:
+    lanes = output_lanes(a, fa), input_lanes(b, fb)
+    if lanes[0] == lanes[1]:
+        return Resources()
+    return _converter(b.inputs, b.input_bits, *lanes)
+
+
+@functools.cache
+def _converter(values: int, bits: int, lanes_in: int, lanes_out: int) -> Resources:
+    return converter_cost(values, bits, lanes_in, lanes_out) + _fifo_cost(lanes_out * bits)
+
+
+def _price(cost: Resources, bram: float) -> float:
+    # A flip-flop comes free with a logic cell, where there are not more of them.
+    return cost.lut + 0.1 * cost.ff + bram * cost.bram
+
+
+@functools.lru_cache(maxsize=1024)
+def _options(shape: LayerShape) -> tuple[Folding, ...]:
+    """All foldings a layer can have."""
+    if shape.kind == shapes.MVAU:
+        pairs = itertools.product(_divisors(shape.out_channels), _divisors(shape.columns))
+        return tuple(Folding(pe, simd) for pe, simd in pairs)
+    if shape.kind == shapes.WINDOW:
+        found = [Folding(simd=simd) for simd in _divisors(shape.channels)]
+        if not shape.depthwise and shape.taps > 1:
+            found.append(Folding(simd=shape.channels, parallel_window=True))
+        return tuple(one for one in found if window_possible(shape, one))
+    if shape.kind == shapes.PADDING:
+        return tuple(Folding(simd=simd) for simd in _divisors(shape.channels))
+    if shape.kind == shapes.THRESHOLDING:
+        lanes = itertools.product(_divisors(shape.out_channels), (False, True))
+        return tuple(Folding(pe=pe, in_turn=in_turn) for pe, in_turn in lanes)
+    return tuple(Folding(pe=pe) for pe in _divisors(shape.out_channels))
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def _candidates(shape: LayerShape, target: int) -> list[Folding]:
+    """Foldings that are fast enough, without those that are needlessly fast."""
+    timed = [(cycles(shape, folding), folding) for folding in _options(shape)]
+    good = [(time, folding) for time, folding in timed if time <= target]
+    if not good:
+        return []
+    if shape.kind != shapes.MVAU:
+        return [folding for _, folding in good]
+    slowest = max(time for time, _ in good)
+    return [folding for time, folding in good if time * _MUCH_FASTER >= slowest]
+
+
+def _shortest(
+    layers: tuple[LayerShape, ...], target: int, bram: float
+) -> dict[str, Folding] | None:
+    """The cheapest chain of foldings, by dynamic programming."""
+    reached: dict[Folding, tuple[float, tuple[Folding, ...]]] = {}
+    before: LayerShape | None = None
+    for shape in layers:
+        now: dict[Folding, tuple[float, tuple[Folding, ...]]] = {}
+        for folding in _candidates(shape, target):
+            own = _price(_own_cost(shape, folding), bram)
+            if before is None:
+                if not folding.in_turn:
+                    now[folding] = (own, (folding,))
+                continue
+            ways = sorted(
+                (
+                    (cost + _price(_between(before, former, shape, folding), bram), path)
+                    for former, (cost, path) in reached.items()
+                ),
+                key=lambda way: way[0],
+            )
+            for cost, path in ways:
+                if _compatible(before, path[-1], shape, folding, target):
+                    now[folding] = (cost + own, (*path, folding))
+                    break
+        if not now:
+            return None
+        reached, before = now, shape
+    _, path = min(reached.values(), key=lambda way: way[0])
+    return {shape.name: folding for shape, folding in zip(layers, path, strict=True)}
+
+
+def _compatible(a: LayerShape, fa: Folding, b: LayerShape, fb: Folding, target: int) -> bool:
+    """Whether two layers can stand behind each other, fast enough."""
+    lanes = output_lanes(a, fa), input_lanes(b, fb)
+    if b.kind == shapes.POOL and not b.fused and lanes[0] != lanes[1]:
+        return False  # the order of a depthwise window's elements depends on its SIMD
+    if lanes[0] != lanes[1] and converter_cycles(b.inputs, *lanes) > target:
+        return False
+    if b.kind == shapes.THRESHOLDING and fb.in_turn != searches_in_turn(a, fa, b, fb.pe):
+        return False
+    if a.kind == shapes.WINDOW and b.kind == shapes.MVAU:
+        idle = matrix_busy(a, fa, b, fb)[1]
+        if cycles(a, fa) + b.vectors * idle > target:
+            return together(a, fa, b, fb, "portable") <= target
+    return True

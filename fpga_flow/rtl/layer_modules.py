@@ -1,0 +1,121 @@
+"""One SystemVerilog module a layer, all with the same ports: clock, reset, stream in, stream out.
+
+The top then is a chain, and other tops (slices, layers side by side) need nothing but names and
+widths.
+"""
+
+from typing import Any
+
+from fpga_flow.rtl.answer_unit import OPS, answer_body
+from fpga_flow.rtl.design import Stream
+from fpga_flow.rtl.windows import grid_body, ours, window_body
+
+_AXILITE = (
+    ".s_axilite_AWVALID(1'b0), .s_axilite_AWADDR('0), .s_axilite_WVALID(1'b0), "
+    ".s_axilite_WDATA('0), .s_axilite_WSTRB('0), .s_axilite_BREADY(1'b0), "
+    ".s_axilite_ARVALID(1'b0), .s_axilite_ARADDR('0), .s_axilite_RREADY(1'b0)"
+)
+
+
+def cell_name(layer: str) -> str:
+    """Name of the module around a layer."""
+    return f"divqat_{layer}"
+
+
+def weights_file(layer: str) -> str:
+    """Name of the memory file with a layer's weights."""
+    return f"{layer}_weights.dat"
+
+
+def cell(record: dict[str, Any], weights_style: str = "auto") -> str:
+    """The module around a layer.
+
+    Args:
+        record: one of ``hardware.generate``.
+        weights_style: ``RAM_STYLE`` of its weights' memory.
+    """
+    name, op = record["name"], record["op"]
+    taken, given = Stream(**record["input"]), Stream(**record["output"])
+    if op == "Pool" and "grid" in record["pool"]:
+        body = grid_body(name, taken, record["pool"]["grid"])
+    elif "window" in record and ours(record["window"]):
+        body = window_body(name, taken, given, record["window"])
+    elif op == "Pool":
+        body = _pool(name, taken, record["pool"]["window"])
+    elif op in OPS:
+        body = answer_body(record["unit"], taken, record["serial"])
+    elif op == "StreamingDataWidthConverter":
+        body = _converter(name, taken, given)
+    else:
+        body = _generated(name, op, record.get("weights"), weights_style)
+    return f"""
+module {cell_name(name)} (
+	input	wire  ap_clk,
+	input	wire  ap_rst_n,
+	input	wire [{8 * taken.bytes - 1}:0]  s_axis_tdata,
+	input	wire  s_axis_tvalid,
+	output	wire  s_axis_tready,
+	output	wire [{8 * given.bytes - 1}:0]  m_axis_tdata,
+	output	wire  m_axis_tvalid,
+	input	wire  m_axis_tready
+);
+{body}
+endmodule
+"""
+
+
+def _pool(name: str, stream: Stream, window: int) -> str:
+    bits = stream.lanes * stream.bits
+    return f"""	wire [{bits - 1}:0]  odat;
+	pool_max #(
+		.PE({stream.lanes}), .WIDTH({stream.bits}), .WINDOW({window}), .SIGNED({stream.signed:d})
+	) {name} (
+		.clk(ap_clk), .rst(!ap_rst_n),
+		.idat(s_axis_tdata[{bits - 1}:0]), .ivld(s_axis_tvalid), .irdy(s_axis_tready),
+		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready)
+	);
+	assign	m_axis_tdata = odat;"""
+
+
+def _converter(name: str, taken: Stream, given: Stream) -> str:
+    return f"""	dwc_axi #(
+		.IBITS({taken.lanes * taken.bits}), .OBITS({given.lanes * given.bits})
+	) {name} (
+		.ap_clk(ap_clk), .ap_rst_n(ap_rst_n),
+		.s_axis_tdata(s_axis_tdata), .s_axis_tvalid(s_axis_tvalid), .s_axis_tready(s_axis_tready),
+		.m_axis_tdata(m_axis_tdata), .m_axis_tvalid(m_axis_tvalid), .m_axis_tready(m_axis_tready)
+	);"""
+
+
+def _generated(name: str, op: str, weights: dict[str, int] | None, style: str) -> str:
+    before, extra = "", ""
+    if op in ("FMPadding", "Thresholding"):
+        extra = f", {_AXILITE}"
+    if op == "Thresholding":
+        extra += ", .in1_V_TVALID(1'b0), .in1_V_TDATA('0)"
+    if weights is not None:
+        width = weights["width"]
+        before = f"""	wire [{width - 1}:0]  wdat;
+	wire  wvld, wrdy;
+	memstream #(
+		.SETS(1), .DEPTH({weights["depth"]}), .WIDTH({width}), .INIT_FILE("{weights_file(name)}"),
+		.RAM_STYLE("{style}")
+	) {name}_weights (
+		.clk(ap_clk), .rst(!ap_rst_n),
+		.config_ce(1'b0), .config_we(1'b0), .config_address('0), .config_d0('0),
+		.config_rack(), .config_q0(),
+		.sidx('0), .svld(1'b0), .srdy(),
+		.odat(wdat), .ovld(wvld), .ordy(wrdy)
+	);
+	wire [{-(-width // 8) * 8 - 1}:0]  wdat_padded = wdat;
+"""
+        extra = (
+            ", .ap_clk2x(ap_clk), "
+            ".in1_V_TDATA(wdat_padded), .in1_V_TVALID(wvld), .in1_V_TREADY(wrdy)"
+        )
+    return f"""{before}	{name} {name} (
+		.ap_clk(ap_clk), .ap_rst_n(ap_rst_n),
+		.in0_V_TDATA(s_axis_tdata), .in0_V_TVALID(s_axis_tvalid), .in0_V_TREADY(s_axis_tready),
+		.out0_V_TDATA(m_axis_tdata), .out0_V_TVALID(m_axis_tvalid), .out0_V_TREADY(m_axis_tready)
+		{extra}
+	);"""

@@ -1,5 +1,0 @@
-"""Simulation: engines that execute an exported model on batches of images."""
-
-from fpga_flow.simulate.engine import ENGINES, Answering, Engine, load_engine
-
-__all__ = ["ENGINES", "Answering", "Engine", "load_engine"]

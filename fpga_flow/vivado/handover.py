@@ -1,0 +1,221 @@
+"""Hand a network to stock FINN and AMD's tools: bitfile, PYNQ driver, deployment package.
+
+Vivado was never part of our machines: everything up to its call is tested, and the calls against
+a stand-in that records them. What Vivado makes of it was not run.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from divqat_brevitas.errors import InputError, ToolMissingError
+from divqat_brevitas.files import sha256_file, write_json
+from fpga_flow.compile.configuration import VivadoSettings
+from fpga_flow.compile.finn_yaml import write_finn_config
+from fpga_flow.compile.worker_process import BuildError, Worker, python_path, require_finn
+from fpga_flow.vivado.toolchain import find_tool, lacking, vivado_version
+
+RECORD = "vivado.json"
+LOG = "finn.log"
+
+
+class VivadoMissingError(ToolMissingError):
+    """FINN came as far as it does without AMD's tools; what it made is kept.
+
+    Attributes:
+        folder: of the build.
+        step: FINN's step that needed a tool.
+        lacks: one phrase a missing thing.
+        not_run: the steps that were not run, ``step`` first.
+    """
+
+    def __init__(self, folder: Path, step: str, lacks: list[str], not_run: list[str]) -> None:
+        self.folder = folder
+        self.step = step
+        self.lacks = tuple(lacks)
+        self.not_run = tuple(not_run)
+        super().__init__(
+            f"the bitfile needs AMD's tools. FINN came to {step}; not run: {', '.join(not_run)}. "
+            f"This machine lacks: {'; '.join(lacks)}. Install them, source Vivado's "
+            f"settings64.sh and run the same command again. What FINN made without them is kept "
+            f"in {folder}: models, reports, code (work/finn), driver, and finn.yaml to go on with "
+            "elsewhere. A target of the open flow, such as ecp5-85f, needs none of these tools."
+        )
+
+
+@dataclass(frozen=True)
+class VivadoBuild:
+    """What a finished build by stock FINN leaves in its folder.
+
+    Attributes:
+        folder: holds ``finn.yaml``, ``folding.json``, ``report/``, ``intermediate_models/``,
+            ``stitched_ip/``, ``bitfile/``, ``driver/``, ``deploy/``, ``finn.log`` and
+            ``work/finn``, FINN's working files.
+        bitfile: for the board.
+        driver: folder of the PYNQ driver's settings; the driver is the pip package
+            ``finn-plus-driver``.
+        deploy: folder to be copied to the board: bitfile and driver.
+        seconds: step -> seconds it took.
+        fifos: how FIFOs were sized: ``distributed_sim`` or ``force_minimal_fifos``.
+    """
+
+    folder: Path
+    bitfile: Path
+    driver: Path
+    deploy: Path
+    seconds: dict[str, float]
+    fifos: str
+
+
+def build_vivado(onnx_path: Path, out_dir: Path, settings: VivadoSettings) -> VivadoBuild:
+    """Build a network by stock FINN with our steps, up to bitfile and PYNQ driver.
+
+    The configuration is the one of ``write_finn_config`` (``out_dir/finn.yaml``). FINN runs in a
+    worker process. Unlike ``compile_finn``, a build that stops keeps what it made: a bitfile
+    takes an hour.
+
+    Args:
+        onnx_path: a QONNX file (batch 1; logits as output).
+        out_dir: folder of the build; a former build in it is replaced.
+        settings: board, clock, folding.
+
+    Raises:
+        VivadoMissingError: a tool or file is missing, after everything that needs none was made;
+            lists what lacks. It is a ToolMissingError.
+        ToolMissingError: finn-plus is not installed.
+        InputError: no QONNX file, a network FINN has no hardware for, or a folding that does not
+            fit.
+        BuildError: FINN or Vivado failed, with everything there.
+
+    Example:
+        >>> build_vivado(
+        ...     Path("model.onnx"), Path("z1"), VivadoSettings()
+        ... ).bitfile  # doctest: +SKIP
+        PosixPath('z1/bitfile/finn-accel.bit')
+    """
+    require_finn()
+    onnx_path, out_dir = Path(onnx_path).absolute(), Path(out_dir).absolute()
+    _make_room(out_dir)
+    config = write_finn_config(onnx_path, out_dir, settings)
+    work = out_dir / "work"
+    work.mkdir()
+    present = find_tool("vivado") is not None
+    job = {
+        "kind": "call",
+        "function": "fpga_flow.vivado.stock_build:build_for_vivado",
+        "onnx": str(onnx_path),
+        "config": str(config.yaml),
+        "folder": str(out_dir),
+        "with_vivado": present,
+    }
+    environment = _environment(work, present)
+    with Worker(work, out_dir / LOG, environment=environment) as worker:
+        report = worker.run(job, settings.timeout_s)
+    _tidy(work)
+    stopped = report["stopped"]
+    lacks = lacking(settings.board, report["hls"], Path(report["dependencies"])) if stopped else []
+    write_json(out_dir / RECORD, _record(onnx_path, settings, report, lacks))
+    if stopped is not None:
+        if lacks:
+            raise VivadoMissingError(out_dir, stopped["step"], lacks, report["not_run"])
+        raise _failed(stopped, out_dir / LOG)
+    return _finished(out_dir, report)
+
+
+def _make_room(out_dir: Path) -> None:
+    """A build replaces its folder: that must be ours, or empty."""
+    ours = (out_dir / RECORD).exists() or (out_dir / LOG).exists()
+    if out_dir.exists() and not ours and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise InputError(
+            f"{out_dir} holds something else than a FINN build, which would be replaced. "
+            "Name an empty or new folder."
+        )
+    try:
+        shutil.rmtree(out_dir, ignore_errors=True)
+        out_dir.mkdir(parents=True)
+        (out_dir / LOG).write_text("")
+    except OSError as e:
+        raise InputError(
+            f"cannot write the FINN build {out_dir}: {e.strerror or e}. Free space or make the "
+            "folder writable, then run the same command again."
+        ) from e
+
+
+def _environment(work: Path, present: bool) -> dict[str, str]:
+    """Ours, FINN's settings included, with FINN's working files in ``work``.
+
+    The home directory stays where Vivado is there: it holds licences. Elsewhere FINN gets one of
+    its own, and the user's FINN settings by their path.
+    """
+    build, home = work / "finn", work / "home"
+    build.mkdir()
+    home.mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {
+        "FINN_BUILD_DIR": str(build),
+        "PYTHONHASHSEED": "0",
+        "PYTHONPATH": python_path(),
+    }
+    if not present:
+        settings = Path("~/.finn/settings.yaml").expanduser()
+        if settings.exists():
+            environment.setdefault("FINN_SETTINGS", str(settings))
+        return environment | {"HOME": str(home), "NUM_DEFAULT_WORKERS": "1"}
+    vivado = environment.get("XILINX_VIVADO")
+    if vivado is not None:  # where the simulator's libraries are, as FINN's own command sets it
+        paths = (f"{vivado}/lib/lnx64.o", environment.get("LD_LIBRARY_PATH"))
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
+def _tidy(work: Path) -> None:
+    """Leave FINN's working files, whose paths are in its scripts; the rest goes."""
+    shutil.rmtree(work / "home", ignore_errors=True)
+    for file in work.glob("*.json"):
+        file.unlink()
+
+
+def _record(
+    onnx_path: Path, settings: VivadoSettings, report: dict[str, Any], lacks: list[str]
+) -> dict[str, Any]:
+    version = vivado_version()
+    return {
+        "target": settings.board.name,
+        "device": settings.board.board,
+        "clock_ns": settings.clock_ns,
+        "onnx_sha256": sha256_file(onnx_path),
+        "status": "bitfile" if report["stopped"] is None else "stopped",
+        "stopped": report["stopped"],
+        "not_run": report["not_run"],
+        "lacks": lacks,
+        "fifos": report["fifos"],
+        "hls_layers": report["hls"],
+        "seconds": report["seconds"],
+        "versions": report["versions"] | {"vivado": version and f"{version[0]}.{version[1]}"},
+    }
+
+
+def _failed(stopped: dict[str, str], log: Path) -> BuildError:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return BuildError(stopped["step"], stopped["message"].rstrip(". "), log, "\n".join(lines[-25:]))
+
+
+def _finished(folder: Path, report: dict[str, Any]) -> VivadoBuild:
+    bitfiles = sorted((folder / "bitfile").glob("finn-accel*.*"))
+    wanted = [path for path in bitfiles if path.suffix in (".bit", ".xclbin")]
+    if not wanted:
+        raise BuildError(
+            "step_synthesize_bitfile",
+            "left no bitfile",
+            folder / LOG,
+            "\n".join(map(str, bitfiles)),
+        )
+    return VivadoBuild(
+        folder=folder,
+        bitfile=wanted[0],
+        driver=folder / "driver",
+        deploy=folder / "deploy",
+        seconds=report["seconds"],
+        fifos=report["fifos"],
+    )

@@ -1,0 +1,99 @@
+"""What every engine promises, and how engines are loaded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_models import SHAPE, random_images, small_network
+from numpy.typing import NDArray
+
+from divqat_brevitas.errors import InputError
+from fpga_flow.engines import Engine, load_engine
+
+EXACT = ["integer", "qonnx"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_network(tmp_path_factory.mktemp("engine") / "model.onnx")
+
+
+@pytest.fixture(scope="module", params=EXACT)
+def engine(request: pytest.FixtureRequest, path: Path) -> Engine:
+    return load_engine(path, request.param)
+
+
+def test_name(engine: Engine) -> None:
+    assert engine.name in EXACT
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 300])
+def test_any_number_of_images(engine: Engine, count: int) -> None:
+    images = random_images(count)
+    logits = engine.predict(images)
+    assert (logits.dtype, logits.shape) == (np.float32, (count, 5))
+    integers = engine.accumulators(images)
+    assert {name: a.shape for name, a in integers.items()} == {
+        "Conv_0": (count, 6, 8, 8),
+        "Gemm_0": (count, 5),
+    }
+    assert {a.dtype for a in integers.values()} == {np.dtype(np.int64)}
+
+
+def test_an_image_gets_the_same_answer_in_any_batch(path: Path) -> None:
+    images = random_images(40)
+    engine = load_engine(path)
+    alone = np.concatenate([engine.predict(images[i : i + 1]) for i in range(40)])
+    assert np.array_equal(alone, engine.predict(images))
+
+
+def test_engines_agree_on_every_integer(path: Path) -> None:
+    images = random_images(200, seed=1)
+    ours, theirs = (load_engine(path, name) for name in EXACT)
+    a, b = ours.accumulators(images), theirs.accumulators(images)
+    assert list(a) == list(b)
+    for name in a:
+        assert np.array_equal(a[name], b[name]), name
+    labels = [engine.predict(images).argmax(axis=1) for engine in (ours, theirs)]
+    assert np.array_equal(*labels)
+    assert len(set(labels[0])) > 1
+
+
+BAD: dict[str, tuple[object, str]] = {
+    "uint8": (np.zeros((2, *SHAPE), np.uint8), "images are uint8.*255"),
+    "float64": (np.zeros((2, *SHAPE)), "images are float64"),
+    "list": ([[0.0]], "images are list"),
+    "no batch axis": (np.zeros(SHAPE, np.float32), r"shape \(1, 8, 8\).*\(N, 1, 8, 8\)"),
+    "other size": (np.zeros((2, 1, 9, 8), np.float32), r"shape \(2, 1, 9, 8\)"),
+    "channels last": (np.zeros((2, 8, 8, 1), np.float32), r"shape \(2, 8, 8, 1\)"),
+    "NaN": (np.full((2, *SHAPE), np.nan, np.float32), "remove NaN"),
+    "one NaN": (np.where(np.arange(64) == 5, np.nan, 0).astype(np.float32).reshape(1, *SHAPE), "N"),
+    "pixels": (np.full((2, *SHAPE), 255, np.float32), "from 255 to 255.*Divide"),
+    "negative": (np.full((2, *SHAPE), -0.1, np.float32), "from -0.1"),
+}
+
+
+@pytest.mark.parametrize(("images", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_images(engine: Engine, images: NDArray[np.float32], message: str) -> None:
+    for method in (engine.predict, engine.accumulators):
+        with pytest.raises(InputError, match=message):
+            method(images)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_bad_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        load_engine(tmp_path / "nowhere.onnx", name)
+
+
+def test_unknown_engine(path: Path) -> None:
+    with pytest.raises(InputError, match="unknown engine 'intger': did you mean 'integer'"):
+        load_engine(path, "intger")
+
+
+def test_engines_are_loaded_lazily() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, fpga_flow.engines; assert not {'torch', 'qonnx', 'finn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
