@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from divqat_brevitas.errors import DivQATWarning
-from fpga_flow.cli.hardware import bench, check, finn_config
+from fpga_flow.cli.bench import bench
+from fpga_flow.cli.hardware import check, finn_config
 from fpga_flow.cli.options import json_option, print_json, set_option
 from fpga_flow.cli.plugged import PluggedCommands, plugins
 from fpga_flow.cli.serving import serve

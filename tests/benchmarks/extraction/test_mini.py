@@ -1,0 +1,91 @@
+"""The benchmark in miniature: every attack against a victim without a defence."""
+
+import pytest
+import torch
+
+from benchmarks.extraction.cells import run_cell
+from benchmarks.extraction.plan import plan
+from benchmarks.extraction.victims import OutOfTimeError, VictimStore
+from divqat_brevitas.data import load, query_pool
+from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.extraction import PlainLearner, zero_query_floor
+from divqat_brevitas.extraction.attack_spec import NO_POOL
+from divqat_brevitas.files import read_json
+
+QAT = [c for c in plan("mini") if c.victim.variant == "qat"]
+FIRST = QAT[0]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("extraction")
+
+
+@pytest.fixture(scope="module")
+def store(work):
+    return VictimStore(work)
+
+
+@pytest.fixture(scope="module")
+def floor():
+    """What the thief has without a query: its images and its network, no label."""
+    images = query_pool("in", "digits", 200, 0).images
+    learner = PlainLearner(epochs=5)
+    return zero_query_floor(images, *load("digits", "test"), 10, learner=learner).best
+
+
+def test_a_cell_says_what_was_run_on_what(store):
+    cell = run_cell(FIRST, store)
+    victim = read_json(store.folder(FIRST.victim) / "victim.json")
+    assert cell["name"] == FIRST.name
+    assert cell["key"] == FIRST.key
+    assert cell["victim_accuracy"] == victim["test_accuracy"] > 0.9
+    assert cell["victim_record"]["sha256"] == victim["sha256"]
+    assert set(victim["sha256"]) == {"weights.safetensors", "model.onnx"}
+    assert victim["parity"]["mismatches"] == 0
+    assert victim["utility"]["adversarial"]["pgd-8/255"]["images"] > 0
+    assert (cell["engine"], cell["queries_used"], cell["budget"]) == ("integer", 200, 200)
+    assert len(cell["pool_sha256"]) == 64
+    assert cell["threads"] == torch.get_num_threads() == 1
+    assert {"torch", "brevitas", "numpy", "divqat"} <= set(cell["versions"])
+    # The same cell again: equal but for the seconds.
+    again = run_cell(FIRST, store)
+    assert {**again, "seconds": 0} == {**cell, "seconds": 0}
+
+
+def test_a_changed_victim_is_refused_not_attacked(store):
+    fresh = VictimStore(store.work)
+    file = store.folder(FIRST.victim) / "model.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"\0")
+    try:
+        with pytest.raises(CheckFailedError, match="not what was trained"):
+            run_cell(FIRST, fresh)
+    finally:
+        file.write_bytes(whole)
+
+
+def test_training_out_of_time_continues_to_the_same_weights(store, tmp_path):
+    spec = FIRST.victim.reference
+    calls = iter([False, True])
+    with pytest.raises(OutOfTimeError):
+        VictimStore(tmp_path, out_of_time=lambda: next(calls)).get(spec)
+    assert not VictimStore(tmp_path).ready(spec)
+    continued = VictimStore(tmp_path).get(spec).record
+    assert len(continued["history"]) == spec.float_epochs
+    assert continued["sha256"] == store.get(spec).record["sha256"]
+
+
+# The first cell of each attack: no defence, answers used as they come.
+ATTACKING = {cell.theft.attack: cell for cell in reversed(QAT)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ATTACKING)
+def test_every_attack_beats_the_zero_query_floor(attack, store, floor):
+    cell = ATTACKING[attack]
+    assert (cell.theft.learner, cell.theft.defence, cell.theft.oracle) == ("soft", "none", "soft")
+    found = run_cell(cell, store)
+    assert found["clone_accuracy"] > floor
+    assert 0 < found["queries_used"] <= found["budget"]
+    assert (found["pool"] == NO_POOL) == (found["pool_images"] == 0)
