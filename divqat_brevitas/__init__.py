@@ -8,16 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from divqat_brevitas.loss import DivQATLoss
-    from divqat_brevitas.reference import freeze_reference
-    from divqat_brevitas.swap import swap_quantizers
+    from divqat_brevitas.copies import freeze_reference
+    from divqat_brevitas.quant.loss import DivQATLoss
+    from divqat_brevitas.quant.swap import swap_quantizers
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DivQATLoss": "divqat_brevitas.loss",
-    "freeze_reference": "divqat_brevitas.reference",
-    "swap_quantizers": "divqat_brevitas.swap",
+    "DivQATLoss": "divqat_brevitas.quant.loss",
+    "freeze_reference": "divqat_brevitas.copies",
+    "swap_quantizers": "divqat_brevitas.quant.swap",
 }
 
 __all__ = ["DivQATLoss", "freeze_reference", "swap_quantizers"]

@@ -1,4 +1,4 @@
-"""Copies of a user's network, and what stands in the way of one."""
+"""Copies of a user's network: the frozen reference, and what prevents a copy."""
 
 import copy
 from collections.abc import Iterator
@@ -121,3 +121,34 @@ def _holds_graph(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_holds_graph, value.values()))
     return isinstance(value, list | tuple | set) and any(map(_holds_graph, value))
+
+
+def freeze_reference(model: nn.Module) -> nn.Module:
+    """A frozen copy of ``model``: evaluation mode for good, no gradient ever.
+
+    The copy stays in evaluation mode even when a parent module is switched to training, so
+    its batch-norm statistics never move; the model passed in is not changed.
+
+    Args:
+        model: the trained float network.
+
+    Raises:
+        InputError: a network that cannot be copied, with the remedy.
+
+    Example:
+        >>> reference = freeze_reference(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))
+        >>> reference.train()[0][1].training
+        False
+    """
+    reference = deep_copy(model).eval().requires_grad_(False)
+    return _Frozen(reference).eval()
+
+
+class _Frozen(nn.Sequential):
+    """Holds one network and ignores requests to train it."""
+
+    def train(self, mode: bool = True) -> "_Frozen":
+        return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "_Frozen":
+        return super().requires_grad_(False)

@@ -16,9 +16,9 @@ import divqat_brevitas
 import fpga_flow
 from divqat_brevitas.data import load, query_pool
 from divqat_brevitas.data.registry import resolve as resolve_set
-from divqat_brevitas.explain import explain
 from divqat_brevitas.extraction import KnockoffNets, Victim
 from divqat_brevitas.models import build_model, quantize
+from divqat_brevitas.quant.explain import explain
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow import export_qonnx, load_engine
 from fpga_flow.lowering import lower

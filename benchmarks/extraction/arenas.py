@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.extraction.specs import CellSpec, VictimSpec
 from divqat_brevitas.extraction.attack_spec import AttackSpec
-from divqat_brevitas.loss import loss_settings
+from divqat_brevitas.quant.loss import loss_settings
 
 Changes = tuple[tuple[str, float | str], ...]
 DEFENCES = (

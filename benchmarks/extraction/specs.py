@@ -12,7 +12,7 @@ from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.files import sha256_text
-from divqat_brevitas.loss import LossSettings, loss_settings
+from divqat_brevitas.quant.loss import LossSettings, loss_settings
 
 REVISION = 1
 """Raised when the same settings shall give other results: makes every committed cell stale."""

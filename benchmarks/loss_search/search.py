@@ -5,7 +5,7 @@
 Each variant is one victim on Fashion-MNIST (w4a4, integer engine) and three KnockoffNets thieves of
 5,000 queries. Clones are measured on *validation* images: this is a search, and test data stay
 unseen. One JSON a variant; a variant whose JSON is there is not run again. What helps belongs into
-`divqat_brevitas.loss`; the rest stays here, with its numbers.
+`divqat_brevitas.quant.loss`; the rest stays here, with its numbers.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from divqat_brevitas.extraction import accuracy
 from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.attack_spec import draw_queries, run_attack
 from divqat_brevitas.files import read_json, write_json, write_text
-from divqat_brevitas.loss import divergence_per_image
 from divqat_brevitas.models import quantize
+from divqat_brevitas.quant.loss import divergence_per_image
 from divqat_brevitas.training import TrainSettings, calibrate, load_weights, save_weights, train
 from divqat_brevitas.training.loop import Criterion, PlainLoss
 from fpga_flow.engines import load_engine

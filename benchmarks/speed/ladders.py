@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 from benchmarks.speed.attacks import plain_epoch
 from benchmarks.speed.contestants import batch, networks
-from divqat_brevitas.core import fused
-from divqat_brevitas.core.fused import requantizing
-from divqat_brevitas.core.learned_scale import LearnedScaleIntQuant
-from divqat_brevitas.core.rectify import rectifying
 from divqat_brevitas.extraction import SurrogateTraining, build_surrogate, train_surrogate
 from divqat_brevitas.inference import plain
+from divqat_brevitas.quant import fused
+from divqat_brevitas.quant.fused import requantizing
+from divqat_brevitas.quant.learned_scale import LearnedScaleIntQuant
+from divqat_brevitas.quant.rectify import rectifying
 from divqat_brevitas.training.kernels import channels_last, fast_kernels
 from fpga_flow.integer import int8
 from fpga_flow.integer.int8 import compile_int8

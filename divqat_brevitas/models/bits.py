@@ -7,7 +7,7 @@ from torch import nn
 
 from divqat_brevitas import quant
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.swap import swap_quantizers
+from divqat_brevitas.quant.swap import swap_quantizers
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from divqat_brevitas.swappable import Join
+from divqat_brevitas.quant.swappable import Join
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ Example:
     >>> relu = QuantReLU(act_quant=Uint4ActPerTensorFloatDivQAT)
 """
 
-from divqat_brevitas.core.input_fit import InputRangeWarning
-from divqat_brevitas.proxy import register_export_handlers
 from divqat_brevitas.quant.activations import (
     Int2ActPerTensorFixedPointDivQAT,
     Int2ActPerTensorFloatDivQAT,
@@ -27,6 +25,8 @@ from divqat_brevitas.quant.activations import (
     Uint8ActPerTensorFloatDivQAT,
     Uint8ImageDivQAT,
 )
+from divqat_brevitas.quant.input_fit import InputRangeWarning
+from divqat_brevitas.quant.proxy import register_export_handlers
 from divqat_brevitas.quant.validate import validate_quantizer
 from divqat_brevitas.quant.weights import (
     Int2WeightPerChannelFixedPointDivQAT,

@@ -10,8 +10,8 @@ from brevitas.inject.enum import ScalingImplType
 from brevitas.quant.fixed_point import Int8ActPerTensorFixedPoint, Uint8ActPerTensorFixedPoint
 from brevitas.quant.scaled_int import Int8ActPerTensorFloat, Uint8ActPerTensorFloat
 
-from divqat_brevitas.core.learned_scale import ImageIntQuant
 from divqat_brevitas.quant.fragments import LearnedActScale
+from divqat_brevitas.quant.learned_scale import ImageIntQuant
 
 
 class Uint8ActPerTensorFloatDivQAT(LearnedActScale, Uint8ActPerTensorFloat):  # type: ignore[misc]

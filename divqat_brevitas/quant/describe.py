@@ -19,9 +19,9 @@ from brevitas.proxy.runtime_quant import DynamicActQuantProxyFromInjector
 from torch import Tensor, nn
 
 from divqat_brevitas.copies import deep_copy
-from divqat_brevitas.core.learned_scale import LearnedScaleIntQuant
 from divqat_brevitas.inference import evaluating
-from divqat_brevitas.proxy import DivQATWeightQuantProxy
+from divqat_brevitas.quant.learned_scale import LearnedScaleIntQuant
+from divqat_brevitas.quant.proxy import DivQATWeightQuantProxy
 
 ROLES = {
     "input": "input_quant",
@@ -203,8 +203,8 @@ def _problem(proxy: Any, fields: dict[str, Any], scale: Tensor | None) -> str | 
     if type(proxy) not in {handler.handled_layer for handler in QONNXManager.handlers}:
         return (
             f"QONNX has no export of its proxy {type(proxy).__name__}: set proxy_class = "
-            "divqat_brevitas.proxy.DivQATWeightQuantProxy for weights with one scale a tensor or "
-            "an output channel, and Brevitas' ActQuantProxyFromInjector for activations"
+            "divqat_brevitas.quant.proxy.DivQATWeightQuantProxy for weights with one scale a "
+            "tensor or an output channel, and Brevitas' ActQuantProxyFromInjector for activations"
         )
     shifts = getattr(_tensor_quant(proxy), "zero_point_impl", None)
     unset = fields["scale_source"] == _NOT_SET
@@ -240,7 +240,8 @@ def _weight_problem(proxy: Any, fields: dict[str, Any], scale: Tensor | None) ->
     if bool((codes.round() != expected).any()):
         return (
             "it does not round to the nearest code, but Brevitas exports it as if it did: set "
-            "proxy_class = divqat_brevitas.proxy.DivQATWeightQuantProxy, which exports the codes"
+            "proxy_class = divqat_brevitas.quant.proxy.DivQATWeightQuantProxy, which exports the "
+            "codes"
         )
     return None
 

@@ -13,9 +13,9 @@ from brevitas.proxy import ActQuantProxyFromInjector
 from brevitas.quant.solver.act import SolveActScalingImplFromEnum
 from brevitas.quant.solver.parameter import SolveParameterScalingImplFromEnum
 
-from divqat_brevitas.core.learned_scale import LearnedScaleIntQuant
-from divqat_brevitas.core.unset_scale import ActScale, WeightScale
-from divqat_brevitas.proxy import DivQATWeightQuantProxy
+from divqat_brevitas.quant.learned_scale import LearnedScaleIntQuant
+from divqat_brevitas.quant.proxy import DivQATWeightQuantProxy
+from divqat_brevitas.quant.unset_scale import ActScale, WeightScale
 from divqat_brevitas.quant.validate import check_settings
 
 

@@ -35,7 +35,7 @@ _FROM_LAYERS = frozenset(
         "inplace_act",
     }
 )
-_COMPONENTS = ("brevitas.core", "brevitas.quant", "divqat_brevitas.core", "divqat_brevitas.quant")
+_COMPONENTS = ("brevitas.core", "brevitas.quant", "divqat_brevitas.quant")
 
 
 @dataclass(frozen=True)

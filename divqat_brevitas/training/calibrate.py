@@ -4,8 +4,8 @@ import torch
 from brevitas.graph.calibrate import calibration_mode
 from torch import Tensor, nn
 
-from divqat_brevitas.core.input_fit import first_quantizer_fit, warn_of_cut
 from divqat_brevitas.inference import device_of
+from divqat_brevitas.quant.input_fit import first_quantizer_fit, warn_of_cut
 from divqat_brevitas.training.evaluate import to_input
 
 

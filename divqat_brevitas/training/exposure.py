@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from divqat_brevitas.data.arrays import Shape
 from divqat_brevitas.data.pools import query_pool
-from divqat_brevitas.loss import DivQATLoss, loss_settings
+from divqat_brevitas.quant.loss import DivQATLoss, loss_settings
 
 _COUNT = 20_000
 

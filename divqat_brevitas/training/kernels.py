@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from divqat_brevitas.core.fused import requantizing
-from divqat_brevitas.core.rectify import rectifying
+from divqat_brevitas.quant.fused import requantizing
+from divqat_brevitas.quant.rectify import rectifying
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.outliers import synthetic_outliers
+from divqat_brevitas.quant.outliers import synthetic_outliers
 from divqat_brevitas.training.evaluate import logits_of, to_input
 
 _MOST = 5000

@@ -11,10 +11,10 @@ from brevitas.proxy import ActQuantProxyFromInjector
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from divqat_brevitas.core.input_fit import InputFit, first_quantizer_fit, warn_of_cut
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.inference import evaluating
 from divqat_brevitas.input_range import InputRange
+from divqat_brevitas.quant.input_fit import InputFit, first_quantizer_fit, warn_of_cut
 from fpga_flow.lowering import check_images
 from fpga_flow.lowering.preamble import scale_and_shift
 

@@ -93,9 +93,9 @@ def test_a_reader_needs_no_network(pages: dict[Path, Links]) -> None:
 def test_the_reference_holds_what_users_import(site: Path, pages: dict[Path, Links]) -> None:
     known = set().union(*(found.ids for found in pages.values()))
     for name in (
-        "divqat_brevitas.loss.DivQATLoss",
-        "divqat_brevitas.swap.swap_quantizers",
-        "divqat_brevitas.reference.freeze_reference",
+        "divqat_brevitas.quant.loss.DivQATLoss",
+        "divqat_brevitas.quant.swap.swap_quantizers",
+        "divqat_brevitas.copies.freeze_reference",
         "divqat_brevitas.quant.weights.Int4WeightPerChannelFloatDivQAT",
         "divqat_brevitas.extraction.query.victim.Victim.query",
         "divqat_brevitas.plugins.Registry",

@@ -12,9 +12,9 @@ from whole_way import exported, images
 
 from divqat_brevitas import quant
 from divqat_brevitas.errors import DivQATError
-from divqat_brevitas.explain import explain
-from divqat_brevitas.proxy import DivQATWeightQuantProxy
 from divqat_brevitas.quant import validate_quantizer
+from divqat_brevitas.quant.explain import explain
+from divqat_brevitas.quant.proxy import DivQATWeightQuantProxy
 from fpga_flow import export_qonnx
 
 SHAPE = (2, 5, 5)

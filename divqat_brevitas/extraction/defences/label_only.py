@@ -1,9 +1,9 @@
 """The gate that goes with the decoy: where the decoy class is in play, the label alone is shown.
 
-A network trained with the preset "decoy" (:mod:`divqat_brevitas.loss`) gives one class to inputs
-of another kind than its own. The label then tells nothing, but the order of the other classes'
-probabilities still does: an attacker who subtracts each class's mean reads it off. The gate cuts
-that off, and leaves answers without the decoy class as they are. Ours; not from a paper.
+A network trained with the preset "decoy" (:mod:`divqat_brevitas.quant.loss`) gives one class to
+inputs of another kind than its own. The label then tells nothing, but the order of the other
+classes' probabilities still does: an attacker who subtracts each class's mean reads it off. The
+gate cuts that off, and leaves answers without the decoy class as they are. Ours; not from a paper.
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.extraction.defences.owner import Defender
 from divqat_brevitas.extraction.evaluation.metrics import labels_of
 from divqat_brevitas.files import sha256_text, write_json
-from divqat_brevitas.loss import loss_settings
+from divqat_brevitas.quant.loss import loss_settings
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.stages.context import StageContext

@@ -15,7 +15,7 @@ from divqat_brevitas import freeze_reference
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.extraction import ece, flips_from_reference, l1_to_reference
 from divqat_brevitas.files import read_json, write_json, write_text
-from divqat_brevitas.loss import DivQATLoss, loss_settings
+from divqat_brevitas.quant.loss import DivQATLoss, loss_settings
 from divqat_brevitas.training import (
     AccuracyGuard,
     EpochLog,

@@ -15,8 +15,8 @@ from benchmarks.speed.ladders import Rung
 from benchmarks.speed.profile import operators
 from benchmarks.speed.suite import Context, Record
 from benchmarks.speed.timing import Spread
-from divqat_brevitas.core import fused
 from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.quant import fused
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import lower
 

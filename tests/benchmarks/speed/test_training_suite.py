@@ -16,7 +16,7 @@ from benchmarks.speed.profile import operators
 from benchmarks.speed.suite import Context
 from benchmarks.speed.timing import Spread
 from divqat_brevitas.errors import CheckFailedError
-from divqat_brevitas.loss import DivQATLoss
+from divqat_brevitas.quant.loss import DivQATLoss
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from brevitas.quant import fixed_point, scaled_int
 from torch import Tensor, nn
 
 from divqat_brevitas import quant, swap_quantizers
-from divqat_brevitas.core import learned_scale
-from divqat_brevitas.core.fused import fused_int_quant
-from divqat_brevitas.core.learned_scale import LearnedScaleIntQuant
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.quant import learned_scale
+from divqat_brevitas.quant.fused import fused_int_quant
+from divqat_brevitas.quant.learned_scale import LearnedScaleIntQuant
 
 BITS = (2, 3, 4, 8)
 WEIGHTS = [

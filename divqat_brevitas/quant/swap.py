@@ -20,8 +20,8 @@ from divqat_brevitas.quant import (
     Uint4ActPerTensorFloatDivQAT,
     Uint8ImageDivQAT,
 )
-from divqat_brevitas.scaled_input import scales_input
-from divqat_brevitas.swappable import (
+from divqat_brevitas.quant.scaled_input import scales_input
+from divqat_brevitas.quant.swappable import (
     ACTIVATIONS,
     BREVITAS,
     SIGNED,

@@ -9,10 +9,9 @@ from brevitas.quant.scaled_int import Int8WeightPerChannelFloat, Uint8ActPerTens
 from torch import Tensor, nn
 
 from divqat_brevitas import swap_quantizers
-from divqat_brevitas.core import fused
-from divqat_brevitas.core.fused import fused_int_quant, requantizing
-from divqat_brevitas.core.rectify import rectifying
-from divqat_brevitas.quant import Int4ActPerTensorFloatDivQAT, Uint4ActPerTensorFloatDivQAT
+from divqat_brevitas.quant import Int4ActPerTensorFloatDivQAT, Uint4ActPerTensorFloatDivQAT, fused
+from divqat_brevitas.quant.fused import fused_int_quant, requantizing
+from divqat_brevitas.quant.rectify import rectifying
 from divqat_brevitas.training import calibrate
 from divqat_brevitas.training.kernels import channels_last, fast_kernels
 

@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.inference import as_logits
-from divqat_brevitas.outliers import KINDS, recoloured, synthetic_outliers
+from divqat_brevitas.quant.outliers import KINDS, recoloured, synthetic_outliers
 
 Order = Literal["forward", "reverse", "js"]
 

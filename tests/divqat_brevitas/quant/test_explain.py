@@ -12,13 +12,13 @@ from torch import nn
 
 from divqat_brevitas import swap_quantizers
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.explain import explain
 from divqat_brevitas.quant import (
     Int4WeightPerChannelFloatDivQAT,
     Uint4ActPerTensorFloatDivQAT,
     Uint8ImageDivQAT,
     validate_quantizer,
 )
+from divqat_brevitas.quant.explain import explain
 
 
 def layer(**changes: Any) -> qnn.QuantConv2d:

@@ -10,7 +10,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import build_surrogate
 from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.models.resnet import BasicBlock, ResidualArchitecture
-from divqat_brevitas.swappable import Join
+from divqat_brevitas.quant.swappable import Join
 from divqat_brevitas.training import calibrate
 
 

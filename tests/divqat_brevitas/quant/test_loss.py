@@ -1,4 +1,4 @@
-"""The loss against its derivation (module docstring of divqat_brevitas.loss)."""
+"""The loss against its derivation (module docstring of divqat_brevitas.quant.loss)."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.loss import PRESETS, divergence_per_image, loss_settings
+from divqat_brevitas.quant.loss import PRESETS, divergence_per_image, loss_settings
 
 N, CLASSES = 16, 5
 

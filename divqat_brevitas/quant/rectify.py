@@ -13,8 +13,8 @@ import torch
 from brevitas.proxy.runtime_quant import FusedActivationQuantProxy
 from torch import nn
 
-from divqat_brevitas.core.learned_scale import LearnedScaleIntQuant
-from divqat_brevitas.core.unset_scale import ActScale
+from divqat_brevitas.quant.learned_scale import LearnedScaleIntQuant
+from divqat_brevitas.quant.unset_scale import ActScale
 
 
 @contextmanager

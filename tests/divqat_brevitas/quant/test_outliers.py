@@ -7,8 +7,8 @@ from torch import nn
 
 from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.loss import decoy_loss
-from divqat_brevitas.outliers import FAMILIES, KINDS, synthetic_outliers
+from divqat_brevitas.quant.loss import decoy_loss
+from divqat_brevitas.quant.outliers import FAMILIES, KINDS, synthetic_outliers
 from divqat_brevitas.training import TrainSettings, train
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch.fx
 from torch import nn
 
-from divqat_brevitas.swappable import BREVITAS
+from divqat_brevitas.quant.swappable import BREVITAS
 
 # Operators whose results are values of their input, zeros, or between: pixels stay in [0, 1].
 _KEEPING = {

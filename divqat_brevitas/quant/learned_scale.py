@@ -16,8 +16,8 @@ from brevitas.core.quant.delay import _NoDelay
 from brevitas.inject.enum import RestrictValueType
 from torch import Tensor
 
-from divqat_brevitas.core.fused import LARGEST_BOUND, fused_int_quant
-from divqat_brevitas.core.input_fit import measure, warn_of_cut
+from divqat_brevitas.quant.fused import LARGEST_BOUND, fused_int_quant
+from divqat_brevitas.quant.input_fit import measure, warn_of_cut
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -115,7 +115,7 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
 
     Attributes:
         rectifying: whether the ReLU before it was left out, to be done here; set by whoever
-            leaves it out (see :mod:`divqat_brevitas.core.rectify`), with unsigned codes alone.
+            leaves it out (see :mod:`divqat_brevitas.quant.rectify`), with unsigned codes alone.
 
     Example:
         >>> from brevitas.core.function_wrapper import Identity

@@ -7,13 +7,13 @@ from torch import nn
 
 from divqat_brevitas import swap_quantizers
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.proxy import DivQATWeightQuantProxy
 from divqat_brevitas.quant import (
     Int2WeightPerChannelFloatDivQAT,
     Int8WeightPerChannelFloatDivQAT,
     Uint2ActPerTensorFloatDivQAT,
     Uint8ActPerTensorFloatDivQAT,
 )
+from divqat_brevitas.quant.proxy import DivQATWeightQuantProxy
 
 
 def float_net() -> nn.Sequential:

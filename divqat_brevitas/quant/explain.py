@@ -11,8 +11,8 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.quant.describe import ROLES, Quantization, describe
+from divqat_brevitas.quant.swappable import WEIGHTED, walk
 from divqat_brevitas.short_repr import ShortRepr
-from divqat_brevitas.swappable import WEIGHTED, walk
 
 
 @dataclass(frozen=True)

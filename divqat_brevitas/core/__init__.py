@@ -1,1 +1,0 @@
-"""Quantization maths as plain modules: no injection, no Brevitas layer."""
