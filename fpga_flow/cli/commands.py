@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 STAGES = {
     "train": "Train the victims: float, quantized, QAT, DivQAT.",
-    "export": "Write the victims as QONNX, behind the parity gate.",
+    "export": "Write the victims as QONNX files, if they pass the parity gate.",
     "compile": "Map the victims to hardware with FINN.",
     "simulate": "Compare the engines, integer by integer.",
-    "attack": "Steal the victims through an engine.",
+    "attack": "Attack the victims: query an engine, train clones.",
     "report": "Write report/results.json and the page.",
 }
 
@@ -40,14 +40,14 @@ STAGES = {
 @click.group(
     cls=PluggedCommands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""divqat run --preset smoke --out runs/smoke      the whole path, small
+    epilog="""divqat run --preset smoke --out runs/smoke      all stages, small
               divqat run my.toml --set train.float_epochs=3   your settings
               divqat run --out runs/smoke                     continue
               divqat doctor                                   what this machine can do""",
 )
 @click.version_option(package_name="divqat", message="divqat %(version)s")
 def cli() -> None:
-    """Train low-bit CNNs that are hard to steal, put them on an FPGA, and try to steal them.
+    """Train low-bit CNNs that are hard to copy, put them on an FPGA, and attack them.
 
     Exit codes: 0 fine, 1 a check failed, 2 bad input or usage, 3 a tool is missing,
     130 interrupted (the same command continues).
@@ -82,9 +82,9 @@ def run_command(
 ) -> int:
     """Run all stages, or continue a run.
 
-    What did not change is not run again. Settings come from the preset, then
-    CONFIG.toml, then --set; with none of the first two, from the run directory
-    itself, or for a new one from the preset demo.
+    A stage whose inputs did not change is not run again. Settings come from the
+    preset, then CONFIG.toml, then --set. Without preset and CONFIG.toml they come
+    from the run directory, or from the preset demo if it is new.
     """
     from fpga_flow.pipeline.resolve import resolve
     from fpga_flow.pipeline.rundir import RunDirectory
@@ -118,14 +118,15 @@ def _add_stage_command(stage: str, summary: str) -> None:
 def _add_compile_command(summary: str) -> None:
     @cli.command(
         "compile",
-        help=f"{summary}\n\nOf a run directory: its compile stage. Of a QONNX file: the same "
-        "into --out. Exit code 1 where a design does not fit the device or misses its clock.",
+        help=f"{summary}\n\nFor a run directory this is its compile stage; for a QONNX file, the "
+        "results go to --out. Exit code 1 if a design does not fit the device or misses its "
+        "clock.",
         epilog="""divqat compile runs/smoke
                   divqat compile runs/smoke --target ecp5-85f
                   divqat compile model.onnx --target ecp5-85f --out build""",
     )
     @click.argument("path", type=click.Path(path_type=Path))
-    @click.option("--target", metavar="NAME", help="Device or board; builds up to its bitstream.")
+    @click.option("--target", metavar="NAME", help="Device or board; builds a bitstream for it.")
     @click.option("--out", type=click.Path(path_type=Path), help="Folder, for a QONNX file.")
     @set_option
     @json_option
@@ -151,13 +152,13 @@ def _add_compile_command(summary: str) -> None:
 def _add_report_command(summary: str) -> None:
     @cli.command(
         "report",
-        help=f"{summary}\n\nOf several runs, with --out: compare them on one page. Rows are runs "
-        "and victims; runs on other data or engines form groups of their own."
-        "\n\nWith --claims: how hard the trained models are to steal, and the abstract's claims, "
-        "judged where three trained victims stand behind them, by the numbers of a run, a "
-        "results.json or a benchmark's folder instead: supported, not supported or undecided, "
-        "with intervals. Exit code 0 whatever the words are: a refuted claim is a finding, not "
-        "a failure.",
+        help=f"{summary}\n\nWith several runs and --out: compare the runs on one page. Rows are "
+        "runs and victims; runs on other data or engines form separate groups."
+        "\n\nWith --claims: print how hard the trained models are to copy, with intervals, and "
+        "judge the claims of the paper's abstract as supported, not supported or undecided. A "
+        "claim needs three trained victims. The numbers come from a run, a results.json or a "
+        "benchmark's folder. The exit code is 0 for every verdict: a refuted claim is a finding, "
+        "not a failure.",
         epilog="""divqat report runs/smoke
                   divqat report runs/a runs/b --out runs/a-and-b
                   divqat report --claims runs/smoke
@@ -165,7 +166,7 @@ def _add_report_command(summary: str) -> None:
     )
     @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=_PATH)
     @click.option("--out", type=_PATH, help="Folder of the comparison of several runs.")
-    @click.option("--claims", is_flag=True, help="How hard to steal, and the claims.")
+    @click.option("--claims", is_flag=True, help="Print how hard to copy, and the claims.")
     @set_option
     @json_option
     def command(
@@ -330,7 +331,7 @@ cli.add_command(plugins)
 @cli.command(epilog="divqat doctor --json")
 @json_option
 def doctor(as_json: bool) -> None:
-    """Show what this machine can do, and what lacks."""
+    """Show what this machine can do, and which tools are missing."""
     from fpga_flow.doctor import examine, table
 
     findings = examine()
@@ -351,7 +352,7 @@ def data() -> None:
 @data.command("list", epilog="divqat data list --json")
 @json_option
 def data_list(as_json: bool) -> None:
-    """Show the data sets, and which of them are here."""
+    """Show the data sets, and which of them are on this machine."""
     from fpga_flow.doctor import datasets, table
 
     findings = datasets()
@@ -366,7 +367,7 @@ def data_list(as_json: bool) -> None:
 @click.option("--root", type=click.Path(path_type=Path), help="Folder to keep it in [the cache].")
 @json_option
 def data_fetch(name: str, root: Path | None, as_json: bool) -> None:
-    """Download a data set by package name, checked."""
+    """Download a data set, and check its hash."""
     from divqat_brevitas.data import fetch
 
     folder = fetch(name, root, progress=lambda line: click.echo(line, err=True))

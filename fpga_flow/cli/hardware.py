@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--bisect", is_flag=True, help="Compare QONNX, FINN's steps and RTL, in order.")
-@click.option("--built", type=click.Path(path_type=Path), help="Its folder of the compile stage.")
-@click.option("--inputs", type=click.IntRange(1), default=16, show_default=True, help="Images.")
+@click.option(
+    "--built", type=click.Path(path_type=Path), help="The model's folder of the compile stage."
+)
+@click.option(
+    "--inputs", type=click.IntRange(1), default=16, show_default=True, help="Random images."
+)
 @json_option
 def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: bool) -> int:
     """Show a QONNX file's layers, and what has no hardware.
 
-    With --bisect: execute every description of the network on random images, layer by layer,
-    and name the first that differs from the integer engine. Exit code 1 where FINN has no
-    hardware for a layer, a kernel of the integer engine is wrong on this machine, or something
-    differs; layers that only need AMD's tools are named.
+    With --bisect: execute every verification level on random images, layer by layer, and name
+    the first step and layer that differ from the integer engine. Exit code 1 if FINN has no
+    hardware for a layer, a kernel of the integer engine is wrong on this machine, or a level
+    differs. Layers that only need AMD's tools are named.
     """
     from dataclasses import asdict
 

@@ -40,8 +40,8 @@ class PluggedCommands(Commands):
 def plugins(as_json: bool) -> int:
     """Show what other packages add, and try to load it.
 
-    Exit code 1 where one cannot be loaded or is refused. What is shown as ok can be named wherever
-    a built-in can: in settings, in --set, in Python. See docs/guides/plugins.md.
+    Exit code 1 if one cannot be loaded or is refused. A name that is shown as ok works wherever a
+    built-in name works: in settings, in --set, in Python. See docs/guides/plugins.md.
     """
     from divqat_brevitas.data import DATASETS
     from divqat_brevitas.extraction import ATTACKS

@@ -20,25 +20,29 @@ from fpga_flow.cli.options import Examples, json_option, print_json
 @click.argument("model", metavar="MODEL.onnx|RUN_DIR", type=click.Path(path_type=Path))
 @click.option("--victim", metavar="NAME", help="Victim of a run directory, such as qat.")
 @click.option("--engine", default="integer", show_default=True, help="integer, qonnx, finn, rtl.")
-@click.option("--oracle", default="soft", show_default=True, help="What is shown of the logits.")
-@click.option("--k", type=int, help="Of the oracle topk.")
-@click.option("--decimals", type=int, help="Of the oracle rounded.")
-@click.option("--defence", default="none", show_default=True, metavar="SPEC", help="On answers.")
-@click.option("--seed", default=0, show_default=True, help="Of a randomised defence.")
+@click.option("--oracle", default="soft", show_default=True, help="What a response shows.")
+@click.option("--k", type=int, help="How many classes the oracle topk shows.")
+@click.option("--decimals", type=int, help="Decimals that the oracle rounded shows.")
+@click.option(
+    "--defence", default="none", show_default=True, metavar="SPEC", help="Defence of responses."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of a randomised defence.")
 @click.option("--budget", type=click.IntRange(0), default=5000, show_default=True, help="Queries.")
 @click.option(
     "--ledger",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File that counts the queries across restarts [beside the model].",
+    help="File that counts the queries across restarts [next to the model].",
 )
 @click.option(
     "--clients",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="TOML file of tokens and budgets; without it whoever reaches the address may ask.",
+    help="TOML file of tokens and budgets; without it, everyone who reaches the address may ask.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@click.option("--public", is_flag=True, help="Allow a --host that other machines reach: no TLS.")
+@click.option(
+    "--public", is_flag=True, help="Allow a --host that other machines reach, without TLS."
+)
 @click.option("--max-images", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--max-bytes", type=click.IntRange(1024), default=16 * 2**20, show_default=True)
 @click.option("--max-concurrent", type=click.IntRange(1), default=8, show_default=True)
@@ -63,12 +67,12 @@ def serve(
     max_concurrent: int,
     as_json: bool,
 ) -> int:
-    """Answer queries over HTTP, up to a budget that outlives restarts.
+    """Serve a victim over HTTP, up to a budget that outlives restarts.
 
-    GET /info tells what is served. POST /query takes images as JSON ({"images": ...}) or npy
-    (Content-Type: application/x-npy) and answers with JSON; a failed request costs nothing, and
-    one repeated under the same Idempotency-Key is counted once. Ctrl-C stops it; what is under
-    way is finished.
+    GET /info describes the victim. POST /query takes images as JSON ({"images": ...}) or npy
+    (Content-Type: application/x-npy) and responds with JSON. A failed request costs nothing, and
+    a request repeated with the same Idempotency-Key is counted once. Ctrl-C stops the server
+    after the requests under way.
     """
     from fpga_flow.serve.limits import Limits, check_reach, read_clients
 
