@@ -1,7 +1,7 @@
 """Where do two descriptions of one network differ first? From QONNX down to the RTL's streams."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from fpga_flow.compile import FinnBuild, compare_steps
 from fpga_flow.engines.simulation import SimulationError
 from fpga_flow.engines.taps import observe
 from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.export.noise import NoiseJudge
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Network
 from fpga_flow.lowering.ir import Conv, Layer, MatMul, Threshold
@@ -31,11 +32,13 @@ class Rung:
         name: ``QONNX``, ``FINN: step_streamline``, ``RTL``.
         tensors: integer tensors compared.
         mismatches: images with any differing integer.
+        by_noise: of these, images of which float32 rounding accounts for every difference.
     """
 
     name: str
     tensors: int
     mismatches: int
+    by_noise: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Bisection(ShortRepr):
         lines = [
             f"{rung.name}: {rung.tensors} tensors, {self.images - rung.mismatches} of "
             f"{self.images} images equal to the integer engine"
+            + (f", {rung.by_noise} but for float noise" if rung.by_noise else "")
             for rung in self.rungs
         ]
         if self.fault is None:
@@ -125,7 +129,7 @@ def bisect(
     layers = [layer for layer in (network.input, *network.layers) if layer.mirrored]
     truth: Mapping[str, Integers] = engine.integers(images, [layer.output for layer in layers])
     rungs: list[Rung] = []
-    fault = _qonnx(onnx_path, images, layers, truth, rungs)
+    fault = _qonnx(onnx_path, images, network, truth, rungs)
     if fault is None and build is not None:
         fault = _finn(build, onnx_path, images, truth, rungs)
     if fault is None and design is not None:
@@ -136,16 +140,22 @@ def bisect(
 def _qonnx(
     path: Path,
     images: npt.NDArray[np.float32],
-    layers: Sequence[Layer],
+    network: Network,
     truth: Mapping[str, Integers],
     rungs: list[Rung],
 ) -> Fault | None:
-    found = QonnxEngine(path).tensors(images, [layer.output for layer in layers])
-    wrong = {
-        layer: _differing(layer.to_integers(found[layer.output]), truth[layer.output])
-        for layer in layers
-    }
-    rungs.append(_rung("QONNX", list(wrong.values()), len(images)))
+    engine = QonnxEngine(path)
+    tensors = engine.tensors(images, list(truth))
+    layers = [network.layer(name) for name in truth]
+    integers = {layer.output: layer.to_integers(tensors[layer.output]) for layer in layers}
+    wrong = {layer: _differing(integers[layer.output], truth[layer.output]) for layer in layers}
+    rung = _rung("QONNX", list(wrong.values()), len(images))
+    if rung.mismatches:
+        faults = NoiseJudge(engine.model).judge(network.run(images), integers).faults
+        wrong = {layer: faults[layer.output] > 0 for layer in layers}
+        faulty = _rung("QONNX", list(wrong.values()), len(images))
+        rung = replace(rung, by_noise=rung.mismatches - faulty.mismatches)
+    rungs.append(rung)
     return _first("QONNX", wrong)
 
 

@@ -37,6 +37,7 @@ class QonnxEngine:
         batch: images executed at once.
 
     Attributes:
+        model: the cleaned model.
         output: name of the logits' tensor.
         input_range: the values that an input may have.
 
@@ -52,18 +53,18 @@ class QonnxEngine:
     name = "qonnx"
 
     def __init__(self, model: Path | str | ModelWrapper, batch: int = 64) -> None:
-        self._clean = clean(model)
+        self.model = clean(model)
         self._batch = batch
         self._batched: ModelWrapper | None = None  # made and examined at the first execution
-        self._input = str(self._clean.graph.input[0].name)
-        self.output = _logits_tensor(self._clean)
-        self.input_range = input_range_of(self._clean)
-        self._shape = tuple(int(n) for n in self._clean.get_tensor_shape(self._input)[1:])
+        self._input = str(self.model.graph.input[0].name)
+        self.output = _logits_tensor(self.model)
+        self.input_range = input_range_of(self.model)
+        self._shape = tuple(int(n) for n in self.model.get_tensor_shape(self._input)[1:])
 
     @cached_property
     def network(self) -> Network:
         """The lowered model, which gives layer names, scales and biases."""
-        return lower(self._clean)
+        return lower(self.model)
 
     def predict(self, images: FloatArray) -> FloatArray:
         """Logits, float32 (N, classes), of float32 images (N, *shape) in the input range.
@@ -92,7 +93,7 @@ class QonnxEngine:
                 each image, or a model that cannot be executed.
         """
         check_images(images, self._shape, self.input_range)
-        known = {self._input, *(out for node in self._clean.graph.node for out in node.output)}
+        known = {self._input, *(out for node in self.model.graph.node for out in node.output)}
         for name in names:
             if name not in known:
                 raise unknown_name("tensor", name, known)
@@ -114,22 +115,22 @@ class QonnxEngine:
         """Choose the batched graph if it has a row an image in every tensor, else single images."""
         if self._batch > 1:
             try:
-                model = self._clean.transform(ChangeBatchSize(self._batch))
+                model = self.model.transform(ChangeBatchSize(self._batch))
                 self._batched = model.transform(InferShapes())
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of shapes that disagree: seen below
                     context = self._run(images[: self._batch])
             except Exception:  # QONNX and ONNX Runtime raise bare exceptions of many kinds
                 context = {}
-            made = [out for node in self._clean.graph.node for out in node.output]
+            made = [out for node in self.model.graph.node for out in node.output]
             if all(self._has_row_an_image(context.get(name), name) for name in made):
                 return
-        self._batch, self._batched = 1, self._clean
+        self._batch, self._batched = 1, self.model
 
     def _has_row_an_image(self, value: Any, name: str) -> bool:
         if value is None:
             return False
-        shape = tuple(self._clean.get_tensor_shape(name))
+        shape = tuple(self.model.get_tensor_shape(name))
         if name in self._constant or np.issubdtype(value.dtype, np.integer):
             # Quantized weights; and integers are the arithmetic of shapes: data are floats.
             return bool(value.shape == shape)
@@ -138,8 +139,8 @@ class QonnxEngine:
     @cached_property
     def _constant(self) -> set[str]:
         """Tensors that do not depend on the image."""
-        constant = {tensor.name for tensor in self._clean.graph.initializer} | {""}
-        for node in self._clean.graph.node:
+        constant = {tensor.name for tensor in self.model.graph.initializer} | {""}
+        for node in self.model.graph.node:
             if constant.issuperset(node.input):
                 constant.update(node.output)
         return constant
@@ -167,7 +168,7 @@ class QonnxEngine:
         return value[:count]
 
     def _empty(self, name: str) -> FloatArray:
-        return np.empty((0, *self._clean.get_tensor_shape(name)[1:]), dtype=np.float32)
+        return np.empty((0, *self.model.get_tensor_shape(name)[1:]), dtype=np.float32)
 
 
 def _logits_tensor(model: ModelWrapper) -> str:

@@ -1,10 +1,12 @@
 """The parity gate: torch in evaluation mode, ``qonnx.execute_onnx`` and the integer engine.
 
 Everything is compared as integers, with exact equality: the codes of every activation
-quantizer and the accumulators of every weighted layer, recovered by dividing by the scale.
+quantizer and the accumulators of every weighted layer, recovered by dividing by the scale. What
+differs is a fault, unless float32 rounding provably accounts for it (see ``noise``): that is
+counted, and said in every report.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,25 +18,18 @@ from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.files import sha256_file
 from divqat_brevitas.input_range import UNIT, InputRange
 from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.export.differences import OUTPUT, Differences, Engines, FloatNoise, Integers
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.observe import logits_of, observe
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.integer.gate import Difference, gate
 from fpga_flow.lowering import Network
-from fpga_flow.lowering.ir import IntArray
+from fpga_flow.lowering.inputs import InputQuant
+from fpga_flow.lowering.ir import IntArray, Threshold
 
 FloatArray = npt.NDArray[np.float32]
-Engines = tuple[str, str]
-OUTPUT = "output"
 _BATCH = 64
-_UNDECIDED = (
-    "A threshold of that quantizer lies so close to an integer that float engines decide by noise. "
-    "Neither a bias before it nor its scale could move all of its thresholds away: 8-bit codes "
-    "have too many, or no bias is there, or the scale is a constant, a power of two or shared. Use "
-    "fewer bits, put a batch norm or a bias before it (merge_bn=False, bias_quant=None), or take a "
-    "quantizer whose scale is learned."
-)
-_OTHERWISE = (
+_REMEDY = (
     "A weight quantizer that does not round to nearest exports wrong integers from Brevitas: use "
     "the DivQAT quantizers (swap_quantizers) for that layer. Anything else please report."
 )
@@ -47,10 +42,13 @@ class ParityResult(ShortRepr):
     Attributes:
         inputs: images compared.
         mismatches: images with any differing integer (or label, see ``unit``).
+        by_noise: of these, images of which float noise accounts for every difference.
         unit: "accumulators", or "labels" for a model that cannot be lowered to integers.
         layers: names of the layers compared, as in the exported file; the last is "output".
-        first_layer: the first of them that differs, or None.
-        first_image: index of the first differing image, or None.
+        pairs: by two engines, images that differ between them, and how many of these by noise.
+        noise: what float noise decided, an entry an engine; empty as a rule.
+        first_layer: the first layer with a difference that is no noise, or None.
+        first_image: index of the first image that differs there, or None.
         largest: largest difference of an integer there.
         engines: the two that differ, or None.
         shapes: shapes of theirs in that layer, where these differ already.
@@ -68,6 +66,14 @@ class ParityResult(ShortRepr):
     engines: Engines | None = None
     shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     replaced: tuple[Difference, ...] = ()
+    by_noise: int = 0
+    noise: tuple[FloatNoise, ...] = ()
+    pairs: dict[Engines, tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def faults(self) -> int:
+        """Images with a difference that float noise does not account for."""
+        return self.mismatches - self.by_noise
 
 
 class ParityError(CheckFailedError):
@@ -77,22 +83,18 @@ class ParityError(CheckFailedError):
         result: the comparison.
         path: of the file that was to be written.
         exporter: which torch exporter.
-        undecided: layers in the exported file whose thresholds lie on integers.
 
     Attributes:
         result: the comparison.
     """
 
-    def __init__(
-        self, result: ParityResult, path: Path, exporter: str, undecided: Collection[str] = ()
-    ):
+    def __init__(self, result: ParityResult, path: Path, exporter: str):
         self.result = result
-        reason = _UNDECIDED if result.first_layer in undecided else _OTHERWISE
         super().__init__(
             f"export parity failed for {path} ({exporter} exporter): "
-            f"{' and '.join(result.engines or ())} differ on {result.mismatches} of "
+            f"{' and '.join(result.engines or ())} differ on {result.faults} of "
             f"{result.inputs} images, first in layer {result.first_layer!r} ({_how(result)}). The "
-            f"file was not written. {reason}"
+            f"file was not written. {_REMEDY}"
         )
 
 
@@ -124,7 +126,11 @@ def probes(images: FloatArray, network: Network | None, declared: InputRange = U
 
 
 def compare(
-    model: nn.Module, onnx_path: Path, images: FloatArray, network: Network | None
+    model: nn.Module,
+    onnx_path: Path,
+    images: FloatArray,
+    network: Network | None,
+    show: Callable[[int], None] = lambda done: None,
 ) -> ParityResult:
     """Compare a torch model, the QONNX file exported from it, and the integer engine on that file.
 
@@ -135,64 +141,59 @@ def compare(
         onnx_path: the exported file.
         images: float32 (N, ...) in the input range.
         network: the file lowered to integers; None compares labels only.
+        show: called with the number of images compared so far.
     """
     engine = QonnxEngine(onnx_path, batch=min(_BATCH, len(images)))
     integer = None if network is None else IntegerEngine(network)
     replaced = () if integer is None else gate(integer, sha256_file(onnx_path))
-    distances: dict[tuple[str, Engines], list[IntArray]] = {}
-    shapes: dict[tuple[str, Engines], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    table = Differences(engine.model, network, len(images))
     for start in range(0, len(images), _BATCH):
         part = images[start : start + _BATCH]
         if integer is None:
-            labels = _labels(logits_of(model, part)), _labels(engine.predict(part))
-            pairs = [(OUTPUT, ("torch", "qonnx"), *labels)]
+            ours, theirs = logits_of(model, part), engine.predict(part)
+            table.add(start, part, {OUTPUT: _labels(ours)}, {OUTPUT: _labels(theirs)}, {})
         else:
-            pairs = _integers(model, engine, integer, part)
-        for name, engines, ours, theirs in pairs:
-            key = name, engines
-            if ours.shape != theirs.shape:  # values would be broadcast
-                shapes[key] = ours.shape, theirs.shape
-                distance = np.ones(len(part), dtype=np.int64)
-            else:
-                distance = np.abs(ours - theirs).reshape(len(part), -1).max(axis=1)
-            distances.setdefault(key, []).append(distance)
-    apart = {key: np.concatenate(parts) for key, parts in distances.items()}
-    first = next((key for key, distance in apart.items() if distance.any()), None)
+            table.add(start, part, *_integers(model, engine, integer, part))
+        show(start + len(part))
+    first = table.first_fault
     return ParityResult(
         inputs=len(images),
-        mismatches=int(np.any(list(apart.values()), axis=0).sum()),
+        mismatches=int(table.differing.sum()),
+        by_noise=int((table.differing & ~table.faulty).sum()),
         unit="labels" if network is None else "accumulators",
-        layers=tuple(dict.fromkeys(name for name, _ in apart)),
-        first_layer=None if first is None else first[0],
-        first_image=None if first is None else int(np.flatnonzero(apart[first])[0]),
-        largest=0 if first is None else int(apart[first].max()),
-        engines=None if first is None else first[1],
-        shapes=None if first is None else shapes.get(first),
+        layers=table.layers,
+        pairs=table.pairs,
+        noise=table.noise,
+        first_layer=None if first is None else first.layer,
+        first_image=None if first is None else first.image,
+        largest=0 if first is None else first.largest,
+        engines=None if first is None else first.engines,
+        shapes=None if first is None else first.shapes,
         replaced=replaced,
     )
 
 
 def _integers(
     model: nn.Module, engine: QonnxEngine, integer: IntegerEngine, images: FloatArray
-) -> list[tuple[str, Engines, IntArray, IntArray]]:
-    """By layer, in order of execution, two engines and their integers: torch, QONNX, integer."""
+) -> tuple[Integers, Integers, Integers]:
+    """Of torch, QONNX and the integer engine; torch shows not every layer."""
     network = integer.network
     logits, observed = observe(model, network, images)
+    layers = [
+        layer
+        for layer in (network.input, *network.layers)
+        if layer.accumulates or isinstance(layer, InputQuant | Threshold)
+    ]
+    names = [layer.output for layer in layers]
     # One execution gives the logits too.
-    tensors = engine.tensors(images, [*(layer.output for layer in observed), engine.output])
-    exact = integer.integers(images, [layer.name for layer in observed])
-    pairs: list[tuple[str, Engines, IntArray, IntArray]] = []
-    for layer, integers in observed.items():
-        theirs = layer.to_integers(tensors[layer.output])
-        pairs.append((layer.source, ("torch", "qonnx"), integers, theirs))
-        pairs.append((layer.source, ("qonnx", "integer"), theirs, exact[layer.name]))
-    ours, theirs, last = (
-        _last(network, values)
-        for values in (logits, _flat(tensors[engine.output]), integer.predict(images))
-    )
-    pairs.append((OUTPUT, ("torch", "qonnx"), ours, theirs))
-    pairs.append((OUTPUT, ("qonnx", "integer"), theirs, last))
-    return pairs
+    tensors = engine.tensors(images, [*names, engine.output])
+    torchs = {layer.output: integers for layer, integers in observed.items()}
+    layers.sort(key=lambda layer: layer.position)  # as torch ran them
+    floats = {layer.output: layer.to_integers(tensors[layer.output]) for layer in layers}
+    torchs[OUTPUT] = _last(network, logits)
+    floats[OUTPUT] = _last(network, _flat(tensors[engine.output]))
+    exact = integer.integers(images, names) | {OUTPUT: _last(network, integer.predict(images))}
+    return torchs, floats, exact
 
 
 def _flat(logits: FloatArray) -> FloatArray:

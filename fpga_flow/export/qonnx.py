@@ -58,7 +58,8 @@ class ExportReport(ShortRepr):
     Attributes:
         path: the QONNX file.
         exporter: "torchscript" or "dynamo".
-        parity: the comparison of torch with QONNX execution; its mismatches are 0.
+        parity: the comparison of torch, QONNX execution and the integer engine. Its mismatches are
+            0, or float noise accounts for each (``parity.noise`` has the counts).
         settled: one record an activation quantizer (see ``lowering.settle``); empty where the
             model cannot be lowered to integers.
         rescaled: names of activation quantizers whose thresholds lay on integers with no bias to
@@ -111,8 +112,8 @@ def export_qonnx(
             inputs in it.
 
     Raises:
-        ParityError: torch, QONNX execution and the integer engine do not compute the same; the
-            first layer that differs is named.
+        ParityError: torch, QONNX execution and the integer engine do not compute the same, and
+            float32 rounding does not account for it; the first layer that differs is named.
         InputError: bad images, a first quantizer that cannot hold what they make, a model that
             Brevitas cannot export or that cannot be copied, an output that holds no logits (see
             ``divqat_brevitas.inference.as_logits``), or a model whose answer to one image depends
@@ -141,7 +142,7 @@ def export_qonnx(
         if settle_thresholds:
             before = ModelWrapper(cleaned.model, make_deepcopy=True)
             records = settle(cleaned)
-            rescaled = rescale(twin, network, undecided(cleaned), images)
+            rescaled = rescale(twin, network, list(undecided(cleaned)), images)
             if rescaled:
                 cleaned = _exported(twin, images, exporter, declared)
                 network = lower(cleaned)
@@ -163,10 +164,9 @@ def export_qonnx(
             result = compare(twin, temporary, inputs, network)
         except UnsafeModelError as e:
             raise _unreadable(model, exporter, e) from e
-        if result.mismatches:
+        if result.faults:
             refuse_batch_dependence(twin, inputs)
-            noisy = [network.layer(name).source for name in undecided(cleaned)] if network else []
-            raise ParityError(result, Path(path), exporter, noisy)
+            raise ParityError(result, Path(path), exporter)
     return ExportReport(
         path=Path(path),
         exporter=exporter,

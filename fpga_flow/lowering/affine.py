@@ -73,6 +73,10 @@ class Affine(ShortRepr):
     """``clip(scale * n + bias, floor, ceiling)`` of the integers n of tensor ``ref``.
 
     All arrays are (C,), C = shape[0]; ``low`` and ``high`` bound n; ``bits`` is n's width.
+
+    Of a float engine's evaluation: ``constants`` is the sum of the magnitudes that were added up
+    to ``bias``, and ``roundings`` how many roundings the longest chain of operations has, from the
+    codes of the last quantizers on (see ``export.noise``).
     """
 
     ref: str
@@ -85,9 +89,11 @@ class Affine(ShortRepr):
     floor: FloatArray = field(default_factory=lambda: np.array(-np.inf))
     ceiling: FloatArray = field(default_factory=lambda: np.array(np.inf))
     knobs: tuple[Knob, ...] = ()
+    constants: FloatArray = field(default_factory=lambda: np.array(0.0))
+    roundings: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("low", "high", "scale", "bias", "floor", "ceiling"):
+        for name in ("low", "high", "scale", "bias", "floor", "ceiling", "constants"):
             array = np.broadcast_to(getattr(self, name), (self.shape[0],))
             object.__setattr__(self, name, array)
 
@@ -114,16 +120,28 @@ class Affine(ShortRepr):
             floor=np.where(factor == 0, -np.inf, ends.min(axis=0)),
             ceiling=np.where(factor == 0, np.inf, ends.max(axis=0)),
             knobs=knobs,
+            constants=self.constants * np.abs(factor),
+            roundings=self.roundings + 1,
         )
 
-    def plus(self, constant: FloatArray, knob: Knob | None = None) -> "Affine":
-        """With a constant per channel added; ``knob`` is the parameter it came from."""
+    def plus(
+        self, constant: FloatArray, knob: Knob | None = None, size: FloatArray | None = None
+    ) -> "Affine":
+        """With a constant per channel added.
+
+        Args:
+            constant: float64 (C,).
+            knob: the parameter it came from.
+            size: magnitudes that ``constant`` is a difference of; None for its own.
+        """
         return replace(
             self,
             bias=self.bias + constant,
             floor=self.floor + constant,
             ceiling=self.ceiling + constant,
             knobs=(knob,) if knob else self.knobs,
+            constants=self.constants + (np.abs(constant) if size is None else size),
+            roundings=self.roundings + 1,
         )
 
     def clip(self, floor: float, ceiling: float) -> "Affine":
@@ -161,4 +179,6 @@ class Affine(ShortRepr):
             bias=bias,
             floor=floor,
             ceiling=ceiling,
+            constants=spread(self.constants).max(axis=1),
+            roundings=self.roundings,
         )

@@ -50,6 +50,8 @@ def concat(ctx: Context, node: NodeProto) -> None:
         bias=joined("bias"),
         floor=joined("floor"),
         ceiling=joined("ceiling"),
+        constants=joined("constants"),
+        roundings=max(branch.roundings for branch in branches),
         knobs=tuple(
             replace(knob, first=knob.first + int(start))
             for branch, start in zip(branches, starts, strict=False)

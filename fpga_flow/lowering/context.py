@@ -27,6 +27,8 @@ class Site(ShortRepr):
         folded: the thresholds.
         scale: float64 (C,), value of one integer step.
         knobs: the nearest per-channel parameters; several where branches are concatenated.
+        constants: float64 (C,), in integer steps: magnitudes added between them and the quantizer.
+        roundings: of a float engine, from the codes of the last quantizers to these codes.
     """
 
     layer: str
@@ -34,6 +36,8 @@ class Site(ShortRepr):
     folded: Folded
     scale: FloatArray
     knobs: tuple[Knob, ...]
+    constants: FloatArray
+    roundings: int
 
 
 class Context:

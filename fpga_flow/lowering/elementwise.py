@@ -1,6 +1,7 @@
 """Operators that only change what integers mean, and the residual addition."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto
@@ -11,6 +12,10 @@ from fpga_flow.lowering.context import Context
 from fpga_flow.lowering.inputs import FloatStep
 from fpga_flow.lowering.ir import Add, FloatArray, Reshape, bits_for
 from fpga_flow.lowering.model import refuse
+
+# var + eps, root, reciprocal, * gamma make the factor; it times the mean, subtracted from beta or
+# the mean from x; the factor times x; the sum: whatever order an engine takes.
+_BATCH_NORM_ROUNDINGS = 8
 
 
 def arithmetic(ctx: Context, node: NodeProto) -> None:
@@ -73,7 +78,8 @@ def _residual(ctx: Context, node: NodeProto) -> None:
             node, "a branch ends with a ReLU that no quantizer follows", "Quantize both branches"
         )
     if a.ref == b.ref:  # x + x: twice the same integers
-        ctx.set(node, replace(a, scale=a.scale + b.scale, bias=a.bias + b.bias, knobs=()))
+        doubled = replace(a, scale=a.scale + b.scale, bias=a.bias + b.bias, knobs=())
+        ctx.set(node, replace(doubled, **_sum_of_noise(a, b)))
         return
     with np.errstate(divide="ignore", invalid="ignore"):
         exponent = binary_exponents(a.scale / b.scale)
@@ -95,8 +101,16 @@ def _residual(ctx: Context, node: NodeProto) -> None:
         high=high,
         scale=np.where(exponent > 0, b.scale, a.scale),
         bias=a.bias + b.bias,
+        **_sum_of_noise(a, b),
     )
     ctx.emit(node, Add(**ctx.common(node, value), inputs=(a.ref, b.ref), shifts=shifts), value)
+
+
+def _sum_of_noise(a: Affine, b: Affine) -> dict[str, Any]:
+    return {
+        "constants": a.constants + b.constants,
+        "roundings": max(a.roundings, b.roundings) + 1,
+    }
 
 
 def batch_norm(ctx: Context, node: NodeProto) -> None:
@@ -111,7 +125,9 @@ def batch_norm(ctx: Context, node: NodeProto) -> None:
         raise refuse(node, "a running variance is negative", "Train the model again")
     factor = gamma / np.sqrt(radicand)
     knob = ctx.knob(node, 2, x.shape[0], 1.0)
-    ctx.set(node, x.times(factor).plus(beta - mean * factor, knob))
+    size = np.abs(beta) + np.abs(mean * factor)
+    value = x.times(factor).plus(beta - mean * factor, knob, size)
+    ctx.set(node, replace(value, roundings=x.roundings + _BATCH_NORM_ROUNDINGS))
 
 
 def relu(ctx: Context, node: NodeProto) -> None:

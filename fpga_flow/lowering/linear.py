@@ -35,6 +35,7 @@ def conv(ctx: Context, node: NodeProto) -> None:
         scale=_input_scale(node, x, groups)[group] * _output_scale(node, weights, axis=0),
         low=low,
         high=high,
+        roundings=x.roundings + _product_roundings(weights.codes[0].size),
     )
     if len(node.input) > 2:
         knob = ctx.knob(node, 2, out, 1.0)
@@ -84,6 +85,7 @@ def _dense(ctx: Context, node: NodeProto, weights: Weights, factor: float) -> No
         scale=factor * _input_scale(node, x, 1) * _output_scale(node, weights, axis=1),
         low=low,
         high=high,
+        roundings=x.roundings + _product_roundings(len(codes)) + 1,  # alpha
     )
     if len(node.input) > 2:
         beta = float(attribute(node, "beta", 1.0))
@@ -144,8 +146,18 @@ def _output_scale(node: NodeProto, weights: Weights, axis: int) -> FloatArray:
     return scale[:, 0]
 
 
+def _product_roundings(terms: int) -> int:
+    """Of each term of a sum of products: weight * scale, product, and the additions, any order."""
+    return 2 + terms
+
+
 def _accumulator(
-    node: NodeProto, shape: tuple[int, ...], scale: FloatArray, low: IntArray, high: IntArray
+    node: NodeProto,
+    shape: tuple[int, ...],
+    scale: FloatArray,
+    low: IntArray,
+    high: IntArray,
+    roundings: int,
 ) -> Affine:
     return Affine(
         ref=str(node.output[0]),
@@ -155,4 +167,5 @@ def _accumulator(
         high=high,
         scale=scale,
         bias=np.zeros(1),
+        roundings=roundings,
     )

@@ -138,6 +138,7 @@ def _sum(
         low=low,
         high=high,
         scale=x.scale / divisor,
+        roundings=x.roundings + int(inside.max()) + 1,
     )
     layer = SumPool(
         **ctx.common(node, value),

@@ -89,7 +89,18 @@ def _activation(ctx: Context, node: NodeProto, value: Affine, quantizer: Quantiz
         ceiling=value.ceiling / scale,
     )
     layer = emit_codes(ctx, node, value, quantizer, folded, scale)
-    ctx.sites.append(Site(layer.name, value.ref, folded, np.abs(value.scale), value.knobs))
+    size = np.abs(value.scale)
+    ctx.sites.append(
+        Site(
+            layer=layer.name,
+            ref=value.ref,
+            folded=folded,
+            scale=size,
+            knobs=value.knobs,
+            constants=value.constants / np.where(size == 0, 1.0, size),
+            roundings=value.roundings + 1,  # the division by the quantizer's scale
+        )
+    )
 
 
 def check_count(node: NodeProto, shape: tuple[int, ...], bits: int) -> None:

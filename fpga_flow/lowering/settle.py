@@ -87,25 +87,32 @@ def settle(model: ModelWrapper, margin: float = MARGIN) -> list[Settled]:
     return [record for site in sites for record in _records(site, model, first)]
 
 
-def undecided(model: ModelWrapper) -> list[str]:
-    """Names of the quantizers that float32 engines need not decide as exact arithmetic does.
+def undecided(model: ModelWrapper) -> dict[str, npt.NDArray[np.bool_]]:
+    """Quantizers that float32 engines need not decide as exact arithmetic does, and their channels.
 
-    One of their thresholds lies closer to an integer than float32 tells numbers of its size
-    apart. ``settle`` leaves those that have no bias of their own: behind a global pooling, or a
-    quantized bias, thresholds can lie on integers systematically.
+    A threshold of such a channel lies closer to an integer than float32 tells numbers of its size
+    apart. ``settle`` leaves those that have no bias of their own (behind a global pooling, or a
+    quantized bias, thresholds can lie on integers systematically) and those of 8-bit codes, which
+    have too many thresholds for one bias.
 
     Args:
         model: a cleaned model.
 
+    Returns:
+        by the quantizer's name bool (C,), whether a channel is undecided; none where all are.
+
     Raises:
         LoweringError: what ``lower`` refuses.
     """
-    found = []
-    for site in trace(model)[1]:
-        real = site.folded.real[site.folded.live]
-        noise = np.maximum(np.abs(real), 1.0) * _NOISE
-        if (np.abs(real - np.rint(real)) < noise).any():
-            found.append(site.layer)
+    channels = {site.layer: undecided_channels(site) for site in trace(model)[1]}
+    return {layer: found for layer, found in channels.items() if found.any()}
+
+
+def undecided_channels(site: Site) -> npt.NDArray[np.bool_]:
+    """Whether ``undecided`` means a channel: bool (C,)."""
+    real = np.where(site.folded.live, site.folded.real, 0.5)
+    noise = np.maximum(np.abs(real), 1.0) * _NOISE
+    found: npt.NDArray[np.bool_] = (np.abs(real - np.rint(real)) < noise).any(axis=1)
     return found
 
 

@@ -40,7 +40,10 @@ def equivalence(results: Results) -> list[Markup]:
     return [
         paragraph(
             f"{equivalence_line(results)}. A mismatch is an input on which any compared integer "
-            "differs; equality is exact, without a tolerance. The first step, from the float "
+            "differs; equality is exact, without a tolerance. A mismatch is by float noise where "
+            "torch or QONNX puts out the neighbouring code at a sum that float32 rounding cannot "
+            "tell from the threshold, and everything behind follows exactly. The first step, from "
+            "the float "
             "network to the quantized one, changes the network: there is nothing to be equal, so "
             "the share of test images on which the two decide differently is given."
         ),
@@ -49,6 +52,7 @@ def equivalence(results: Results) -> list[Markup]:
             "“Not run” means that this run made no such comparison: no tool, no bitstream, or not "
             "asked for. No board was used, by this program, for any row."
         ),
+        *_noise(results.equivalence),
         folded(f"Every comparison ({len(results.equivalence)})", _every(results.equivalence)),
     ]
 
@@ -91,12 +95,29 @@ def _changed(results: Results, name: str) -> Markup:
 def _outcome(found: Sequence[EquivalenceRow]) -> Markup:
     if not found:
         return element("span", "– not run", class_="muted")
-    wrong, inputs = sum(row.mismatches for row in found), min(row.inputs for row in found)
+    wrong, inputs = sum(row.faults for row in found), min(row.inputs for row in found)
+    noise = sum(row.by_noise for row in found)
     steps = f", {counted(len(found), 'comparison')}" if len(found) > 1 else ""
     if wrong:
         said = f"✗ {wrong:,} differ ({counted(inputs, 'input')}{steps})"
         return element("span", said, class_="bad")
+    if noise:
+        said = f"✓ identical but for float noise: {noise:,} ({counted(inputs, 'input')}{steps})"
+        return element("span", said, class_="good")
     return element("span", f"✓ identical ({counted(inputs, 'input')}{steps})", class_="good")
+
+
+def _noise(rows: Sequence[EquivalenceRow]) -> list[Markup]:
+    """What float noise decided, once a victim and float engine."""
+    found = dict.fromkeys(
+        f"{row.variant}, {one.engine}: float noise decided "
+        f"{counted(sum(one.places.values()), 'code')} of {counted(one.images, 'image')} "
+        f"({', '.join(one.places)}); logits of {one.logits:,} and labels of {one.labels:,} images "
+        "differ for it."
+        for row in rows
+        for one in row.noise
+    )
+    return [note(" ".join(found))] if found else []
 
 
 def _every(found: Sequence[EquivalenceRow]) -> Markup:
@@ -109,10 +130,11 @@ def _every(found: Sequence[EquivalenceRow]) -> Markup:
             amount(row.inputs),
             element(
                 "span",
-                "✓ " if row.mismatches == 0 else "✗ ",
+                "✗ " if row.faults else "✓ ",
                 amount(row.mismatches),
-                ", identical" if row.mismatches == 0 else ", differ",
-                class_="good" if row.mismatches == 0 else "bad",
+                f", {row.by_noise:,} by float noise" if row.by_noise else "",
+                ", differ" if row.faults else "" if row.by_noise else ", identical",
+                class_="bad" if row.faults else "good",
             ),
         )
         for row in found

@@ -60,10 +60,26 @@ class VictimRow(Row):
     flips_from_reference: Fraction | None
 
 
+class NoiseRow(Row):
+    """What a float engine's rounding decided otherwise than exact arithmetic.
+
+    ``images`` with ``places`` (codes, by layer) that it decided; ``logits`` and ``labels`` are
+    images of which these differ for it.
+    """
+
+    engine: str
+    images: Count
+    places: dict[str, Count]
+    logits: Count
+    labels: Count
+
+
 class EquivalenceRow(Row):
     """Two engines compared value by value on the same inputs; 0 mismatches means identical.
 
-    "codes" are what an answer unit puts out in place of accumulators.
+    "codes" are what an answer unit puts out in place of accumulators. ``by_noise`` of the
+    mismatches are inputs of which float32 rounding in torch or QONNX accounts for every
+    difference; ``noise`` has its layers, places, logits and labels, an entry a float engine.
     """
 
     variant: str
@@ -72,6 +88,13 @@ class EquivalenceRow(Row):
     inputs: Count
     mismatches: Count
     unit: Literal["accumulators", "labels", "codes"]
+    by_noise: Count = 0
+    noise: list[NoiseRow] = []
+
+    @property
+    def faults(self) -> int:
+        """Inputs with a difference that float noise does not account for."""
+        return self.mismatches - self.by_noise
 
 
 class AttackRow(Row):

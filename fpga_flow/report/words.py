@@ -95,13 +95,16 @@ def equivalence_line(results: Results) -> str:
     rows = results.equivalence
     if not rows:
         return not_run(results, "simulate")
-    wrong = [f"{row.variant} {row.a} → {row.b}" for row in rows if row.mismatches]
+    wrong = [f"{row.variant} {row.a} → {row.b}" for row in rows if row.faults]
+    noise = sum(row.by_noise for row in rows)
     fewest, most = min(row.inputs for row in rows), max(row.inputs for row in rows)
     inputs = f"{fewest:,} to {most:,} inputs" if fewest < most else f"{most:,} inputs"
     return (
         f"{sum(row.mismatches for row in rows):,} mismatches in "
         f"{counted(len(rows), 'comparison')} of {inputs}"
-    ) + (f": {', '.join(wrong)}" if wrong else "")
+        + (f", {noise:,} of them by float noise" if noise else "")
+        + (f": {', '.join(wrong)}" if wrong else "")
+    )
 
 
 def _hardware_line(results: Results) -> str:

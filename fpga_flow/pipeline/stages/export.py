@@ -58,6 +58,8 @@ def _export(context: StageContext, victim: VictimId) -> None:
         layers = [asdict(row) for row in report.network.describe()]
         write_json(folder / f"network_{victim.stem}.json", layers)
     write_json(folder / f"parity_{victim.stem}.json", _parity(report))
+    for noise in report.parity.noise:
+        context.progress.log(f"{victim.stem}: {noise}")
     refuse(report.parity.replaced)
 
 
@@ -67,6 +69,8 @@ def _parity(report: ExportReport) -> dict[str, object]:
         "exporter": report.exporter,
         "inputs": parity.inputs,
         "mismatches": parity.mismatches,
+        "by_noise": parity.by_noise,
+        "noise": [asdict(one) for one in parity.noise],
         "unit": parity.unit,
         "layers": list(parity.layers),
         "flips_by_settling": report.flips,

@@ -19,7 +19,6 @@ from divqat_brevitas import quant, swap_quantizers
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.models import build_model, quantize
 from fpga_flow.export import ParityError, export_qonnx
-from fpga_flow.export.parity import ParityResult
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import lower
 
@@ -191,7 +190,8 @@ def test_branches_are_compared_layer_by_layer(exporter: Any, tmp_path: Path) -> 
     x = images((1, 8, 8))
     report = export_qonnx(warmed(Residual(), x), tmp_path / "m.onnx", x, exporter=exporter)
     assert report.parity.mismatches == 0
-    assert len(report.parity.layers) == 10  # 6 quantizers, 3 weighted layers, output
+    # 6 quantizers, 3 weighted layers, a sum, a pool, output
+    assert len(report.parity.layers) == 12
     engine = IntegerEngine(tmp_path / "m.onnx")
     with torch.no_grad():
         logits = report.model(torch.from_numpy(x)).numpy()
@@ -268,21 +268,14 @@ def test_constant_scales_are_exported(act: Any, bias: bool, tmp_path: Path) -> N
     assert report.rescaled == ()
 
 
-def test_a_threshold_that_nothing_can_move_is_the_reason_given(tmp_path: Path) -> None:
+def test_a_threshold_that_nothing_can_move_is_no_reason_to_refuse(tmp_path: Path) -> None:
     """A binary activation of sums without a bias: a sum of 0 is its threshold itself."""
     x = images((1, 8, 8), 8)
     model = constant_scale(SignedBinaryActPerTensorConst, False, x)
-    try:
-        refusal = ""
-        assert export_qonnx(model, tmp_path / "m.onnx", x).parity.mismatches == 0
-    except ParityError as e:  # it hangs on the noise of this machine's float arithmetic
-        refusal = str(e)
-    assert not refusal or "decide by noise" in refusal
-    result = ParityResult(3, 1, "accumulators", ("a", "b"), "a", 2, 1, ("qonnx", "integer"))
-    error = ParityError(result, Path("m.onnx"), "dynamo", ["a"])
-    assert "qonnx and integer differ on 1 of 3 images, first in layer 'a'" in str(error)
-    assert "put a batch norm or a bias before it" in str(error)
-    assert "decide by noise" not in str(ParityError(result, Path("m.onnx"), "dynamo", ["b"]))
+    parity = export_qonnx(model, tmp_path / "m.onnx", x).parity
+    # It hangs on this machine's float arithmetic whether any sum is decided by noise.
+    assert parity.faults == 0
+    assert (parity.by_noise > 0) == bool(parity.noise)
 
 
 def constant_scale(act: Any, bias: bool, x: np.ndarray) -> nn.Module:

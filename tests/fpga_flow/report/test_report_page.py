@@ -144,6 +144,21 @@ def test_equality_is_told_in_words_and_a_difference_too(make_run: Maker) -> None
     assert "ptq qonnx → integer" in equivalence_line(results)
 
 
+def test_differences_by_float_noise_are_counted_and_are_no_fault(make_run: Maker) -> None:
+    run = make_run()
+    rows = json.loads((run / "simulate" / "equivalence.json").read_text())
+    noise = {"engine": "qonnx", "images": 2, "places": {"relu1": 3}, "logits": 2, "labels": 1}
+    rows[1] |= {"mismatches": 2, "by_noise": 2, "noise": [noise]}
+    put(run / "simulate" / "equivalence.json", rows)
+    results = build_report(run)
+    told = [row[-1] for row in page_of(run).tables["Engines compared"][1:]]
+    assert told[:2] == ["✓ 0, identical", "✓ 2, 2 by float noise"]
+    assert equivalence_line(results).startswith("2 mismatches in 9 comparisons")
+    assert equivalence_line(results).endswith("2 of them by float noise")
+    source = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "float noise decided 3 codes of 2 images (relu1); logits of 2 and labels of 1" in source
+
+
 def test_without_finn_the_page_says_why_and_shows_the_rest(make_run: Maker) -> None:
     run = make_run(finn=False)
     results = build_report(run)
