@@ -4,7 +4,6 @@ Pal et al., "ActiveThief: Model Extraction Using Active Learning and Unannotated
 AAAI 2020.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,27 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Labels, substream, to_float
-from divqat_brevitas.extraction.attacks.base import ImagePool, Result, Round, ask, deliver, met
-from divqat_brevitas.extraction.attacks.pools import check_seed, plan
+from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.extraction.arrays import Labels, check_bounds, substream, to_float
+from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, Round, ask
 from divqat_brevitas.extraction.attacks.selection import (
     deepfool_distance,
     entropy,
     greedy_k_center,
 )
 from divqat_brevitas.extraction.attacks.substitute import Substitute
-from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
+from divqat_brevitas.extraction.learners.base import TransferSet
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
 from divqat_brevitas.extraction.query.victim import Victim
-from divqat_brevitas.extraction.surrogates.training import Epoch
 
 SELECTIONS = ("k-center", "entropy", "dfal+k-center")
 
 
 @dataclass(frozen=True)
-class ActiveThief:
+class ActiveThief(PoolAttack):
     """Active learning of the victim from a pool.
 
     The first queries are drawn at random; then, in each round, a substitute is trained on all
@@ -61,6 +58,7 @@ class ActiveThief:
         InputError: an unknown selection or a number out of range.
 
     Example:
+        >>> from divqat_brevitas.extraction import PlainLearner
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> pool = np.random.default_rng(0).random((60, 1, 8, 8), np.float32)
         >>> fast = Substitute(surrogate="mlp", steps=2)
@@ -71,8 +69,6 @@ class ActiveThief:
         ([4, 22, 40], 40)
     """
 
-    learner: Learner = field(default_factory=PlainLearner)
-    seed: int = 0
     selection: str = "k-center"
     initial: float = 0.1
     rounds: int = 10
@@ -80,84 +76,41 @@ class ActiveThief:
     substitute: Substitute = field(default_factory=Substitute)
 
     def __post_init__(self) -> None:
-        check_seed(self.seed, "ActiveThief")
+        super().__post_init__()
         if self.selection not in SELECTIONS:
             raise unknown_name("selection", self.selection, SELECTIONS)
-        bounds = {
-            "initial": 0 < self.initial <= 1,
-            "rounds": self.rounds >= 1,
-            "deepfool_images": self.deepfool_images >= 1,
-        }
-        for name, fine in bounds.items():
-            if not fine:
-                raise InputError(
-                    f"ActiveThief: {name}={getattr(self, name)!r} is out of range; see ActiveThief."
-                )
+        check_bounds(
+            self,
+            initial=0 < self.initial <= 1,
+            rounds=self.rounds >= 1,
+            deepfool_images=self.deepfool_images >= 1,
+        )
 
     @property
     def name(self) -> str:
         """The attack's name in results: "active-" and the selection, "k-center" as "kcenter"."""
         return f"active-{self.selection.replace('k-center', 'kcenter')}"
 
-    def run(
-        self,
-        victim: Victim,
-        pool: ImagePool | NDArray[Any],
-        budget: int | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Result:
-        """Ask the victim in rounds and train a clone on its responses.
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        """Ask in rounds.
 
-        Args:
-            victim: responses; its budget is what limits the attack.
-            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW, at least 2. A pool
-                smaller than the budget is asked whole, each image once.
-            budget: queries to spend; None spends all that the victim has left.
-            on_epoch: called with each row of the final clone's history as it is made.
-
-        Returns:
-            Its rounds have "queries" so far and, after the first, the mean "entropy" in nats
-            that the substitute had at the images asked, and at the "pool" left.
-
-        Raises:
-            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-            InputError: a bad pool.
+        A row has the "queries" so far and, after the first, the mean "entropy" in nats that the
+        substitute had at the queried images and at those left in the "pool".
         """
-        given = plan(victim, pool, budget)
-        images = given.images
-        first = max(2, round(self.initial * given.count))
-        asked = substream(self.seed, "pool").permutation(len(images))[:first]
+        count = min(budget, len(images))
+        first = max(2, round(self.initial * count))
+        asked = self._random(images, first)
         responses = ask(victim, images[asked])
         rounds: list[Round] = [{"queries": first}]
-        sizes = [len(part) for part in np.array_split(np.arange(given.count - first), self.rounds)]
+        sizes = [len(part) for part in np.array_split(np.arange(count - first), self.rounds)]
         for number, size in enumerate(s for s in sizes if s > 0):
             clone = self.substitute.train(images[asked], responses, self.seed, number)
             left = np.setdiff1d(np.arange(len(images)), asked)
-            chosen, uncertainty = self._choose(
-                clone, images, asked, left, size, number, given.count
-            )
-            asked = np.concatenate([asked, chosen])
-            responses = np.concatenate([responses, ask(victim, images[chosen])])
+            new, uncertainty = self._choose(clone, images, asked, left, size, number, count)
+            asked = np.concatenate([asked, new])
+            responses = np.concatenate([responses, ask(victim, images[new])])
             rounds.append({"queries": len(asked)} | uncertainty)
-        settings: dict[str, Any] = {
-            "attack": self.name,
-            "seed": self.seed,
-            "initial": self.initial,
-            "rounds": self.rounds,
-            "deepfool_images": self.deepfool_images,
-            "substitute": self.substitute.settings,
-            "pool_images": len(images),
-        }
-        return deliver(
-            self.learner,
-            TransferSet(images[asked], responses),
-            seed=self.seed,
-            queries_used=len(asked),
-            settings=settings | met(victim, given.budget),
-            indices=asked,
-            rounds=rounds,
-            on_epoch=on_epoch,
-        )
+        return Queries(TransferSet(images[asked], responses), asked, rounds)
 
     def _choose(
         self,

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Images, Labels, Responses, substream, to_float
+from divqat_brevitas.extraction.arrays import (
+    Images,
+    Labels,
+    Responses,
+    check_bounds,
+    substream,
+    to_float,
+)
 from divqat_brevitas.extraction.attacks.bandit import (
     REWARDS,
     Floats,
@@ -24,7 +31,7 @@ from divqat_brevitas.extraction.attacks.bandit import (
     reward_diversity,
     reward_loss,
 )
-from divqat_brevitas.extraction.attacks.base import PoolQueries, Round
+from divqat_brevitas.extraction.attacks.base import Round
 from divqat_brevitas.extraction.learners.targets import as_probabilities, training_targets
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
@@ -56,19 +63,14 @@ class AdaptiveSampling:
         for reward in self.rewards:
             if reward not in REWARDS:
                 raise unknown_name("reward", reward, REWARDS)
-        bounds = {
-            "rewards": len(self.rewards) > 0,
-            "round_size": self.round_size >= 2,
-            "window": self.window >= 2,
-            "groups": self.groups >= 1,
-            "learning_rate": self.learning_rate > 0,
-        }
-        for name, fine in bounds.items():
-            if not fine:
-                raise InputError(
-                    f"adaptive sampling: {name}={getattr(self, name)!r} is out of range; "
-                    "see AdaptiveSampling."
-                )
+        check_bounds(
+            self,
+            rewards=len(self.rewards) > 0,
+            round_size=self.round_size >= 2,
+            window=self.window >= 2,
+            groups=self.groups >= 1,
+            learning_rate=self.learning_rate > 0,
+        )
 
 
 def sample_adaptively(
@@ -81,7 +83,7 @@ def sample_adaptively(
     targets: str,
     seed: int,
     settings: AdaptiveSampling,
-) -> PoolQueries:
+) -> tuple[Labels, Responses, list[Round]]:
     """Ask ``count`` images of the pool, chosen by a gradient bandit over their labels.
 
     Args:
@@ -95,8 +97,9 @@ def sample_adaptively(
         settings: see :class:`AdaptiveSampling`.
 
     Returns:
-        Its rounds have "queries" so far, the mean of each reward, the mean "advantage" and the
-        "policy" after it.
+        Positions of the queried images, int64 (count,); their responses, float32 (count, classes);
+        and one row a round with the "queries" so far, the mean of each reward, the mean
+        "advantage" and the "policy" after it.
     """
     rng = substream(seed, "adaptive")
     actions, labels = np.unique(labels, return_inverse=True)
@@ -139,7 +142,7 @@ def sample_adaptively(
             )
     if responses is None:
         raise InputError("the adaptive strategy needs at least one query.")
-    return PoolQueries(indices, responses, rounds)
+    return indices, responses, rounds
 
 
 def _average(responses: Responses) -> Floats:

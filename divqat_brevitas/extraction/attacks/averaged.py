@@ -6,8 +6,7 @@ a victim may remember the images it was asked; changed ones it has never seen. O
 is KnockoffNets' random strategy.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,24 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Images, check_pool, substream, to_float
-from divqat_brevitas.extraction.attacks.base import (
-    ImagePool,
-    Result,
-    allowance,
-    ask,
-    deliver,
-    met,
-)
-from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
+from divqat_brevitas.extraction.arrays import Images, check_bounds, substream, to_float
+from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, ask
+from divqat_brevitas.extraction.learners.base import TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.augmentation import random_flip, random_shift
-from divqat_brevitas.extraction.surrogates.networks import check_image_shape
-from divqat_brevitas.extraction.surrogates.training import Epoch
 
 
-@dataclass(frozen=True, kw_only=True)
-class AveragedQueries:
+@dataclass(frozen=True)
+class AveragedQueries(PoolAttack):
     """Random images of a pool, each asked in ``copies`` versions; the responses are averaged.
 
     The first version is the image itself. A budget of B asks B // copies images; what is left of
@@ -52,6 +42,7 @@ class AveragedQueries:
 
     Example:
         >>> from torch import nn
+        >>> from divqat_brevitas.extraction import PlainLearner
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> pool = np.random.default_rng(0).random((40, 1, 8, 8), np.float32)
         >>> learner = PlainLearner(surrogate="mlp", epochs=1)
@@ -59,78 +50,40 @@ class AveragedQueries:
         48
     """
 
-    learner: Learner = field(default_factory=PlainLearner)
-    seed: int = 0
     copies: int = 3
     shift: int = 1
     flip: bool = False
     noise: float = 0.02
 
     def __post_init__(self) -> None:
-        bounds = {
-            "seed": self.seed >= 0,
-            "copies": self.copies >= 1,
-            "shift": self.shift >= 0,
-            "noise": 0 <= self.noise <= 1,
-        }
-        for name, fine in bounds.items():
-            if not fine:
-                raise InputError(
-                    f"averaged queries: {name}={getattr(self, name)!r} is out of range; "
-                    "see AveragedQueries."
-                )
+        super().__post_init__()
+        check_bounds(
+            self,
+            copies=self.copies >= 1,
+            shift=self.shift >= 0,
+            noise=0 <= self.noise <= 1,
+        )
 
     @property
     def name(self) -> str:
         """The attack's name in results."""
         return "knockoff-averaged"
 
-    def run(
-        self,
-        victim: Victim,
-        pool: ImagePool | NDArray[Any],
-        budget: int | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Result:
-        """Ask the victim and train a clone on the averages.
-
-        Args:
-            victim: responses; its budget is what limits the attack.
-            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW, at least 2.
-            budget: queries to spend; None spends what the victim has left.
-            on_epoch: called with each row of the history as it is made.
-
-        Returns:
-            Its indices name each image once a query: ``copies`` times in a row.
-
-        Raises:
-            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-            InputError: a bad pool, or a budget for fewer than two images.
-        """
-        images = check_pool(pool if isinstance(pool, np.ndarray) else pool.images)
-        check_image_shape(images.shape[1:])
-        budget = allowance(victim, budget)
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        """Ask all versions of random images; indices name an image once a query."""
         count = min(budget // self.copies, len(images))
         if count < 2:
             raise InputError(
                 f"a clone needs at least 2 answered images, but {budget} queries in {self.copies} "
                 f"copies of {len(images)} images make {count}."
             )
-        indices = substream(self.seed, "pool").permutation(len(images))[:count]
-        chosen = images[indices]
-        responses = ask(victim, self._versions(to_float(chosen)))
+        indices = self._random(images, count)
+        responses = ask(victim, self._versions(to_float(images[indices])))
         averages = responses.reshape(count, self.copies, -1).mean(axis=1, dtype=np.float64)
-        settings: dict[str, Any] = {"attack": self.name, "seed": self.seed, "copies": self.copies}
-        settings |= {"shift": self.shift, "flip": self.flip, "noise": self.noise}
-        settings |= met(victim, budget) | {"pool_images": len(images)}
-        return deliver(
-            self.learner,
-            TransferSet(chosen, averages.astype(np.float32)),
-            seed=self.seed,
-            queries_used=count * self.copies,
-            settings=settings,
-            indices=np.repeat(indices, self.copies),
-            on_epoch=on_epoch,
+        return Queries(
+            TransferSet(images[indices], averages.astype(np.float32)),
+            np.repeat(indices, self.copies),
+            used=count * self.copies,
         )
 
     def _versions(self, images: Images) -> Images:

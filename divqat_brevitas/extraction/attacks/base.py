@@ -1,7 +1,13 @@
-"""What all attacks share: the contract, the spending of queries, the result."""
+"""What all attacks share: the contract, the spending of queries, the result.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+:class:`PoolAttack` is the base of attacks on a pool of images: a subclass asks the queries; the
+base checks the input, lets the learner train the clone and packs the result. Attacks without images
+have their own base in :mod:`divqat_brevitas.extraction.attacks.free.common`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,10 +15,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Labels, Responses, substream, to_float
-from divqat_brevitas.extraction.learners.base import Learner, TransferSet, described
+from divqat_brevitas.extraction.arrays import Labels, Responses, check_pool, substream, to_float
+from divqat_brevitas.extraction.learners.base import (
+    Learner,
+    PlainLearner,
+    TrainedClone,
+    TransferSet,
+    described,
+)
 from divqat_brevitas.extraction.learners.targets import as_probabilities
 from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
+from divqat_brevitas.extraction.surrogates.networks import check_image_shape
 from divqat_brevitas.extraction.surrogates.training import Epoch
 from divqat_brevitas.input_range import UNIT
 from divqat_brevitas.short_repr import ShortRepr
@@ -20,6 +33,8 @@ from divqat_brevitas.short_repr import ShortRepr
 QUERY_BATCH = 1000
 
 Round = dict[str, Any]
+OnEpoch = Callable[[Epoch], None]
+NO_INDICES: Labels = np.zeros(0, np.int64)
 
 
 class ImagePool(Protocol):
@@ -33,17 +48,17 @@ class ImagePool(Protocol):
 
 @dataclass(frozen=True)
 class Result(ShortRepr):
-    """What an attack brought home.
+    """The result of an attack.
 
     Attributes:
         clone: the trained surrogate, in eval mode.
-        queries_used: queries this attack asked; fewer than its budget if the pool was smaller.
-        history: the clone's training, a row an epoch (see ``train_surrogate``).
-        rounds: what happened along the way, for attacks that choose or make queries in rounds.
-        indices: of the asked images in the pool, in the order asked, int64 (queries_used,);
-            empty for attacks that make their own images.
-        settings: the attack's hyper-parameters and what it met (oracle, budget, pool size);
-            plain values that JSON can hold.
+        queries_used: number of queries asked; below the budget if the pool was smaller.
+        history: the clone's training, one row an epoch (see ``train_surrogate``).
+        rounds: one row a round, for attacks that choose or make queries in rounds.
+        indices: positions of the queried images in the pool, in the order asked, int64
+            (queries_used,); empty for attacks that make their own images.
+        settings: the attack's hyper-parameters and the conditions it met (oracle, defence, budget,
+            pool size), as values that JSON can hold.
     """
 
     clone: nn.Module
@@ -59,7 +74,7 @@ class Attack(Protocol):
 
     @property
     def name(self) -> str:
-        """What results call it under "attack", such as "knockoff-random"."""
+        """The attack's name in results, such as "knockoff-random"."""
         ...
 
     def run(
@@ -68,34 +83,38 @@ class Attack(Protocol):
         pool: Any,
         budget: int | None = None,
     ) -> Result:
-        """Spend at most ``budget`` queries (None: all that are left) and bring home a clone.
+        """Ask at most ``budget`` queries (None: all that are left) and train a clone.
 
-        ``pool`` is the attacker's images, an :class:`ImagePool` or an array; for a data-free attack
-        the (C, H, W) of an image alone.
+        ``pool`` holds the attacker's images, an :class:`ImagePool` or an array; for a data-free
+        attack it is the (C, H, W) of an image.
         """
         ...
 
 
 @dataclass(frozen=True)
-class PoolQueries(ShortRepr):
-    """The answered images of a pool.
+class Queries(ShortRepr):
+    """The queries of an attack on a pool.
 
     Attributes:
-        indices: of the asked images in the pool, in the order asked, int64 (N,).
-        responses: on the scale of probabilities, float32 (N, classes).
+        transfer_set: images with their responses, for the learner.
+        indices: see :class:`Result`.
         rounds: see :class:`Result`.
+        used: number of queries; None: one for each image of the transfer set.
+        settings: further settings for the result.
     """
 
-    indices: Labels
-    responses: Responses
+    transfer_set: TransferSet
+    indices: Labels = field(default_factory=NO_INDICES.copy)
     rounds: list[Round] = field(default_factory=list)
+    used: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def allowance(victim: Victim, budget: int | None) -> int:
-    """The queries an attack may spend.
+    """The number of queries that an attack may ask.
 
     Raises:
-        BudgetExceededError: the victim has fewer left than ``budget``, or none.
+        BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
         InputError: the victim takes other inputs than images in [0, 1], which attacks ask.
     """
     if victim.input_range not in (None, UNIT):
@@ -104,13 +123,13 @@ def allowance(victim: Victim, budget: int | None) -> int:
             "Attack a predictor that scales images of [0, 1] to that range before it calls the "
             "victim's model."
         )
-    wanted = victim.remaining if budget is None else budget
-    if wanted > victim.remaining or victim.remaining == 0:
+    allowed = victim.remaining if budget is None else budget
+    if allowed > victim.remaining or victim.remaining == 0:
         raise BudgetExceededError(
-            f"the attack may ask {wanted} queries, but the victim has {victim.remaining} of "
+            f"the attack may ask {allowed} queries, but the victim has {victim.remaining} of "
             f"{victim.budget} left. Give the attack a victim of its own."
         )
-    return wanted
+    return allowed
 
 
 def ask(victim: Victim, images: NDArray[Any]) -> Responses:
@@ -122,55 +141,152 @@ def ask(victim: Victim, images: NDArray[Any]) -> Responses:
     return np.concatenate(parts)
 
 
-def deliver(
-    learner: Learner,
-    transfer_set: TransferSet,
-    *,
-    seed: int,
-    queries_used: int,
-    settings: dict[str, Any],
-    indices: Labels | None = None,
-    rounds: list[Round] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
-) -> Result:
-    """Let the learner make the clone, and pack the result.
-
-    Args:
-        learner: makes the clone.
-        transfer_set: what it learns from.
-        seed: of the attack; the clone's own seed is derived from it.
-        queries_used: queries the attack asked.
-        settings: of the attack and what it met; the learner's are added as "learner", with what
-            it found or chose along the way, if anything, under "notes".
-        indices: see :class:`Result`.
-        rounds: see :class:`Result`.
-        on_epoch: called with each row of the history as it is made.
-    """
-    learned = learner.learn(transfer_set, clone_seed(seed), on_epoch)
-    about = described(learner)
-    if learned.notes:
-        about["notes"] = learned.notes
-    return Result(
-        learned.clone,
-        queries_used,
-        learned.history,
-        rounds or [],
-        np.zeros(0, np.int64) if indices is None else indices,
-        settings | {"learner": about},
-    )
-
-
 def clone_seed(seed: int) -> int:
     """The seed of the clone of an attack with ``seed``."""
     return int(substream(seed, "clone").integers(2**31))
 
 
-def met(victim: Victim, budget: int) -> dict[str, Any]:
-    """What an attack met, for its settings: oracle, defence (with its numbers), budget."""
-    return {
-        "oracle": victim.oracle,
-        "oracle_options": victim.options,
-        "defence": victim.defence,
-        "defence_settings": dict(victim.defence_settings),
-        "budget": budget,
-    }
+@dataclass(frozen=True)
+class SeededAttack(ABC):
+    """A learner, a seed, and the end of every attack.
+
+    Attributes:
+        learner: trains the clone; None: a :class:`PlainLearner` with its defaults.
+        seed: of everything random in the attack, at least 0.
+
+    Raises:
+        InputError: a negative seed.
+    """
+
+    learner: Learner | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(
+                f"{type(self).__name__} needs a seed of at least 0, but got {self.seed}."
+            )
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The attack's name in results."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All fields but the learner, as values that JSON can hold."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "learner"}
+        return {
+            name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            for name, value in values.items()
+        }
+
+    def clone_learner(self) -> Learner:
+        """The learner that trains the clone."""
+        return self.learner or PlainLearner()
+
+    def result(
+        self,
+        victim: Victim,
+        budget: int,
+        clone: TrainedClone,
+        queries: Queries,
+        **settings: Any,
+    ) -> Result:
+        """Pack the result.
+
+        Args:
+            victim: the attacked victim; oracle and defence go into the settings.
+            budget: number of queries allowed.
+            clone: the clone and its training.
+            queries: what was asked.
+            **settings: further settings.
+        """
+        learner = described(self.clone_learner())
+        if clone.notes:
+            learner["notes"] = clone.notes
+        conditions = {
+            "attack": self.name,
+            "oracle": victim.oracle,
+            "oracle_options": victim.options,
+            "defence": victim.defence,
+            "defence_settings": dict(victim.defence_settings),
+            "budget": budget,
+            "learner": learner,
+        }
+        used = len(queries.transfer_set.images) if queries.used is None else queries.used
+        return Result(
+            clone.clone,
+            used,
+            clone.history,
+            queries.rounds,
+            queries.indices,
+            self.settings | settings | dict(queries.settings) | conditions,
+        )
+
+
+@dataclass(frozen=True)
+class PoolAttack(SeededAttack):
+    """An attack on a pool of images; subclasses give :meth:`_queries`."""
+
+    def run(
+        self,
+        victim: Victim,
+        pool: ImagePool | NDArray[Any],
+        budget: int | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> Result:
+        """Ask the victim and train a clone on its responses.
+
+        Args:
+            victim: is asked; its budget limits the attack.
+            pool: the attacker's images, uint8 or float32 in [0, 1], (N, C, H, W), at least 2.
+            budget: number of queries to ask; None: all that the victim has left. A smaller pool
+                is asked once, image by image.
+            on_epoch: called with each row of the clone's history.
+
+        Raises:
+            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
+            InputError: a bad pool, fewer than 2 queries, or responses without information.
+        """
+        return self._run(victim, pool, budget, on_epoch)
+
+    def _run(
+        self,
+        victim: Victim,
+        pool: ImagePool | NDArray[Any],
+        budget: int | None,
+        on_epoch: OnEpoch | None,
+        **options: Any,
+    ) -> Result:
+        """Check pool and budget, ask, train; ``options`` go to :meth:`_queries`."""
+        images = check_pool(pool if isinstance(pool, np.ndarray) else pool.images)
+        check_image_shape(images.shape[1:])
+        allowed = allowance(victim, budget)
+        count = min(allowed, len(images))
+        if count < 2:
+            raise InputError(f"a clone needs at least 2 answered queries, but gets {count}.")
+        queries = self._queries(victim, images, allowed, **options)
+        clone = self._train(images, queries.transfer_set, clone_seed(self.seed), on_epoch)
+        return self.result(victim, allowed, clone, queries, pool_images=len(images))
+
+    @abstractmethod
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        """Ask at most ``budget`` queries; images are a checked pool of at least 2."""
+
+    def _train(
+        self,
+        images: NDArray[Any],
+        transfer_set: TransferSet,
+        seed: int,
+        on_epoch: OnEpoch | None,
+    ) -> TrainedClone:
+        """Train the clone; ``images`` are the whole pool."""
+        return self.clone_learner().learn(transfer_set, seed, on_epoch)
+
+    def _random(self, images: NDArray[Any], budget: int) -> Labels:
+        """Positions of random images, int64, without repetition.
+
+        A smaller budget takes the first of the images that a larger one takes.
+        """
+        return substream(self.seed, "pool").permutation(len(images))[:budget]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from divqat_brevitas.errors import unknown_name
@@ -36,82 +37,47 @@ class AttackEntry:
     source: str
 
 
+def _beside(attack: Callable[..., Attack], **settings: str) -> Callable[[Learner, int], Attack]:
+    """An attack with a substitute that is trained in the learner's precision."""
+    return lambda learner, seed: attack(
+        learner, seed, substitute=Substitute.beside(learner), **settings
+    )
+
+
 _BUILT_IN: dict[str, AttackEntry] = {
-    "knockoff-random": AttackEntry(
-        lambda learner, seed: KnockoffNets(learner=learner, seed=seed),
-        "pool",
-        "Orekondy et al., CVPR 2019",
-    ),
+    "knockoff-random": AttackEntry(KnockoffNets, "pool", "Orekondy et al., CVPR 2019"),
     "knockoff-adaptive": AttackEntry(
-        lambda learner, seed: KnockoffNets(learner=learner, seed=seed, strategy="adaptive"),
-        "pool",
-        "Orekondy et al., CVPR 2019",
+        partial(KnockoffNets, strategy="adaptive"), "pool", "Orekondy et al., CVPR 2019"
     ),
     "knockoff-averaged": AttackEntry(
-        lambda learner, seed: AveragedQueries(learner=learner, seed=seed),
+        AveragedQueries,
         "pool",
         "Orekondy et al., CVPR 2019; each image in three versions, responses averaged",
     ),
-    "copycat": AttackEntry(
-        lambda learner, seed: CopycatCNN(learner, seed),
-        "pool",
-        "Correia-Silva et al., IJCNN 2018",
-    ),
+    "copycat": AttackEntry(CopycatCNN, "pool", "Correia-Silva et al., IJCNN 2018"),
     "jbda": AttackEntry(
-        lambda learner, seed: JacobianAugmentation(
-            learner, seed, "jbda", substitute=Substitute.beside(learner)
-        ),
-        "seeds",
-        "Papernot et al., ASIACCS 2017",
+        _beside(JacobianAugmentation, method="jbda"), "seeds", "Papernot et al., ASIACCS 2017"
     ),
     "jbtr": AttackEntry(
-        lambda learner, seed: JacobianAugmentation(
-            learner, seed, "jbtr", substitute=Substitute.beside(learner)
-        ),
-        "seeds",
-        "Juuti et al., EuroS&P 2019",
+        _beside(JacobianAugmentation, method="jbtr"), "seeds", "Juuti et al., EuroS&P 2019"
     ),
     "active-kcenter": AttackEntry(
-        lambda learner, seed: ActiveThief(
-            learner, seed, "k-center", substitute=Substitute.beside(learner)
-        ),
-        "pool",
-        "Pal et al., AAAI 2020",
+        _beside(ActiveThief, selection="k-center"), "pool", "Pal et al., AAAI 2020"
     ),
     "active-entropy": AttackEntry(
-        lambda learner, seed: ActiveThief(
-            learner, seed, "entropy", substitute=Substitute.beside(learner)
-        ),
-        "pool",
-        "Pal et al., AAAI 2020",
+        _beside(ActiveThief, selection="entropy"), "pool", "Pal et al., AAAI 2020"
     ),
     "active-dfal+kcenter": AttackEntry(
-        lambda learner, seed: ActiveThief(
-            learner, seed, "dfal+k-center", substitute=Substitute.beside(learner)
-        ),
-        "pool",
-        "Pal et al., AAAI 2020",
+        _beside(ActiveThief, selection="dfal+k-center"), "pool", "Pal et al., AAAI 2020"
     ),
     "semi-supervised": AttackEntry(
-        lambda learner, seed: SemiSupervised(learner, seed),
+        SemiSupervised,
         "pool",
         "Jagielski et al., USENIX Security 2020; MixMatch: Berthelot et al., NeurIPS 2019",
     ),
-    "dfme": AttackEntry(
-        lambda learner, seed: DFME(learner=learner, seed=seed),
-        "free",
-        "Truong et al., CVPR 2021",
-    ),
-    "disguide": AttackEntry(
-        lambda learner, seed: DisGUIDE(learner=learner, seed=seed),
-        "free",
-        "Rosenthal et al., AAAI 2023",
-    ),
-    "dfms-hl": AttackEntry(
-        lambda learner, seed: DFMSHL(learner=learner, seed=seed),
-        "free",
-        "Sanyal et al., CVPR 2022",
-    ),
+    "dfme": AttackEntry(DFME, "free", "Truong et al., CVPR 2021"),
+    "disguide": AttackEntry(DisGUIDE, "free", "Rosenthal et al., AAAI 2023"),
+    "dfms-hl": AttackEntry(DFMSHL, "free", "Sanyal et al., CVPR 2022"),
 }
 
 ATTACKS: Registry[AttackEntry] = Registry(

@@ -7,7 +7,6 @@
   ("T-RND"): the new image goes towards a random other class, in several small steps.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,21 +16,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Images, Labels, substream, to_float
-from divqat_brevitas.extraction.attacks.base import ImagePool, Result, Round, ask, deliver, met
-from divqat_brevitas.extraction.attacks.pools import check_seed, plan
+from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.extraction.arrays import Images, Labels, check_bounds, substream, to_float
+from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, Round, ask
 from divqat_brevitas.extraction.attacks.substitute import Substitute
-from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
+from divqat_brevitas.extraction.learners.base import TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
-from divqat_brevitas.extraction.surrogates.training import Epoch
 
 METHODS = ("jbda", "jbtr")
 CRAFTING_BATCH = 256
 
 
 @dataclass(frozen=True)
-class JacobianAugmentation:
+class JacobianAugmentation(PoolAttack):
     """Grow a transfer set from a few seed images, round by round, until the budget is spent.
 
     A round trains a substitute on all responses so far, makes one new image from each image it has
@@ -62,6 +59,7 @@ class JacobianAugmentation:
         InputError: an unknown method or a number out of range.
 
     Example:
+        >>> from divqat_brevitas.extraction import PlainLearner
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> seeds = np.random.default_rng(0).random((10, 1, 8, 8), np.float32)
         >>> fast = Substitute(surrogate="mlp", steps=2)
@@ -71,8 +69,6 @@ class JacobianAugmentation:
         [10, 20, 35]
     """
 
-    learner: Learner = field(default_factory=PlainLearner)
-    seed: int = 0
     method: str = "jbda"
     seeds: int = 100
     step: float = 0.1
@@ -82,95 +78,50 @@ class JacobianAugmentation:
     substitute: Substitute = field(default_factory=Substitute)
 
     def __post_init__(self) -> None:
-        check_seed(self.seed, "JacobianAugmentation")
+        super().__post_init__()
         if self.method not in METHODS:
             raise unknown_name("augmentation method", self.method, METHODS)
-        bounds = {
-            "seeds": self.seeds >= 2,
-            "step": 0 < self.step <= 1,
-            "iterations": self.iterations >= 1,
-            "period": self.period is None or self.period >= 1,
-            "reservoir": self.reservoir is None or self.reservoir >= 1,
-        }
-        for name, fine in bounds.items():
-            if not fine:
-                raise InputError(
-                    f"Jacobian augmentation: {name}={getattr(self, name)!r} is out of range; "
-                    "see JacobianAugmentation."
-                )
+        check_bounds(
+            self,
+            seeds=self.seeds >= 2,
+            step=0 < self.step <= 1,
+            iterations=self.iterations >= 1,
+            period=self.period is None or self.period >= 1,
+            reservoir=self.reservoir is None or self.reservoir >= 1,
+        )
 
     @property
     def name(self) -> str:
         """The attack's name in results: the method."""
         return self.method
 
-    def run(
-        self,
-        victim: Victim,
-        pool: ImagePool | NDArray[Any],
-        budget: int | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Result:
-        """Ask the seeds and what grows from them, and train a clone on the responses.
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        """Ask the seeds and what grows from them; the budget is spent exactly.
 
-        Args:
-            victim: responses; its budget is what limits the attack, and it is spent exactly.
-            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW; its first ``seeds`` are
-                used, all of them if it is smaller, and no others.
-            budget: queries to spend; None spends all that the victim has left.
-            on_epoch: called with each row of the final clone's history as it is made.
-
-        Returns:
-            Its rounds have "queries" so far and, after the first, "moved" (mean absolute change
-            of a pixel) and "kept_label" (fraction of new images with their origin's label).
-
-        Raises:
-            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-            InputError: a bad pool.
+        A row has the "queries" so far and, after the first, "moved" (mean absolute change of a
+        pixel) and "kept_label" (fraction of new images with their origin's label).
         """
-        given = plan(victim, pool, budget)
         rng = substream(self.seed, "augmentation")
-        images = to_float(given.images[: min(self.seeds, given.count)])
+        images = to_float(images[: min(self.seeds, budget)])
         seeds = len(images)
         responses = ask(victim, images)
         rounds: list[Round] = [{"queries": seeds}]
-        while len(images) < given.budget:
+        while len(images) < budget:
             clone = self.substitute.train(images, responses, self.seed, len(rounds))
-            size = min(len(images), given.budget - len(images), self.reservoir or len(images))
+            size = min(len(images), budget - len(images), self.reservoir or len(images))
             origins = np.sort(rng.choice(len(images), size, replace=False))
             labels = responses[origins].argmax(axis=1)
             made = self._make(clone, images[origins], labels, responses.shape[1], len(rounds), rng)
-            informative = ask(victim, made)
+            new = ask(victim, made)
             rounds.append(
                 {
                     "queries": len(images) + size,
                     "moved": float(np.abs(made - images[origins]).mean()),
-                    "kept_label": float((informative.argmax(axis=1) == labels).mean()),
+                    "kept_label": float((new.argmax(axis=1) == labels).mean()),
                 }
             )
-            images, responses = (
-                np.concatenate([images, made]),
-                np.concatenate([responses, informative]),
-            )
-        settings: dict[str, Any] = {
-            "attack": self.name,
-            "seed": self.seed,
-            "seeds": seeds,
-            "step": self.step,
-            "iterations": self.iterations if self.method == "jbtr" else 1,
-            "period": self.period,
-            "reservoir": self.reservoir,
-            "substitute": self.substitute.settings,
-        }
-        return deliver(
-            self.learner,
-            TransferSet(images, responses),
-            seed=self.seed,
-            queries_used=len(images),
-            settings=settings | met(victim, given.budget),
-            rounds=rounds,
-            on_epoch=on_epoch,
-        )
+            images, responses = np.concatenate([images, made]), np.concatenate([responses, new])
+        return Queries(TransferSet(images, responses), rounds=rounds, settings={"seeds": seeds})
 
     def _make(
         self,

@@ -4,36 +4,33 @@ Orekondy, Schiele and Fritz, "Knockoff Nets: Stealing Functionality of Black-Box
 CVPR 2019, sec. 4.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Labels, check_labels, check_pool, substream
+from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.extraction.arrays import check_labels, check_pool, substream
 from divqat_brevitas.extraction.attacks.adaptive import AdaptiveSampling, sample_adaptively
 from divqat_brevitas.extraction.attacks.bandit import group_images
 from divqat_brevitas.extraction.attacks.base import (
     ImagePool,
-    PoolQueries,
+    OnEpoch,
+    PoolAttack,
+    Queries,
     Result,
-    allowance,
     ask,
-    deliver,
-    met,
 )
 from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
-from divqat_brevitas.extraction.surrogates.networks import check_image_shape
-from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
+from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
 
 STRATEGIES = ("random", "adaptive")
 
 
 @dataclass(frozen=True)
-class KnockoffNets:
+class KnockoffNets(PoolAttack):
     """The attack's hyper-parameters; :meth:`run` takes the data.
 
     The random strategy draws images from the pool without replacement; a smaller budget asks the
@@ -64,19 +61,16 @@ class KnockoffNets:
     """
 
     surrogate: str = "vgg-small"
-    seed: int = 0
     strategy: str = "random"
     targets: str = "soft"
     epochs: int = 20
     training: SurrogateTraining = field(default_factory=SurrogateTraining)
     sampling: AdaptiveSampling = field(default_factory=AdaptiveSampling)
-    learner: Learner | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.strategy not in STRATEGIES:
             raise unknown_name("query strategy", self.strategy, STRATEGIES)
-        if self.seed < 0:
-            raise InputError(f"KnockoffNets needs a seed of at least 0, but got {self.seed}.")
         self._plain()
 
     def _plain(self) -> PlainLearner:
@@ -86,6 +80,16 @@ class KnockoffNets:
             epochs=self.epochs,
             training=self.training,
         )
+
+    def clone_learner(self) -> Learner:
+        """The given learner, or a plain one of this attack's own settings."""
+        return self.learner or self._plain()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The seed and, for the adaptive strategy, its sampling; the learner has the rest."""
+        sampling = {"sampling": asdict(self.sampling)} if self.strategy == "adaptive" else {}
+        return {"seed": self.seed} | sampling
 
     @property
     def name(self) -> str:
@@ -97,64 +101,50 @@ class KnockoffNets:
         victim: Victim,
         pool: ImagePool | NDArray[Any],
         budget: int | None = None,
+        on_epoch: OnEpoch | None = None,
         labels: NDArray[Any] | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
     ) -> Result:
         """Ask the victim and train a clone on its responses.
 
         Args:
-            victim: responses; its budget is what limits the attack.
-            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW, at least 2. A pool
-                smaller than the budget is asked whole, each image once.
-            budget: queries to spend; None spends all that the victim has left.
-            labels: classes of the pool's images (N,), the adaptive strategy's actions; without
-                them images are grouped by k-means. The random strategy does not look at them.
-            on_epoch: called with each row of the history as it is made.
+            victim: see :meth:`PoolAttack.run`.
+            pool: see :meth:`PoolAttack.run`.
+            budget: see :meth:`PoolAttack.run`.
+            on_epoch: see :meth:`PoolAttack.run`.
+            labels: classes of the pool's images (N,), the actions of the adaptive strategy;
+                without them k-means groups the images. The random strategy ignores them.
 
         Raises:
             BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
             InputError: a bad pool or bad labels.
         """
-        images = check_pool(pool if isinstance(pool, np.ndarray) else pool.images)
-        check_image_shape(images.shape[1:])
-        actions = None if labels is None else check_labels(labels, len(images), "pool labels")
-        budget = allowance(victim, budget)
-        count = min(budget, len(images))
-        if count < 2:
-            raise InputError(f"a clone needs at least 2 answered queries, but gets {count}.")
-        transfer = self._ask(victim, images, actions, count)
-        settings: dict[str, Any] = {"attack": self.name, "seed": self.seed}
-        settings |= met(victim, budget) | {"pool_images": len(images)}
-        if self.strategy == "adaptive":
-            settings["sampling"] = asdict(self.sampling)
-            settings["actions"] = "k-means" if labels is None else "labels"
-        return deliver(
-            self.learner or self._plain(),
-            TransferSet(images[transfer.indices], transfer.responses),
-            seed=self.seed,
-            queries_used=count,
-            settings=settings,
-            indices=transfer.indices,
-            rounds=transfer.rounds,
-            on_epoch=on_epoch,
-        )
+        if labels is not None:
+            images = check_pool(pool if isinstance(pool, np.ndarray) else pool.images)
+            labels = check_labels(labels, len(images), "pool labels")
+        return self._run(victim, pool, budget, on_epoch, labels=labels)
 
-    def _ask(
-        self, victim: Victim, images: NDArray[Any], labels: Labels | None, count: int
-    ) -> PoolQueries:
-        if self.strategy == "adaptive":
-            if labels is None:
-                rng = substream(self.seed, "groups")
-                labels = group_images(images, self.sampling.groups, rng)
-            return sample_adaptively(
-                victim,
-                images,
-                labels,
-                count,
-                surrogate=self.surrogate,
-                targets=self.targets,
-                seed=self.seed,
-                settings=self.sampling,
-            )
-        indices = substream(self.seed, "pool").permutation(len(images))[:count]
-        return PoolQueries(indices, ask(victim, images[indices]))
+    def _queries(
+        self,
+        victim: Victim,
+        images: NDArray[Any],
+        budget: int,
+        labels: NDArray[Any] | None = None,
+    ) -> Queries:
+        if self.strategy == "random":
+            indices = self._random(images, budget)
+            return Queries(TransferSet(images[indices], ask(victim, images[indices])), indices)
+        actions = "k-means" if labels is None else "labels"
+        if labels is None:
+            labels = group_images(images, self.sampling.groups, substream(self.seed, "groups"))
+        indices, responses, rounds = sample_adaptively(
+            victim,
+            images,
+            labels,
+            min(budget, len(images)),
+            surrogate=self.surrogate,
+            targets=self.targets,
+            seed=self.seed,
+            settings=self.sampling,
+        )
+        transfer_set = TransferSet(images[indices], responses)
+        return Queries(transfer_set, indices, rounds, settings={"actions": actions})

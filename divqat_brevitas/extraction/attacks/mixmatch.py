@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError, InputError
-from divqat_brevitas.extraction.arrays import Images, Responses, substream
+from divqat_brevitas.extraction.arrays import Images, Responses, check_bounds, substream
 from divqat_brevitas.extraction.surrogates.augmentation import random_flip, random_shift
 from divqat_brevitas.extraction.surrogates.training import (
     Epoch,
@@ -49,19 +49,15 @@ class MixMatch:
     most_steps: int = 100
 
     def __post_init__(self) -> None:
-        bounds = {
-            "augmentations": self.augmentations >= 1,
-            "temperature": 0 < self.temperature <= 1,
-            "alpha": self.alpha > 0,
-            "weight": self.weight >= 0,
-            "shift": self.shift is None or self.shift >= 0,
-            "most_steps": self.most_steps >= 1,
-        }
-        for name, fine in bounds.items():
-            if not fine:
-                raise InputError(
-                    f"MixMatch: {name}={getattr(self, name)!r} is out of range; see MixMatch."
-                )
+        check_bounds(
+            self,
+            augmentations=self.augmentations >= 1,
+            temperature=0 < self.temperature <= 1,
+            alpha=self.alpha > 0,
+            weight=self.weight >= 0,
+            shift=self.shift is None or self.shift >= 0,
+            most_steps=self.most_steps >= 1,
+        )
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:

@@ -5,25 +5,22 @@ of Neural Networks", USENIX Security 2020, sec. 4.2: few responses, and MixMatch
 attacker has.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import substream, to_float
-from divqat_brevitas.extraction.attacks.base import ImagePool, Result, ask, clone_seed, met
+from divqat_brevitas.extraction.arrays import Labels, to_float
+from divqat_brevitas.extraction.attacks.base import OnEpoch, PoolAttack, Queries, ask
 from divqat_brevitas.extraction.attacks.mixmatch import MixMatch, train_mixmatch
-from divqat_brevitas.extraction.attacks.pools import check_seed, plan
-from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet, described
+from divqat_brevitas.extraction.learners.base import PlainLearner, TrainedClone, TransferSet
 from divqat_brevitas.extraction.learners.targets import training_targets
 from divqat_brevitas.extraction.query.victim import Victim
-from divqat_brevitas.extraction.surrogates.training import Epoch
 
 
 @dataclass(frozen=True)
-class SemiSupervised:
+class SemiSupervised(PoolAttack):
     """Ask a random part of the pool, train on the whole of it with MixMatch.
 
     The training is the method, so the clone is not the learner's own: surrogate, targets,
@@ -55,73 +52,56 @@ class SemiSupervised:
         (10, 30)
     """
 
-    learner: Learner = field(default_factory=PlainLearner)
-    seed: int = 0
     mixmatch: MixMatch = field(default_factory=MixMatch)
 
     def __post_init__(self) -> None:
-        check_seed(self.seed, "SemiSupervised")
-        self._plain()
+        super().__post_init__()
+        self.clone_learner()
 
-    def _plain(self) -> PlainLearner:
-        if not isinstance(self.learner, PlainLearner):
+    def clone_learner(self) -> PlainLearner:
+        """The learner, which says what the clone is and how long it is trained."""
+        learner = super().clone_learner()
+        if not isinstance(learner, PlainLearner):
             raise InputError(
                 f"the semi-supervised attack has a training of its own and cannot take the "
-                f"learner {self.learner.name!r}; give it a PlainLearner."
+                f"learner {learner.name!r}; give it a PlainLearner."
             )
-        return self.learner
+        return learner
 
     @property
     def name(self) -> str:
         """The attack's name in results."""
         return "semi-supervised"
 
-    def run(
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        indices = self._random(images, budget)
+        transfer_set = TransferSet(images[indices], ask(victim, images[indices]))
+        unlabelled = len(self._unlabelled(images, len(indices)))
+        return Queries(transfer_set, indices, settings={"unlabelled_images": unlabelled})
+
+    def _unlabelled(self, images: NDArray[Any], queries: int) -> Labels:
+        """Positions of the images that are not asked; of all, where fewer than 2 are left."""
+        order = self._random(images, len(images))
+        return order[queries:] if len(images) - queries >= 2 else order
+
+    def _train(
         self,
-        victim: Victim,
-        pool: ImagePool | NDArray[Any],
-        budget: int | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> Result:
-        """Ask the victim and train a clone on answered and unanswered images.
-
-        Args:
-            victim: responses; its budget is what limits the attack.
-            pool: the attacker's images, uint8 or float32 in [0, 1], NCHW, at least 2; the larger it
-                is beyond the budget, the more the attack gains.
-            budget: queries to spend; None spends all that the victim has left.
-            on_epoch: called with each row of the history as it is made.
-
-        Raises:
-            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-            InputError: a bad pool, or responses that say nothing.
-        """
-        given = plan(victim, pool, budget)
-        learner = self._plain()
-        order = substream(self.seed, "pool").permutation(len(given.images))
-        indices, rest = order[: given.count], order[given.count :]
-        unlabelled = rest if len(rest) >= 2 else order
-        transfer_set = TransferSet(given.images[indices], ask(victim, given.images[indices]))
-        seed = clone_seed(self.seed)
+        images: NDArray[Any],
+        transfer_set: TransferSet,
+        seed: int,
+        on_epoch: OnEpoch | None,
+    ) -> TrainedClone:
+        learner = self.clone_learner()
         clone = learner.build(transfer_set, seed)
         history = train_mixmatch(
             clone,
             to_float(transfer_set.images),
             training_targets(transfer_set.responses, learner.targets),
-            to_float(given.images[unlabelled]),
+            to_float(images[self._unlabelled(images, len(transfer_set.images))]),
             epochs=learner.epochs,
             seed=seed,
             training=learner.training,
             settings=self.mixmatch,
             on_epoch=on_epoch,
         )
-        settings: dict[str, Any] = {
-            "attack": self.name,
-            "seed": self.seed,
-            "pool_images": len(given.images),
-            "unlabelled_images": len(unlabelled),
-            "mixmatch": asdict(self.mixmatch),
-            "learner": described(learner),
-        }
-        settings |= met(victim, given.budget)
-        return Result(clone, given.count, history, [], indices, settings)
+        return TrainedClone(clone, history)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Responses, substream, to_float
+from divqat_brevitas.extraction.arrays import Responses, check_bounds, substream, to_float
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
 from divqat_brevitas.extraction.surrogates.augmentation import (
     cutmix,
@@ -84,24 +84,19 @@ class SurrogateTraining:
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         _check_device(self.device)
-        bounds = {
-            "batch_size": self.batch_size >= 2,
-            "learning_rate": self.learning_rate > 0,
-            "momentum": 0 < self.momentum < 1,
-            "weight_decay": self.weight_decay >= 0,
-            "clip_norm": self.clip_norm > 0,
-            "shift": self.shift >= 0,
-            "mixup": 0 <= self.mixup <= 100,
-            "cutmix": 0 <= self.cutmix <= 100,
-            "holdout": 0 <= self.holdout <= 0.5,
-            "patience": self.patience is None or (self.patience >= 1 and self.holdout > 0),
-        }
-        for name, fine in bounds.items():
-            if not fine:
-                raise InputError(
-                    f"surrogate training: {name}={getattr(self, name)!r} is out of range; "
-                    "see SurrogateTraining."
-                )
+        check_bounds(
+            self,
+            batch_size=self.batch_size >= 2,
+            learning_rate=self.learning_rate > 0,
+            momentum=0 < self.momentum < 1,
+            weight_decay=self.weight_decay >= 0,
+            clip_norm=self.clip_norm > 0,
+            shift=self.shift >= 0,
+            mixup=0 <= self.mixup <= 100,
+            cutmix=0 <= self.cutmix <= 100,
+            holdout=0 <= self.holdout <= 0.5,
+            patience=self.patience is None or (self.patience >= 1 and self.holdout > 0),
+        )
 
     def autocast(self) -> torch.autocast:
         """The context that forward passes run in: ``precision`` on ``device``."""

@@ -1,52 +1,37 @@
-"""An attack: every answer counts for the image and for its mirror image, at one query."""
+"""An attack: every response counts for the image and for its mirror image, at one query."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from divqat_brevitas.extraction.arrays import substream
-from divqat_brevitas.extraction.attacks.base import Result, ask, deliver, met
+from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, ask
 from divqat_brevitas.extraction.attacks.catalogue import AttackEntry
-from divqat_brevitas.extraction.attacks.pools import plan
-from divqat_brevitas.extraction.learners.base import Learner, TransferSet
+from divqat_brevitas.extraction.learners.base import TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
 
 
 @dataclass(frozen=True)
-class Mirrored:
-    """KnockoffNets' random strategy, with each answered image mirrored left to right as well.
+class Mirrored(PoolAttack):
+    """KnockoffNets' random strategy, with each queried image mirrored left to right as well.
 
     It pays where a mirror image is of the same class: clothes, animals; not digits.
-
-    Args:
-        learner: makes the clone.
-        seed: of everything random in the attack.
     """
-
-    learner: Learner
-    seed: int = 0
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """The attack's name in results."""
         return "mirrored"
 
-    def run(self, victim: Victim, pool: Any, budget: int | None = None) -> Result:
-        """Ask random images of the pool, and train a clone on twice as many."""
-        given = plan(victim, pool, budget)  # checks pool and budget before anything is asked
-        indices = substream(self.seed, "pool").permutation(len(given.images))[: given.count]
-        images = given.images[indices]
-        answers = ask(victim, images)
-        both = np.concatenate([images, images[..., ::-1]])
-        return deliver(
-            self.learner,
-            TransferSet(both, np.concatenate([answers, answers])),
-            seed=self.seed,
-            queries_used=given.count,
-            settings={"attack": self.name, "seed": self.seed, **met(victim, given.budget)},
-            indices=indices,
-        )
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        """Ask random images of the pool; the clone is trained on twice as many."""
+        indices = self._random(images, budget)
+        asked = images[indices]
+        responses = ask(victim, asked)
+        both = np.concatenate([asked, asked[..., ::-1]])
+        transfer_set = TransferSet(both, np.concatenate([responses, responses]))
+        return Queries(transfer_set, indices, used=len(indices))
 
 
 ENTRY = AttackEntry(Mirrored, "pool", "worked example of a plug-in")

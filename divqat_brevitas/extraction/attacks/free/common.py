@@ -1,28 +1,35 @@
 """What the data-free attacks share: their border, their queries, their end."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from divqat_brevitas.data.arrays import Shape
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Responses, substream
+from divqat_brevitas.extraction.arrays import Responses, check_bounds, substream
 from divqat_brevitas.extraction.attacks.base import (
+    NO_INDICES,
+    Queries,
     Result,
     Round,
+    SeededAttack,
     allowance,
     ask,
     clone_seed,
-    deliver,
-    met,
 )
 from divqat_brevitas.extraction.attacks.free.generator import Generator
 from divqat_brevitas.extraction.attacks.free.students import Matching, Memory, Students
-from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
+from divqat_brevitas.extraction.learners.base import (
+    Learner,
+    PlainLearner,
+    TrainedClone,
+    TransferSet,
+)
 from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, check_image_shape
 from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
@@ -49,28 +56,9 @@ def image_shape(pool: object) -> Shape:
     return channels, height, width
 
 
-def positive(attack: Any, *counts: str) -> None:
-    """Refuse a negative seed, batches of one image, and other fields that are not above 0.
-
-    Raises:
-        InputError: one of them.
-    """
-    if attack.seed < 0:
-        raise InputError(f"{attack.name} needs a seed of at least 0, but got {attack.seed}.")
-    if attack.batch_size < 2:
-        raise InputError(
-            f"{attack.name}: batch_size must be at least 2, but is {attack.batch_size}."
-        )
-    for name in counts:
-        if not getattr(attack, name) > 0:
-            raise InputError(
-                f"{attack.name}: {name} must be above 0, but is {getattr(attack, name)!r}."
-            )
-
-
 @dataclass(frozen=True)
 class Course:
-    """The seeds, streams and students' settings of one run; see :func:`begin`.
+    """The streams and the students' settings of one run.
 
     Attributes:
         victim: is asked.
@@ -133,45 +121,10 @@ class Course:
         memory.add(pixels, responses)
         return Students(networks, self.matching, self.training), memory
 
-    def settings(self, attack: Any) -> dict[str, Any]:
-        """The attack's hyper-parameters and what it met."""
-        own = {f.name: getattr(attack, f.name) for f in fields(attack) if f.name != "learner"}
-        return (
-            {"attack": attack.name, **own, "image": list(self.shape)}
-            | {"loss": "l1 on logits" if self.matching.l1 else "cross-entropy"}
-            | met(self.victim, self.budget)
-        )
-
     def ask(self, images: Tensor) -> tuple[NDArray[np.uint8], Responses]:
         """Ask images rounded to 8 bits, as image files are; return them and the responses."""
         pixels = (images.detach() * 255).round().to(torch.uint8).contiguous().numpy()
         return pixels, ask(self.victim, pixels)
-
-
-def begin(
-    victim: Victim, pool: object, budget: int | None, learner: Learner | None, seed: int
-) -> Course:
-    """Check what came in and set up a run.
-
-    Raises:
-        BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-        InputError: no image shape, or fewer than 2 queries.
-    """
-    shape = image_shape(pool)
-    budget = allowance(victim, budget)
-    if budget < 2:
-        raise InputError(f"a clone needs at least 2 answered queries, but gets {budget}.")
-    learner = learner or PlainLearner()
-    targets = learner.targets if isinstance(learner, PlainLearner) else "soft"
-    return Course(
-        victim,
-        shape,
-        budget,
-        seed,
-        learner,
-        Matching.of(victim.oracle, targets),
-        torch.Generator().manual_seed(int(substream(seed, "draws").integers(2**62))),
-    )
 
 
 def parts(total: int, size: int) -> list[int]:
@@ -209,33 +162,71 @@ def cool_down(course: Course, students: Students, memory: Memory) -> list[Epoch]
     return history
 
 
-def finish(
-    course: Course,
-    students: Students,
-    memory: Memory,
-    rounds: list[Round],
-    settings: dict[str, Any],
-) -> Result:
-    """The clone: the students, or what a learner of another kind makes of all responses.
+@dataclass(frozen=True)
+class DataFreeAttack(SeededAttack):
+    """An attack that makes its own images; subclasses give :meth:`_queries`.
+
+    Attributes:
+        batch_size: images a batch, at least 2.
 
     Raises:
-        InputError: no response says anything.
+        InputError: a negative seed or a number out of range.
     """
-    if not memory.responses[: memory.size].any():
-        raise InputError(
-            "the responses say nothing to train on: all their entries are zero. The oracle rounds "
-            "too coarsely for the number of classes."
+
+    batch_size: int = 128
+    _positive: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that must be above 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds(
+            self,
+            batch_size=self.batch_size >= 2,
+            **{name: getattr(self, name) > 0 for name in self._positive},
         )
-    if not isinstance(course.learner, PlainLearner):
-        return deliver(
-            course.learner,
-            TransferSet(memory.images[: memory.size].numpy(), memory.responses[: memory.size]),
-            seed=course.seed,
-            queries_used=course.budget,
-            settings=settings,
-            rounds=rounds,
+
+    def run(self, victim: Victim, pool: Any, budget: int | None = None) -> Result:
+        """Ask ``budget`` queries and return the trained student.
+
+        Args:
+            victim: is asked.
+            pool: the (channels, height, width) of an image, sides of at least 8.
+            budget: number of queries to ask; None: all that the victim has left.
+
+        Raises:
+            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
+            InputError: no image shape, fewer than 2 queries, or responses without information.
+        """
+        shape = image_shape(pool)
+        allowed = allowance(victim, budget)
+        if allowed < 2:
+            raise InputError(f"a clone needs at least 2 answered queries, but gets {allowed}.")
+        course = self._course(victim, shape, allowed)
+        students, memory, rounds = self._queries(course)
+        transfer_set = memory.transfer_set()
+        if isinstance(course.learner, PlainLearner):
+            history = cool_down(course, students, memory)
+            clone = TrainedClone(students.clone(), history)
+        else:
+            clone = course.learner.learn(transfer_set, clone_seed(self.seed))
+        queries = Queries(transfer_set, NO_INDICES, rounds, allowed)
+        loss = "l1 on logits" if course.matching.l1 else "cross-entropy"
+        return self.result(victim, allowed, clone, queries, image=list(shape), loss=loss)
+
+    def _course(self, victim: Victim, shape: Shape, budget: int) -> Course:
+        """What the run needs; an attack that uses only labels changes its matching."""
+        learner = self.clone_learner()
+        method = learner.targets if isinstance(learner, PlainLearner) else "soft"
+        return Course(
+            victim,
+            shape,
+            budget,
+            self.seed,
+            learner,
+            Matching.of(victim.oracle, method),
+            torch.Generator().manual_seed(int(substream(self.seed, "draws").integers(2**62))),
         )
-    history = cool_down(course, students, memory)
-    clone: nn.Module = students.clone()
-    settings["learner"] = {"name": course.learner.name, **course.learner.settings}
-    return Result(clone, course.budget, history, rounds, np.zeros(0, np.int64), settings)
+
+    @abstractmethod
+    def _queries(self, course: Course) -> tuple[Students, Memory, list[Round]]:
+        """Spend the budget; return the students, what was asked, and one row a round."""

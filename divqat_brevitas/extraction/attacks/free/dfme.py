@@ -6,28 +6,24 @@ published code.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from divqat_brevitas.extraction.attacks.base import Result, Round, ask
+from divqat_brevitas.extraction.attacks.base import Round, ask
 from divqat_brevitas.extraction.attacks.free.common import (
     Course,
-    begin,
-    finish,
+    DataFreeAttack,
     parts,
-    positive,
     rehearse,
 )
 from divqat_brevitas.extraction.attacks.free.generator import Generator, squash
-from divqat_brevitas.extraction.attacks.free.students import Students
-from divqat_brevitas.extraction.learners.base import Learner
-from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.attacks.free.students import Memory, Students
 
 
 @dataclass(frozen=True)
-class DFME:
+class DFME(DataFreeAttack):
     """A generator that looks for images on which the student is furthest from the victim.
 
     An iteration asks ``student_steps`` batches for the student, then, for each of
@@ -60,15 +56,13 @@ class DFME:
         InputError: a number out of range.
 
     Example:
-        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> from divqat_brevitas.extraction import PlainLearner, Victim
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
         >>> attack = DFME(learner=PlainLearner(surrogate="mlp", epochs=2), batch_size=16)
         >>> attack.run(Victim(model, budget=200), (1, 8, 8)).queries_used
         200
     """
 
-    seed: int = 0
-    learner: Learner | None = None
     batch_size: int = 64
     student_steps: int = 5
     generator_steps: int = 1
@@ -76,31 +70,20 @@ class DFME:
     change: float = 0.01
     generator_rate: float = 1e-3
 
-    def __post_init__(self) -> None:
-        positive(
-            self,
-            *("student_steps", "generator_steps", "directions"),
-            *("change", "generator_rate"),
-        )
+    _positive: ClassVar[tuple[str, ...]] = (
+        "student_steps",
+        "generator_steps",
+        "directions",
+        "change",
+        "generator_rate",
+    )
 
     @property
     def name(self) -> str:
         """The attack's name in results."""
         return "dfme"
 
-    def run(self, victim: Victim, pool: Any, budget: int | None = None) -> Result:
-        """Spend ``budget`` queries (None: all that are left) and bring home the student.
-
-        Args:
-            victim: responses.
-            pool: the (channels, height, width) of an image, sides of at least 8.
-            budget: queries to spend.
-
-        Raises:
-            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-            InputError: no image shape, or fewer than 2 queries.
-        """
-        course = begin(victim, pool, budget, self.learner, self.seed)
+    def _queries(self, course: Course) -> tuple[Students, Memory, list[Round]]:
         generator = course.generator()
         optimizer = torch.optim.Adam(generator.parameters(), lr=self.generator_rate)
         cost = self.batch_size * (self.directions + 1)
@@ -123,7 +106,7 @@ class DFME:
                 row["generator_loss"] = self._step(generator, optimizer, students, course)
                 left -= cost
             rounds.append(row)
-        return finish(course, students, memory, rounds, course.settings(self))
+        return students, memory, rounds
 
     def _step(
         self,

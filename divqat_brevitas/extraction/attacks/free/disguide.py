@@ -5,25 +5,21 @@ AAAI 2023; hyper-parameters from its published code.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from divqat_brevitas.extraction.attacks.base import Result, Round
+from divqat_brevitas.extraction.attacks.base import Round
 from divqat_brevitas.extraction.attacks.free.common import (
     Course,
-    begin,
-    finish,
+    DataFreeAttack,
     parts,
-    positive,
     rehearse,
 )
 from divqat_brevitas.extraction.attacks.free.generator import Generator
-from divqat_brevitas.extraction.attacks.free.students import Students
-from divqat_brevitas.extraction.learners.base import Learner
-from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.attacks.free.students import Memory, Students
 
 
 def disagreement(probabilities: Tensor) -> Tensor:
@@ -46,7 +42,7 @@ def class_diversity(probabilities: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DisGUIDE:
+class DisGUIDE(DataFreeAttack):
     """Two students, and a generator that looks for images they response differently.
 
     The generator minimises ``diversity * class_diversity - disagreement``; its gradient comes
@@ -74,41 +70,28 @@ class DisGUIDE:
         InputError: a number out of range.
 
     Example:
-        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> from divqat_brevitas.extraction import PlainLearner, Victim
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
         >>> attack = DisGUIDE(learner=PlainLearner(surrogate="mlp", epochs=2))
         >>> attack.run(Victim(model, budget=200), (1, 8, 8)).queries_used
         200
     """
 
-    seed: int = 0
-    learner: Learner | None = None
-    batch_size: int = 128
     generator_steps: int = 2
     generator_rate: float = 1e-3
     diversity: float = 0.2
 
-    def __post_init__(self) -> None:
-        positive(self, "generator_steps", "generator_rate")
+    _positive: ClassVar[tuple[str, ...]] = (
+        "generator_steps",
+        "generator_rate",
+    )
 
     @property
     def name(self) -> str:
         """The attack's name in results."""
         return "disguide"
 
-    def run(self, victim: Victim, pool: Any, budget: int | None = None) -> Result:
-        """Spend ``budget`` queries (None: all that are left) and bring home the students.
-
-        Args:
-            victim: responses.
-            pool: the (channels, height, width) of an image, sides of at least 8.
-            budget: queries to spend.
-
-        Raises:
-            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-            InputError: no image shape, or fewer than 2 queries.
-        """
-        course = begin(victim, pool, budget, self.learner, self.seed)
+    def _queries(self, course: Course) -> tuple[Students, Memory, list[Round]]:
         generator = course.generator()
         optimizer = torch.optim.Adam(generator.parameters(), lr=self.generator_rate)
         # The first batch comes from the untrained generator.
@@ -124,7 +107,7 @@ class DisGUIDE:
             memory.add(*course.ask(generator.images(count, course.draws)))
             loss = rehearse(course, students, memory, count)
             rounds.append({"queries": memory.size, "loss": loss, "generator_loss": losses[-1]})
-        return finish(course, students, memory, rounds, course.settings(self))
+        return students, memory, rounds
 
     def _step(
         self,

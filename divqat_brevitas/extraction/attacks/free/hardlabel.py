@@ -4,27 +4,25 @@ Sanyal, Addepalli and Babu, "Towards Data-Free Model Stealing in a Hard Label Se
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from divqat_brevitas.data.arrays import Shape
 from divqat_brevitas.data.noise import noise
 from divqat_brevitas.extraction.arrays import substream
-from divqat_brevitas.extraction.attacks.base import Result, Round
+from divqat_brevitas.extraction.attacks.base import Round
 from divqat_brevitas.extraction.attacks.free.common import (
     Course,
-    begin,
-    finish,
+    DataFreeAttack,
     parts,
-    positive,
     rehearse,
 )
 from divqat_brevitas.extraction.attacks.free.disguide import class_diversity
 from divqat_brevitas.extraction.attacks.free.generator import Generator, discriminator
-from divqat_brevitas.extraction.attacks.free.students import Students
-from divqat_brevitas.extraction.learners.base import Learner
+from divqat_brevitas.extraction.attacks.free.students import Memory, Students
 from divqat_brevitas.extraction.query.victim import Victim
 
 
@@ -77,7 +75,7 @@ class _Gan:
 
 
 @dataclass(frozen=True)
-class DFMSHL:
+class DFMSHL(DataFreeAttack):
     """A GAN on synthetic proxy images whose generator is also made to meet all classes.
 
     First the GAN learns the proxy images, then part of the budget asks proxies and made images
@@ -107,16 +105,13 @@ class DFMSHL:
         InputError: a number out of range.
 
     Example:
-        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> from divqat_brevitas.extraction import PlainLearner, Victim
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
         >>> attack = DFMSHL(learner=PlainLearner(surrogate="mlp", epochs=2), gan_steps=2)
         >>> attack.run(Victim(model, "top1", budget=200), (1, 8, 8)).queries_used
         200
     """
 
-    seed: int = 0
-    learner: Learner | None = None
-    batch_size: int = 128
     proxies: int = 5000
     gan_steps: int = 200
     start: float = 0.3
@@ -124,31 +119,23 @@ class DFMSHL:
     generator_rate: float = 2e-4
     diversity: float = 500.0
 
-    def __post_init__(self) -> None:
-        positive(
-            self,
-            *("proxies", "gan_steps", "start"),
-            *("generator_steps", "generator_rate"),
-        )
+    _positive: ClassVar[tuple[str, ...]] = (
+        "proxies",
+        "gan_steps",
+        "start",
+        "generator_steps",
+        "generator_rate",
+    )
 
     @property
     def name(self) -> str:
         """The attack's name in results."""
         return "dfms-hl"
 
-    def run(self, victim: Victim, pool: Any, budget: int | None = None) -> Result:
-        """Spend ``budget`` queries (None: all that are left) and bring home the student.
+    def _course(self, victim: Victim, shape: Shape, budget: int) -> Course:
+        return super()._course(victim, shape, budget).with_labels_only()
 
-        Args:
-            victim: responses.
-            pool: the (channels, height, width) of an image, sides of at least 8.
-            budget: queries to spend.
-
-        Raises:
-            BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
-            InputError: no image shape, or fewer than 2 queries.
-        """
-        course = begin(victim, pool, budget, self.learner, self.seed).with_labels_only()
+    def _queries(self, course: Course) -> tuple[Students, Memory, list[Round]]:
         gan = _Gan(self, course)
         for _ in range(self.gan_steps):
             gan.step(None)
@@ -163,4 +150,4 @@ class DFMSHL:
             memory.add(*course.ask(gan.generator.images(count, course.draws)))
             loss = rehearse(course, students, memory, count)
             rounds.append({"queries": memory.size, "loss": loss, "generator_loss": losses[-1]})
-        return finish(course, students, memory, rounds, course.settings(self))
+        return students, memory, rounds

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.extraction.arrays import Responses
+from divqat_brevitas.extraction.learners.base import TransferSet
 from divqat_brevitas.extraction.learners.targets import training_targets
 from divqat_brevitas.extraction.surrogates.training import PRECISIONS, SurrogateTraining
 
@@ -78,6 +79,20 @@ class Memory:
         self.responses[self.size : end] = responses
         self.targets[self.size : end] = self.matching.targets(responses)
         self.size = end
+
+    def transfer_set(self) -> TransferSet:
+        """The queried images and their responses.
+
+        Raises:
+            InputError: all responses are zero.
+        """
+        responses = self.responses[: self.size]
+        if not responses.any():
+            raise InputError(
+                "the responses say nothing to train on: all their entries are zero. The oracle "
+                "rounds too coarsely for the number of classes."
+            )
+        return TransferSet(self.images[: self.size].numpy(), responses)
 
     def batches(
         self, size: int, count: int, generator: torch.Generator
