@@ -7,23 +7,21 @@ that follow no rule are not learned by heart.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.learners.base import (
     Learner,
-    PlainLearner,
     TrainedClone,
     TransferSet,
-    chained,
-    described,
+    WrappingLearner,
 )
 from divqat_brevitas.extraction.surrogates.training import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentedLearner:
+class AugmentedLearner(WrappingLearner):
     """Has another learner train on augmented images.
 
     Args:
@@ -40,7 +38,6 @@ class AugmentedLearner:
         'mirrored-argmax'
     """
 
-    base: Learner = field(default_factory=PlainLearner)
     shift: int = 2
     flip: bool = False
 
@@ -50,19 +47,9 @@ class AugmentedLearner:
         self._augmented(self.base)
 
     @property
-    def name(self) -> str:
-        """Named "shifted" or "mirrored", and the base's name where that is not "soft"."""
-        return chained("mirrored" if self.flip else "shifted", self.base)
-
-    @property
-    def surrogate(self) -> str:
-        """The base's."""
-        return self.base.surrogate
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Its arguments; the base's under "base"."""
-        return {"shift": self.shift, "flip": self.flip, "base": described(self.base)}
+    def prefix(self) -> str:
+        """Either "shifted" or "mirrored"."""
+        return "mirrored" if self.flip else "shifted"
 
     def learn(
         self,

@@ -4,8 +4,9 @@ An attack decides what to ask; a learner decides what to make of the responses. 
 the defence differ in their learner, so every learner goes with every attack.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,11 +100,6 @@ class Learner(Protocol):
 def described(learner: Learner) -> dict[str, Any]:
     """A learner's name and settings, as values that JSON can hold."""
     return {"name": learner.name, **learner.settings}
-
-
-def chained(name: str, base: Learner) -> str:
-    """What a learner before another is called: ``name``, and the base's where it is not "soft"."""
-    return name if base.name == "soft" else f"{name}-{base.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,3 +203,44 @@ class PlainLearner:
             history = trained()
             keep(self.remember, key, clone, history)
         return history
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrappingLearner(ABC):
+    """A learner that prepares the transfer set or the clone for another learner.
+
+    Attributes:
+        base: the other learner.
+    """
+
+    base: Learner = field(default_factory=PlainLearner)
+
+    @property
+    @abstractmethod
+    def prefix(self) -> str:
+        """The learner's own name, such as "filtered"."""
+
+    @property
+    def name(self) -> str:
+        """The own name, followed by the base's where that is not "soft": "filtered-argmax"."""
+        return self.prefix if self.base.name == "soft" else f"{self.prefix}-{self.base.name}"
+
+    @property
+    def surrogate(self) -> str:
+        """The base's surrogate."""
+        return self.base.surrogate
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All arguments as values that JSON can hold; the base's under "base"."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "base"}
+        return own | {"base": described(self.base)}
+
+    @abstractmethod
+    def learn(
+        self,
+        transfer_set: TransferSet,
+        seed: int,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> TrainedClone:
+        """See :meth:`Learner.learn`."""

@@ -22,8 +22,7 @@ from divqat_brevitas.extraction.learners.base import (
     PlainLearner,
     TrainedClone,
     TransferSet,
-    chained,
-    described,
+    WrappingLearner,
 )
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
@@ -31,7 +30,7 @@ from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTrain
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConsistentLearner:
+class ConsistentLearner(WrappingLearner):
     """Trains on the responses, but where consistent clones contradict them on what these say.
 
     Aimed at defences that answer some queries with a wrong label, whichever. ``TrainedClone.notes``
@@ -53,22 +52,14 @@ class ConsistentLearner:
             check_pool(self.images, "the pool's images")
 
     @property
-    def name(self) -> str:
-        """Named "consistent", and the base's targets where that is not "soft"."""
-        return chained("consistent", self.base)
-
-    @property
-    def surrogate(self) -> str:
-        """The base's."""
-        return self.base.surrogate
+    def prefix(self) -> str:
+        """Always "consistent"."""
+        return "consistent"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its arguments; of the images their number."""
-        return {
-            "images": 0 if self.images is None else len(self.images),
-            "base": described(self.base),
-        }
+        """All arguments, with the number of images."""
+        return super().settings | {"images": 0 if self.images is None else len(self.images)}
 
     def learn(
         self,

@@ -6,22 +6,14 @@ The attacker needs the responses alone to see it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Responses
-from divqat_brevitas.extraction.learners.base import (
-    Learner,
-    PlainLearner,
-    TrainedClone,
-    TransferSet,
-    chained,
-    described,
-)
+from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet, WrappingLearner
 from divqat_brevitas.extraction.learners.targets import drop_top
 from divqat_brevitas.extraction.surrogates.training import Epoch
 
@@ -84,7 +76,7 @@ def _repeated_profile(responses: Responses) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilteredLearner:
+class FilteredLearner(WrappingLearner):
     """Finds the decoys among the responses, and lets another learner have the rest.
 
     If fewer than 20 responses, or two a class, would be left, it keeps them all. With ``unmask``
@@ -101,7 +93,6 @@ class FilteredLearner:
         InputError: ``excess`` not above 1.
     """
 
-    base: Learner = field(default_factory=PlainLearner)
     excess: float = 10.0
     unmask: bool = False
 
@@ -110,20 +101,9 @@ class FilteredLearner:
             raise InputError(f"FilteredLearner: excess must be above 1, but is {self.excess}.")
 
     @property
-    def name(self) -> str:
-        """Named "filtered" or "unmasked", and the base's name where that is not "soft"."""
-        return chained("unmasked" if self.unmask else "filtered", self.base)
-
-    @property
-    def surrogate(self) -> str:
-        """The base's."""
-        return self.base.surrogate
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Its arguments; the base's under "base"."""
-        base = described(self.base)
-        return {"excess": self.excess, "unmask": self.unmask, "base": base}
+    def prefix(self) -> str:
+        """Either "filtered" or "unmasked"."""
+        return "unmasked" if self.unmask else "filtered"
 
     def learn(
         self,

@@ -22,8 +22,7 @@ from divqat_brevitas.extraction.learners.base import (
     PlainLearner,
     TrainedClone,
     TransferSet,
-    chained,
-    described,
+    WrappingLearner,
 )
 from divqat_brevitas.extraction.surrogates.networks import build_surrogate, load_body
 from divqat_brevitas.extraction.surrogates.training import Epoch, train_surrogate
@@ -44,7 +43,7 @@ class _Rotating(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainedLearner:
+class PretrainedLearner(WrappingLearner):
     """Predicts rotations of the attacker's own images first, then learns as ``base`` does.
 
     Aimed at small budgets, and at defences that leave few responses worth having.
@@ -72,23 +71,15 @@ class PretrainedLearner:
             check_pool(self.images, "the images to pretrain on")
 
     @property
-    def name(self) -> str:
-        """Named "pretrained", and the base's targets where that is not "soft"."""
-        return chained("pretrained", self.base)
-
-    @property
-    def surrogate(self) -> str:
-        """The base's."""
-        return self.base.surrogate
+    def prefix(self) -> str:
+        """Always "pretrained"."""
+        return "pretrained"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its arguments; of the images their number, None for the asked ones."""
-        return {
-            "epochs": self.epochs,
-            "images": None if self.images is None else len(self.images),
-            "base": described(self.base),
-        }
+        """All arguments, with the number of images; None for the queried ones."""
+        images = None if self.images is None else len(self.images)
+        return super().settings | {"images": images}
 
     def learn(
         self,

@@ -13,7 +13,7 @@ change labels.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,14 +22,7 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Responses, substream
-from divqat_brevitas.extraction.learners.base import (
-    Learner,
-    PlainLearner,
-    TrainedClone,
-    TransferSet,
-    chained,
-    described,
-)
+from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet, WrappingLearner
 from divqat_brevitas.extraction.learners.shadow import ShadowPairs
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.surrogates.training import Epoch, soft_cross_entropy
@@ -207,7 +200,7 @@ class PartialBayes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecoveryLearner:
+class RecoveryLearner(WrappingLearner):
     """Recovers the responses, then lets another learner have them.
 
     Aimed at defences that perturb probabilities by a known rule (reverse sigmoid, MAD, rounding),
@@ -219,23 +212,16 @@ class RecoveryLearner:
     """
 
     recovery: ResponseRecovery
-    base: Learner = field(default_factory=PlainLearner)
 
     @property
-    def name(self) -> str:
-        """Named "recovery" or "bayes", and the base's name where that is not "soft"."""
-        return chained(self.recovery.name, self.base)
-
-    @property
-    def surrogate(self) -> str:
-        """The base's."""
-        return self.base.surrogate
+    def prefix(self) -> str:
+        """The recovery's name, "recovery" or "bayes"."""
+        return self.recovery.name
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The recovery's, and the base's under "base"."""
-        base = described(self.base)
-        return {"recovery": self.recovery.settings, "base": base}
+        """The recovery's settings, and the base's under "base"."""
+        return super().settings | {"recovery": self.recovery.settings}
 
     def learn(
         self,

@@ -19,7 +19,7 @@ from divqat_brevitas.extraction.learners.base import (
     PlainLearner,
     TrainedClone,
     TransferSet,
-    described,
+    WrappingLearner,
 )
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
 from divqat_brevitas.extraction.surrogates.training import Epoch
@@ -40,7 +40,7 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunedLearner:
+class TunedLearner(WrappingLearner):
     """Tries one hyper-parameter after the other and keeps what helps.
 
     A coordinate search from the base's values: 10 short trainings with the default options, so
@@ -69,23 +69,20 @@ class TunedLearner:
                 _changed(self.base, name, value)
 
     @property
-    def name(self) -> str:
-        """Named "tuned"."""
+    def prefix(self) -> str:
+        """Always "tuned"."""
         return "tuned"
 
     @property
-    def surrogate(self) -> str:
-        """The base's."""
-        return self.base.surrogate
+    def name(self) -> str:
+        """Always "tuned": the targets are among what is tuned."""
+        return self.prefix
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its arguments; the base's under "base"."""
-        return {
-            "options": {name: list(values) for name, values in self.options.items()},
-            "validation": self.validation,
-            "base": described(self.base),
-        }
+        """All arguments; the base's under "base"."""
+        options = {name: list(values) for name, values in self.options.items()}
+        return super().settings | {"options": options}
 
     def learn(
         self,
