@@ -12,8 +12,10 @@ import numpy.typing as npt
 from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.short_repr import ShortRepr
 
-Images = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
+"""Images as they are stored: uint8 (N, C, H, W)."""
 Labels = npt.NDArray[np.int64]
+"""Class labels: int64 (N,)."""
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
 
@@ -44,11 +46,11 @@ class Part(ShortRepr):
     """
 
     labels: Labels
-    take: Callable[[Labels], Images]
+    take: Callable[[Labels], Pixels]
     groups: Labels | None = None
 
     @staticmethod
-    def of(images: Images, labels: Labels, classes: int, where: str) -> "Part":
+    def of(images: Pixels, labels: Labels, classes: int, where: str) -> "Part":
         """Arrays as a part, after checking that they belong together.
 
         Raises:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, Labels, Part
+from divqat_brevitas.data.arrays import Labels, Part, Pixels
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, sha256_file, write_json
 
 CHECKSUMS = "checksums.json"
 STALE_SECONDS = 24 * 3600
-Content = Mapping[str, "bytes | Images | Labels"]
+Content = Mapping[str, "bytes | Pixels | Labels"]
 
 
 def is_stored(root: Path, name: str) -> bool:

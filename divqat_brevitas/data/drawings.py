@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, require
+from divqat_brevitas.data.arrays import Pixels, require
 from divqat_brevitas.data.pictures import stack
 from divqat_brevitas.data.splits import permutation
 
@@ -20,7 +20,7 @@ _MARGIN = SIDE // 4  # paper around it, so that a crop may be larger or off its 
 _TONES = frozenset(("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"))
 
 
-def sheets(members: dict[str, bytes], vendor: str) -> dict[str, Images]:
+def sheets(members: dict[str, bytes], vendor: str) -> dict[str, Pixels]:
     """PNG drawings named by code points as two arrays: those without, then with a skin tone.
 
     Args:
@@ -38,7 +38,7 @@ def sheets(members: dict[str, bytes], vendor: str) -> dict[str, Images]:
     require("PIL")
     from PIL import Image
 
-    found: dict[str, dict[bytes, Images]] = {"plain": {}, "tones": {}}
+    found: dict[str, dict[bytes, Pixels]] = {"plain": {}, "tones": {}}
     for name, content in members.items():
         with Image.open(io.BytesIO(content)) as file:
             drawing = np.asarray(file.convert("RGBA"))
@@ -53,7 +53,7 @@ def sheets(members: dict[str, bytes], vendor: str) -> dict[str, Images]:
     }
 
 
-def drawings(paths: Sequence[Path], count: int, shape: tuple[int, int, int], seed: int) -> Images:
+def drawings(paths: Sequence[Path], count: int, shape: tuple[int, int, int], seed: int) -> Pixels:
     """Drawings on paper of a random colour, at random size and place, half mirrored.
 
     Every drawing without a skin tone comes once, in random order, then those with one (three
@@ -77,7 +77,7 @@ def drawings(paths: Sequence[Path], count: int, shape: tuple[int, int, int], see
         (4, 3, 32, 32)
     """
     require("PIL")
-    groups: list[list[Images]] = [[], []]
+    groups: list[list[Pixels]] = [[], []]
     for path in paths:
         tones = path.stem.endswith("-tones")
         groups[tones].append(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -87,7 +87,7 @@ def drawings(paths: Sequence[Path], count: int, shape: tuple[int, int, int], see
     return stack(papers, count, shape)
 
 
-def _endless(groups: list[list[Images]], seed: int) -> Iterator[Images]:
+def _endless(groups: list[list[Pixels]], seed: int) -> Iterator[Pixels]:
     """The drawings group by group, each group shuffled, again and again."""
     turn = 0
     while True:
@@ -100,7 +100,7 @@ def _endless(groups: list[list[Images]], seed: int) -> Iterator[Images]:
 
 
 def _on_paper(
-    drawing: Images, shape: tuple[int, int, int], rng: np.random.Generator
+    drawing: Pixels, shape: tuple[int, int, int], rng: np.random.Generator
 ) -> "Image.Image":
     from PIL import Image, ImageOps
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, Labels, Part, Shape
+from divqat_brevitas.data.arrays import Labels, Part, Pixels, Shape
 from divqat_brevitas.data.pictures import (
     SUFFIXES,
     has_pictures,
@@ -28,7 +28,7 @@ def _part(
     shape: Shape,
     rules: PictureRules = _PLAIN,
 ) -> Part:
-    def take(index: Labels) -> Images:
+    def take(index: Labels) -> Pixels:
         pictures = read_pictures([paths[i] for i in index], rules, folder)
         return stack(pictures, len(index), shape)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, Labels, require
+from divqat_brevitas.data.arrays import Labels, Pixels, require
 from divqat_brevitas.errors import InputError
 
 
@@ -53,7 +53,7 @@ def read_bytes(path: Path) -> bytes:
         raise _damaged(str(path), f"cannot be read ({e})") from e
 
 
-def parse_idx(data: bytes, where: str) -> Images:
+def parse_idx(data: bytes, where: str) -> Pixels:
     """Parse IDX, MNIST's own format: uint8 array of 1 to 3 dimensions.
 
     A 4-byte magic (0, 0, 8 for unsigned byte, number of dimensions), each dimension as a
@@ -77,7 +77,7 @@ def parse_idx(data: bytes, where: str) -> Images:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def idx_pair(images: bytes, labels: bytes, where: str) -> tuple[Images, Labels]:
+def idx_pair(images: bytes, labels: bytes, where: str) -> tuple[Pixels, Labels]:
     """Images (N, 1, 28, 28) and labels (N,) of an MNIST-like pair of IDX files."""
     x, y = parse_idx(images, f"{where} images"), parse_idx(labels, f"{where} labels")
     if x.ndim != 3 or x.shape[1:] != (28, 28) or y.ndim != 1:
@@ -85,7 +85,7 @@ def idx_pair(images: bytes, labels: bytes, where: str) -> tuple[Images, Labels]:
     return x[:, None], y.astype(np.int64)
 
 
-def parse_cifar_binary(data: bytes, where: str, label_bytes: int = 1) -> tuple[Images, Labels]:
+def parse_cifar_binary(data: bytes, where: str, label_bytes: int = 1) -> tuple[Pixels, Labels]:
     """Parse CIFAR's binary version: rows of label bytes, then 3072 bytes of one CHW image.
 
     Args:
@@ -101,7 +101,7 @@ def parse_cifar_binary(data: bytes, where: str, label_bytes: int = 1) -> tuple[I
     return images, rows[:, label_bytes - 1].astype(np.int64)
 
 
-def parse_svhn(path: Path) -> tuple[Images, Labels]:
+def parse_svhn(path: Path) -> tuple[Pixels, Labels]:
     """Read SVHN's MATLAB file: X uint8 (32, 32, 3, N), y (N, 1) with 10 for the digit 0.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, require
+from divqat_brevitas.data.arrays import Pixels, require
 from divqat_brevitas.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _FACES = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono
 
 def letters(
     count: int, shape: tuple[int, int, int], seed: int, fonts: Sequence[Path] | None = None
-) -> Images:
+) -> Pixels:
     """Draw random letters A-Z, a-z with random font, stroke, rotation, shear, size and place.
 
     Grey images are light on black like MNIST and its kin, one in ten dark on white; colour

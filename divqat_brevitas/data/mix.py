@@ -6,7 +6,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.data.arrays import Images
+from divqat_brevitas.data.arrays import Pixels
 from divqat_brevitas.errors import InputError
 
 _MIX = re.compile(r"(?P<few>.+?):(?P<share>\d*\.\d+),(?P<rest>.+)")
@@ -46,7 +46,7 @@ def places(count: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
     return mask[:count]
 
 
-def scatter(mask: npt.NDArray[np.bool_], few: Images, rest: Images) -> Images:
+def scatter(mask: npt.NDArray[np.bool_], few: Pixels, rest: Pixels) -> Pixels:
     """``few`` where ``mask`` is true, ``rest`` elsewhere, each in its own order."""
     out = np.empty((len(mask), *(few if len(few) else rest).shape[1:]), dtype=np.uint8)
     out[mask], out[~mask] = few, rest

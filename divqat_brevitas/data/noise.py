@@ -3,13 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.data.arrays import Images
+from divqat_brevitas.data.arrays import Pixels
 
 _CHUNK = 256  # images made at once, each chunk from its own seed
 _SHAPES = 3  # at most, per image
 
 
-def noise(count: int, shape: tuple[int, int, int], seed: int) -> Images:
+def noise(count: int, shape: tuple[int, int, int], seed: int) -> Pixels:
     """Value noise over several octaves, random contrast, up to three ellipses, boxes or bars.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, Labels, require
+from divqat_brevitas.data.arrays import Labels, Pixels, require
 from divqat_brevitas.data.cache import Content
 from divqat_brevitas.data.drawings import sheets
 from divqat_brevitas.data.formats import idx_pair, unpack_gzip
@@ -79,7 +79,7 @@ def _member(members: dict[str, bytes], name: str) -> bytes:
 
 def _idx(members: dict[str, bytes], md5: dict[str, str]) -> Content:
     """MNIST-like: four IDX files, gzipped or not."""
-    out: dict[str, Images | Labels] = {}
+    out: dict[str, Pixels | Labels] = {}
     for part, official in (("train", "train"), ("test", "t10k")):
         images, labels = (
             _official(members, f"{official}-{kind}-ubyte", md5)
@@ -108,7 +108,7 @@ def _cifar10_png(members: dict[str, bytes], md5: dict[str, str]) -> Content:
         part: np.array(json.loads(_member(members, f"{part}_lables.json")), dtype=np.int64)
         for part in ("train", "test")
     }
-    images: dict[str, list[Images]] = {"train": [], "test": []}
+    images: dict[str, list[Pixels]] = {"train": [], "test": []}
     for official, expected in md5.items():
         part = "test" if official == "test_batch" else "train"
         with Image.open(io.BytesIO(_member(members, f"{official}.png"))) as picture:
@@ -119,7 +119,7 @@ def _cifar10_png(members: dict[str, bytes], md5: dict[str, str]) -> Content:
         binary = np.concatenate([y[:, None], batch.reshape(len(y), -1)], axis=1)
         check_md5(binary.tobytes(), expected, f"{official}.bin")
         images[part].append(batch)
-    out: dict[str, Images | Labels] = {}
+    out: dict[str, Pixels | Labels] = {}
     for part in ("train", "test"):
         out[f"{part}-images.npy"] = np.concatenate(images[part])
         out[f"{part}-labels.npy"] = labels[part]

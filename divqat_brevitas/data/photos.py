@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, require
+from divqat_brevitas.data.arrays import Pixels, require
 from divqat_brevitas.data.pictures import list_pictures, read_pictures, say_skipped, stack
 from divqat_brevitas.data.pixels import PictureRules, to_rgb
 from divqat_brevitas.errors import InputError
@@ -22,7 +22,7 @@ _LONGEST = 1024  # pixels; photos are shrunk to this, patches are far smaller
 
 def patches(
     photos: Sequence["Image.Image"], count: int, shape: tuple[int, int, int], seed: int
-) -> Images:
+) -> Pixels:
     """Random square crops at random scale (8 % to 90 % of the shorter side), half mirrored.
 
     Args:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, require
-from divqat_brevitas.data.pixels import PictureRules, Pixels, to_rgb
+from divqat_brevitas.data.arrays import Pixels, require
+from divqat_brevitas.data.pixels import ConvertedPicture, PictureRules, to_rgb
 from divqat_brevitas.errors import DivQATWarning, InputError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def read_pictures(
         )
 
 
-def _open(path: Path, rules: PictureRules, longest: int | None) -> tuple[Pixels, int]:
+def _open(path: Path, rules: PictureRules, longest: int | None) -> tuple[ConvertedPicture, int]:
     """A picture and how many frames its file holds. EXIF orientation is not applied."""
     require("PIL")
     from PIL import Image
@@ -183,7 +183,7 @@ def _say(text: str) -> None:
         warnings.warn(text, PictureWarning, stacklevel=3)
 
 
-def stack(pictures: Iterable["Image.Image"], count: int, shape: tuple[int, int, int]) -> Images:
+def stack(pictures: Iterable["Image.Image"], count: int, shape: tuple[int, int, int]) -> Pixels:
     """Squeeze ``count`` pictures to ``shape``, RGB or grey (ITU-R 601 luma): uint8 (N, C, H, W).
 
     Raises:

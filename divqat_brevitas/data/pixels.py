@@ -92,7 +92,7 @@ def split_options(text: str, known: tuple[str, ...], kind: str) -> tuple[str, di
 
 
 @dataclass(frozen=True)
-class Pixels:
+class ConvertedPicture:
     """A picture as RGB, and what its conversion met.
 
     Attributes:
@@ -107,7 +107,7 @@ class Pixels:
     peak: float | None = None
 
 
-def to_rgb(picture: "Image.Image", rules: PictureRules, where: str) -> Pixels:
+def to_rgb(picture: "Image.Image", rules: PictureRules, where: str) -> ConvertedPicture:
     """Convert a picture, opened or made, to 8-bit RGB.
 
     8-bit modes are converted as Pillow does. 16-bit grey is divided by 257 and rounded, 12-bit
@@ -136,7 +136,7 @@ def to_rgb(picture: "Image.Image", rules: PictureRules, where: str) -> Pixels:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         return _from_deep(picture, rules, where, raw)
     if not picture.has_transparency_data:
-        return Pixels(picture.convert("RGB"))
+        return ConvertedPicture(picture.convert("RGB"))
     if picture.mode in ("La", "RGBa"):
         picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
     key = picture.info.get("transparency")
@@ -162,17 +162,19 @@ def _at_eight_bits(key: int | tuple[int, ...], raw: str) -> int | tuple[int, ...
 
 def _composed(
     rgb: "Image.Image", alpha: "Image.Image", rules: PictureRules, peak: float | None = None
-) -> Pixels:
+) -> ConvertedPicture:
     from PIL import Image, ImageColor
 
     paper = Image.new("RGB", rgb.size, ImageColor.getrgb(rules.background)[:3])
     paper.paste(rgb, mask=alpha)
     clear = any(count for count in alpha.histogram()[:255])
     flat = len(paper.getcolors() or ()) == 1  # None: more than 256 colours
-    return Pixels(paper, clear and flat, peak)
+    return ConvertedPicture(paper, clear and flat, peak)
 
 
-def _from_deep(picture: "Image.Image", rules: PictureRules, where: str, raw: str) -> Pixels:
+def _from_deep(
+    picture: "Image.Image", rules: PictureRules, where: str, raw: str
+) -> ConvertedPicture:
     """One channel of 12, 16 or 32 bits."""
     from PIL import Image
 
@@ -193,7 +195,7 @@ def _from_deep(picture: "Image.Image", rules: PictureRules, where: str, raw: str
     rgb = Image.fromarray(grey).convert("RGB")
     key = picture.info.get("transparency")
     if key is None:
-        return Pixels(rgb, peak=peak)
+        return ConvertedPicture(rgb, peak=peak)
     alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
     return _composed(rgb, alpha, rules, peak)
 

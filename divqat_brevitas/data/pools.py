@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, Shape, default_root, require
+from divqat_brevitas.data.arrays import Pixels, Shape, default_root, require
 from divqat_brevitas.data.cache import is_stored, verified
 from divqat_brevitas.data.drawings import drawings
 from divqat_brevitas.data.letters import letters
@@ -60,7 +60,7 @@ class QueryPool(ShortRepr):
 
     name: str
     kind: Kind
-    images: Images
+    images: Pixels
     relation: Relation | None = None
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ def query_pool(
     return QueryPool(name, "out", _material_images(name, count, shape, seed, root))
 
 
-def _material_images(name: str, count: int, shape: Shape, seed: int, root: Path) -> Images:
+def _material_images(name: str, count: int, shape: Shape, seed: int, root: Path) -> Pixels:
     family, _, argument = name.partition(":")
     if name == "letters":
         return letters(count, shape, seed)
@@ -220,7 +220,7 @@ def _materials(name: str) -> frozenset[str]:
     return frozenset(_PHOTOGRAPHS.get(name, (name,)))
 
 
-def fit(images: Images, shape: Shape) -> Images:
+def fit(images: Pixels, shape: Shape) -> Pixels:
     """Resize and grey-convert (ITU-R 601 luma) or repeat channels to ``shape``.
 
     Args:
@@ -242,7 +242,7 @@ def fit(images: Images, shape: Shape) -> Images:
     return stack(pictures, len(images), shape)
 
 
-def _draw(name: str, images: Images, count: int, seed: int) -> Images:
+def _draw(name: str, images: Pixels, count: int, seed: int) -> Pixels:
     if count > len(images):
         raise InputError(
             f"the pool {name!r} has {len(images)} images, {count} were asked for. "

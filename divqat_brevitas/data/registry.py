@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import DatasetInfo, Images, Labels, Part, default_root
+from divqat_brevitas.data.arrays import DatasetInfo, Labels, Part, Pixels, default_root
 from divqat_brevitas.data.cache import is_stored
 from divqat_brevitas.data.folders import class_folders, image_folder
 from divqat_brevitas.data.packages import PACKAGES
@@ -101,7 +101,7 @@ def dataset_info(name: str) -> DatasetInfo:
     return resolve(name).info
 
 
-def load(name: str, split: str, root: Path | None = None) -> tuple[Images, Labels]:
+def load(name: str, split: str, root: Path | None = None) -> tuple[Pixels, Labels]:
     """Images and labels of one split.
 
     The splits "train", "val", "test" and "pool" are disjoint and the same on every machine.

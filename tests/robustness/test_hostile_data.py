@@ -1,18 +1,16 @@
-"""Archives, pickles, settings, records and weights that were made to do harm, or are merely odd."""
+"""Archives, settings, records and weights that were made to do harm, or are merely odd."""
 
 import bz2
 import gzip
 import io
 import json
 import lzma
-import pickle
 import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,7 +18,6 @@ from hypothesis import strategies as st
 from targets import TARGETS, seeds
 
 from divqat_brevitas.data import archive, formats, load, query_pool
-from divqat_brevitas.data.pickled import parse_cifar_pickle
 from divqat_brevitas.errors import CheckFailedError, DivQATError, InputError
 from divqat_brevitas.extraction import make_attack
 from divqat_brevitas.extraction.defences import make_defence
@@ -138,48 +135,6 @@ def test_a_gzip_bomb_beside_a_data_set(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "b").write_bytes(bytes(2**21))
     with pytest.raises(InputError, match="larger than"):
         formats.read_bytes(tmp_path / "b")
-
-
-# Pickles
-
-
-class Calls:
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.reduced = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.reduced
-
-
-@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
-def test_a_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
-    trap = tmp_path / "trap"
-    for call in (Calls(Path.touch, trap), Calls(eval, f"open({str(trap)!r}, 'w')")):
-        for content in ({"data": call}, {"labels": [call]}, [call]):
-            with pytest.raises(InputError, match="is not a batch of CIFAR"):
-                parse_cifar_pickle(pickle.dumps(content, protocol), "batch", "labels")
-    assert not trap.exists()
-
-
-@pytest.mark.parametrize("how", ["memo", "dup"])
-@pytest.mark.parametrize("as_key", [True, False])
-def test_a_pickle_that_doubles_itself(how: str, as_key: bool) -> None:
-    """60 tuples, each of the one before twice: 300 bytes that take 2^60 steps to hash or print."""
-    value = b"K\x01"
-    for slot in range(60):
-        again = b"2" if how == "dup" else b"q" + bytes([slot]) + b"h" + bytes([slot])
-        value += again + b"\x86"
-    data = b"\x80\x02}" + (value + b"K\x02s" if as_key else b"U\x04data" + value + b"s") + b"."
-    with pytest.raises(InputError, match="uses a value twice"):
-        parse_cifar_pickle(data, "batch", "labels")
-
-
-def test_a_genuine_batch_is_still_read() -> None:
-    data = np.arange(2 * 3072, dtype=np.uint32).astype(np.uint8).reshape(2, 3072)
-    batch = {"data": data, "labels": [3, 4], "filenames": ["a.png", "a.png"], "batch_label": "a"}
-    images, labels = parse_cifar_pickle(pickle.dumps(batch, 2), "batch", "labels")
-    assert np.array_equal(images.reshape(2, -1), data)
-    assert labels.tolist() == [3, 4]
 
 
 # Settings

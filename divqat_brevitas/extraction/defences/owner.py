@@ -11,10 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch import nn
 
+from divqat_brevitas.data.arrays import Labels, Pixels
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import substream, to_float
 from divqat_brevitas.extraction.defences import (
@@ -34,8 +33,6 @@ from divqat_brevitas.extraction.surrogates.networks import build_surrogate
 from divqat_brevitas.files import read_json, sha256_text, write_json
 from divqat_brevitas.training import load_weights, save_weights
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
 _NETWORK = "vgg-small"
 _IMAGES = 8000
 _EPOCHS = 10
@@ -63,12 +60,12 @@ class Defender:
 
     def __init__(
         self,
-        data: Callable[[], tuple[Images, Labels]],
+        data: Callable[[], tuple[Pixels, Labels]],
         classes: int,
         seed: int = 0,
         others: Callable[[], Sequence[Predictor]] = lambda: (),
         folder: Path | None = None,
-        validation: Callable[[], Images] | None = None,
+        validation: Callable[[], Pixels] | None = None,
     ) -> None:
         self._data = data
         self._classes = classes

@@ -5,7 +5,7 @@ import tarfile
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import Images, Labels
+from divqat_brevitas.data.arrays import Labels, Pixels
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -13,7 +13,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return header + array.astype(np.uint8).tobytes()
 
 
-def random_set(count: int, shape: tuple[int, int, int], classes: int) -> tuple[Images, Labels]:
+def random_set(count: int, shape: tuple[int, int, int], classes: int) -> tuple[Pixels, Labels]:
     rng = np.random.default_rng(count)
     images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
     return images, (np.arange(count) % classes).astype(np.int64)

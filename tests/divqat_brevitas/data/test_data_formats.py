@@ -1,6 +1,4 @@
 import gzip
-import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from divqat_brevitas.data.formats import (
     parse_svhn,
     read_bytes,
 )
-from divqat_brevitas.data.pickled import parse_cifar_pickle
 from divqat_brevitas.errors import InputError
 
 
@@ -84,108 +81,6 @@ def test_cifar_binary_round_trip(label_bytes: int) -> None:
 def test_a_truncated_cifar_binary_is_refused(data: bytes) -> None:
     with pytest.raises(InputError, match="not a multiple of 3073"):
         parse_cifar_binary(data, "here")
-
-
-def python2_batch(images: np.ndarray, labels: np.ndarray, raw: bytes | None = None) -> bytes:
-    """The opcodes that Python 2's cPickle and NumPy 1 wrote for a CIFAR batch (protocol 2)."""
-
-    def text(value: bytes) -> bytes:  # BINSTRING
-        return b"T" + struct.pack("<i", len(value)) + value
-
-    def integer(value: int) -> bytes:  # BININT
-        return b"J" + struct.pack("<i", value)
-
-    raw = images.tobytes() if raw is None else raw
-    reconstruct = (
-        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
-        + integer(0)
-        + b"\x85"
-        + text(b"b")
-    ) + b"\x87R"
-    dtype = b"cnumpy\ndtype\n" + text(b"u1") + integer(0) + integer(1) + b"\x87R"
-    dtype += b"(" + integer(3) + text(b"|") + b"NNN" + integer(-1) * 2 + integer(0) + b"tb"
-    shape = integer(len(images)) + integer(3072) + b"\x86"
-    array = reconstruct + b"(" + integer(1) + shape + dtype + b"\x89" + text(raw) + b"tb"
-    numbers = b"](" + b"".join(map(integer, labels)) + b"e"
-    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + numbers + b"u."
-
-
-def test_a_batch_as_python_2_wrote_it() -> None:
-    images, labels = random_set(4, (3, 32, 32), 10)
-    data = python2_batch(images, labels)
-    # Our opcodes are right: NumPy itself reads the same.
-    trusted = pickle.loads(data, encoding="bytes")
-    assert np.array_equal(trusted[b"data"], images.reshape(4, 3072))
-    x, y = parse_cifar_pickle(data, "here", "labels")
-    assert np.array_equal(x, images)
-    assert np.array_equal(y, labels)
-
-
-def test_a_batch_as_python_3_writes_it() -> None:
-    images, labels = random_set(4, (3, 32, 32), 100)
-    batch = {"data": images.reshape(4, 3072), "fine_labels": labels.tolist(), "coarse_labels": []}
-    x, y = parse_cifar_pickle(pickle.dumps(batch, protocol=2), "here", "fine_labels")
-    assert np.array_equal(x, images)
-    assert np.array_equal(y, labels)
-
-
-class Hostile:
-    def __init__(self, function: object, *args: object) -> None:
-        self.call = (function, args)
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return self.call  # type: ignore[return-value]
-
-
-def test_a_pickle_that_calls_something_is_refused_and_the_call_never_made(tmp_path: Path) -> None:
-    marker = tmp_path / "executed"
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        data = pickle.dumps({"data": Hostile(Path.touch, marker)}, protocol=protocol)
-        with pytest.raises(InputError, match=r"which CIFAR does not|later protocol"):
-            parse_cifar_pickle(data, "here", "labels")
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "memo slot 2147483647"),
-        (b"}p99999999\n.", "memo slot 99999999"),
-        (b"\x80\x05\x96" + (1 << 36).to_bytes(8, "little") + b".", "expected 68719476736 bytes"),
-    ],
-    ids=["long_binput", "put", "bytearray8"],
-)
-def test_a_small_pickle_cannot_ask_for_much_memory(data: bytes, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        parse_cifar_pickle(data, "here", "labels")
-
-
-@pytest.mark.parametrize(
-    "raw", [b"", b"short", bytes(3072 * 4 + 1)], ids=["empty", "short", "long"]
-)
-def test_a_pickled_array_of_the_wrong_size_is_refused(raw: bytes) -> None:
-    images, labels = random_set(4, (3, 32, 32), 10)
-    with pytest.raises(InputError, match="is not a batch"):
-        parse_cifar_pickle(python2_batch(images, labels, raw), "here", "labels")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [[], {}, {"data": 3, "labels": []}, {"data": np.zeros((2, 3072)), "labels": [0, 1]}],
-    ids=["list", "empty", "number", "float64"],
-)
-def test_a_pickle_of_something_else_is_refused(content: object) -> None:
-    with pytest.raises(InputError, match="is not a batch"):
-        parse_cifar_pickle(pickle.dumps(content, protocol=2), "here", "labels")
-
-
-@settings(deadline=None)  # the machine may be busy
-@given(st.binary(max_size=60), st.integers(0, 12_000))
-def test_any_bytes_as_a_pickle_are_an_input_error(tail: bytes, keep: int) -> None:
-    whole = python2_batch(*random_set(4, (3, 32, 32), 10))
-    for data in (tail, b"\x80\x02" + tail, whole[:keep], whole[: keep // 200] + tail):
-        with pytest.raises(InputError):
-            parse_cifar_pickle(data, "here", "labels")
 
 
 def test_svhn_digit_0_is_stored_as_10(tmp_path: Path) -> None:

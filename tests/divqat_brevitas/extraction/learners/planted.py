@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.extraction import Learner, PlainLearner, TorchPredictor, TransferSet, accuracy
+from divqat_brevitas.extraction.arrays import substream
+from divqat_brevitas.extraction.learners import ShadowPairs
 from divqat_brevitas.extraction.query.oracles import softmax
 
 F32 = NDArray[np.float32]
@@ -36,3 +38,10 @@ class RolledDefence:
     def perturb(self, images: F32, probabilities: F32) -> F32:
         flat = np.roll(probabilities.astype(np.float64) ** 0.3, 1, axis=1)
         return (flat / flat.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def rolled_pairs(classes: int, count: int) -> ShadowPairs:
+    """What the rolled defence makes of probabilities from a flat Dirichlet distribution."""
+    alpha = np.full(classes, 1 / classes)
+    clean = substream(0, "shadow").dirichlet(alpha, count).astype(np.float32)
+    return ShadowPairs(RolledDefence().perturb(clean, clean), clean)

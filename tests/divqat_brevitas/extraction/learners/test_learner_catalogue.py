@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from planted import RolledDefence
+from planted import rolled_pairs
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import SurrogateTraining, TorchPredictor
@@ -19,7 +19,7 @@ ALL = [*LEARNERS, *strongest_learners(shadow=True), "topk:2", "filtered-pretrain
 
 @pytest.fixture(scope="module")
 def pairs() -> ShadowPairs:
-    return ShadowPairs.of_prior(RolledDefence(), (1, 8, 8), 4, 50)
+    return rolled_pairs(4, 50)
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(ALL))

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from planted import RolledDefence, clean_answers, plain, steals
+from planted import RolledDefence, clean_answers, plain, rolled_pairs, steals
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import TransferSet, build_surrogate
+from divqat_brevitas.extraction.defences import DefendedPredictor
 from divqat_brevitas.extraction.learners import (
     PartialBayes,
     Recovery,
@@ -16,8 +17,8 @@ from divqat_brevitas.extraction.learners import (
 from divqat_brevitas.extraction.query.oracles import softmax
 
 
-def shadow(count: int = 3000, **options) -> ShadowPairs:
-    return ShadowPairs.of_prior(RolledDefence(), (1, 8, 8), 10, count, **options)
+def shadow(count: int = 3000) -> ShadowPairs:
+    return rolled_pairs(10, count)
 
 
 def defended(digits) -> np.ndarray:
@@ -101,12 +102,13 @@ def test_pairs_of_networks_and_of_a_defence(digits) -> None:
     pairs = ShadowPairs.of_models(other, digits.model, images, "rounded", decimals=1)
     assert np.array_equal(pairs.undefended, clean_answers(digits, 30))
     assert np.array_equal(pairs.defended, pairs.defended.round(1))
-    pairs = ShadowPairs.of_defence(RolledDefence(), digits.model, images)
+    behind = DefendedPredictor(digits.model, RolledDefence())
+    pairs = ShadowPairs.of_models(behind, digits.model, images)
     assert np.array_equal(pairs.undefended, clean_answers(digits, 30))
     # float32 logarithm and back
     expected = RolledDefence().perturb(images, pairs.undefended)
     np.testing.assert_allclose(pairs.defended, expected, rtol=1e-5)
-    logits = ShadowPairs.of_defence(RolledDefence(), digits.model, images, "logits")
+    logits = ShadowPairs.of_models(behind, digits.model, images, "logits")
     np.testing.assert_allclose(logits.defended, expected, rtol=1e-5)
 
 
