@@ -1,6 +1,8 @@
 """The contract of a defence that perturbs responses after the network has made them."""
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import asdict, astuple, dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +48,36 @@ class Undefended:
         return probabilities.copy()
 
 
+@dataclass(frozen=True)
+class NumberedDefence(ABC):
+    """A defence that its family and its numbers, the dataclass fields, define."""
+
+    family: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Family and numbers, such as "topk:3"."""
+        return spelled(self.family, *astuple(self))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The numbers by name."""
+        return asdict(self)
+
+    @abstractmethod
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """See :meth:`Defence.perturb`."""
+
+
 def spelled(family: str, *numbers: float) -> str:
-    """A defence's name, "family:number:...", the shortest way to write each number.
+    """A defence's name, "family:number:...", each number in its shortest form.
 
     Example:
         >>> spelled("reverse-sigmoid", 0.5, 0.2)
         'reverse-sigmoid:0.5:0.2'
     """
-    return ":".join([family, *(f"{number:.6g}" for number in numbers)])
+    texts = (str(number) if isinstance(number, int) else f"{number:.6g}" for number in numbers)
+    return ":".join([family, *texts])
 
 
 def distributions(rows: NDArray[np.float64]) -> Responses:

@@ -7,17 +7,17 @@ gate cuts that off, and leaves answers without the decoy class as they are. Ours
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Images, Responses
+from divqat_brevitas.extraction.defences.base import NumberedDefence
 from divqat_brevitas.extraction.defences.truncation import Top1
 
 
 @dataclass(frozen=True)
-class LabelOnlyFallback:
+class LabelOnlyFallback(NumberedDefence):
     """One-hot responses wherever the decoy class is the label or has ``threshold`` probability.
 
     Args:
@@ -35,6 +35,7 @@ class LabelOnlyFallback:
                [0.01, 0.6 , 0.39]], dtype=float32)
     """
 
+    family = "gate"
     decoy_class: int = 0
     threshold: float = 0.05
 
@@ -49,16 +50,6 @@ class LabelOnlyFallback:
                 f"defence 'gate': the threshold must lie above 0 and be at most 1, "
                 f"but is {self.threshold!r}."
             )
-
-    @property
-    def name(self) -> str:
-        """Such as "gate:0:0.05"."""
-        return f"gate:{self.decoy_class}:{self.threshold:g}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Both arguments."""
-        return {"decoy_class": self.decoy_class, "threshold": self.threshold}
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """The rows, those with the decoy class in play one-hot; float32 (N, classes).

@@ -22,13 +22,17 @@ here r is that of Lee et al.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from divqat_brevitas.extraction.arrays import Images, Responses
-from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
+from divqat_brevitas.extraction.defences.base import (
+    NumberedDefence,
+    check_range,
+    distributions,
+    spelled,
+)
 
 CLIP = 1e-9
 NU = 1000.0
@@ -57,7 +61,24 @@ def unsure(probabilities: Responses, threshold: float) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class ReverseSigmoid:
+class _BetaGamma(NumberedDefence):
+    """The parameters of both; γ is left out of the name where it is 0.2."""
+
+    beta: float = 0.5
+    gamma: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_range(self.family, "beta", self.beta, 0, 100)
+        check_range(self.family, "gamma", self.gamma, 0, 10)
+
+    @property
+    def name(self) -> str:
+        """Such as "dcp:0.7" or "dcp:0.7:0.1"."""
+        return spelled(self.family, self.beta, *([] if self.gamma == 0.2 else [self.gamma]))
+
+
+@dataclass(frozen=True)
+class ReverseSigmoid(_BetaGamma):
     """The defence of Lee et al. 2019.
 
     Args:
@@ -74,22 +95,7 @@ class ReverseSigmoid:
         array([[0.7772, 0.0833, 0.0718, 0.0677]], dtype=float32)
     """
 
-    beta: float = 0.5
-    gamma: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_range("reverse-sigmoid", "beta", self.beta, 0, 100)
-        check_range("reverse-sigmoid", "gamma", self.gamma, 0, 10)
-
-    @property
-    def name(self) -> str:
-        """Such as "reverse-sigmoid:0.5", with γ behind if it is not 0.2."""
-        return _name("reverse-sigmoid", self.beta, self.gamma)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """``beta`` and ``gamma``."""
-        return {"beta": self.beta, "gamma": self.gamma}
+    family = "reverse-sigmoid"
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Perturbed rows, float32 (N, classes)."""
@@ -97,7 +103,7 @@ class ReverseSigmoid:
 
 
 @dataclass(frozen=True)
-class DCP:
+class DCP(_BetaGamma):
     """The gated Reverse Sigmoid of Khaled et al. 2023.
 
     Args:
@@ -114,28 +120,10 @@ class DCP:
                [0.586, 0.414]], dtype=float32)
     """
 
+    family = "dcp"
     beta: float = 0.7
-    gamma: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_range("dcp", "beta", self.beta, 0, 100)
-        check_range("dcp", "gamma", self.gamma, 0, 10)
-
-    @property
-    def name(self) -> str:
-        """Such as "dcp:0.7", with γ behind if it is not 0.2."""
-        return _name("dcp", self.beta, self.gamma)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """``beta`` and ``gamma``."""
-        return {"beta": self.beta, "gamma": self.gamma}
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Perturbed rows, float32 (N, classes); sure responses come through as they are."""
         r = reverse_sigmoid(probabilities, self.beta, self.gamma)
         return distributions(probabilities - unsure(probabilities, self.beta) * r)
-
-
-def _name(family: str, beta: float, gamma: float) -> str:
-    return spelled(family, beta) if gamma == 0.2 else spelled(family, beta, gamma)

@@ -8,13 +8,12 @@ USENIX Security 2016, sec. 7 (rounding, labels only).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Images, Responses
-from divqat_brevitas.extraction.defences.base import distributions
+from divqat_brevitas.extraction.defences.base import NumberedDefence, distributions
 
 
 def _whole(family: str, what: str, value: int, low: int, high: int) -> None:
@@ -26,7 +25,7 @@ def _whole(family: str, what: str, value: int, low: int, high: int) -> None:
 
 
 @dataclass(frozen=True)
-class Top1:
+class Top1(NumberedDefence):
     """The label alone: one-hot of the largest probability, the lowest index on a tie.
 
     Example:
@@ -34,15 +33,7 @@ class Top1:
         array([[0., 1.]], dtype=float32)
     """
 
-    @property
-    def name(self) -> str:
-        """Always "top1"."""
-        return "top1"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+    family = "top1"
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """One-hot rows, float32 (N, classes)."""
@@ -52,7 +43,7 @@ class Top1:
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(NumberedDefence):
     """The ``k`` largest probabilities divided by their sum, zeros elsewhere.
 
     Raises:
@@ -63,20 +54,11 @@ class TopK:
         array([[0.25, 0.75, 0.  ]], dtype=float32)
     """
 
+    family = "topk"
     k: int = 3
 
     def __post_init__(self) -> None:
         _whole("topk", "k", self.k, 1, 1_000_000)
-
-    @property
-    def name(self) -> str:
-        """Such as "topk:3"."""
-        return f"topk:{self.k}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """``k``."""
-        return {"k": self.k}
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """At most ``k`` positive entries a row, float32 (N, classes); ties: the lowest index."""
@@ -87,7 +69,7 @@ class TopK:
 
 
 @dataclass(frozen=True)
-class Rounding:
+class Rounding(NumberedDefence):
     """Probabilities rounded to ``decimals`` places, half to even, divided by their sum.
 
     A row whose entries all round to 0 becomes uniform. Entries that round alike tie, and on a tie
@@ -101,20 +83,11 @@ class Rounding:
         array([[0.7, 0.3]], dtype=float32)
     """
 
+    family = "rounding"
     decimals: int = 2
 
     def __post_init__(self) -> None:
         _whole("rounding", "decimals", self.decimals, 0, 9)
-
-    @property
-    def name(self) -> str:
-        """Such as "rounding:2"."""
-        return f"rounding:{self.decimals}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """``decimals``."""
-        return {"decimals": self.decimals}
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Rounded rows, float32 (N, classes)."""

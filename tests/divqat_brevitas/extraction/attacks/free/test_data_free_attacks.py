@@ -60,15 +60,14 @@ def test_gradient_estimates_are_queries_too(make_spy: Any) -> None:
 
 
 def test_estimated_gradient_points_where_the_distance_grows() -> None:
-    from divqat_brevitas.extraction.attacks.free.common import begin
-
     weight = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     model[1].weight.data.copy_(weight)
-    course = begin(Victim(model, budget=50_000), (1, 8, 8), None, SMALL, 0)
+    attack = DFME(learner=SMALL, directions=2000)
+    course = attack._course(Victim(model, budget=50_000), (1, 8, 8), 50_000)
     students, _ = course.start(torch.rand(8, 1, 8, 8, generator=course.draws), 1)
     x = torch.randn(4, 1, 8, 8, generator=course.draws)
-    estimate, _ = DFME(directions=2000)._estimate(x, students, course)
+    estimate, _ = attack._estimate(x, students, course)
 
     x.requires_grad_(True)
     images = (torch.tanh(x) + 1) / 2
