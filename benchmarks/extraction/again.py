@@ -11,10 +11,8 @@ from benchmarks.extraction.runner import Place, one_thread
 from benchmarks.extraction.specs import CellSpec
 from benchmarks.extraction.victims import VictimStore
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.evaluation.statistics import t_quantile
 from divqat_brevitas.files import read_json
-
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom from 1.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """
     if len(values) < 2:
         return None
-    t = _T95[min(len(values) - 1, len(_T95)) - 1]
+    t = t_quantile(len(values) - 1)
     half = t * stdev(values) * sqrt(1 + 1 / len(values))
     return fmean(values) - half, fmean(values) + half
 

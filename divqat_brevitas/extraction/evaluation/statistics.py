@@ -44,15 +44,13 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev, variance
 
 import numpy as np
+from scipy.special import stdtrit
 
 Pair = tuple[int, int]
 """(victim seed, attack seed)."""
 
 MIN_VICTIMS = 3
 """Trained victims from which on a difference says something about the training method."""
-
-# Student's t, 97.5 %, by degrees of freedom from 1.
-_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 
 
 @dataclass(frozen=True)
@@ -227,15 +225,8 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t, to about three digits after the point."""
-    if degrees <= len(_T):
-        return _T[degrees - 1]
-    # Abramowitz and Stegun, "Handbook of Mathematical Functions", 26.7.5.
-    z = NormalDist().inv_cdf(0.975)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / degrees + second / degrees**2 + third / degrees**3
+    """The 97.5 % quantile of Student's t."""
+    return float(stdtrit(degrees, 0.975))
 
 
 def hierarchical_bootstrap(
