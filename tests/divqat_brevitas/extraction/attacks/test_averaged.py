@@ -104,5 +104,5 @@ def test_refusals_cost_no_query(spy, pool) -> None:
         AveragedQueries(learner=LEARNER).run(victim, pool)
     assert victim.queries_used == 0
     for bad in ({"copies": 0}, {"shift": -1}, {"noise": float("nan")}, {"seed": -1}):
-        with pytest.raises(InputError, match="out of range|at least 0"):
+        with pytest.raises(InputError, match=r"out of range|at least 0"):
             AveragedQueries(**bad)
