@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas import quant
+from fpga_flow.engines.bisect import bisect
 from fpga_flow.export import ExportReport, ParityResult, compare, export_qonnx
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.lowering import lower
 from fpga_flow.lowering.ir import Threshold
 from fpga_flow.lowering.reference import run
-from fpga_flow.simulate.bisect import bisect
 
 RELU, LINEAR = 2, 4  # in the model
 Place = tuple[int, ...]
