@@ -1,5 +1,5 @@
-"""The extraction benchmark: a matrix of thefts, one JSON a cell, resumable at any moment.
+"""The extraction benchmark: a matrix of attacks, an experiment a row, resumable at any moment.
 
-`plan` says what is run, `victims` trains who is robbed, `cells` runs one cell, `runner` all of
-them; statistics and tables are made from the cells' JSON alone.
+`scenarios` and `plan` name what is run, `victims` trains who is attacked, `experiment` runs one
+experiment, `runner` all of them; `publish` makes tables and figures from their records only.
 """

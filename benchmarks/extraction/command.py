@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from benchmarks import ROOT
 from fpga_flow.cli.options import Examples, json_option, print_json
 
 _WORK = Path("runs/extraction")
+_COMMITTED = ROOT / "benchmarks" / "extraction"
 
 
 @click.command(
@@ -18,7 +20,7 @@ _WORK = Path("runs/extraction")
               divqat bench extraction --list --only '*nasty*'
               divqat bench extraction --dataset svhn --jobs 4
               divqat bench extraction --publish --readme docs/results.md
-              divqat bench extraction --cell NAME""",
+              divqat bench extraction --experiment NAME""",
 )
 @click.option(
     "--scale",
@@ -42,15 +44,19 @@ _WORK = Path("runs/extraction")
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--minutes", type=click.FloatRange(0), help="Begin nothing new after so long.")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Cells whose name fits.")
-@click.option("--list", "listing", is_flag=True, help="Show the cells, and run none.")
-@click.option("--publish", "publishing", is_flag=True, help="Make tables and plots; run no cell.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Experiments whose name fits.")
+@click.option("--list", "listing", is_flag=True, help="Show the experiments, and run none.")
+@click.option(
+    "--publish", "publishing", is_flag=True, help="Make tables and plots; run no experiment."
+)
 @click.option(
     "--readme",
     type=click.Path(path_type=Path),
     help="With --publish: a page whose marked block is rewritten too.",
 )
-@click.option("--cell", metavar="NAME", help="Run one again and compare it with the committed.")
+@click.option(
+    "--experiment", metavar="NAME", help="Run one again and compare it with the committed."
+)
 @json_option
 def bench_extraction(
     scale: str,
@@ -63,41 +69,42 @@ def bench_extraction(
     listing: bool,
     publishing: bool,
     readme: Path | None,
-    cell: str | None,
+    experiment: str | None,
     as_json: bool,
 ) -> int:
-    """Steal every victim in every way, one JSON a cell; continues where it was stopped.
+    """Steal every victim in every way, one JSON an experiment; continues where it was stopped.
 
     Results go to benchmarks/extraction for the compact scale, else to WORK/SCALE or, with
     --dataset, to WORK/NAME; "paper" is planned for a GPU and was never run here. Exit code 1
-    where a cell failed, or with --cell where the new value is outside the committed interval.
+    where an experiment failed, or with --experiment where the new value is outside the committed
+    interval.
     """
     from dataclasses import asdict
 
-    from benchmarks.extraction.again import repeat
-    from benchmarks.extraction.cells import read_cell
-    from benchmarks.extraction.dataset import arena_of
+    from benchmarks.extraction.own_dataset import scenario_of
     from benchmarks.extraction.plan import plan
+    from benchmarks.extraction.repeat import repeat
     from benchmarks.extraction.runner import Place, run, select
     from benchmarks.extraction.specs import file_name
     from divqat_brevitas.errors import InputError
 
     if dataset is None:
         planned = plan(scale)
-        usual = Path("benchmarks/extraction") if scale == "compact" else work / scale
+        usual = _COMMITTED if scale == "compact" else work / scale
     else:
         if scale != "compact":
             raise InputError(f"--dataset has the compact matrix alone: leave out --scale {scale}.")
-        own = arena_of(dataset)
+        own = scenario_of(dataset)
         for line in own.left_out:
             click.echo(line, err=True)
-        planned, usual = own.cells, work / file_name(dataset)
+        planned, usual = own.experiments, work / file_name(dataset)
     out = usual if out is None else out
     deadline = None if minutes is None else time.time() + 60 * minutes
     place = Place(out, work, deadline=deadline)
-    cells = select(planned, only)
+    experiments = select(planned, only)
     if listing:
-        rows = [{"name": c.name, "done": read_cell(out, c) is not None} for c in cells]
+        records = place.experiments
+        rows = [{"name": e.name, "done": records.get(e) is not None} for e in experiments]
         if as_json:
             print_json(rows)
         else:
@@ -107,26 +114,27 @@ def bench_extraction(
     if publishing:
         from benchmarks.extraction.publish import publish
 
-        written = [str(path) for path in publish(out, work, readme, planned)]
+        page = ROOT / "docs" / "results.md" if out == _COMMITTED else None
+        written = [str(path) for path in publish(out, work, planned, page=page, readme=readme)]
         if as_json:
             print_json(written)
         else:
             click.echo("\n".join(written))
         return 0
-    if cell is not None:
-        found = repeat(cell, cells, place)
+    if experiment is not None:
+        found = repeat(experiment, experiments, place)
         if as_json:
             print_json(asdict(found) | {"inside": found.inside})
         else:
             click.echo(str(found))
         return 0 if found.inside else 1
-    summary = run(cells, place, jobs=jobs, log=lambda line: click.echo(line, err=True))
+    summary = run(experiments, place, jobs=jobs, log=lambda line: click.echo(line, err=True))
     if as_json:
         print_json(asdict(summary))
     else:
         click.echo(
-            f"{len(summary.done)} cells run, {summary.there} were there, {len(summary.left)} left, "
-            f"{len(summary.failed)} failed ({out / 'cells'})"
+            f"{len(summary.done)} experiments run, {summary.there} were there, "
+            f"{len(summary.left)} left, {len(summary.failed)} failed ({work / 'experiments'})"
         )
         for name, why in summary.failed.items():
             click.echo(f"failed: {name}: {why}", err=True)

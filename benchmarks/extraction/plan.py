@@ -1,13 +1,13 @@
-"""What the benchmark runs: the cells of its arenas, in their order.
+"""What the benchmark runs: the experiments of its scenarios, in their order.
 
-Three parts. The *key* cells hold the claims: plain QAT and the victims with a gate against their
-arena's main pool, with the learners that have broken one of them, at three victim seeds times three
-attack seeds. The *repeated* ones at three pairs of seeds: other victims, learners, pools and sets,
-smaller budgets, composition with existing defences. The *broad* ones once: everything else there
-is, one thing varied at a time. A thief that does better there than those of the key cells leaves a
-claim undecided, and belongs among the repeated ones (``Arena.rivals``). Breadth first: a part is
-done at one pair of seeds before the next, so that however early a run is stopped, what is there is
-a usable matrix.
+Three parts. The *key* experiments hold the claims: plain QAT and the victims with a gate against
+their scenario's main pool, with the learners that have broken one of them, at three victim seeds
+times three attack seeds. The *repeated* ones at three pairs of seeds: other victims, learners,
+pools and sets, smaller budgets, composition with existing defences. The *broad* ones once:
+everything else there is, one thing varied at a time. An attacker that does better there than those
+of the key experiments leaves a claim undecided, and belongs among the repeated ones
+(``Scenario.extra_attackers``). Breadth first: a part is done at one pair of seeds before the next,
+so that however early a run is stopped, what is there is a usable matrix.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, get_args
 
-from benchmarks.extraction.arenas import COMPACT, MINI, PAPER, Arena, Changes
+from benchmarks.extraction.scenarios import COMPACT, MINI, PAPER, Changes, Scenario
 from benchmarks.extraction.shadows import has_shadow
-from benchmarks.extraction.specs import CellSpec
+from benchmarks.extraction.specs import ExperimentSpec
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction import ATTACKS
 from divqat_brevitas.extraction.attack_spec import NO_POOL, needs_shadow
@@ -52,41 +52,41 @@ _ONE: Pairs = ((0, 0),)
 _THREE: Pairs = (*_ONE, (1, 1), (2, 2))
 # Each victim meets each attack seed.
 _NINE: Pairs = (*_THREE, (0, 1), (1, 2), (2, 0), (0, 2), (1, 0), (2, 1))
-SCALES: dict[str, tuple[tuple[Arena, ...], Seeds]] = {
+SCALES: dict[str, tuple[tuple[Scenario, ...], Seeds]] = {
     "mini": (MINI, Seeds(_ONE, _ONE, _ONE)),
     "compact": (COMPACT, Seeds(_NINE, _THREE, _ONE)),
     "paper": (PAPER, Seeds(_NINE, _THREE, _THREE)),
 }
-"""Arenas and seeds. "compact" takes 6 to 9 hours of 2 cores."""
+"""Scenarios and seeds. "compact" takes 6 to 9 hours of 2 cores."""
 
 
-def plan(scale: str) -> list[CellSpec]:
-    """All cells of a scale, in the order they are run; no name twice.
+def plan(scale: str) -> list[ExperimentSpec]:
+    """All experiments of a scale, in the order they are run; no name twice.
 
     Raises:
         InputError: unknown scale.
 
     Example:
-        >>> cells = plan("compact")
-        >>> {(cell.victim.seed, cell.theft.seed) for cell in cells[:100]}
+        >>> experiments = plan("compact")
+        >>> {(experiment.victim.seed, experiment.attack.seed) for experiment in experiments[:100]}
         {(0, 0)}
     """
     if scale not in get_args(Scale):
         raise unknown_name("scale", scale, get_args(Scale))
-    return cells_of(*SCALES[scale])
+    return experiments_of(*SCALES[scale])
 
 
-def cells_of(arenas: Iterable[Arena], seeds: Seeds) -> list[CellSpec]:
-    """The cells of some arenas, in the order they are run; no name twice.
+def experiments_of(scenarios: Iterable[Scenario], seeds: Seeds) -> list[ExperimentSpec]:
+    """The experiments of some scenarios, in the order they are run; no name twice.
 
     Args:
-        arenas: run side by side.
+        scenarios: run side by side.
         seeds: of each part.
     """
-    arenas = list(arenas)
+    scenarios = list(scenarios)
     key, repeated, broad = (
-        _interleaved([list(part(arena)) for arena in arenas])
-        for part in (_key_cells, _repeated_cells, _broad_cells)
+        _interleaved([list(part(scenario)) for scenario in scenarios])
+        for part in (_key_experiments, _repeated_experiments, _broad_experiments)
     )
     first = len(seeds.repeated)
     order = [
@@ -94,146 +94,154 @@ def cells_of(arenas: Iterable[Arena], seeds: Seeds) -> list[CellSpec]:
         *((broad, pair) for pair in seeds.broad),
         *((key, pair) for pair in seeds.key[first:]),
     ]
-    return list(dict.fromkeys(cell.seeded(*pair) for part, pair in order for cell in part))
+    return list(
+        dict.fromkeys(experiment.seeded(*pair) for part, pair in order for experiment in part)
+    )
 
 
-def _key_cells(arena: Arena) -> Iterator[CellSpec]:
-    """What the claims rest on: the arena's main pool, and the learners that do best.
+def _key_experiments(scenario: Scenario) -> Iterator[ExperimentSpec]:
+    """What the claims rest on: the scenario's main pool, and the learners that do best.
 
     With augmented images too: those are stronger where labels are few or wrong.
     """
-    if not arena.main:
+    if not scenario.main:
         return
-    for variant, gate in _protected(arena):
-        for augmented in ("", *arena.augmented):
-            yield arena.cell(variant, defence=gate, learner=augmented or "soft")
-            yield arena.cell(variant, oracle="top1", learner=augmented or "soft")
+    for variant, gate in _protected(scenario):
+        for augmented in ("", *scenario.augmented):
+            yield scenario.experiment(variant, defence=gate, learner=augmented or "soft")
+            yield scenario.experiment(variant, oracle="top1", learner=augmented or "soft")
             if gate != "none":
-                yield arena.cell(variant, oracle="top1", learner=_wrapped(augmented, _SORTER))
+                yield scenario.experiment(
+                    variant, oracle="top1", learner=_wrapped(augmented, _SORTER)
+                )
 
 
-def _repeated_cells(arena: Arena) -> Iterator[CellSpec]:
+def _repeated_experiments(scenario: Scenario) -> Iterator[ExperimentSpec]:
     """What says whether that holds elsewhere: other pools and budgets, defences on top."""
-    for pool in arena.pools:
-        yield from _with_pool(arena, pool)
-    for variant in arena.gated if arena.main else ():
-        for augmented, learner in product(arena.augmented, _READERS):
+    for pool in scenario.pools:
+        yield from _with_pool(scenario, pool)
+    for variant in scenario.gated if scenario.main else ():
+        for augmented, learner in product(scenario.augmented, _READERS):
             reader = _wrapped(augmented, learner)
-            yield arena.cell(variant, defence=arena.gate(variant), learner=reader)
-    for variant, gate in _protected(arena):
-        for rival in arena.rivals.get(variant, ()):
-            yield arena.cell(variant, defence=gate, **rival)
-    for budget, (variant, gate) in product(arena.budgets[1:], _protected(arena)):
-        yield arena.cell(variant, budget=budget, defence=gate)
+            yield scenario.experiment(variant, defence=scenario.gate(variant), learner=reader)
+    for variant, gate in _protected(scenario):
+        for rival in scenario.extra_attackers.get(variant, ()):
+            yield scenario.experiment(variant, defence=gate, **rival)
+    for budget, (variant, gate) in product(scenario.budgets[1:], _protected(scenario)):
+        yield scenario.experiment(variant, budget=budget, defence=gate)
         sorter = "soft" if gate == "none" else _SORTER
-        yield arena.cell(variant, budget=budget, oracle="top1", learner=sorter)
-    yield from _changed(arena, arena.contenders)
-    yield from _composed(arena, arena.composed, shadow=False)
+        yield scenario.experiment(variant, budget=budget, oracle="top1", learner=sorter)
+    yield from _changed(scenario, scenario.repeated_variants)
+    yield from _composed(scenario, scenario.combined_defences, shadow=False)
 
 
-def _with_pool(arena: Arena, pool: str) -> Iterator[CellSpec]:
-    """Every studied victim, with the learners that have broken one."""
-    for variant in arena.studied:
-        yield arena.cell(variant, pool=pool)
-        yield arena.cell(variant, pool=pool, oracle="top1")
-        if gate := arena.gate(variant):
-            yield arena.cell(variant, pool=pool, oracle="top1", learner=_SORTER)
-            yield arena.cell(variant, pool=pool, learner="centred")
+def _with_pool(scenario: Scenario, pool: str) -> Iterator[ExperimentSpec]:
+    """Every fully studied victim, with the learners that have broken one."""
+    for variant in scenario.full_matrix:
+        yield scenario.experiment(variant, pool=pool)
+        yield scenario.experiment(variant, pool=pool, oracle="top1")
+        if gate := scenario.gate(variant):
+            yield scenario.experiment(variant, pool=pool, oracle="top1", learner=_SORTER)
+            yield scenario.experiment(variant, pool=pool, learner="centred")
             for learner in ("soft", *_READERS):
-                yield arena.cell(variant, pool=pool, learner=learner, defence=gate)
+                yield scenario.experiment(variant, pool=pool, learner=learner, defence=gate)
 
 
 def _wrapped(augmented: str, learner: str) -> str:
     return f"{augmented}-{learner}" if augmented else learner
 
 
-def _composed(arena: Arena, defences: Iterable[str], *, shadow: bool = True) -> Iterator[CellSpec]:
+def _composed(
+    scenario: Scenario, defences: Iterable[str], *, shadow: bool = True
+) -> Iterator[ExperimentSpec]:
     """Existing defences of the answers, before plain QAT and the victims with a gate.
 
     With ``shadow`` the learners too that train a victim of their own.
     """
-    shadowed = shadow and has_shadow(arena.recipe["dataset"])
+    shadowed = shadow and has_shadow(scenario.recipe["dataset"])
     for defence in defences:
-        for variant, gate in _protected(arena):
+        for variant, gate in _protected(scenario):
             behind = defence if gate == "none" else f"{gate}+{defence}"
             for learner in _BREAKERS if gate == "none" else (*_BREAKERS, *_SORTERS):
                 if shadowed or not needs_shadow(learner):
-                    yield arena.cell(variant, defence=behind, learner=learner)
+                    yield scenario.experiment(variant, defence=behind, learner=learner)
 
 
-def _changed(arena: Arena, victims: Iterable[tuple[str, Changes]]) -> Iterator[CellSpec]:
+def _changed(
+    scenario: Scenario, victims: Iterable[tuple[str, Changes]]
+) -> Iterator[ExperimentSpec]:
     """Victims trained with other numbers than their preset's."""
     for variant, changes in victims:
-        yield arena.cell(variant, changes, oracle="top1")
+        yield scenario.experiment(variant, changes, oracle="top1")
         for learner in ("soft", "centred"):
-            yield arena.cell(variant, changes, learner=learner)
-        if gate := arena.gate(variant, changes):
-            yield arena.cell(variant, changes, oracle="top1", learner=_SORTER)
-            yield arena.cell(variant, changes, defence=gate)
+            yield scenario.experiment(variant, changes, learner=learner)
+        if gate := scenario.gate(variant, changes):
+            yield scenario.experiment(variant, changes, oracle="top1", learner=_SORTER)
+            yield scenario.experiment(variant, changes, defence=gate)
 
 
-def _broad_cells(arena: Arena) -> Iterator[CellSpec]:
+def _broad_experiments(scenario: Scenario) -> Iterator[ExperimentSpec]:
     """Everything else there is, one thing varied at a time."""
-    for variant in arena.victims:
-        yield arena.cell(variant)
-        yield arena.cell(variant, oracle="top1")
-    yield from _changed(arena, arena.frontier)
-    if arena.main:
-        yield from _everything(arena)
-        yield from _composed(arena, arena.defences)
+    for variant in scenario.victims:
+        yield scenario.experiment(variant)
+        yield scenario.experiment(variant, oracle="top1")
+    yield from _changed(scenario, scenario.frontier)
+    if scenario.main:
+        yield from _everything(scenario)
+        yield from _composed(scenario, scenario.defences)
 
 
-def _everything(arena: Arena) -> Iterator[CellSpec]:
+def _everything(scenario: Scenario) -> Iterator[ExperimentSpec]:
     """Each attack, learner, oracle, surrogate and answer unit once for each protected victim.
 
-    Plain QAT, and the victims behind their gates. Without them they are robbed in the key cells,
-    by the learner that reads a decoy's true answer off.
+    Plain QAT, and the victims behind their gates. Without them they are attacked in the key
+    experiments, by the learner that reads a decoy's true answer off.
     """
-    shadowed = has_shadow(arena.recipe["dataset"])
-    for variant, gate in _protected(arena):
+    shadowed = has_shadow(scenario.recipe["dataset"])
+    for variant, gate in _protected(scenario):
         shown: dict[str, Any] = {"defence": gate}
         for name, entry in ATTACKS.built_in.items():  # not what this machine has beside them
             if entry.starts_from == "free":
                 free: dict[str, Any] = {
                     "pool": NO_POOL,
-                    "budget": arena.free_budget or arena.budgets[0],
+                    "budget": scenario.free_budget or scenario.budgets[0],
                 }
-                yield arena.cell(variant, attack=name, **free, **shown)
+                yield scenario.experiment(variant, attack=name, **free, **shown)
             else:
-                yield arena.cell(variant, attack=name, **shown)
-        for pool in [pool for pool in arena.pools if pool != "in"][:1]:
-            # A thief with a little of the victim's own kind among other images.
+                yield scenario.experiment(variant, attack=name, **shown)
+        for pool in [pool for pool in scenario.pools if pool != "in"][:1]:
+            # An attacker with a little of the victim's own kind among other images.
             mixed: dict[str, Any] = {"pool": f"mix:in:0.05,{pool}", **shown}
-            yield arena.cell(variant, **mixed)
-            yield arena.cell(variant, learner=_SORTER, **mixed)
+            yield scenario.experiment(variant, **mixed)
+            yield scenario.experiment(variant, learner=_SORTER, **mixed)
         # Jacobian augmentation as its papers do it: from seed images of the victim's own kind.
-        yield arena.cell(variant, attack="jbtr", pool="in", **shown)
+        yield scenario.experiment(variant, attack="jbtr", pool="in", **shown)
         for learner in strongest_learners(shadow=shadowed):
-            yield arena.cell(variant, learner=learner, **shown)
+            yield scenario.experiment(variant, learner=learner, **shown)
         for oracle in ("logits", "topk", "rounded"):
-            yield arena.cell(variant, oracle=oracle, **shown)
+            yield scenario.experiment(variant, oracle=oracle, **shown)
         for surrogate in _SURROGATES:
-            yield arena.cell(variant, surrogate=surrogate, **shown)
+            yield scenario.experiment(variant, surrogate=surrogate, **shown)
     for answer in _ANSWERS:
-        for variant in arena.gated:
-            unit = answer.format(decoy=arena.decoy_class(variant))
-            yield arena.cell(BASELINE, answer=unit)
+        for variant in scenario.gated:
+            unit = answer.format(decoy=scenario.decoy_class(variant))
+            yield scenario.experiment(BASELINE, answer=unit)
             for learner in ("soft", "centred"):
-                yield arena.cell(variant, answer=unit, learner=learner)
+                yield scenario.experiment(variant, answer=unit, learner=learner)
 
 
-def _protected(arena: Arena) -> Iterator[tuple[str, str]]:
+def _protected(scenario: Scenario) -> Iterator[tuple[str, str]]:
     """The victims on which everything is tried, and the gate they stand behind, or "none"."""
     yield BASELINE, "none"
-    for variant in arena.gated:
-        yield variant, str(arena.gate(variant))
+    for variant in scenario.gated:
+        yield variant, str(scenario.gate(variant))
 
 
-def _interleaved(lists: Iterable[list[CellSpec]]) -> list[CellSpec]:
-    """Each list spread evenly over the whole, so that no arena has to wait for another's end."""
+def _interleaved(lists: Iterable[list[ExperimentSpec]]) -> list[ExperimentSpec]:
+    """Each list spread evenly over the whole, so that no scenario has to wait for another's end."""
     placed = [
-        ((index + 0.5) / len(cells), number, cell)
-        for number, cells in enumerate(lists)
-        for index, cell in enumerate(dict.fromkeys(cells))
+        ((index + 0.5) / len(experiments), number, experiment)
+        for number, experiments in enumerate(lists)
+        for index, experiment in enumerate(dict.fromkeys(experiments))
     ]
-    return [cell for _, _, cell in sorted(placed, key=lambda item: item[:2])]
+    return [experiment for _, _, experiment in sorted(placed, key=lambda item: item[:2])]

@@ -1,54 +1,153 @@
-"""Everything that is made from the cells, in one go: page, results, plots, the README's block."""
+"""Everything that is made from the experiments: summary, results' page, README's tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.extraction.collect import (
-    documents,
-    keep_victims,
-    read_cells,
-    read_victims,
-    write_documents,
-)
+from benchmarks import ROOT
+from benchmarks.extraction import tables
 from benchmarks.extraction.plots import write_plots
-from benchmarks.extraction.specs import CellSpec
-from benchmarks.extraction.tables import block, page
-from benchmarks.marks import rewrite_block
-from divqat_brevitas.files import write_text
+from benchmarks.extraction.records import ExperimentStore, read_experiments
+from benchmarks.extraction.results import (
+    documents,
+    kept_victims,
+    write_documents,
+    write_summary,
+)
+from benchmarks.extraction.scenarios import COMPACT
+from benchmarks.extraction.specs import ExperimentSpec
+from benchmarks.extraction.victim_archive import keep_victims
+from benchmarks.hardware import measure as hardware
+from benchmarks.pages import rewrite_block
+from divqat_brevitas.files import replacing, write_text
+from fpga_flow.report.schema import Results
+
+_INTRODUCTION = """\
+# Results
+
+Made by `divqat bench extraction --publish` from `benchmarks/extraction/experiments.jsonl.gz`.
+`divqat bench extraction` attacks hardware-exact victims: the integer engine, which equals the RTL.
+Accuracies are of test data, in per cent, as mean ± standard deviation over victim seeds.
+Differences are clone accuracy minus that of plain QAT's worst case, in points, paired by victim
+seed and attack seed, with a 95 % t-interval over victim seeds; bold where it excludes zero, without
+a correction for the number of comparisons.
+
+- *Naive*: KnockoffNets with random queries, and responses used as they come.
+- *Worst case*: the attacker's best mean over victim seeds, among attacks run on every victim seed
+  with that kind of query pool and that budget. It is chosen on the numbers shown, so it is biased
+  upwards, against the defence.
+- *Soft family*: logits, soft, topk and rounded responses. *All*: labels only too.
+- *− labels only*: the difference to plain QAT behind an interface that shows labels only.
+- *+gate*: behind the label-only fallback of its decoy class.
+- †: plain QAT met attacks that this victim did not; they are left out of the difference.
+
+Three victims times three attackers support the main pools of Fashion-MNIST and CIFAR-10, three
+pairs of seeds their other pools and the other data sets, and one pair most further attacks,
+learners and combinations. [Threat model and limits](explanation/threat-model.md) explains what the
+tables show and what they do not.
+"""
+_DEFENCES = (
+    "The same defence of the responses on each victim; behind a gate it is on top of the gate. "
+    "*defence@0.2*: as strong as moves the responses to the owner's validation images by a mean ℓ1 "
+    "distance of 0.2, victim by victim; *no more*: at its strongest it moves them by that. The "
+    "attacker's distance is on images of its pool. ‡ The defences cost unequally, by more than a "
+    "tenth."
+)
+
+
+_FEWER = "† Plain QAT met attacks that this victim did not: they are left out of the difference."
 
 
 def publish(
     folder: Path,
-    work: Path | None = None,
+    work: Path,
+    planned: Sequence[ExperimentSpec],
+    *,
+    page: Path | None = None,
     readme: Path | None = None,
-    planned: Sequence[CellSpec] | None = None,
 ) -> list[Path]:
-    """Write ``README.md``, ``results-<dataset>.json`` and plots beside the cells.
+    """Pack finished experiments and write what is made from all of them.
+
+    Beside the experiments: ``summary.json``, ``attackers.csv`` and ``results-<dataset>.json``.
 
     Args:
-        folder: of results, with ``cells/``.
-        work: the benchmark's work folder; the attacked victims' records are copied from it to
-            ``victims/`` first.
-        readme: a page whose marked block is rewritten too.
-        planned: see :func:`benchmarks.extraction.tables.page`; cells that it no longer
-            describes are left out.
+        folder: of results, with ``experiments.jsonl.gz`` or where it goes.
+        work: the benchmark's work folder, with finished experiments and victims.
+        planned: the plan; experiments that it does not describe are dropped.
+        page: the results' page; its figures go to a folder of the same name. None: beside the
+            experiments.
+        readme: a page whose blocks "results" and "hardware" are rewritten.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: no cells, a damaged one, or a page without marks.
+        InputError: no experiments, a damaged one, or a page without marks.
         ToolMissingError: matplotlib is not installed.
-
-    Example:
-        >>> from benchmarks.extraction.plan import plan
-        >>> publish(Path("benchmarks/extraction"), planned=plan("compact"))  # doctest: +SKIP
     """
-    if work is not None:
-        keep_victims(folder, work)
-    found = documents(read_cells(folder, planned), read_victims(folder))
-    write_text(folder / "README.md", page(found, planned))
+    ExperimentStore(folder, work).pack(planned)
+    experiments = read_experiments(folder)
+    keep_victims(folder, work, experiments)
+    found = documents(experiments, kept_victims(folder))
+    page = folder / "results.md" if page is None else page
+    plots = write_plots(found, COMPACT, page.with_suffix(""))
+    write_text(page, results_page(found, planned))
+    table = folder / "attackers.csv"
+    with replacing(table) as temporary:
+        tables.every_attacker(found).to_csv(temporary, index=False)
     if readme is not None:
-        rewrite_block(readme, "extraction", block(found))
-    written = [folder / "README.md", *([] if readme is None else [readme])]
-    return [*written, *write_documents(found, folder), *write_plots(found, folder)]
+        for name, text in readme_blocks(found).items():
+            rewrite_block(readme, name, text)
+    return [
+        page,
+        *plots,
+        *([] if readme is None else [readme]),
+        write_summary(found, folder),
+        table,
+        *write_documents(found, folder),
+    ]
+
+
+def readme_blocks(found: Mapping[str, Results]) -> dict[str, str]:
+    """The README's tables, by the names of their marks."""
+    return {
+        "results": "\n".join([*tables.headline_table(found, COMPACT), _FEWER]).strip(),
+        "hardware": "\n".join(hardware.headline_table(_designs())).strip(),
+    }
+
+
+def results_page(found: Mapping[str, Results], planned: Sequence[ExperimentSpec]) -> str:
+    """The page of all results."""
+    lines = [
+        _INTRODUCTION,
+        "![Worst-case clones of plain QAT, of the decoy and of labels only](results/clones.svg)",
+        "",
+        *tables.headline_table(found, COMPACT),
+        "![Worst-case clone against the number of queries](results/budgets.svg)",
+        "",
+        "## Hardware",
+        "",
+        *hardware.table(_designs()),
+    ]
+    for results in found.values():
+        more = results.dataset.model_extra or {}
+        network = f"{more.get('model', '?')}, {more.get('bits', '?')}"
+        lines += [
+            f"## {tables.title(results)} ({network})",
+            "",
+            *tables.main_table(results),
+            *tables.claim_lines(results),
+        ]
+        for heading, introduction, part in (
+            ("Attackers behind the worst cases", [], tables.best_attackers),
+            ("Every variant", [], tables.variant_table),
+            ("With an existing defence", [_DEFENCES, ""], tables.defence_table),
+            ("Utility beyond accuracy", [], tables.utility_table),
+        ):
+            shown = part(results)
+            lines += [f"### {heading}", "", *((*introduction, *shown) or ["Not run.", ""])]
+    lines += ["## What was not run", "", *tables.not_run(found, planned)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _designs() -> list[hardware.Record]:
+    return hardware.read(ROOT / "benchmarks" / "hardware")

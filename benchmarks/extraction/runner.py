@@ -1,8 +1,8 @@
-"""Runs the benchmark's cells: several at once, for so many minutes, and on from there next time.
+"""Runs the benchmark's experiments: several at once, and on from there next time.
 
-A cell whose result is there with the same key is not run again. Results appear whole, so a run
-killed at any moment has lost no more than the cells it was in, and of a victim in training no more
-than an epoch. Locks keep two runners from doing one thing twice.
+An experiment whose result is there with the same key is not run again. Results appear whole, so a
+run killed at any moment has lost no more than the experiments it was in, and of a victim in
+training no more than an epoch. Locks keep two runners from doing one thing twice.
 """
 
 import fnmatch
@@ -19,8 +19,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.extraction.cells import read_cell, run_cell, write_cell
-from benchmarks.extraction.specs import CellSpec
+from benchmarks.extraction.experiment import run_experiment
+from benchmarks.extraction.records import ExperimentStore
+from benchmarks.extraction.specs import ExperimentSpec
 from benchmarks.extraction.victims import OutOfTimeError, VictimStore
 from divqat_brevitas.errors import CheckFailedError, InputError
 from fpga_flow.errors import explain
@@ -35,8 +36,8 @@ class Place:
     """Where a benchmark runs.
 
     Attributes:
-        results: folder with the cells' JSON in ``cells/``.
-        work: folder of victims, checkpoints, clones and locks.
+        results: folder of the committed experiments and victims.
+        work: folder of finished experiments, victims, checkpoints, clones and locks.
         root: data folder; None: the cache.
         deadline: ``time.time()`` after which nothing new begins; None: never.
     """
@@ -46,6 +47,11 @@ class Place:
     root: Path | None = None
     deadline: float | None = None
 
+    @property
+    def experiments(self) -> ExperimentStore:
+        """The experiments that are there."""
+        return ExperimentStore(self.results, self.work)
+
     def over(self) -> bool:
         """Whether the time is over."""
         return self.deadline is not None and time.time() >= self.deadline
@@ -53,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell; ``detail`` says it in words."""
+    """What became of an experiment; ``detail`` says it in words."""
 
     state: State
     detail: str
@@ -65,10 +71,10 @@ class Summary:
     """What a run did.
 
     Attributes:
-        done: cells run now.
-        there: cells that were there before.
-        left: cells not run: no time, or another runner has them.
-        failed: name of each cell that failed, and why.
+        done: experiments run now.
+        there: experiments that were there before.
+        left: experiments not run: no time, or another runner has them.
+        failed: name of each experiment that failed, and why.
     """
 
     done: list[str] = field(default_factory=list)
@@ -77,76 +83,84 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def select(cells: Sequence[CellSpec], patterns: Sequence[str]) -> list[CellSpec]:
-    """The cells whose name fits one of the patterns (as of a shell); all without a pattern.
+def select(experiments: Sequence[ExperimentSpec], patterns: Sequence[str]) -> list[ExperimentSpec]:
+    """The experiments whose name fits one of the patterns (as of a shell); all without a pattern.
 
     Raises:
-        InputError: a pattern fits no cell.
+        InputError: a pattern fits no experiment.
     """
     for pattern in patterns:
-        if not any(_fits(cell, pattern) for cell in cells):
+        if not any(_fits(experiment, pattern) for experiment in experiments):
             raise InputError(
-                f"no cell fits {pattern!r}. `divqat bench extraction --list` shows the names, and "
-                "'*nasty*' is how a part of one is written."
+                f"no experiment fits {pattern!r}. `divqat bench extraction --list` shows the "
+                "names, and '*nasty*' is how a part of one is written."
             )
-    return [cell for cell in cells if not patterns or any(_fits(cell, p) for p in patterns)]
+    return [
+        experiment
+        for experiment in experiments
+        if not patterns or any(_fits(experiment, p) for p in patterns)
+    ]
 
 
-def _fits(cell: CellSpec, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(cell.name, pattern)
+def _fits(experiment: ExperimentSpec, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(experiment.name, pattern)
 
 
-def run(cells: Sequence[CellSpec], place: Place, *, jobs: int = 1, log: Log = print) -> Summary:
-    """Run every cell that has no result yet, in order.
+def run(
+    experiments: Sequence[ExperimentSpec], place: Place, *, jobs: int = 1, log: Log = print
+) -> Summary:
+    """Run every experiment that has no result yet, in order.
 
     Args:
-        cells: in the order they shall be run; those of a victim that another process trains just
-            now wait while others can be run.
+        experiments: in the order they shall be run; those of a victim that another process trains
+            just now wait while others can be run.
         place: where, and until when.
         jobs: processes, each with one thread.
-        log: takes a line a finished cell, with the time still to go.
+        log: takes a line a finished experiment, with the time still to go.
 
     Raises:
         CheckFailedError: a worker process was killed.
     """
     summary = Summary()
-    waiting = [cell for cell in cells if read_cell(place.results, cell) is None]
-    summary.there = len(cells) - len(waiting)
+    records = place.experiments
+    waiting = [experiment for experiment in experiments if records.get(experiment) is None]
+    summary.there = len(experiments) - len(waiting)
     store = VictimStore(place.work, place.root, kept=place.results)
-    running: dict[Future[Outcome], CellSpec] = {}
+    running: dict[Future[Outcome], ExperimentSpec] = {}
     start, planned = time.time(), len(waiting)
     with _workers(jobs) as pool:
         while waiting or running:
             while waiting and len(running) < jobs and not place.over():
-                cell = _next(waiting, list(running.values()), store)
-                if cell is None:
+                experiment = _next(waiting, list(running.values()), store)
+                if experiment is None:
                     break
-                waiting.remove(cell)
-                running[pool.submit(work, cell, place)] = cell
+                waiting.remove(experiment)
+                running[pool.submit(work, experiment, place)] = experiment
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                cell = running.pop(future)
+                experiment = running.pop(future)
                 try:
                     outcome = future.result()
                 except BrokenProcessPool as e:
                     raise CheckFailedError(
-                        f"a process of the benchmark was killed in {cell.name} or beside it, "
+                        f"a process of the benchmark was killed in {experiment.name} or beside it, "
                         "perhaps for lack of memory. What was finished is kept; run the same "
                         "command again, with fewer --jobs."
                     ) from e
-                _note(summary, cell, outcome)
+                _note(summary, experiment, outcome)
                 ready = len(summary.done) + len(summary.failed)
                 rest = planned - ready
                 pace = (time.time() - start) / max(1, ready)
-                log(f"[{ready}/{planned}] {cell.name}: {outcome.detail}, {_eta(rest * pace)} to go")
-    summary.left += [cell.name for cell in waiting]
+                left = _eta(rest * pace)
+                log(f"[{ready}/{planned}] {experiment.name}: {outcome.detail}, {left} to go")
+    summary.left += [experiment.name for experiment in waiting]
     return summary
 
 
-def work(cell: CellSpec, place: Place) -> Outcome:
-    """Run one cell in this process, unless another has it."""
+def work(experiment: ExperimentSpec, place: Place) -> Outcome:
+    """Run one experiment in this process, unless another has it."""
     start = time.perf_counter()
 
     def outcome(state: State, detail: str) -> Outcome:
@@ -154,22 +168,22 @@ def work(cell: CellSpec, place: Place) -> Outcome:
 
     store = _store(place)
     try:
-        with locked(place.work / "locks" / f"cell-{cell.key[:16]}", wait=False):
-            if read_cell(place.results, cell) is not None:
+        with locked(place.work / "locks" / f"experiment-{experiment.key[:16]}", wait=False):
+            if place.experiments.get(experiment) is not None:
                 return outcome("elsewhere", "already done by another runner")
-            result = run_cell(cell, store, place.work / "clones")
-            write_cell(place.results, cell, result)
+            result = run_experiment(experiment, store, place.work / "clones")
+            place.experiments.put(experiment, result)
     except LockedError:
         return outcome("elsewhere", "another runner is at it")
     except OutOfTimeError as e:
         return outcome("out of time", str(e))
     except Exception as e:
-        # One cell that cannot be run shall not cost the others a night.
+        # One experiment that cannot be run shall not cost the others a night.
         return outcome("failed", f"FAILED: {explain(e)[0]}")
     seconds = time.perf_counter() - start
     return outcome(
         "done",
-        f"clone {result['clone_accuracy']:.2%} of victim {result['victim_accuracy']:.2%} "
+        f"clone {result.clone_accuracy:.2%} of victim {result.victim_accuracy:.2%} "
         f"in {seconds:.0f} s",
     )
 
@@ -192,30 +206,32 @@ def _store(place: Place) -> VictimStore:
 
 
 def _next(
-    waiting: Sequence[CellSpec], running: Sequence[CellSpec], store: VictimStore
-) -> CellSpec | None:
-    """The first cell that need not wait for a victim that a running cell is training."""
+    waiting: Sequence[ExperimentSpec], running: Sequence[ExperimentSpec], store: VictimStore
+) -> ExperimentSpec | None:
+    """The first experiment that need not wait for a victim in training."""
     training = {
         victim.key
-        for cell in running
-        for victim in (cell.victim, *cell.victim.needs)
+        for experiment in running
+        for victim in (experiment.victim, *experiment.victim.needs)
         if not store.ready(victim)
     }
-    for cell in waiting:
-        wanted = {v.key for v in (cell.victim, *cell.victim.needs) if not store.ready(v)}
+    for experiment in waiting:
+        wanted = {
+            v.key for v in (experiment.victim, *experiment.victim.needs) if not store.ready(v)
+        }
         if not wanted & training:
-            return cell
+            return experiment
     return None
 
 
-def _note(summary: Summary, cell: CellSpec, outcome: Outcome) -> None:
+def _note(summary: Summary, experiment: ExperimentSpec, outcome: Outcome) -> None:
     match outcome.state:
         case "done":
-            summary.done.append(cell.name)
+            summary.done.append(experiment.name)
         case "failed":
-            summary.failed[cell.name] = outcome.detail.removeprefix("FAILED: ")
+            summary.failed[experiment.name] = outcome.detail.removeprefix("FAILED: ")
         case _:
-            summary.left.append(cell.name)
+            summary.left.append(experiment.name)
 
 
 def _eta(seconds: float) -> str:
@@ -280,6 +296,6 @@ def _begin(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os._exit(1)  # the parent was killed; a cell half done is nothing
+        os._exit(1)  # the parent was killed; an experiment half done is nothing
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a thief who knows the defence does at home: a victim of its own, defended and not.
+"""What an attacker who knows the defence does at home: a victim of its own, defended and not.
 
 It has the defence's code and settings, the victim's architecture and bit width, and labelled
 public images of another set, fitted to the victim's shape; not the victim's data or seed. It
@@ -39,7 +39,7 @@ def has_shadow(dataset: str) -> bool:
 
 
 def shadow_of(spec: VictimSpec, shape: tuple[int, int, int]) -> VictimSpec:
-    """The thief's own edition of a victim, trained half as long: its sets are easier.
+    """The attacker's own edition of a victim, trained half as long: its sets are easier.
 
     Raises:
         InputError: no public set is chosen for the victim's.
@@ -63,30 +63,30 @@ def shadow_of(spec: VictimSpec, shape: tuple[int, int, int]) -> VictimSpec:
         seed=_SEED + spec.seed,
         float_epochs=max(1, spec.float_epochs // 2),
         quant_epochs=max(1, spec.quant_epochs // 2),
-        guard=1.0,  # a thief does not mind how well its shadow does
+        guard=1.0,  # an attacker does not mind how well its shadow does
         shape=shape,
     )
 
 
 def shadow_pairs(
-    spec: VictimSpec, theft: AttackSpec, queries: QuerySet, store: VictimStore
+    spec: VictimSpec, attack: AttackSpec, queries: QuerySet, store: VictimStore
 ) -> ShadowPairs:
-    """Pairs for the thief's recovery; its shadow victims are trained now if they are not there.
+    """Pairs for the attacker's recovery; its shadow victims are trained now if they are not there.
 
     Raises:
         InputError: an attack that makes its own images has none to ask the shadows.
     """
     if queries.images is None:
         raise InputError(
-            f"{theft.attack} makes its own images, so {theft.learner!r} has nothing to ask its "
+            f"{attack.attack} makes its own images, so {attack.learner!r} has nothing to ask its "
             "shadow victims. Take an attack on a pool."
         )
     shadow = shadow_of(spec, queries.shape)
     clean = shadow if shadow.variant == "float" else shadow.twin
-    defence = store.defender(shadow).defence(theft.defence, seed=theft.seed)
+    defence = store.defender(shadow).defence(attack.defence, seed=attack.seed)
     return ShadowPairs.of_models(
         DefendedPredictor(store.get(shadow).predictor, defence),
         store.get(clean).predictor,
         queries.images,
-        oracle=theft.oracle,
+        oracle=attack.oracle,
     )

@@ -1,4 +1,4 @@
-"""What a victim and a cell of the benchmark are: plain data with a readable name and a key.
+"""What a victim and an experiment of the benchmark are: plain data with a readable name and a key.
 
 The name is for people and files; the key is a hash of everything the result depends on, so that
 a result computed from other settings is told apart and computed again.
@@ -15,7 +15,7 @@ from divqat_brevitas.files import sha256_text
 from divqat_brevitas.quant.loss import LossSettings, loss_settings
 
 REVISION = 1
-"""Raised when the same settings shall give other results: makes every committed cell stale."""
+"""Raised when the same settings shall give other results: every committed experiment is stale."""
 _DIVQAT = "divqat-"
 
 
@@ -40,7 +40,7 @@ class VictimSpec:
         precision: of the training, "float32" or "bfloat16".
         decoy_cost: accuracy (fraction of 1) below its twin's at which a decoy is balanced after
             training, on validation data (``training.balance_decoy``); None: it is left as it is.
-        shape: images are fitted to this (C, H, W); None leaves them as they are. A thief's
+        shape: images are fitted to this (C, H, W); None leaves them as they are. An attacker's
             shadow victim takes the images of the victim under attack.
     """
 
@@ -128,46 +128,43 @@ class VictimSpec:
     @property
     def key(self) -> str:
         """SHA-256 of everything its weights depend on."""
-        about = asdict(self) | {"decoy_cost": self.balanced}
-        if about["decoy_cost"] is None:
-            about.pop("decoy_cost")
+        about: dict[str, Any] = asdict(self) | {"decoy_cost": self.balanced, "loss": None}
         if self.variant == "float":
             for name in ("bits", "quant_epochs", "quant_learning_rate"):
-                about.pop(name)
-        if self.variant.startswith(_DIVQAT):
-            # A preset whose numbers change is another victim.
-            about["loss"] = _told(_loss(self))
+                del about[name]
+        if self.loss is None:
+            del about["guard"]
         else:
-            about.pop("guard")
+            about["loss"] = asdict(self.loss)  # a preset whose numbers change is another victim
         return _digest(about)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellSpec:
-    """One cell: a victim and what is done to it."""
+class ExperimentSpec:
+    """One experiment: a victim and what is done to it."""
 
     victim: VictimSpec
-    theft: AttackSpec
+    attack: AttackSpec
 
     def __post_init__(self) -> None:
-        if self.theft.answer != "logits" and self.victim.variant == "float":
+        if self.attack.answer != "logits" and self.victim.variant == "float":
             raise InputError(
-                f"the answer {self.theft.answer!r} is of a chip, and a float victim has none."
+                f"the answer {self.attack.answer!r} is of a chip, and a float victim has none."
             )
         loss = self.victim.loss
         if loss is not None and loss.trained_pool:
-            check_unseen(loss.trained_pool, self.theft.pool)
+            check_unseen(loss.trained_pool, self.attack.pool)
 
     @property
     def label(self) -> str:
         """The victim as results call it: with what its chip answers, if not logits."""
-        answer = self.theft.answer
+        answer = self.attack.answer
         return self.victim.label if answer == "logits" else f"{self.victim.label}+{answer}"
 
     @property
     def configuration(self) -> str:
-        """The name without its seeds: cells that share it repeat one measurement."""
-        v, t = self.victim, self.theft
+        """The name without its seeds: experiments that share it repeat one measurement."""
+        v, t = self.victim, self.attack
         who = f"{v.dataset}.{v.model}-{v.bits}.{self.label}"
         how = f"{t.oracle}.{t.defence}.{t.attack}.{t.learner}.{t.surrogate}.{t.pool}.{t.budget}"
         return file_name(f"{who}.{how}")
@@ -175,17 +172,17 @@ class CellSpec:
     @property
     def name(self) -> str:
         """Readable, and safe as a file's name."""
-        return f"{self.configuration}.v{self.victim.seed}s{self.theft.seed}"
+        return f"{self.configuration}.v{self.victim.seed}s{self.attack.seed}"
 
     @property
     def key(self) -> str:
         """SHA-256 of everything its result depends on."""
-        return _digest({"victim": self.victim.key, "theft": self.theft.record})
+        return _digest({"victim": self.victim.key, "attack": asdict(self.attack)})
 
-    def seeded(self, victim: int, attack: int) -> "CellSpec":
+    def seeded(self, victim: int, attack: int) -> "ExperimentSpec":
         """The same with other seeds."""
-        return CellSpec(
-            victim=replace(self.victim, seed=victim), theft=replace(self.theft, seed=attack)
+        return ExperimentSpec(
+            victim=replace(self.victim, seed=victim), attack=replace(self.attack, seed=attack)
         )
 
 
@@ -201,17 +198,6 @@ def file_name(text: str) -> str:
 
 def _loss(spec: VictimSpec) -> LossSettings:
     return loss_settings(spec.preset, **dict[str, Any](spec.changes))
-
-
-def _told(loss: LossSettings) -> dict[str, Any]:
-    """The settings that a loss depends on: what came later is told where it is used."""
-    about = asdict(loss)
-    if loss.ood_families == "all":
-        about.pop("ood_families")
-    if not loss.ood_pool:
-        about.pop("ood_pool")
-        about.pop("ood_share")
-    return about
 
 
 def _digest(about: dict[str, Any]) -> str:

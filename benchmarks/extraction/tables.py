@@ -1,232 +1,104 @@
-"""The benchmark's page and the README's block: Markdown, a function of the cells alone."""
+"""The tables of the extraction benchmark: Markdown, a function of the committed experiments.
 
+No table has more than eight columns. Accuracies are in per cent, differences in points.
+"""
+
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean, stdev
 
-from benchmarks.extraction.columns import (
-    accuracy,
-    against,
-    clones,
-    in_order,
-    largest_budgets,
-    made_by,
-    naive_of,
-    paid,
-    with_cost,
-    worst_of,
-)
-from benchmarks.extraction.composition import composition_table
-from benchmarks.extraction.markdown import NONE, difference, percentages, spread, table
-from benchmarks.extraction.remaining import not_run
-from benchmarks.extraction.specs import CellSpec
-from divqat_brevitas.extraction.evaluation.statistics import MIN_VICTIMS
-from divqat_brevitas.extraction.evaluation.statistics import difference as paired
+import pandas as pd
+
+from benchmarks.extraction.results import GATED, HASH, order_of
+from benchmarks.extraction.scenarios import Scenario
+from benchmarks.extraction.specs import ExperimentSpec
+from benchmarks.pages import table
+from divqat_brevitas.extraction.defences import split_target
+from divqat_brevitas.extraction.evaluation.statistics import MIN_VICTIMS, Difference
 from divqat_brevitas.extraction.evaluation.summary import (
     ALL_ORACLES,
     BASELINE,
+    MATCHED,
     SOFT_FAMILY,
+    Attacker,
     Group,
+    accuracy_difference,
     attackers,
+    defence_of,
+    deployed,
+    naive,
+    worst_case,
 )
-from fpga_flow.report.claims import claims, counts, told
-from fpga_flow.report.frontier import has_budget_curves
-from fpga_flow.report.runs import is_plain, variants
+from fpga_flow.report.claims import EQUAL_COST, claims, counts, equally_costly, told, unequal_costs
+from fpga_flow.report.runs import compared, is_plain, variants
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import POOLS
+from fpga_flow.report.text import POOLS, counted
 
-_INTRODUCTION = (
-    "Made from the cells' JSON alone (`cells/`, `victims/`). Accuracies are of test data, in per "
-    "cent, as mean ± standard deviation over victim seeds. *Naive*: KnockoffNets, random queries, "
-    "answers used as they come. *Worst case*: the attacker's best mean over victim seeds, among "
-    "attacks run on every victim seed with that kind of query pool and that budget; it is chosen "
-    "on the numbers shown, so it is biased upwards, against the defence. *Soft "
-    "family*: logits, soft, topk and rounded answers; *all*: labels only too. Differences are "
-    "clone accuracy minus that of plain QAT's worst case, in points, paired by victim seed and "
-    "attack seed, with a 95 % t-interval over victim seeds (none with one seed; three seeds give "
-    "a wide one). Bold: the interval excludes zero; no correction for the number of comparisons. "
-    "*Labels only*: against plain QAT behind a top-1 interface. † Plain QAT met attacks that this "
-    "victim did not: they are left out of the difference."
-)
-
-
-def page(found: dict[str, Results], planned: Sequence[CellSpec] | None = None) -> str:
-    """The whole page.
-
-    Args:
-        found: from :func:`benchmarks.extraction.collect.documents`.
-        planned: what was to be run, for the list of what was not.
-    """
-    lines = ["# Extraction benchmark", "", _INTRODUCTION, ""]
-    for name, results in found.items():
-        lines += [f"## {title(results)}", "", *main_table(results), *_claims(results)]
-        lines += [f"![Victim and clone accuracy](frontier-{name}.svg)", ""]
-        if has_budget_curves(results):
-            lines += [f"![Clone accuracy against budget](budget-{name}.svg)", ""]
-        for heading, part in (
-            ("What each variant costs and gains", ablation_table),
-            ("Every thief", every_thief),
-            ("With an existing defence", composition_table),
-            ("Utility beyond accuracy", utility_table),
-        ):
-            shown = part(results)
-            lines += [f"### {heading}", "", *(shown or ["Not run.", ""])]
-    return "\n".join([*lines, *not_run(found, planned)]).rstrip() + "\n"
+NONE = "–"
+_TITLES = {
+    "fashion-mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar10:0-4": "CIFAR-10, classes 0 to 4",
+    "mnist": "MNIST",
+}
 
 
 def title(results: Results) -> str:
-    """Data set, network and bit widths."""
-    more = results.dataset.model_extra or {}
-    return f"{results.dataset.name} ({more.get('model', '?')}, {more.get('bits', '?')})"
+    """The data set as people write it."""
+    return _TITLES.get(results.dataset.name, results.dataset.name)
 
 
-def main_table(results: Results) -> list[str]:
-    """Victims by kind of queries: naive, worst cases, and the differences to plain QAT."""
+def headline_table(found: Mapping[str, Results], scenarios: Sequence[Scenario]) -> list[str]:
+    """The README's table: plain QAT, the decoy behind its fallback, and labels only.
+
+    Args:
+        found: results by name.
+        scenarios: each names the one protected victim of its data set that is shown.
+    """
     head = (
-        "Queries",
-        "Victim",
-        "Accuracy",
-        "Costs",
-        "Naive clone",
-        "Worst case, soft family",
-        "made by",
-        "− plain QAT",
-        "Worst case, all",
-        "made by",
-        "− plain QAT",
-        "− labels only",
+        "Data set, w4a4",
+        "Query pool, budget",
+        "Plain QAT",
+        "DivQAT decoy + label-only fallback",
+        "Plain QAT, labels only",
+        "Cost in accuracy",
     )
     rows = []
-    for kind, budget in largest_budgets(results).items():
-        for victim in in_order(results):
-            soft, every = (
-                Group(victim, kind, budget, which) for which in (SOFT_FAMILY, ALL_ORACLES)
-            )
-            worst_soft, worst_all = worst_of(results, soft), worst_of(results, every)
-            if worst_all is None:
+    for scenario in scenarios:
+        results = next(
+            (r for r in found.values() if r.dataset.name == scenario.recipe["dataset"]), None
+        )
+        if results is None or not scenario.gated:
+            continue
+        victim = scenario.experiment(scenario.gated[0]).label + GATED
+        for kind, budget in largest_budgets(results).items():
+            ours, plain = Group(victim, kind, budget), Group(BASELINE, kind, budget)
+            labels = replace(plain, oracles=("top1",))
+            if worst_of(results, labels) is None or worst_of(results, ours) is None:
                 continue
             rows.append(
                 (
+                    title(results),
                     f"{POOLS[kind]}, {budget:,}",
-                    victim,
-                    accuracy(results, victim),
-                    paid(results, victim),
-                    clones(naive_of(results, soft)),
-                    clones(worst_soft),
-                    made_by(worst_soft),
-                    against(results, soft, replace(soft, victim=BASELINE)),
-                    clones(worst_all),
-                    "the same" if worst_all == worst_soft else made_by(worst_all),
-                    against(results, every, replace(every, victim=BASELINE)),
-                    against(results, every, Group(BASELINE, kind, budget, ("top1",))),
+                    clones(worst_of(results, plain)),
+                    f"{clones(worst_of(results, ours))} ({against(results, ours, plain, False)})",
+                    clones(worst_of(results, labels)),
+                    f"{paid(results, victim)} points",
                 )
             )
     return table(head, rows)
 
 
-def ablation_table(results: Results) -> list[str]:
-    """One line a variant: its accuracy, its distance from float, and the clones by kind."""
-    budgets = largest_budgets(results)
-    head = ["Variant", "Seeds", "Accuracy", "Costs", "ℓ1 to float", "Flips, %"]
-    head += (f"Worst case, {POOLS[kind]}" for kind in budgets)
-    rows = []
-    for victim in in_order(results):
-        own = [row for row in results.victims if row.variant == victim]
-        rows.append(
-            (
-                victim,
-                str(len(own)),
-                accuracy(results, victim),
-                paid(results, victim),
-                spread([r.l1_to_reference for r in own if r.l1_to_reference is not None], 3),
-                spread(
-                    [
-                        100 * r.flips_from_reference
-                        for r in own
-                        if r.flips_from_reference is not None
-                    ],
-                    1,
-                ),
-                *(
-                    clones(worst_of(results, Group(victim, kind, budget)))
-                    for kind, budget in budgets.items()
-                ),
-            )
-        )
-    return table(head, rows)
+def main_table(results: Results, *, repeated: bool = True) -> list[str]:
+    """Victims by kind of query pool: worst cases, and the differences to plain QAT.
 
-
-def every_thief(results: Results) -> list[str]:
-    """Every attack at the largest budget of its kind of queries, victim beside victim."""
-    budgets, names = largest_budgets(results), in_order(results)
-    head = ("Queries", "Thief", *names)
-    head += tuple(f"{name} − plain QAT" for name in names if not is_plain(name))
-    rows = []
-    for kind, budget in budgets.items():
-        by_victim = {
-            name: {
-                attacker.method: attacker
-                for attacker in attackers(Group(name, kind, budget).of(results.attacks))
-            }
-            for name in names
-        }
-        for key in sorted({key for found in by_victim.values() for key in found}):
-            those = {name: found.get(key) for name, found in by_victim.items()}
-            plain = those.get(BASELINE)
-            name = next(attacker.name for attacker in those.values() if attacker)
-            compared = (
-                difference(paired(own.values, plain.values)) if own and plain else NONE
-                for victim, own in those.items()
-                if not is_plain(victim)
-            )
-            shown = (clones(attacker) for attacker in those.values())
-            rows.append((f"{POOLS[kind]}, {budget:,}", name, *shown, *compared))
-    return table(head, rows)
-
-
-def utility_table(results: Results) -> list[str]:
-    """What an honest user notices."""
-    found = {
-        name: [
-            row.model_extra["utility"]
-            for row in results.victims
-            if row.variant == name and (row.model_extra or {}).get("utility") and row.model_extra
-        ]
-        for name in variants(results)
-    }
-    attacks = sorted({a for rows in found.values() for row in rows for a in row["adversarial"]})
-    head = ["Variant", "Accuracy", "ECE", "NLL", "ℓ1 to float", "Flips, %", "OOD-AUROC"]
-    for attack in attacks:
-        head += [f"{attack}: float fooled, %", "device fooled, %", "transferred, %", "evasive, %"]
-    rows = []
-    for name, records in found.items():
-        if records:
-            line = [name, accuracy(results, name)]
-            for key, factor, digits in (
-                ("ece", 1, 3),
-                ("nll", 1, 3),
-                ("l1_to_reference", 1, 3),
-                ("flips_from_reference", 100, 1),
-                ("ood_auroc", 1, 3),
-            ):
-                values = [record[key] for record in records if record.get(key) is not None]
-                line.append(spread([factor * value for value in values], digits))
-            for attack in attacks:
-                moved = [r["adversarial"][attack] for r in records if attack in r["adversarial"]]
-                for key in ("reference_fooled", "device_fooled", "transferred", "evasive"):
-                    line.append(percentages([m[key] for m in moved if m[key] is not None]))
-            rows.append(line)
-    return table(head, rows)
-
-
-def block(found: dict[str, Results]) -> str:
-    """The README's summary: a line a victim and kind of queries, and the claims' words.
-
-    Victims of fewer than three seeds, of which nothing is concluded, are on the page alone, unless
-    the data set has no others.
+    Args:
+        results: of one data set.
+        repeated: leave out victims of fewer than three seeds, unless there are no others.
     """
     head = (
-        "Data set",
         "Queries",
         "Victim",
         "Accuracy",
@@ -236,41 +108,312 @@ def block(found: dict[str, Results]) -> str:
         "− plain QAT, all",
         "− labels only",
     )
-    rows, words = [], []
-    for results in found.values():
-        seeds = _attacked_seeds(results)
-        enough = min(MIN_VICTIMS, max(seeds.values(), default=0))
-        for kind, budget in largest_budgets(results).items():
+    seeds = Counter(victim for victim, _ in {(r.victim, r.victim_seed) for r in results.attacks})
+    enough = min(MIN_VICTIMS, max(seeds.values(), default=0)) if repeated else 0
+    rows = []
+    for group in _groups(results):
+        soft, every = replace(group, oracles=SOFT_FAMILY), group
+        worst = worst_of(results, every)
+        if worst is None or seeds[group.victim] < enough:
+            continue
+        labels = Group(BASELINE, group.pool_kind, group.budget, ("top1",))
+        rows.append(
+            (
+                _queries(group),
+                group.victim,
+                with_cost(results, group.victim),
+                clones(naive_of(results, soft)),
+                clones(worst_of(results, soft)),
+                clones(worst),
+                against(results, every, replace(every, victim=BASELINE)),
+                against(results, every, labels),
+            )
+        )
+    return table(head, rows)
+
+
+def best_attackers(results: Results) -> list[str]:
+    """The attacker behind each worst case."""
+    rows = []
+    for group in _groups(results):
+        soft = worst_of(results, replace(group, oracles=SOFT_FAMILY))
+        every = worst_of(results, group)
+        if every is not None:
+            name = "the same" if every == soft else every.name
+            rows.append((_queries(group), group.victim, NONE if soft is None else soft.name, name))
+    return table(("Queries", "Victim", "Soft family", "All oracles"), rows)
+
+
+def variant_table(results: Results) -> list[str]:
+    """One line a variant: its accuracy, its distance from float, and the clones by kind."""
+    budgets = largest_budgets(results)
+    head = ["Variant", "Seeds", "Accuracy", "ℓ1 to float", "Flips, %"]
+    head += (f"Worst case, {POOLS[kind]}" for kind in budgets)
+    rows = []
+    for victim in in_order(results):
+        own = [row for row in results.victims if row.variant == victim]
+        moved = [row.l1_to_reference for row in own if row.l1_to_reference is not None]
+        flips = [row.flips_from_reference for row in own if row.flips_from_reference is not None]
+        worst = (worst_of(results, Group(victim, *item)) for item in budgets.items())
+        rows.append(
+            (
+                victim,
+                str(len(own)),
+                with_cost(results, victim),
+                spread(moved, 3),
+                percentages(flips),
+                *map(clones, worst),
+            )
+        )
+    return table(head, rows)
+
+
+def defence_table(results: Results) -> list[str]:
+    """Existing defences of the responses, one by one: plain QAT and the other victims with each."""
+    head = (
+        "Defence",
+        "Queries",
+        "Victim",
+        "ℓ1 to its owner",
+        "ℓ1 to the attacker",
+        "Worst case, soft family",
+        "Worst case, all",
+        "− plain QAT, all",
+    )
+    rows = []
+    for defence in sorted({defence_of(row) for row in results.attacks} - {"none"}):
+        for kind, budget in largest_budgets(results, defence).items():
             for victim in in_order(results):
-                if seeds[victim] < enough:
-                    continue
-                soft = Group(victim, kind, budget, SOFT_FAMILY)
-                every = replace(soft, oracles=ALL_ORACLES)
+                every = Group(victim, kind, budget, ALL_ORACLES, defence)
                 worst = worst_of(results, every)
                 if worst is not None:
                     rows.append(
                         (
-                            title(results),
-                            f"{POOLS[kind]}, {budget:,}",
+                            defence,
+                            _queries(every),
                             victim,
-                            with_cost(results, victim),
-                            clones(naive_of(results, soft)),
-                            clones(worst_of(results, soft)),
+                            _defence_cost(results, victim, defence),
+                            _moved(results, victim, defence, "defence_l1_pool"),
+                            clones(worst_of(results, replace(every, oracles=SOFT_FAMILY))),
                             clones(worst),
-                            against(results, every, replace(every, victim=BASELINE)),
-                            against(results, every, Group(BASELINE, kind, budget, ("top1",))),
+                            _against_like(results, every),
                         )
                     )
-        words += _claims(results, f"{results.dataset.name}: ")
-    return "\n".join([*table(head, rows), *words]).rstrip()
+    return table(head, rows)
 
 
-def _attacked_seeds(results: Results) -> Counter[str]:
-    """How many victim seeds of each victim were attacked."""
-    return Counter(victim for victim, _ in {(r.victim, r.victim_seed) for r in results.attacks})
+def utility_table(results: Results) -> list[str]:
+    """What an honest user notices beyond accuracy."""
+    head = ["Variant", "ECE", "NLL", "OOD-AUROC", "PGD: float fooled, %"]
+    head += ["device fooled, %", "transferred, %", "evasive, %"]
+    rows = []
+    for name in in_order(results):
+        extras = [row.model_extra or {} for row in results.victims if row.variant == name]
+        frame = pd.json_normalize([extra["utility"] for extra in extras if extra.get("utility")])
+        if frame.empty:
+            continue
+        attacked = [f"adversarial.pgd-8/255.{key}" for key in _FOOLED]
+        columns = frame.reindex(columns=["ece", "nll", "ood_auroc", *attacked])
+        values = [columns[column].dropna().tolist() for column in columns]
+        rows.append((name, *(spread(v, 3) for v in values[:3]), *map(percentages, values[3:])))
+    return table(head, rows)
 
 
-def _claims(results: Results, prefix: str = "") -> list[str]:
-    found = counts(claims(results))
-    said = [f"*{claim}*: {told(count)}" for claim, count in found.items()]
-    return [f"{prefix}{'; '.join(said)} (`divqat report --claims`).", ""] if said else []
+_FOOLED = ("reference_fooled", "device_fooled", "transferred", "evasive")
+
+
+def every_attacker(found: Mapping[str, Results]) -> pd.DataFrame:
+    """Every attacker on every victim, at every budget: mean, deviation and number of clones."""
+    rows = pd.DataFrame(
+        {"dataset": results.dataset.name} | row.model_dump()
+        for results in found.values()
+        for row in results.attacks
+    )
+    group = ["dataset", "pool_kind", "budget", "attack", "treatment", "pool", "surrogate"]
+    group += ["oracle", "defence", "victim"]
+    statistics = rows.groupby(group, dropna=False)["clone_accuracy"].agg(["mean", "std", "count"])
+    return statistics.round(4).reset_index()
+
+
+def claim_lines(results: Results) -> list[str]:
+    """How often each claim of the paper's abstract is supported."""
+    judged = [f"*{claim}*: {told(count)}" for claim, count in counts(claims(results)).items()]
+    return [f"Claims: {'; '.join(judged)} (`divqat report --claims`).", ""] if judged else []
+
+
+def not_run(found: Mapping[str, Results], planned: Sequence[ExperimentSpec]) -> list[str]:
+    """Planned experiments that are missing, and those whose victim cannot be attacked again."""
+    names = {
+        (row.model_extra or {}).get("name") for results in found.values() for row in results.attacks
+    }
+    missing = [spec for spec in planned if spec.name not in names]
+    here = len(planned) - len(missing)
+    lines = [f"{here:,} of {counted(len(planned), 'planned experiment')} are here.", ""]
+    retired = names - {spec.name for spec in planned}
+    if retired:
+        lines += [
+            f"{counted(len(retired), 'further experiment')} on plain QAT left the plan and stayed: "
+            "without them, claims that are undecided here would be judged in favour of a defence.",
+            "",
+        ]
+    by = Counter((spec.victim.dataset, spec.attack.attack) for spec in missing)
+    lines += table(
+        ("Data set", "Attack", "Missing experiments"),
+        [(*key, str(count)) for key, count in sorted(by.items())],
+    )
+    lost, every = _on_lost_victims(found)
+    if lost:
+        lines += [
+            f"{lost:,} of {counted(every, 'attack')} met an earlier training of the victim of that "
+            "name, or one whose weights were not kept: the same settings end elsewhere on another "
+            "processor. All others can be run again on the very same network "
+            "(`divqat bench extraction --experiment NAME`).",
+            "",
+        ]
+    lines.append(
+        "Nothing ran on a board, nothing at the sizes of the papers (`--scale paper`), and no "
+        "attack outside of `divqat_brevitas.extraction.ATTACKS`."
+    )
+    return [*lines, ""]
+
+
+def largest_budgets(results: Results, defence: str = "none") -> dict[str, int]:
+    """The largest budget of each kind of query pool, out-of-distribution first."""
+    budgets: dict[str, int] = {}
+    for row in results.attacks:
+        if defence_of(row) == defence:
+            budgets[row.pool_kind] = max(row.budget, budgets.get(row.pool_kind, 0))
+    return {kind: budgets[kind] for kind in POOLS if kind in budgets}
+
+
+def in_order(results: Results) -> list[str]:
+    """The variants: float first, then plain QAT."""
+    return sorted(variants(results), key=order_of)
+
+
+def worst_of(results: Results, group: Group) -> Attacker | None:
+    """The worst case of a group; None where it was not attacked."""
+    return worst_case(attackers(group.of(results.attacks)))
+
+
+def naive_of(results: Results, group: Group) -> Attacker | None:
+    """The naive attack of a group; None where there is none."""
+    return naive(attackers(group.of(results.attacks)))
+
+
+def clones(attacker: Attacker | None) -> str:
+    """Accuracy of an attacker's clones over victim seeds."""
+    return NONE if attacker is None else percentages(list(attacker.by_victim.values()))
+
+
+def paid(results: Results, victim: str) -> str:
+    """Points of accuracy that a victim loses against plain QAT."""
+    if victim == BASELINE:
+        return NONE
+    difference = accuracy_difference(results.victims, victim, BASELINE)
+    return NONE if difference is None else _signed(f"{-100 * difference.mean:.1f}")
+
+
+def with_cost(results: Results, victim: str) -> str:
+    """A victim's accuracy, flagged where it costs more than a point against plain QAT."""
+    own = [deployed(row) for row in results.victims if row.variant == victim]
+    difference = accuracy_difference(results.victims, victim, BASELINE)
+    costly = difference is not None and -difference.mean > MATCHED
+    return percentages(own) + (f" (costs {paid(results, victim)})" if costly else "")
+
+
+def against(results: Results, ours: Group, theirs: Group, interval: bool = True) -> str:
+    """The difference between two groups; † where ours met fewer attackers."""
+    comparison = None if ours == theirs else compared(results, ours, theirs)
+    if comparison is None:
+        return NONE
+    shown = points_of(comparison.difference, interval)
+    return shown + " †" if comparison.missing and shown != NONE else shown
+
+
+def points_of(difference: Difference | None, interval: bool = True) -> str:
+    """``−1.2 [−2.0, −0.4]`` in points; bold where the t-interval excludes zero."""
+    if difference is None:
+        return NONE
+    shown = f"{100 * difference.mean:+.1f}"
+    if difference.t is not None:
+        if interval:
+            shown += f" [{100 * difference.t.low:+.1f}, {100 * difference.t.high:+.1f}]"
+        if 0.0 not in difference.t:
+            shown = f"**{shown}**"
+    return _signed(shown)
+
+
+def percentages(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over victim seeds, in per cent: ``66.1 ± 0.5``."""
+    return spread([100 * value for value in values], 1)
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard deviation; only the mean of one value, a dash of none."""
+    if not values:
+        return NONE
+    middle = f"{fmean(values):.{digits}f}"
+    return middle if len(values) < 2 else f"{middle} ± {stdev(values):.{digits}f}"
+
+
+def _groups(results: Results) -> Iterator[Group]:
+    for kind, budget in largest_budgets(results).items():
+        for victim in in_order(results):
+            yield Group(victim, kind, budget)
+
+
+def _queries(group: Group) -> str:
+    return f"{POOLS[group.pool_kind]}, {group.budget:,}"
+
+
+def _signed(text: str) -> str:
+    """Minus signs, and none before a zero."""
+    return re.sub(r"-(0\.0\b)", r"\1", text).replace("-", "−")
+
+
+def _against_like(results: Results, ours: Group) -> str:
+    """The difference to plain QAT with the same defence, by cost if it can be, else by name."""
+    if is_plain(ours.victim):
+        return NONE
+    like = dict(equally_costly(results, ours.victim)).get(ours.defence, ours.defence)
+    shown = against(results, ours, replace(ours, victim=BASELINE, defence=like))
+    if shown == NONE:
+        return NONE
+    if unequal_costs(results, ours.victim, ours.defence, like):
+        shown += " ‡"
+    return shown if like == ours.defence else f"{shown} with {like}"
+
+
+def _moved(results: Results, victim: str, defence: str, field: str = "defence_l1") -> str:
+    """How far a defence moves responses, mean ± standard deviation over victim seeds."""
+    by_seed = {
+        row.victim_seed: float(moved)
+        for row in results.attacks
+        if (row.victim, row.defence) == (victim, defence)
+        and (moved := (row.model_extra or {}).get(field)) is not None
+    }
+    return spread(list(by_seed.values()), 3)
+
+
+def _defence_cost(results: Results, victim: str, defence: str) -> str:
+    """What a defence costs the owner; flagged where that is less than its name promises."""
+    moved = _moved(results, victim, defence)
+    target = split_target(defence)[1] if "@" in defence else None
+    if target is None or moved == NONE:
+        return moved
+    reached = float(moved.partition(" ")[0])
+    return moved if reached >= (1 - EQUAL_COST) * target else f"{moved}, no more"
+
+
+def _on_lost_victims(found: Mapping[str, Results]) -> tuple[int, int]:
+    """How many attacks were on a network other than the kept one, and how many there are."""
+    lost = every = 0
+    for results in found.values():
+        kept = {
+            (row.variant, row.seed): (row.model_extra or {}).get(HASH) for row in results.victims
+        }
+        for attack in results.attacks:
+            every += 1
+            lost += (attack.model_extra or {}).get(HASH) != kept[attack.victim, attack.victim_seed]
+    return lost, every

@@ -4,8 +4,8 @@ Writes below its work folder ``victims/<name>-<key>/``: ``weights.safetensors``;
 a quantized victim, which is what is attacked; ``test.npy``, its logits on test data, for the
 evaluator alone; and, last, ``victim.json``. A folder without ``victim.json`` is
 unfinished, and its training continues from the last epoch. A victim kept with the results
-(:mod:`benchmarks.extraction.kept`) is not trained again; of a quantized one the weights are
-not there then.
+(:mod:`benchmarks.extraction.victim_archive`) is not trained again; of a quantized one the weights
+are not there then.
 """
 
 import time
@@ -20,8 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from benchmarks.extraction.kept import MODEL, WEIGHTS, attacked_file, restore
 from benchmarks.extraction.specs import VictimSpec
+from benchmarks.extraction.victim_archive import MODEL, WEIGHTS, attacked_file, restore
 from divqat_brevitas import freeze_reference
 from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.data.noise import noise
@@ -54,7 +54,7 @@ from fpga_flow.pipeline.rundir import versions
 
 _CALIBRATION_IMAGES = 500
 _PARITY_IMAGES = 64
-_OTHER_SEED = 500  # far from the victims' own and from the thieves' shadows
+_OTHER_SEED = 500  # far from the victims' own and from the attackers' shadows
 _UTILITY_IMAGES = 1000
 _PGD_EPS, _PGD_STEPS = 8 / 255, 10
 Logits = npt.NDArray[np.float32]
@@ -84,7 +84,7 @@ class TrainedVictim(ShortRepr):
 
     @property
     def test_logits(self) -> Logits:
-        """Its answers to test data, float32 (N, classes): the evaluator's, never a thief's."""
+        """Its answers to test data, float32 (N, classes): the evaluator's, never an attacker's."""
         logits: Logits = np.load(self.folder / "test.npy", allow_pickle=False)
         return logits
 
@@ -132,7 +132,7 @@ class VictimStore:
             OutOfTimeError: see the class.
             CheckFailedError: its files were changed, or it cannot be lowered to integers.
         """
-        # The last one only: cells come victim by victim, and an engine holds its weights.
+        # The last one only: experiments come victim by victim, and an engine holds its weights.
         if self._loaded is None or self._loaded[0] != spec.key:
             self._loaded = spec.key, self._load(spec)
         return self._loaded[1]
@@ -207,7 +207,7 @@ class VictimStore:
             return
         for needed in spec.needs:
             self._ensure(needed)
-        # Two cells of one victim: the second waits, then finds it.
+        # Two experiments of one victim: the second waits, then finds it.
         with locked(self.work / "locks" / f"victim-{spec.key[:12]}", wait=True):
             if not self.ready(spec):
                 self._make(spec)

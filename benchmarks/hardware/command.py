@@ -19,10 +19,10 @@ from fpga_flow.cli.options import Examples, json_option, print_json
 @json_option
 def bench_hardware(runs: tuple[Path, ...], variant: str, out: Path, as_json: bool) -> None:
     """Size, speed and exactness of finished runs' chips, beside FINN's estimates."""
-    from benchmarks.hardware.measure import measure, write
+    from benchmarks.hardware.measure import measure, merge
 
     records = [measure(run, variant) for run in runs]
-    page = write(records, out)
+    page = merge(records, out)
     if as_json:
         print_json(records)
     else:

@@ -1,7 +1,7 @@
 """The hardware benchmark of finished runs: what was built, how large, how fast, how exact.
 
-One JSON a run, and a table made from all of them. Nothing is typed in by hand: accuracy,
-equivalence and cells come from the run; cycles and simulation speed are measured here.
+One record a run in ``designs.json``, and a page made from all of them. Accuracy, equivalence and
+logic cells come from the run; cycles and simulation speed are measured here.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import pages
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json, write_json, write_text
 from fpga_flow.compile import FinnBuild
@@ -22,6 +23,13 @@ from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.report.results import read as read_results
 from fpga_flow.rtl import Design
 
+FILE = "designs.json"
+_INTRODUCTION = (
+    "Trained networks, one seed. LUT, FF, block RAM and Fmax are nextpnr's for an LFE5U-85F-6 "
+    "after place and route; nothing ran on a board. Seconds are of a shared 2-core machine. "
+    "Accuracy is of test data, on the integer engine. FINN's estimates of cycles are of FINN's "
+    "modules: pools, and thresholds behind slow layers, are ours here."
+)
 # Cycles simulated to measure the speed: seconds to a minute, whatever the network.
 _SIMULATED_CYCLES = 5_000_000
 Record = dict[str, Any]
@@ -65,74 +73,98 @@ def measure(run_dir: Path, variant: str) -> Record:
     }
 
 
-def write(records: Sequence[Record], folder: Path) -> Path:
-    """Write each record's JSON, and the table of all that are in ``folder``; returns the table."""
-    for record in records:
-        write_json(folder / f"{record['run']}.json", record)
-    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    write_text(folder / "README.md", table(found))
+def merge(records: Sequence[Record], folder: Path) -> Path:
+    """Put records into ``designs.json``, a record a run, and make the page of all; returns it."""
+    designs = {record["run"]: record for record in read(folder)}
+    designs |= {record["run"]: record for record in records}
+    merged = [designs[name] for name in sorted(designs)]
+    write_json(folder / FILE, merged)
+    write_text(folder / "README.md", page(merged))
     return folder / "README.md"
 
 
-def table(records: Sequence[Record]) -> str:
+def read(folder: Path) -> list[Record]:
+    """The records in a folder; none where there are none."""
+    path = folder / FILE
+    return list(read_json(path)) if path.is_file() else []
+
+
+def page(records: Sequence[Record]) -> str:
     """The records as a Markdown page."""
-    rows = [_line(record) for record in records]
-    head = list(rows[0])
     lines = [
         "# Hardware benchmark",
         "",
-        "Made by `divqat bench hardware` from the JSON files beside it; each says versions and "
-        "all figures. Trained networks, one seed. LUT, FF, block RAM and Fmax are nextpnr's for "
-        "an LFE5U-85F-6 after place and route; nothing ran on a board. Seconds are of a shared "
-        "2-core machine. Accuracy is of test data, by the engine named. FINN's estimates of cycles "
-        "are of FINN's modules: pools, and thresholds behind slow layers, are ours here.",
+        f"Made by `divqat bench hardware` from `{FILE}`, which has the versions and all figures.",
         "",
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        *(f"| {' | '.join(str(cell) for cell in row.values())} |" for row in rows),
-        "",
+        *table(records),
     ]
     for record in records:
         lines += _layers(record)
     return "\n".join(lines)
 
 
-def _line(record: Record) -> dict[str, object]:
-    row = record["hardware"][-1]
-    cycles = record["cycles"]
-    compared = record["equivalence"]
-    return {
-        "Network": f"{record['model']} {record['bits']}, {record['dataset']}",
-        "Accuracy": f"{record['accuracy'][record['variant']]:.2%} ({record['engine']})",
-        "Logic cells": f"{row['lut']:,.0f} ({row['utilisation']['lut']:.1%})",
-        "FF": f"{row['ff']:,.0f}",
-        "Block RAM": f"{row['bram']:,.0f}",
-        "Fmax": f"{row['fmax_mhz']:.1f} MHz",
-        "Clock": f"{row['clock_mhz']:g} MHz",
-        "Cycles an image": f"{row['cycles_per_image']:,.0f}",
-        "Images/s": f"{row['images_per_s']:,.0f}",
-        "LUT x cycles": f"{row['lut'] * row['cycles_per_image'] / 1e6:,.1f} M",
-        "QONNX to bitstream": f"{sum(record['seconds'].values()):.0f} s",
-        "RTL simulation": f"{record['simulation']['images_per_s']:,.0f} images/s",
-        "Cycles predicted": f"{cycles['worst']:.1%} off (FINN {cycles['worst_finn']:.1%})",
-        "Mismatches": f"{sum(one['mismatches'] for one in compared)} in {len(compared)} rows",
-    }
+def headline_table(records: Sequence[Record]) -> list[str]:
+    """The README's table: what was built, how large and how fast."""
+    head = ("Network", "Test accuracy", "Logic cells", "Fmax", "Images/s at clock", "Mismatches")
+    rows = []
+    for record in sorted(records, key=_logic_cells):
+        row, compared = record["hardware"][-1], record["equivalence"]
+        rows.append(
+            (
+                _network(record),
+                f"{100 * record['accuracy'][record['variant']]:.1f} %",
+                f"{row['lut']:,.0f} ({100 * row['utilisation']['lut']:.1f} %)",
+                f"{row['fmax_mhz']:.0f} MHz",
+                f"{row['images_per_s']:,.0f} at {row['clock_mhz']:.3g} MHz",
+                f"{sum(one['mismatches'] for one in compared)} in {len(compared)} comparisons",
+            )
+        )
+    return pages.table(head, rows)
+
+
+def table(records: Sequence[Record]) -> list[str]:
+    """Two tables of all records: what was built, and how well it was predicted."""
+    head = ["Network", "FF", "Block RAM", "Cycles an image", "LUT × cycles", "QONNX to bitstream"]
+    head += ["RTL simulation", "Cycles predicted"]
+    rows = []
+    for record in sorted(records, key=_logic_cells):
+        row, cycles = record["hardware"][-1], record["cycles"]
+        rows.append(
+            (
+                _network(record),
+                f"{row['ff']:,.0f}",
+                f"{row['bram']:,.0f}",
+                f"{row['cycles_per_image']:,.0f}",
+                f"{row['lut'] * row['cycles_per_image'] / 1e6:,.1f} M",
+                f"{sum(record['seconds'].values()):.0f} s",
+                f"{record['simulation']['images_per_s']:,.0f} images/s",
+                f"{cycles['worst']:.1%} off (FINN {cycles['worst_finn']:.1%})",
+            )
+        )
+    return [_INTRODUCTION, "", *headline_table(records), *pages.table(head, rows)]
+
+
+def _logic_cells(record: Record) -> float:
+    return float(record["hardware"][-1]["lut"])
+
+
+def _network(record: Record) -> str:
+    return f"{record['model']}, {record['bits']}, {record['dataset']}"
 
 
 def _layers(record: Record) -> list[str]:
     """The layers' cycles, measured and predicted."""
-    return [
-        f"## {record['model']} {record['bits']}, {record['dataset']}: cycles an image",
-        "",
-        "| Layer | RTL simulation | predicted | FINN's estimate |",
-        "|---|---|---|---|",
-        *(
-            f"| {row['name']} | {row['measured']:,} | {row['predicted']:,} | "
-            f"{'–' if row['finn'] is None else format(row['finn'], ',')} |"
-            for row in record["cycles"]["layers"]
-        ),
-        "",
+    rows = [
+        (
+            row["name"],
+            f"{row['measured']:,}",
+            f"{row['predicted']:,}",
+            "–" if row["finn"] is None else f"{row['finn']:,}",
+        )
+        for row in record["cycles"]["layers"]
     ]
+    head = ("Layer", "RTL simulation", "predicted", "FINN's estimate")
+    return [f"## {_network(record)}: cycles an image", "", *pages.table(head, rows)]
 
 
 def _seconds(build: FinnBuild, built: Path) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""Losses that were tried beside the presets: what each costs the victim and what it costs a thief.
+"""Losses that were tried beside the presets: what each costs the victim and the attacker.
 
     python -m benchmarks.loss_search.search [--only NAME ...] [--seed 0] [--out FOLDER]
 
-Each variant is one victim on Fashion-MNIST (w4a4, integer engine) and three KnockoffNets thieves of
-5,000 queries. Clones are measured on *validation* images: this is a search, and test data stay
+Each variant is one victim on Fashion-MNIST (w4a4, integer engine) and three KnockoffNets attackers
+of 5,000 queries. Clones are measured on *validation* images: this is a search, and test data stay
 unseen. One JSON a variant; a variant whose JSON is there is not run again. What helps belongs into
 `divqat_brevitas.quant.loss`; the rest stays here, with its numbers.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.extraction.arenas import COMPACT
+from benchmarks.extraction.scenarios import COMPACT
 from benchmarks.extraction.victims import VictimStore
 from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.extraction import accuracy
@@ -33,7 +33,7 @@ from fpga_flow.export import export_qonnx
 from fpga_flow.pipeline.rundir import versions
 
 ARENA = COMPACT[0]
-THIEVES = (("fonts", "soft"), ("fonts", "argmax"), ("in", "soft"))
+ATTACKERS = (("fonts", "soft"), ("fonts", "argmax"), ("in", "soft"))
 PLAIN = "plain QAT"
 SEARCHED = "the network's weights"
 SCALES = "its scales alone"
@@ -143,7 +143,7 @@ def trained(name: str, seed: int, work: Path, store: VictimStore) -> nn.Module:
     """One variant's network, in evaluation mode; plain QAT once, for those that start from it."""
     kept = work / f"plain-{seed}.safetensors"
     carrier, make = VARIANTS[name]
-    spec = ARENA.cell("qat").seeded(seed, 0).victim
+    spec = ARENA.experiment("qat").seeded(seed, 0).victim
     data, val = store.data(spec, "train"), store.data(spec, "val")
     reference = store.network(spec.reference)
     network = quantize(reference, spec.bits)
@@ -173,7 +173,7 @@ def trained(name: str, seed: int, work: Path, store: VictimStore) -> nn.Module:
 def measure(name: str, seed: int, work: Path) -> dict[str, object]:
     """Train one victim, rob it three times."""
     store = VictimStore(work, kept=Path("benchmarks/extraction"))
-    spec = ARENA.cell("qat").seeded(seed, 0).victim
+    spec = ARENA.experiment("qat").seeded(seed, 0).victim
     network = trained(name, seed, work, store)
     val = store.data(spec, "val")
     model = work / f"{name.replace(' ', '-').replace(',', '')}-{seed}.onnx"
@@ -181,9 +181,9 @@ def measure(name: str, seed: int, work: Path) -> dict[str, object]:
     engine = load_engine(model, "integer")
     images, labels = to_float(val[0].numpy()), val[1].numpy()
     clones = {}
-    for pool, learner in THIEVES:
-        theft = replace(ARENA.cell("qat", pool=pool, learner=learner).theft, seed=seed)
-        outcome = run_attack(theft, engine, draw_queries(theft, spec.dataset, None))
+    for pool, learner in ATTACKERS:
+        attack = replace(ARENA.experiment("qat", pool=pool, learner=learner).attack, seed=seed)
+        outcome = run_attack(attack, engine, draw_queries(attack, spec.dataset, None))
         clones[f"{pool}, {learner}"] = accuracy(outcome.result.clone, images, labels)
     return {
         "name": name,
@@ -191,7 +191,7 @@ def measure(name: str, seed: int, work: Path) -> dict[str, object]:
         "seed": seed,
         "engine": "integer",
         "split": "validation",
-        "queries": theft.budget,
+        "queries": attack.budget,
         "victim_accuracy": accuracy(engine, images, labels),
         "clone_accuracy": clones,
         "versions": versions(),
@@ -200,7 +200,7 @@ def measure(name: str, seed: int, work: Path) -> dict[str, object]:
 
 def table(found: list[dict[str, object]]) -> str:
     """The measured variants as a page."""
-    columns = [f"{pool}, {learner}" for pool, learner in THIEVES]
+    columns = [f"{pool}, {learner}" for pool, learner in ATTACKERS]
     lines = [
         "# Losses that were tried",
         "",

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.extraction.markdown import table
+from benchmarks.pages import table
 from benchmarks.speed.suite import Context, Line, Record, Section
 from benchmarks.speed.timing import interleaved, ratio, shown_ratio, shown_seconds
 

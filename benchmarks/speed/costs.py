@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import child_environment
-from benchmarks.extraction.markdown import table
+from benchmarks.pages import table
 from benchmarks.speed.cost_work import CLASSES, SHAPE, Size
 from benchmarks.speed.power_law import fit
 from benchmarks.speed.suite import Context, Line, Record, Section

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.extraction.markdown import table
+from benchmarks.pages import table
 from benchmarks.speed.suite import Context, Line, Record, Section
 from benchmarks.speed.timing import Spread, interleaved, ratio, shown_ratio, shown_seconds
 from divqat_brevitas.errors import CheckFailedError

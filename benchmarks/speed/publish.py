@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.extraction.markdown import table
-from benchmarks.marks import rewrite_block
+from benchmarks.pages import rewrite_block, table
 from benchmarks.speed.runner import read_records
 from benchmarks.speed.suite import Record, load_suite
 from divqat_brevitas.files import write_text

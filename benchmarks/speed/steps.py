@@ -11,7 +11,7 @@ from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.extraction.markdown import table
+from benchmarks.pages import table
 from benchmarks.speed.suite import Context, Line, Record, Section
 from benchmarks.speed.timing import interleaved, ratio, shown_ratio, shown_seconds
 from divqat_brevitas.errors import CheckFailedError

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from time import process_time
 from typing import Any
 
-from benchmarks.extraction.markdown import table
+from benchmarks.pages import table
 from benchmarks.speed.suite import Context, Line, Record, Section
 from benchmarks.speed.timing import interleaved, ratio, shown_ratio, shown_seconds
 

@@ -2,7 +2,7 @@
 
 Block RAMs follow from the memories' shapes. Logic cells and flip-flops are sums of terms a
 layer's structure gives, with weights fitted to syntheses of single layers (``layer_costs.json``;
-``benchmarks/layer_costs.py`` measures, ``benchmarks/fit_costs.py`` fits and prints the error).
+``benchmarks/costs/measure.py`` measures, ``benchmarks/costs/fit.py`` fits and prints the error).
 """
 
 import functools

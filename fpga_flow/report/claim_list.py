@@ -35,7 +35,8 @@ def results_files(path: Path) -> list[Path]:
     if not found_many:
         raise InputError(
             f"{path} holds no results: name a run directory with a report (`divqat report DIR` "
-            "writes one), a results.json, or a folder with results-<dataset>.json."
+            "writes one), a results.json, or a folder with results-<dataset>.json "
+            "(`divqat bench extraction --publish` writes those of the benchmark)."
         )
     return found_many
 

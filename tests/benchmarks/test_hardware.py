@@ -4,20 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hardware.measure import _worst, measure, table, write
+from benchmarks.hardware.measure import _worst, headline_table, measure, merge, page, read
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import read_json
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "hardware"
-RECORDS = {path.stem: read_json(path) for path in sorted(FOLDER.glob("*.json"))}
+RECORDS = {record["run"]: record for record in read(FOLDER)}
 
 
-def test_the_committed_table_is_that_of_the_committed_records(tmp_path: Path) -> None:
+def test_the_committed_page_is_that_of_the_committed_records(tmp_path: Path) -> None:
     assert len(RECORDS) >= 3
-    assert (FOLDER / "README.md").read_text() == table(list(RECORDS.values()))
-    page = write(list(RECORDS.values()), tmp_path)
-    assert page.read_text() == table(list(RECORDS.values()))
-    assert {path.stem for path in tmp_path.glob("*.json")} == set(RECORDS)
+    records = list(RECORDS.values())
+    assert (FOLDER / "README.md").read_text("utf-8") == page(records)
+    merge(records[1:], tmp_path)
+    made = merge(records[:1], tmp_path)
+    assert made.read_text("utf-8") == page(records)
+    assert read(tmp_path) == records
+    assert all(record["model"] in "".join(headline_table(records)) for record in records)
 
 
 @pytest.mark.parametrize("name", RECORDS)

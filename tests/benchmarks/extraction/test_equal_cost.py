@@ -1,14 +1,14 @@
-"""Cells whose defence names a cost: what they record, and that nothing else changes."""
+"""Experiments whose defence names a cost: what they record, and that nothing else changes."""
 
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.extraction import cells
-from benchmarks.extraction.cells import run_cell
-from benchmarks.extraction.collect import documents
+from benchmarks.extraction import experiment as running
+from benchmarks.extraction.experiment import run_experiment
 from benchmarks.extraction.plan import plan
-from benchmarks.extraction.specs import CellSpec
+from benchmarks.extraction.results import documents
+from benchmarks.extraction.specs import ExperimentSpec
 from benchmarks.extraction.victims import VictimStore
 from divqat_brevitas.extraction import softmax
 from divqat_brevitas.extraction.arrays import to_float
@@ -20,8 +20,8 @@ SPEC = "reverse-sigmoid@0.2"
 GATED = f"gate:0:0.05+{SPEC}"
 
 
-def spec(defence: str, **changed: object) -> CellSpec:
-    return replace(FIRST, theft=replace(FIRST.theft, defence=defence, **QUICK | changed))
+def spec(defence: str, **changed: object) -> ExperimentSpec:
+    return replace(FIRST, attack=replace(FIRST.attack, defence=defence, **QUICK | changed))
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +33,28 @@ def store(tmp_path_factory):
 def found(store):
     """By defence."""
     names = ("none", "gate:0:0.05", "rounding:1", SPEC, GATED)
-    return {name: run_cell(spec(name), store) for name in names}
+    return {name: run_experiment(spec(name), store) for name in names}
 
 
-def test_a_cell_records_strength_and_cost_on_validation_and_pool(found, store):
-    cell = found[SPEC]
-    paid = cell["defence_cost"]
-    assert cell["defence"] == SPEC
-    assert SPEC in cell["name"]
+def test_an_experiment_records_strength_and_cost_on_validation_and_pool(found, store):
+    experiment = found[SPEC]
+    paid = experiment.defence_cost
+    assert experiment.defence == SPEC
+    assert SPEC in experiment.name
     assert paid["found"]["cost"]["l1"] == pytest.approx(0.2, rel=0.02)
     assert (paid["found"]["target"], paid["found"]["shortfall"]) == (0.2, "")
     made = make_defence(paid["found"]["spec"])
-    assert cell["settings"]["defence"] == made.name
+    assert experiment.settings["defence"] == made.name
     victim = store.get(FIRST.victim)
     images = to_float(store.data(FIRST.victim, "test")[0].numpy())
     assert paid["l1"] == cost_of(made, images, softmax(victim.test_logits)).l1
     assert 0 < paid["pool"]["l1"] != paid["l1"]
-    again = run_cell(spec(SPEC), VictimStore(store.work))
-    assert {**again, "seconds": 0} == {**cell, "seconds": 0}
+    again = run_experiment(spec(SPEC), VictimStore(store.work))
+    assert again.model_copy(update={"seconds": {}}) == experiment.model_copy(update={"seconds": {}})
 
 
 def test_behind_the_gate_costs_are_on_top_of_it(found, store):
-    paid = found[GATED]["defence_cost"]
+    paid = found[GATED].defence_cost
     assert paid["found"]["spec"].startswith("gate:0:0.05+reverse-sigmoid:")
     last = make_defence(paid["found"]["spec"].partition("+")[2])
     images = to_float(store.data(FIRST.victim, "test")[0].numpy())
@@ -63,7 +63,7 @@ def test_behind_the_gate_costs_are_on_top_of_it(found, store):
 
 
 def test_a_cost_out_of_reach_is_on_record(store):
-    paid = run_cell(spec("mad-argmax@1.9"), store)["defence_cost"]
+    paid = run_experiment(spec("mad-argmax@1.9"), store).defence_cost
     # It keeps the label, so that no answer moves by 2.
     assert (paid["found"]["spec"], paid["found"]["target"]) == ("mad-argmax:2", 1.9)
     assert paid["found"]["cost"]["l1"] < 1.9 * 0.98
@@ -71,23 +71,23 @@ def test_a_cost_out_of_reach_is_on_record(store):
 
 
 def test_what_names_no_cost_is_as_before(found):
-    assert found["none"]["defence_cost"] is None
-    assert set(found["gate:0:0.05"]["defence_cost"]) == {"l1", "labels_changed"}
-    assert set(found["rounding:1"]["defence_cost"]) == {"l1", "labels_changed", "pool"}
-    assert spec("none").theft.record["defence"] == "none"
+    assert found["none"].defence_cost is None
+    assert set(found["gate:0:0.05"].defence_cost) == {"l1", "labels_changed"}
+    assert set(found["rounding:1"].defence_cost) == {"l1", "labels_changed", "pool"}
+    assert spec("none").attack.record["defence"] == "none"
 
 
 def test_a_thief_with_shadows_knows_the_strength(store, found, monkeypatch):
     class ReachedError(Exception):
         pass
 
-    def shadow_pairs(victim, theft, supplied, store):
-        assert theft.defence == found[SPEC]["defence_cost"]["found"]["spec"]
+    def shadow_pairs(victim, attack, supplied, store):
+        assert attack.defence == found[SPEC].defence_cost["found"]["spec"]
         raise ReachedError
 
-    monkeypatch.setattr(cells, "shadow_pairs", shadow_pairs)
+    monkeypatch.setattr(running, "shadow_pairs", shadow_pairs)
     with pytest.raises(ReachedError):
-        run_cell(spec(SPEC, learner="recovery"), store)
+        run_experiment(spec(SPEC, learner="recovery"), store)
 
 
 def test_results_show_the_cost_on_validation_and_split_the_gate_off(found):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from zero_query import zero_query_accuracy
 
-from benchmarks.extraction.cells import run_cell
+from benchmarks.extraction.experiment import run_experiment
 from benchmarks.extraction.plan import plan
 from benchmarks.extraction.victims import OutOfTimeError, VictimStore
 from divqat_brevitas.data import load, query_pool
@@ -29,29 +29,33 @@ def store(work):
 
 @pytest.fixture(scope="module")
 def floor():
-    """What an attacker has without a query: its images and its network, no label."""
+    """What the attacker has without a query: its images and its network, no label."""
     images = query_pool("in", "digits", 200, 0).images
     learner = PlainLearner(epochs=5)
     return zero_query_accuracy(images, *load("digits", "test"), 10, learner)
 
 
-def test_a_cell_says_what_was_run_on_what(store):
-    cell = run_cell(FIRST, store)
+def test_an_experiment_says_what_was_run_on_what(store):
+    experiment = run_experiment(FIRST, store)
     victim = read_json(store.folder(FIRST.victim) / "victim.json")
-    assert cell["name"] == FIRST.name
-    assert cell["key"] == FIRST.key
-    assert cell["victim_accuracy"] == victim["test_accuracy"] > 0.9
-    assert cell["victim_record"]["sha256"] == victim["sha256"]
+    assert experiment.name == FIRST.name
+    assert experiment.key == FIRST.key
+    assert experiment.victim_accuracy == victim["test_accuracy"] > 0.9
+    assert experiment.victim_record.sha256 == victim["sha256"]
     assert set(victim["sha256"]) == {"weights.safetensors", "model.onnx"}
     assert victim["parity"]["mismatches"] == 0
     assert victim["utility"]["adversarial"]["pgd-8/255"]["images"] > 0
-    assert (cell["engine"], cell["queries_used"], cell["budget"]) == ("integer", 200, 200)
-    assert len(cell["pool_sha256"]) == 64
-    assert cell["threads"] == torch.get_num_threads() == 1
-    assert {"torch", "brevitas", "numpy", "divqat"} <= set(cell["versions"])
-    # The same cell again: equal but for the seconds.
-    again = run_cell(FIRST, store)
-    assert {**again, "seconds": 0} == {**cell, "seconds": 0}
+    assert (experiment.engine, experiment.queries_used, experiment.budget) == (
+        "integer",
+        200,
+        200,
+    )
+    assert len(experiment["pool_sha256"]) == 64
+    assert experiment.threads == torch.get_num_threads() == 1
+    assert {"torch", "brevitas", "numpy", "divqat"} <= set(experiment.versions)
+    # The same experiment again: equal but for the seconds.
+    again = run_experiment(FIRST, store)
+    assert again.model_copy(update={"seconds": {}}) == experiment.model_copy(update={"seconds": {}})
 
 
 def test_a_changed_victim_is_refused_not_attacked(store):
@@ -61,7 +65,7 @@ def test_a_changed_victim_is_refused_not_attacked(store):
     file.write_bytes(whole + b"\0")
     try:
         with pytest.raises(CheckFailedError, match="not what was trained"):
-            run_cell(FIRST, fresh)
+            run_experiment(FIRST, fresh)
     finally:
         file.write_bytes(whole)
 
@@ -77,16 +81,20 @@ def test_training_out_of_time_continues_to_the_same_weights(store, tmp_path):
     assert continued["sha256"] == store.get(spec).record["sha256"]
 
 
-# The first cell of each attack: no defence, answers used as they come.
-ATTACKING = {cell.theft.attack: cell for cell in reversed(QAT)}
+# The first experiment of each attack: no defence, answers used as they come.
+ATTACKING = {experiment.attack.attack: experiment for experiment in reversed(QAT)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKING)
 def test_every_attack_beats_a_clone_without_queries(attack, store, floor):
-    cell = ATTACKING[attack]
-    assert (cell.theft.learner, cell.theft.defence, cell.theft.oracle) == ("soft", "none", "soft")
-    found = run_cell(cell, store)
-    assert found["clone_accuracy"] > floor
-    assert 0 < found["queries_used"] <= found["budget"]
-    assert (found["pool"] == NO_POOL) == (found["pool_images"] == 0)
+    experiment = ATTACKING[attack]
+    assert (experiment.attack.learner, experiment.attack.defence, experiment.attack.oracle) == (
+        "soft",
+        "none",
+        "soft",
+    )
+    found = run_experiment(experiment, store)
+    assert found.clone_accuracy > floor
+    assert 0 < found.queries_used <= found.budget
+    assert (found.pool == NO_POOL) == (found.pool_images == 0)

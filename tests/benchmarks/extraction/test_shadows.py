@@ -1,4 +1,4 @@
-"""A thief's own edition of a victim is trained in the shape of the images it will ask about."""
+"""An attacker's own edition of a victim is trained in the shape of the images it will ask about."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_a_shadow_of_a_decoy_with_photographs_takes_coloured_ones(tmp_path: Path
         float_epochs=1,
         quant_epochs=1,
     )
-    theft = AttackSpec(attack="knockoff-random", learner="recovery", pool="photos", budget=6)
+    attack = AttackSpec(attack="knockoff-random", learner="recovery", pool="photos", budget=6)
     queries = QuerySet("photos", "out", images, (3, 8, 8))
-    pairs = shadow_pairs(spec, theft, queries, VictimStore(tmp_path / "work", root=tmp_path))
+    pairs = shadow_pairs(spec, attack, queries, VictimStore(tmp_path / "work", root=tmp_path))
     assert pairs.defended.shape == pairs.undefended.shape == (6, 10)

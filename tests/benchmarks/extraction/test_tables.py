@@ -1,26 +1,34 @@
-"""What is made from cells: results, page, plots, the README's block."""
+"""What is made from experiments: results, tables, figures, the README's blocks."""
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import fixture_cells
+import fixture_experiments
 import pytest
 
-from benchmarks.extraction.collect import (
-    documents,
-    keep_victims,
-    read_cells,
-    read_victims,
-    write_documents,
-)
 from benchmarks.extraction.plan import plan
 from benchmarks.extraction.plots import write_plots
-from benchmarks.extraction.publish import publish
-from benchmarks.extraction.tables import block, main_table, page
-from benchmarks.marks import marks, rewrite_block
+from benchmarks.extraction.publish import publish, readme_blocks, results_page
+from benchmarks.extraction.records import (
+    ExperimentStore,
+    read_experiments,
+    write_experiments,
+    write_gzip,
+)
+from benchmarks.extraction.results import documents, kept_victims, write_documents, write_summary
+from benchmarks.extraction.scenarios import MINI
+from benchmarks.extraction.tables import (
+    best_attackers,
+    every_attacker,
+    headline_table,
+    main_table,
+    not_run,
+    utility_table,
+)
+from benchmarks.pages import block_of, marks, rewrite_block
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import read_json
 from fpga_flow.report import read
 from fpga_flow.report.claims import claims
 from fpga_flow.report.frontier import budget_curves, frontiers
@@ -28,32 +36,32 @@ from fpga_flow.report.schema import AttackRow, Results
 
 ROOT = Path(__file__).parents[3]
 COMMITTED = ROOT / "benchmarks" / "extraction"
-BEGIN, END = marks("extraction")
+BEGIN, END = marks("results")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fixture_cells.write(tmp_path_factory.mktemp("extraction"))
+    return fixture_experiments.write(tmp_path_factory.mktemp("extraction"))
 
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> dict[str, Results]:
-    return documents(read_cells(folder), read_victims(folder))
+    return documents(read_experiments(folder), kept_victims(folder))
 
 
 def line(lines: list[str], *starts: str) -> list[str]:
     (match,) = (row for row in lines if row.startswith(f"| {' | '.join(starts)} |"))
-    return [cell.strip() for cell in match.strip("|").split("|")]
+    return [experiment.strip() for experiment in match.strip("|").split("|")]
 
 
-def test_results_are_schema_1_with_one_row_a_cell_and_victim(
+def test_results_are_schema_1_with_one_row_a_experiment_and_victim(
     found: dict[str, Results], folder: Path, tmp_path: Path
 ) -> None:
     assert list(found) == ["digits"]
     (path,) = write_documents(found, tmp_path)
     again = read(path)
     assert path.name == "results-digits.json"
-    assert len(again.attacks) == len(list((folder / "cells").glob("*.json")))
+    assert len(again.attacks) == len(read_experiments(folder))
     assert [row.variant for row in again.victims[::3]] == [
         "float",
         "qat",
@@ -70,21 +78,31 @@ def test_results_are_schema_1_with_one_row_a_cell_and_victim(
 def test_counts_of_images_stay_where_the_images_are_not_here(
     found: dict[str, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (path,) = write_documents(found, tmp_path)
-    before = read(path).dataset
+    (before,) = read_json(write_summary(found, tmp_path))["datasets"]
 
     def missing(*_: object) -> None:
         raise InputError("not here")
 
-    monkeypatch.setattr("benchmarks.extraction.collect.load", missing)
-    write_documents(found, tmp_path)
-    assert read(path).dataset == before
-    path.unlink()
-    write_documents(found, tmp_path)
+    monkeypatch.setattr("benchmarks.extraction.results.load", missing)
+    assert read_json(write_summary(found, tmp_path))["datasets"] == [before]
+    (path,) = write_documents(found, tmp_path)
+    assert read(path).dataset.test == before["test"] > 0
+    (tmp_path / "summary.json").unlink()
+    (path,) = write_documents(found, tmp_path)
     assert read(path).dataset.test is None
 
 
-def test_the_main_table_says_what_the_cells_say(found: dict[str, Results]) -> None:
+def test_the_summary_has_a_row_a_group_with_its_data_set(
+    found: dict[str, Results], tmp_path: Path
+) -> None:
+    summary = read_json(write_summary(found, tmp_path))
+    assert summary["schema"] == 1
+    assert (summary["detection"], summary["ownership"]) == ([], [])
+    rows = [row.model_dump(mode="json") for row in found["digits"].summary]
+    assert summary["rows"] == [{"dataset": "digits", **row} for row in rows]
+
+
+def test_the_main_table_says_what_the_experiments_say(found: dict[str, Results]) -> None:
     lines = main_table(found["digits"])
     nasty = line(lines, "out-of-distribution, 8,000", "divqat-nasty")
     rows = [
@@ -94,59 +112,109 @@ def test_the_main_table_says_what_the_cells_say(found: dict[str, Results]) -> No
         == ("divqat-nasty", "out", 8000, "soft", "soft")
         and row.defence == "none"
     ]
-    assert nasty[2] == "87.0 ± 0.2"
-    assert nasty[3] == "costs 4.0"
-    assert nasty[4].startswith(f"{100 * sum(rows) / 3:.1f} ± ")
-    assert nasty[8] != nasty[5]  # the top-1 thief is better, and named
-    assert nasty[9] == "knockoff-random / soft / wallpapers / vgg-small on top1"
-    assert nasty[7].startswith("**−")
+    assert nasty[2] == "87.0 ± 0.2 (costs 4.0)"
+    assert nasty[3].startswith(f"{100 * sum(rows) / 3:.1f} ± ")
+    assert nasty[5] != nasty[4]  # the attacker with labels only is better
+    assert nasty[6].startswith("**−")
+    best = line(best_attackers(found["digits"]), "out-of-distribution, 8,000", "divqat-nasty")
+    assert best[3] == "knockoff-random / soft / wallpapers / vgg-small on top1"
     plain = line(lines, "out-of-distribution, 8,000", "qat")
-    assert (plain[3], plain[7], plain[10]) == ("–", "–", "–")
+    assert plain[6] == "–"
     # Not bold where the interval holds zero.
-    literal = line(lines, "in-distribution, 8,000", "divqat-literal")[7]
+    literal = line(lines, "in-distribution, 8,000", "divqat-literal")[6]
     assert re.fullmatch(r"[+−]?\d\.\d \[−\d\.\d, \+\d\.\d\]", literal)
 
 
+def test_the_main_table_leaves_out_victims_of_too_few_seeds(found: dict[str, Results]) -> None:
+    whole = found["digits"]
+
+    def shown(attacks: list[AttackRow]) -> set[str]:
+        lines = main_table(whole.model_copy(update={"attacks": attacks}))
+        return {row.split(" | ")[1] for row in lines[2:] if row}
+
+    assert {"qat", "divqat-nasty"} <= shown(whole.attacks)
+    fewer = [r for r in whole.attacks if r.victim != "divqat-nasty" or r.victim_seed == 0]
+    assert shown(fewer) == shown(whole.attacks) - {"divqat-nasty"}
+    # Where no victim has so many, all are shown.
+    assert shown([r for r in whole.attacks if r.victim_seed == 0]) == shown(whole.attacks)
+
+
 def test_equal_cost_composition_and_utility_are_on_the_page(found: dict[str, Results]) -> None:
-    text = page(found)
+    text = results_page(found, [])
     row = line(
         text.splitlines(), "reverse-sigmoid:0.5", "out-of-distribution, 8,000", "divqat-nasty"
     )
     assert row[3] == "0.690 ± 0.000"
     # Of plain QAT's two strengths the one that costs as much.
-    assert row[6] == row[9] == "**−8.0 [−8.0, −8.0]** with reverse-sigmoid:0.9"
-    assert "| 0.900 ± 0.000 | 90.0 ± 0.0 | 60.0 ± 0.0 | 65.0 ± 0.0 | 1.0 ± 0.0 |" in text
+    assert row[7] == "**−8.0 [−8.0, −8.0]** with reverse-sigmoid:0.9"
+    utility = line(utility_table(found["digits"]), "divqat-nasty")
+    assert utility[3:] == [
+        "0.900 ± 0.000",
+        "90.0 ± 0.0",
+        "60.0 ± 0.0",
+        "65.0 ± 0.0",
+        "1.0 ± 0.0",
+    ]
+
+
+def test_no_table_has_more_than_eight_columns(found: dict[str, Results]) -> None:
+    rows = [row for row in results_page(found, plan("mini")).splitlines() if row.startswith("|")]
+    assert max(row.count("|") - 1 for row in rows) == 8
 
 
 def test_the_page_says_what_was_planned_and_not_run(found: dict[str, Results]) -> None:
     planned = plan("mini")
-    text = page(found, planned)
-    assert f"0 of {len(planned)} planned cells are here." in text
-    assert "| digits | knockoff-random |" in text
+    lines = not_run(found, planned)
+    assert f"0 of {len(planned)} planned experiments are here." in lines
+    assert any(row.startswith("| digits | knockoff-random |") for row in lines)
 
 
-def test_cells_of_other_settings_are_left_out(folder: Path, tmp_path: Path) -> None:
-    spec = plan("mini")[0]
-    cell = fixture_cells.cell("qat", 0, fixture_cells.THIEVES[0], 500, 0.5)
-    for name, key in (("old", "0"), (spec.name, "0"), (plan("mini")[1].name, plan("mini")[1].key)):
-        path = tmp_path / "cells" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(cell | {"name": name, "key": key}), encoding="utf-8")
-    kept = [cell["name"] for cell in read_cells(tmp_path, plan("mini"))]
-    assert kept == sorted(["old", plan("mini")[1].name])
-    assert len(read_cells(tmp_path)) == 3
+def test_every_attacker_has_a_row_with_its_mean(found: dict[str, Results]) -> None:
+    frame = every_attacker(found)
+    own = frame.query("victim == 'qat' and budget == 8000 and oracle == 'top1'")
+    rows = [
+        r.clone_accuracy
+        for r in found["digits"].attacks
+        if (r.victim, r.budget, r.oracle, r.pool_kind) == ("qat", 8000, "top1", "in")
+    ]
+    (mean,) = own[own["pool_kind"] == "in"]["mean"]
+    assert mean == pytest.approx(sum(rows) / 3, abs=1e-4)  # rounded to 4 digits
+    assert frame["count"].sum() == len(found["digits"].attacks)
+
+
+def test_packing_keeps_what_is_planned_and_what_is_retired(tmp_path: Path) -> None:
+    planned = plan("mini")[:3]
+    first, second, third = (fixture_experiments.of_spec(spec) for spec in planned)
+    retired = first.model_copy(update={"name": "retired", "retired": True})
+    unplanned = first.model_copy(update={"name": "unplanned"})
+    stale = second.model_copy(update={"key": "of other settings"})
+    write_experiments(tmp_path, [first, retired, unplanned, stale])
+    store = ExperimentStore(tmp_path, tmp_path / "work")
+    store.put(planned[2], third)
+    assert store.pack(planned) == 1
+    assert read_experiments(tmp_path) == sorted([first, third, retired], key=lambda r: r.name)
+    assert not list((tmp_path / "work" / "experiments").iterdir())
+    before = (tmp_path / "experiments.jsonl.gz").read_bytes()
+    assert ExperimentStore(tmp_path, tmp_path / "work").pack(planned) == 0
+    assert (tmp_path / "experiments.jsonl.gz").read_bytes() == before
+    # Run again: the new row replaces the old one.
+    store.put(planned[0], first.model_copy(update={"clone_accuracy": 0.25}))
+    assert store.pack(planned) == 1
+    again = ExperimentStore(tmp_path, tmp_path / "work").get(planned[0])
+    assert again is not None
+    assert again.clone_accuracy == 0.25
 
 
 def test_a_gated_decoy_is_a_victim_of_its_own() -> None:
-    soft, label = fixture_cells.THIEVES[0], fixture_cells.THIEVES[2]
-    cells = []
-    for seed in fixture_cells.SEEDS:
-        cells += [
-            fixture_cells.cell("divqat-nasty", seed, soft, 500, 0.5),
-            fixture_cells.cell("divqat-nasty", seed, soft, 500, 0.2, "gate:0:0.05"),
-            fixture_cells.cell("divqat-nasty", seed, label, 500, 0.3),
+    soft, label = fixture_experiments.ATTACKERS[0], fixture_experiments.ATTACKERS[2]
+    experiments = []
+    for seed in fixture_experiments.SEEDS:
+        experiments += [
+            fixture_experiments.experiment("divqat-nasty", seed, soft, 500, 0.5),
+            fixture_experiments.experiment("divqat-nasty", seed, soft, 500, 0.2, "gate:0:0.05"),
+            fixture_experiments.experiment("divqat-nasty", seed, label, 500, 0.3),
         ]
-    (results,) = documents(cells).values()
+    (results,) = documents(experiments).values()
     values = {
         (row.victim, row.oracle): row.clone_accuracy
         for row in results.attacks
@@ -164,65 +232,76 @@ def test_a_gated_decoy_is_a_victim_of_its_own() -> None:
 
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no cells"):
-        read_cells(tmp_path)
-    (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / "a.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(InputError, match=r"a\.json is no cell"):
-        read_cells(tmp_path)
+    with pytest.raises(InputError, match="holds no experiments"):
+        read_experiments(tmp_path)
+    write_experiments(tmp_path, [])
+    file = tmp_path / "experiments.jsonl.gz"
+    file.write_bytes(b"no gzip")
+    with pytest.raises(InputError, match="is damaged"):
+        read_experiments(tmp_path)
+    write_gzip(file, "{}\n")
+    with pytest.raises(InputError, match="a row that is no experiment"):
+        read_experiments(tmp_path)
 
 
-def test_victims_are_known_from_cells_alone(tmp_path: Path) -> None:
-    folder = fixture_cells.write(tmp_path, victims=False)
-    results = documents(read_cells(folder))["digits"]
+def test_victims_are_known_from_experiments_alone(tmp_path: Path) -> None:
+    folder = fixture_experiments.write(tmp_path, victims=False)
+    results = documents(read_experiments(folder))["digits"]
     assert results.victims[-1].accuracy == 0.872
     assert results.victims[-1].ece is None
-    assert "Not run." in page({"digits": results})  # utility
-
-
-def test_records_of_victims_are_kept_with_the_accuracies_of_their_history(tmp_path: Path) -> None:
-    folder = fixture_cells.write(tmp_path / "out", victims=False)
-    record = fixture_cells.record("qat", 1)
-    path = tmp_path / "work" / "victims" / f"{record['name']}-{'k' * 12}" / "victim.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(record), encoding="utf-8")
-    assert keep_victims(folder, tmp_path / "work") == 1
-    (kept,) = read_victims(folder)
-    assert kept == record | {"history": [{"epoch": 1}]}
+    assert "Not run." in results_page({"digits": results}, [])  # utility
 
 
 def test_networks_of_one_data_set_get_documents_of_their_own(folder: Path) -> None:
-    cells = read_cells(folder)
-    cells += [c | {"bits": "w2a2"} for c in cells if c["victim"] == "qat" and c["budget"] == 500]
-    found = documents(cells)
+    experiments = read_experiments(folder)
+    experiments += [
+        record.model_copy(update={"bits": "w2a2"})
+        for record in experiments
+        if record.victim == "qat" and record.budget == 500
+    ]
+    found = documents(experiments)
     assert list(found) == ["digits", "digits.digits-cnn.w2a2"]
     assert {row.variant for row in found["digits.digits-cnn.w2a2"].victims} == {"float", "qat"}
 
 
 def test_frontier_names_every_variant_and_thief(found: dict[str, Results]) -> None:
     out, inside, free = frontiers(found["digits"])
-    # What all thieves share is said once.
+    # What all attackers share is said once.
     assert "Worst-case attack: knockoff-random / soft / wallpapers / vgg-small" in out.svg
     assert "divqat-nasty: on top1" in out.svg
     assert "float: " in inside.svg
-    assert "float: " not in free.svg  # no data-free thief robbed it
+    assert "float: " not in free.svg  # no data-free attacker attacked it
     assert "Worst-case attack: dfme" in free.svg
 
 
-def test_plots_are_svg_with_text_in_both_themes(found: dict[str, Results], tmp_path: Path) -> None:
-    frontier, budget = write_plots(found, tmp_path)
-    assert (frontier.name, budget.name) == ("frontier-digits.svg", "budget-digits.svg")
-    for path in (frontier, budget):
+def test_plots_are_svg_with_text(tmp_path: Path) -> None:
+    decoy = MINI[0].experiment("divqat-decoy").label
+    soft, labels = fixture_experiments.ATTACKERS[0], fixture_experiments.ATTACKERS[2]
+    experiments = [
+        fixture_experiments.experiment(victim, seed, attacker, budget, 0.5, defence)
+        for seed in fixture_experiments.SEEDS
+        for budget in (500, 8000)
+        for victim, attacker, defence in (
+            ("qat", soft, "none"),
+            ("qat", labels, "none"),
+            (decoy, soft, "gate:0:0.05"),
+        )
+    ]
+    results = documents(experiments)
+    paths = write_plots(results, MINI, tmp_path)
+    assert [path.name for path in paths] == ["clones.svg", "budgets.svg"]
+    for path in paths:
         text = path.read_text("utf-8")
         assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
-        assert "prefers-color-scheme: dark" in text
-        assert not set(re.findall(r"var\((--[\w-]+)\)", text)) - set(
-            re.findall(r"(--[\w-]+):", text)
-        )
-    assert "chance" in budget.read_text("utf-8")
+        assert "decoy + label-only fallback" in text
+        before = path.read_bytes()
+        write_plots(results, MINI, tmp_path)
+        assert path.read_bytes() == before
+    row = line(headline_table(results, MINI), "digits", "out-of-distribution, 8,000")
+    assert row[2:] == ["50.0 ± 0.0", "50.0 ± 0.0 (+0.0 †)", "50.0 ± 0.0", "1.0 points"]
 
 
-def test_budget_curves_compare_like_with_like(found: dict[str, Results], tmp_path: Path) -> None:
+def test_budget_curves_compare_like_with_like(found: dict[str, Results]) -> None:
     whole = found["digits"]
 
     def curves(attacks: list[AttackRow]) -> dict[str, list[str]]:
@@ -234,7 +313,7 @@ def test_budget_curves_compare_like_with_like(found: dict[str, Results], tmp_pat
     most = max(r.budget for r in rows)
     before = curves(rows)
     assert len(before["query budget"]) > 1
-    # A better thief at one budget alone does not bend the curve.
+    # A better attacker at one budget alone does not bend the curve.
     better = [r.model_copy(update={"attack": "new", "clone_accuracy": 0.99}) for r in rows]
     assert curves([*rows, *(r for r in better if r.budget == most)]) == before
     assert curves([*rows, *better]) != before
@@ -245,61 +324,45 @@ def test_budget_curves_compare_like_with_like(found: dict[str, Results], tmp_pat
     ]
     assert any(r.victim == "divqat-nasty" and r.budget < most for r in labels)
     assert set(curves(labels)) == set(before) - {nasty}
-    # One budget is no curve: no chart, no line on the page, and no file of an earlier one.
-    single = whole.model_copy(update={"attacks": [r for r in rows if r.budget == most]})
-    (tmp_path / "budget-digits.svg").write_text("old", encoding="utf-8")
-    assert [path.name for path in write_plots({"digits": single}, tmp_path)] == [
-        "frontier-digits.svg"
-    ]
-    assert not (tmp_path / "budget-digits.svg").exists()
-    assert "budget-digits.svg" not in page({"digits": single})
-    assert "budget-digits.svg" in page(found)
 
 
-def test_block_goes_between_the_marks_only(found: dict[str, Results], tmp_path: Path) -> None:
+def test_blocks_go_between_their_marks_only(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
-    rewrite_block(readme, "extraction", block(found))
+    rewrite_block(readme, "results", "new\n")
     text = readme.read_text("utf-8")
-    assert text == f"above\n{BEGIN}\n{block(found)}\n{END}\nbelow\n"
-    assert "87.0 ± 0.2 (costs 4.0)" in text
-    rewrite_block(readme, "extraction", block(found))
+    assert text == f"above\n{BEGIN}\nnew\n{END}\nbelow\n"
+    rewrite_block(readme, "results", "new")
     assert readme.read_text("utf-8") == text
     for broken in ("none", f"{END} {BEGIN}", f"{BEGIN} {END} {BEGIN}"):
         readme.write_text(broken, encoding="utf-8")
         with pytest.raises(InputError, match="once each"):
-            rewrite_block(readme, "extraction", "x")
+            rewrite_block(readme, "results", "x")
 
 
-def test_the_block_has_no_victim_of_fewer_seeds_than_are_needed(found: dict[str, Results]) -> None:
-    whole = found["digits"]
+def test_publishing_writes_everything_beside_the_experiments(tmp_path: Path) -> None:
+    spec = plan("mini")[0]
+    ExperimentStore(tmp_path, tmp_path / "work").put(spec, fixture_experiments.of_spec(spec))
+    written = publish(tmp_path, tmp_path / "work", [spec])
+    assert all(path.is_file() for path in written)
+    assert {path.name for path in written} == {
+        "results.md",
+        "summary.json",
+        "attackers.csv",
+        "results-digits.json",
+    }
 
-    def shown(attacks: list[AttackRow]) -> set[str]:
-        lines = block({"digits": whole.model_copy(update={"attacks": attacks})}).splitlines()
-        return {line.split(" | ")[2] for line in lines if line.startswith("| digits")}
 
-    assert {"qat", "divqat-nasty"} <= shown(whole.attacks)
-    fewer = [r for r in whole.attacks if r.victim != "divqat-nasty" or r.victim_seed == 0]
-    assert shown(fewer) == shown(whole.attacks) - {"divqat-nasty"}
-    # Where no victim has so many, all are shown.
-    assert shown([r for r in whole.attacks if r.victim_seed == 0]) == shown(whole.attacks)
-
-
-def test_what_is_committed_is_what_its_cells_give(folder: Path) -> None:
-    """Of the committed benchmark, and of made-up cells where none is committed yet."""
-    committed = any((COMMITTED / "cells").glob("*.json"))
-    published = (ROOT / "docs/results.md").read_text("utf-8")
-    planned = plan("compact") if committed else None
-    if not committed:
-        publish(folder)
-    home = COMMITTED if committed else folder
-    found = documents(read_cells(home, planned), read_victims(home))
-    assert (home / "README.md").read_text("utf-8") == page(found, planned)
-    if committed:
-        assert published.partition(BEGIN)[2].partition(END)[0].strip() == block(found)
-    for name, results in found.items():
-        kept, made = (r.model_dump() for r in (read(home / f"results-{name}.json"), results))
-        for images in ("train", "test"):  # counted only where the images are at hand
-            del kept["dataset"][images], made["dataset"][images]
-        assert kept == made
-        assert (home / f"frontier-{name}.svg").is_file()
+def test_what_is_committed_is_what_the_experiments_give(tmp_path: Path) -> None:
+    """Page, README and summary are those of the committed experiments; all are of the plan."""
+    experiments = read_experiments(COMMITTED)
+    planned = {spec.name: spec.key for spec in plan("compact")}
+    assert all(e.retired or planned.get(e.name) == e.key for e in experiments)
+    found = documents(experiments, kept_victims(COMMITTED))
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert page == results_page(found, plan("compact"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for name, text in readme_blocks(found).items():
+        assert block_of(readme, name) == text
+    rows = read_json(write_summary(found, tmp_path))["rows"]
+    assert read_json(COMMITTED / "summary.json")["rows"] == rows

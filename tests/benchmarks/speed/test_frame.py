@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.marks import marks
+from benchmarks.pages import marks
 from benchmarks.speed import publish as publishing
 from benchmarks.speed import runner, suite
 from benchmarks.speed.environment import environment
