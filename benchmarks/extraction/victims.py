@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,8 @@ from torch import nn
 
 from benchmarks.extraction.specs import VictimSpec
 from benchmarks.extraction.victim_archive import MODEL, WEIGHTS, attacked_file, restore
-from divqat_brevitas import freeze_reference
-from divqat_brevitas.data import dataset_info, load
+from divqat_brevitas.data import dataset_info
 from divqat_brevitas.data.noise import noise
-from divqat_brevitas.data.pools import fit
 from divqat_brevitas.errors import CheckFailedError, DivQATError
 from divqat_brevitas.extraction import Predictor, TorchPredictor, utility_row
 from divqat_brevitas.extraction.arrays import Images, to_float
@@ -36,23 +34,18 @@ from divqat_brevitas.extraction.evaluation.utility import (
     transfer_row,
 )
 from divqat_brevitas.files import read_json, replacing, sha256_file, write_json
-from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.short_repr import ShortRepr
 from divqat_brevitas.training import (
-    AccuracyGuard,
     TrainSettings,
-    calibrate,
+    VictimRecipe,
     load_weights,
-    loss_for,
     save_weights,
-    train,
+    train_victim,
 )
-from divqat_brevitas.training.balance import balanced_row
-from divqat_brevitas.training.loop import Criterion, Data, PlainLoss
+from divqat_brevitas.training.loop import Data
 from fpga_flow.pipeline.locks import locked
 from fpga_flow.pipeline.rundir import versions
 
-_CALIBRATION_IMAGES = 500
 _PARITY_IMAGES = 64
 _OTHER_SEED = 500  # far from the victims' own and from the attackers' shadows
 _UTILITY_IMAGES = 1000
@@ -140,7 +133,7 @@ class VictimStore:
     def network(self, spec: VictimSpec) -> nn.Module:
         """The trained network, in evaluation mode."""
         self._ensure(spec)
-        network = self._untrained(spec)
+        network = recipe_of(spec, self.root).untrained()
         load_weights(self.folder(spec) / WEIGHTS, network)
         return network.eval()
 
@@ -170,9 +163,7 @@ class VictimStore:
 
     def data(self, spec: VictimSpec, split: str) -> Data:
         """One split in the shape the victim takes: uint8 (N, C, H, W) and int64 (N,)."""
-        images, labels = load(spec.dataset, split, self.root)
-        # A copy: stored images are mapped read-only.
-        return torch.tensor(fit(images, self.shape(spec))), torch.tensor(labels)
+        return recipe_of(spec, self.root).data(split)
 
     def shape(self, spec: VictimSpec) -> tuple[int, int, int]:
         """(C, H, W) of the images the victim takes."""
@@ -193,7 +184,7 @@ class VictimStore:
         """What answers for it, from its files."""
         if spec.engine == "integer":
             return self._engine(spec)
-        network = self._untrained(spec)
+        network = recipe_of(spec, self.root).untrained()
         load_weights(self.folder(spec) / WEIGHTS, network)
         return TorchPredictor(network.eval())
 
@@ -270,43 +261,14 @@ class VictimStore:
         )
 
     def _trained(self, spec: VictimSpec, checkpoint: Path) -> tuple[nn.Module, list[Any]]:
-        data = self.data(spec, "train")
-        criterion: Criterion = PlainLoss()
-        guard = None
-        if spec.variant == "float":
-            network = self._untrained(spec)
-        else:
-            reference = self.network(spec.reference)
-            network = quantize(reference, spec.bits)
-            calibrate(network, data[0][:_CALIBRATION_IMAGES])
-            if spec.variant != "qat":
-                frozen, changes = freeze_reference(reference), dict[str, Any](spec.changes)
-                criterion = loss_for(
-                    frozen, spec.preset, spec.dataset, self.root, self.shape(spec), **changes
-                )
-                guard = AccuracyGuard(self._twin(spec), spec.guard)
-        result = train(
-            network,
-            criterion,
-            train=data,
-            val=self.data(spec, "val"),
-            settings=_settings(spec),
+        return train_victim(
+            recipe_of(spec, self.root),
+            reference=None if spec.variant == "float" else self.network(spec.reference),
+            twin=() if spec.loss is None else self._twin(spec),
             checkpoint=checkpoint,
-            guard=guard,
             name=spec.name,
             on_epoch=self._after_epoch,
         )
-        history = [dict(sorted(row.items())) for row in result.history]
-        return network.eval(), self._balanced(spec, network, history)
-
-    def _balanced(self, spec: VictimSpec, network: nn.Module, history: list[Any]) -> list[Any]:
-        """Give the decoy what it may cost, and the last row the accuracy that is left."""
-        if spec.balanced is None or spec.loss is None:
-            return history
-        val = self.data(spec, "val")
-        floor = self._twin(spec)[-1] - spec.balanced
-        row = balanced_row(network, spec.loss.decoy_class, val, floor, history[-1])
-        return [*history[:-1], row]
 
     def _after_epoch(self, row: dict[str, float]) -> None:
         if self.out_of_time():
@@ -315,11 +277,6 @@ class VictimStore:
     def _twin(self, spec: VictimSpec) -> tuple[float, ...]:
         history = read_json(self.folder(spec.twin) / "victim.json")["history"]
         return tuple(row["val_accuracy"] for row in history)
-
-    def _untrained(self, spec: VictimSpec) -> nn.Module:
-        classes = len(dataset_info(spec.dataset).classes)
-        network = build_model(spec.model, self.shape(spec), classes, spec.seed)
-        return network if spec.variant == "float" else quantize(network, spec.bits)
 
     def _export(self, spec: VictimSpec, network: nn.Module, path: Path) -> dict[str, Any]:
         from fpga_flow.export import export_qonnx
@@ -358,13 +315,36 @@ class VictimStore:
         return {"test_accuracy": utility["accuracy"], "utility": utility}
 
 
-def _settings(spec: VictimSpec) -> TrainSettings:
+def recipe_of(spec: VictimSpec, root: Path | None = None) -> VictimRecipe:
+    """How the victim is made.
+
+    Args:
+        spec: the victim.
+        root: data folder; None: the cache.
+    """
     is_float = spec.variant == "float"
-    return TrainSettings(
+    settings = TrainSettings(
         epochs=spec.float_epochs if is_float else spec.quant_epochs,
         batch_size=spec.batch_size,
         learning_rate=spec.learning_rate if is_float else spec.quant_learning_rate,
         augment=spec.augment,
         precision=spec.precision,
         seed=spec.seed,
+    )
+    if spec.loss is None:
+        variant: Literal["float", "qat", "divqat"] = "float" if is_float else "qat"
+    else:
+        variant = "divqat"
+    return VictimRecipe(
+        dataset=spec.dataset,
+        model=spec.model,
+        variant=variant,
+        settings=settings,
+        bits=spec.bits,
+        preset=spec.preset,
+        changes=dict[str, Any](spec.changes),
+        guard=spec.guard,
+        decoy_cost=spec.decoy_cost,
+        shape=spec.shape,
+        root=root,
     )

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.extraction.scenarios import COMPACT
-from benchmarks.extraction.victims import VictimStore
+from benchmarks.extraction.victims import VictimStore, recipe_of
 from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.extraction import accuracy
 from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.attack_spec import draw_queries, run_attack
 from divqat_brevitas.files import read_json, write_json, write_text
-from divqat_brevitas.models import quantize
 from divqat_brevitas.quant.loss import divergence_per_image
-from divqat_brevitas.training import TrainSettings, calibrate, load_weights, save_weights, train
+from divqat_brevitas.training import load_weights, save_weights, train
 from divqat_brevitas.training.loop import Criterion, PlainLoss
 from fpga_flow.engines import load_engine
 from fpga_flow.export import export_qonnx
@@ -144,10 +143,9 @@ def trained(name: str, seed: int, work: Path, store: VictimStore) -> nn.Module:
     kept = work / f"plain-{seed}.safetensors"
     carrier, make = VARIANTS[name]
     spec = ARENA.experiment("qat").seeded(seed, 0).victim
-    data, val = store.data(spec, "train"), store.data(spec, "val")
     reference = store.network(spec.reference)
-    network = quantize(reference, spec.bits)
-    calibrate(network, data[0][:500])
+    recipe = recipe_of(spec)
+    network = recipe.calibrated(reference)
     if name == PLAIN and kept.is_file():
         load_weights(kept, network)
         return network.eval()
@@ -155,16 +153,15 @@ def trained(name: str, seed: int, work: Path, store: VictimStore) -> nn.Module:
         network.load_state_dict(trained(PLAIN, seed, work, store).state_dict())
         for parameter, value in network.named_parameters():
             value.requires_grad_(parameter.endswith("scaling_impl.value"))
-    settings = TrainSettings(
-        epochs=spec.quant_epochs,
-        batch_size=spec.batch_size,
-        learning_rate=spec.quant_learning_rate,
-        augment=spec.augment,
-        precision=spec.precision,
-        seed=seed,
-    )
     criterion = make(freeze_reference(reference), network)
-    train(network, criterion, train=data, val=val, settings=settings, name=name)
+    train(
+        network,
+        criterion,
+        train=recipe.data("train"),
+        val=recipe.data("val"),
+        settings=recipe.settings,
+        name=name,
+    )
     if name == PLAIN:
         save_weights(kept, network, {"variant": name})
     return network.eval()

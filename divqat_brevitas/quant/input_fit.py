@@ -1,4 +1,4 @@
-"""What reaches a network's first quantizer, compared with what that quantizer can hold."""
+"""Calibration of activation scales, and whether the first quantizer holds what reaches it."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from brevitas.core.scaling import ConstScaling
+from brevitas.graph.calibrate import calibration_mode
 from brevitas.proxy import ActQuantProxyFromInjector
 from brevitas.proxy.runtime_quant import DynamicActQuantProxyFromInjector
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import DivQATWarning
-from divqat_brevitas.inference import device_of, evaluating
+from divqat_brevitas.inference import device_of, evaluating, to_input
 
 MOST_CUT = 0.01
 """Share of values outside the range from which on a user is warned."""
@@ -200,3 +201,26 @@ def _received(model: nn.Module) -> Iterator[list[tuple[str, Any, Tensor]]]:
 
 def _share(chosen: Tensor) -> float:
     return float(chosen.double().mean())
+
+
+def calibrate(model: nn.Module, images: Tensor, batch_size: int = 100) -> None:
+    """Set every activation scale from the ranges that the float network shows on ``images``.
+
+    Afterwards the scales are ordinary parameters: QAT learns them from its first step.
+    Weights and batch-norm statistics do not change. An ``InputRangeWarning`` says where the first
+    quantizer cuts more than 1 % of the values that reach it, as one with a constant scale does
+    that is given normalised images.
+
+    Args:
+        model: a Brevitas network; changed in place, its mode is kept.
+        images: a few hundred training inputs: (N, C, H, W) uint8, which the network gets as
+            pixel/255, or (N, ...) floats, which it gets as they are.
+        batch_size: images a forward pass.
+    """
+    mode = model.training
+    model.eval()
+    with torch.no_grad(), calibration_mode(model):
+        for batch in torch.split(images, batch_size):
+            model(to_input(batch, device_of(model)))
+    model.train(mode)
+    warn_of_cut(first_quantizer_fit(model, to_input(images)))

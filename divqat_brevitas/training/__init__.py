@@ -1,15 +1,13 @@
 """Training of victims: float, calibrated (PTQ), plain QAT and DivQAT."""
 
-from divqat_brevitas.training.balance import balance_decoy
-from divqat_brevitas.training.calibrate import calibrate
+from divqat_brevitas.inference import accuracy, logits_of
+from divqat_brevitas.quant.input_fit import calibrate
 from divqat_brevitas.training.checkpoint import load_weights, save_weights
-from divqat_brevitas.training.evaluate import accuracy, logits_of
-from divqat_brevitas.training.exposure import loss_for
-from divqat_brevitas.training.guard import AccuracyGuard, GuardError
+from divqat_brevitas.training.decoy import balance_decoy, loss_for, sink_class
 from divqat_brevitas.training.log import EpochLog
 from divqat_brevitas.training.loop import TrainingDivergedError, TrainSettings
-from divqat_brevitas.training.sink import sink_class
-from divqat_brevitas.training.trainer import TrainResult, train
+from divqat_brevitas.training.recipe import VictimRecipe, train_victim
+from divqat_brevitas.training.trainer import AccuracyGuard, GuardError, TrainResult, train
 
 __all__ = [
     "AccuracyGuard",
@@ -18,6 +16,7 @@ __all__ = [
     "TrainResult",
     "TrainSettings",
     "TrainingDivergedError",
+    "VictimRecipe",
     "accuracy",
     "balance_decoy",
     "calibrate",
@@ -27,4 +26,5 @@ __all__ = [
     "save_weights",
     "sink_class",
     "train",
+    "train_victim",
 ]

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from divqat_brevitas import DivQATLoss, freeze_reference, swap_quantizers
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import Victim
-from divqat_brevitas.inference import as_logits
+from divqat_brevitas.inference import as_logits, logits_of
 from divqat_brevitas.quant import Int8ActPerTensorFloatDivQAT
-from divqat_brevitas.training.evaluate import logits_of
 
 
 @dataclass

@@ -24,7 +24,7 @@ from divqat_brevitas.extraction.surrogates.augmentation import (
     random_flip,
     random_shift,
 )
-from divqat_brevitas.training.evaluate import to_input
+from divqat_brevitas.inference import to_input
 
 Epoch = dict[str, float]
 SCHEDULES = ("one-cycle", "cosine")

@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from divqat_brevitas.data import dataset_info, load
+from divqat_brevitas.data import load
 from divqat_brevitas.extraction import Predictor, TorchPredictor
 from divqat_brevitas.extraction.arrays import to_float
-from divqat_brevitas.models import build_model, quantize
-from divqat_brevitas.training import load_weights
+from divqat_brevitas.training import TrainSettings, VictimRecipe, load_weights
 from fpga_flow.lowering.answer import AnswerUnit
-from fpga_flow.pipeline.config import Config
+from fpga_flow.pipeline.config import Config, Variant
 from fpga_flow.pipeline.stages.context import StageContext
 
 ANSWER = "answer.json"
@@ -32,7 +31,7 @@ class VictimId:
         suffix: of its files: empty for the run's first seed, else the seed.
     """
 
-    variant: str
+    variant: Variant
     seed: int
     suffix: str
 
@@ -53,7 +52,7 @@ class VictimId:
         return f"train/{self.weights}" if self.variant == "float" else f"export/{self.stem}.onnx"
 
 
-def identify(config: Config, variant: str, seed: int) -> VictimId:
+def identify(config: Config, variant: Variant, seed: int) -> VictimId:
     """The victim of a variant and a seed of the run."""
     return VictimId(variant, seed, "" if seed == config.run.seeds[0] else f"-seed{seed}")
 
@@ -90,36 +89,46 @@ def split(config: Config, name: str) -> tuple[Images, Labels]:
     return to_float(images), labels
 
 
-def untrained(config: Config, victim: VictimId) -> nn.Module:
-    """The victim's network with initial weights: float, or quantized but not calibrated."""
-    info = dataset_info(config.data.name)
-    network = build_model(config.model.name, info.shape, len(info.classes), victim.seed)
-    return network if victim.variant == "float" else as_quantized(config, network)
-
-
-def as_quantized(config: Config, network: nn.Module) -> nn.Module:
-    """A quantized copy of a float network, as the settings ask for it."""
-    chosen = config.model
-    return quantize(
-        network,
-        chosen.bits,
-        per_channel=chosen.per_channel,
-        power_of_two=chosen.power_of_two,
-        first_bit_width=chosen.first_bits,
-        last_bit_width=chosen.last_bits,
+def recipe_of(config: Config, victim: VictimId) -> VictimRecipe:
+    """What the settings make a victim of."""
+    chosen, is_float = config.train, victim.variant == "float"
+    return VictimRecipe(
+        dataset=config.data.name,
+        model=config.model.name,
+        variant=victim.variant,
+        settings=TrainSettings(
+            epochs=chosen.float_epochs if is_float else chosen.quant_epochs,
+            batch_size=chosen.batch_size,
+            learning_rate=chosen.learning_rate if is_float else chosen.quant_learning_rate,
+            weight_decay=chosen.weight_decay,
+            augment=chosen.augment,
+            seed=victim.seed,
+        ),
+        bits=config.model.bits,
+        quantizers={
+            "per_channel": config.model.per_channel,
+            "power_of_two": config.model.power_of_two,
+            "first_bit_width": config.model.first_bits,
+            "last_bit_width": config.model.last_bits,
+        },
+        preset=config.divqat.preset,
+        changes=config.divqat.changes,
+        guard=config.divqat.guard,
+        decoy_cost=config.divqat.decoy_cost,
+        root=config.data.root,
     )
 
 
 def trained(context: StageContext, victim: VictimId) -> nn.Module:
     """The trained network, in evaluation mode."""
-    network = untrained(context.config, victim)
+    network = recipe_of(context.config, victim).untrained()
     load_weights(context.upstream(f"train/{victim.weights}"), network)
     return network.eval()
 
 
 def exported(context: StageContext, victim: VictimId) -> nn.Module:
     """The torch network that its QONNX file equals: trained, then settled by the export."""
-    network = untrained(context.config, victim)
+    network = recipe_of(context.config, victim).untrained()
     load_weights(context.upstream(f"export/{victim.stem}.safetensors"), network)
     return network.eval()
 

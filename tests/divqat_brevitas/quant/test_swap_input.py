@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from divqat_brevitas import swap_quantizers
 from divqat_brevitas.quant import InputRangeWarning, Uint8ImageDivQAT
-from divqat_brevitas.quant.input_fit import InputFit, first_quantizer_fit
+from divqat_brevitas.quant.input_fit import InputFit, calibrate, first_quantizer_fit
 from divqat_brevitas.quant.scaled_input import scales_input
-from divqat_brevitas.training.calibrate import calibrate
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 

@@ -24,8 +24,7 @@ from divqat_brevitas.training import (
     save_weights,
     train,
 )
-from divqat_brevitas.training.augment import augmented
-from divqat_brevitas.training.loop import PlainLoss
+from divqat_brevitas.training.loop import PlainLoss, augmented
 
 Data = tuple[Tensor, Tensor]
 

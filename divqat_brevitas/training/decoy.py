@@ -1,0 +1,143 @@
+"""The decoy: the images it is trained on, its cheapest class, and what it may cost."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from divqat_brevitas.data.arrays import Shape
+from divqat_brevitas.data.pools import query_pool
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.inference import accuracy, logits_of, to_input
+from divqat_brevitas.quant.loss import DivQATLoss, loss_settings
+from divqat_brevitas.quant.outliers import synthetic_outliers
+from divqat_brevitas.training.loop import Data, Row
+
+_COUNT = 20_000  # images drawn from a pool to train the decoy on
+_MOST = 5000  # images that the cheapest class is looked for with
+
+
+def loss_for(
+    reference: nn.Module,
+    preset: str,
+    dataset: str,
+    root: Path | None = None,
+    shape: Shape | None = None,
+    **changes: Any,
+) -> DivQATLoss:
+    """A loss whose pool of outliers, if it has one, is drawn in the shape of the victim's images.
+
+    Args:
+        reference: the frozen float network.
+        preset: of the loss.
+        dataset: registry name of the victim's data set.
+        root: data folder; None: the cache.
+        shape: (C, H, W) of the victim's images; None: the data set's own.
+        **changes: any field of ``LossSettings``.
+
+    Raises:
+        InputError: bad settings, or a pool whose material is not there.
+
+    Example:
+        >>> from divqat_brevitas import freeze_reference
+        >>> loss = loss_for(freeze_reference(nn.Linear(4, 3)), "decoy", "digits")
+        >>> loss.settings.ood_pool
+        ''
+    """
+    settings = loss_settings(preset, **changes)
+    outliers = None
+    if settings.trained_pool:
+        outliers = _drawn(settings.trained_pool, dataset, root, shape)
+    return DivQATLoss(reference, preset, outliers=outliers, **changes)
+
+
+@lru_cache(maxsize=2)
+def _drawn(pool: str, dataset: str, root: Path | None, shape: Shape | None) -> Tensor:
+    """Always the same images: what a network is trained on has no seed of a thief's."""
+    return torch.tensor(query_pool(pool, dataset, _COUNT, 0, root, shape).images)
+
+
+def sink_class(reference: nn.Module, images: Tensor, seed: int = 0) -> int:
+    """The class that a network gives most synthetic outliers.
+
+    As ``decoy_class`` it asks least of the network, which sends much that it does not know there
+    anyway. On Fashion-MNIST that is the bag, with half of the outliers.
+
+    Args:
+        reference: the float network, trained.
+        images: (N, C, H, W) uint8 training images; the first 5,000 are used.
+        seed: of the outliers.
+
+    Raises:
+        InputError: no images.
+
+    Example:
+        >>> images = torch.randint(0, 256, (64, 1, 8, 8)).byte()
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+        >>> 0 <= sink_class(net, images) < 4
+        True
+    """
+    if len(images) == 0:
+        raise InputError("sink_class needs training images to make outliers from, and got none.")
+    made = synthetic_outliers(to_input(images[:_MOST]), Generator().manual_seed(seed))
+    guesses = logits_of(reference, (255 * made).round().to(torch.uint8)).argmax(dim=1)
+    return int(guesses.bincount().argmax())
+
+
+_STEPS = torch.arange(-80, 81) / 20  # of the logit, -4 to 4
+
+
+def balance_decoy(model: nn.Module, decoy_class: int, val: Data, floor: float) -> float:
+    """Give the decoy class as much as validation accuracy allows.
+
+    Training ends with some accuracy lost to the decoy, by chance more or less of it. The bias of
+    the last layer then trades one for the other: the higher the decoy class's, the more outliers
+    it takes, and the more of the victim's own kind of images. It is raised or lowered to the
+    highest value, by at most 4, at which accuracy is ``floor`` or more.
+
+    Args:
+        model: float or Brevitas network whose last layer is linear with a bias; changed in place.
+        decoy_class: as in the loss's settings.
+        val: (N, C, H, W) uint8 images and (N,) int64 labels; not test data.
+        floor: accuracy to keep, a fraction of 1. Where none of the values keeps it, the most
+            accurate one is taken.
+
+    Returns:
+        What was added to the bias.
+
+    Raises:
+        InputError: the model does not end in a linear layer with a bias for that class.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> images, labels = torch.zeros(5, 1, 2, 2).byte(), torch.zeros(5).long()
+        >>> balance_decoy(net, 0, (images, labels), floor=0.9)
+        4.0
+    """
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    bias = linear[-1].bias if linear else None
+    if bias is None or not 0 <= decoy_class < len(bias):
+        raise InputError(
+            f"the decoy cannot be balanced: the network's last layer has no bias for class "
+            f"{decoy_class}. Take a network that ends in a linear layer with a bias."
+        )
+    images, labels = val
+    logits = logits_of(model, images)
+    before = logits[:, decoy_class].clone()
+    right = []
+    for step in _STEPS:
+        logits[:, decoy_class] = before + step
+        right.append(int((logits.argmax(dim=1) == labels).sum()))
+    kept = [i for i, count in enumerate(right) if count >= floor * len(labels)]
+    best = kept[-1] if kept else right.index(max(right))
+    with torch.no_grad():
+        bias[decoy_class] += _STEPS[best]
+    return float(_STEPS[best])
+
+
+def balanced_row(model: nn.Module, decoy_class: int, val: Data, floor: float, last: Row) -> Row:
+    """Balance the decoy; the last epoch's row with the accuracy and the shift after it."""
+    shift = balance_decoy(model, decoy_class, val, floor)
+    return last | {"val_accuracy": accuracy(model, *val), "decoy_shift": shift}
