@@ -7,12 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fpga_flow.api.building import build
+    from fpga_flow.api.checking import check
+    from fpga_flow.api.running import attack, run
     from fpga_flow.engines import load_engine
     from fpga_flow.export import export_qonnx
 
-_HOMES = {"export_qonnx": "fpga_flow.export", "load_engine": "fpga_flow.engines"}
+_HOMES = {
+    "attack": "fpga_flow.api.running",
+    "build": "fpga_flow.api.building",
+    "check": "fpga_flow.api.checking",
+    "export_qonnx": "fpga_flow.export",
+    "load_engine": "fpga_flow.engines",
+    "run": "fpga_flow.api.running",
+}
 
-__all__ = ["export_qonnx", "load_engine"]
+__all__ = ["attack", "build", "check", "export_qonnx", "load_engine", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ STAGES = [
     "engines",
     "report",
     "pipeline",
+    "api",
     "cli",
 ]
 

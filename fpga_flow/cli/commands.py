@@ -23,7 +23,6 @@ from fpga_flow.cli.serving import serve
 from fpga_flow.cli.sweeping import sweep
 
 if TYPE_CHECKING:
-    from fpga_flow.pipeline.config import Config
     from fpga_flow.pipeline.run import Outcome
 
 _PATH = click.Path(path_type=Path)
@@ -86,29 +85,23 @@ def run_command(
     preset, then CONFIG.toml, then --set. Without preset and CONFIG.toml they come
     from the run directory, or from the preset demo if it is new.
     """
-    from fpga_flow.pipeline.resolve import resolve
-    from fpga_flow.pipeline.rundir import RunDirectory
-
-    if config is None and preset is None:
-        if out is not None and RunDirectory(out).config_file.is_file():
-            config = RunDirectory(out).config_file
-        else:
-            preset = "demo"
     flags = {"data.name": data, "model.bits": bits, "run.seeds": seeds}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    settings = resolve(config, preset, [*overrides, *given])
-    return _execute(out or Path("runs") / settings.run.name, settings, as_json, until=until)
+    return _run_stages(
+        as_json,
+        settings=config,
+        preset=preset,
+        overrides=[*overrides, *given],
+        out=out,
+        until=until,
+    )
 
 
 def _add_stage_command(stage: str, summary: str) -> None:
     @set_option
     @json_option
     def command(directory: Path, overrides: tuple[str, ...], as_json: bool) -> int:
-        from fpga_flow.pipeline.resolve import resolve
-        from fpga_flow.pipeline.rundir import RunDirectory
-
-        run = RunDirectory.existing(directory)
-        return _execute(directory, resolve(run.config_file, None, overrides), as_json, only=stage)
+        return _run_stages(as_json, out=directory, only=stage, overrides=overrides)
 
     argument = click.argument("directory", type=click.Path(path_type=Path))
     declare = cli.command(stage, help=summary, epilog=f"divqat {stage} runs/smoke")
@@ -134,19 +127,16 @@ def _add_compile_command(summary: str) -> None:
         path: Path, target: str | None, out: Path | None, overrides: tuple[str, ...], as_json: bool
     ) -> int:
         from divqat_brevitas.errors import InputError
-        from fpga_flow.pipeline.resolve import resolve
-        from fpga_flow.pipeline.rundir import RunDirectory
 
-        if target is not None:
-            overrides = (*overrides, f"compile.target={target}", "compile.until=bitstream")
         if path.is_file():
             if out is None:
                 raise InputError(f"{path} is a file: name a folder for what is built (--out DIR).")
-            return _compile_file(path, out, resolve(overrides=overrides), as_json)
+            return _compile_file(path, target, out, overrides, as_json)
         if out is not None:
             raise InputError(f"--out goes with a QONNX file; {path} is no file.")
-        run = RunDirectory.existing(path)
-        return _execute(path, resolve(run.config_file, None, overrides), as_json, only="compile")
+        if target is not None:
+            overrides = (*overrides, f"compile.target={target}", "compile.until=bitstream")
+        return _run_stages(as_json, out=path, only="compile", overrides=overrides)
 
 
 def _add_report_command(summary: str) -> None:
@@ -177,8 +167,6 @@ def _add_report_command(summary: str) -> None:
         as_json: bool,
     ) -> int:
         from divqat_brevitas.errors import InputError
-        from fpga_flow.pipeline.resolve import resolve
-        from fpga_flow.pipeline.rundir import RunDirectory
 
         several = len(paths) > 1 or out is not None
         if several and (claims or overrides):
@@ -187,9 +175,7 @@ def _add_report_command(summary: str) -> None:
             return _compare(paths, out, as_json)
         if claims:
             return _judge(paths[0], as_json)
-        run = RunDirectory.existing(paths[0])
-        settings = resolve(run.config_file, None, overrides)
-        return _execute(paths[0], settings, as_json, only="report")
+        return _run_stages(as_json, out=paths[0], only="report", overrides=overrides)
 
 
 def _compare(paths: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
@@ -229,12 +215,15 @@ for _stage, _summary in STAGES.items():
         _add_stage_command(_stage, _summary)
 
 
-def _compile_file(path: Path, out: Path, settings: "Config", as_json: bool) -> int:
-    from fpga_flow.console import Progress, columns
-    from fpga_flow.pipeline.stages.hardware import build_all
+def _compile_file(
+    path: Path, target: str | None, out: Path, overrides: Sequence[str], as_json: bool
+) -> int:
+    from fpga_flow.api.building import build
+    from fpga_flow.console import columns
 
     with _quiet():
-        rows = build_all(path, out, settings.compile, Progress())
+        built = build(path, target, out=out, overrides=overrides)
+    rows = [row.model_dump(exclude_unset=True) for row in built.rows]
     if as_json:
         print_json({"model": str(path), "out": str(out), "hardware": rows})
     else:
@@ -243,35 +232,19 @@ def _compile_file(path: Path, out: Path, settings: "Config", as_json: bool) -> i
     return 0
 
 
-def _execute(
-    directory: Path,
-    settings: "Config",
-    as_json: bool,
-    only: str | None = None,
-    until: str | None = None,
-) -> int:
-    from fpga_flow.console import Progress
-    from fpga_flow.pipeline.run import execute
-    from fpga_flow.pipeline.rundir import RunDirectory
-    from fpga_flow.pipeline.stages import order
+def _run_stages(as_json: bool, **arguments: Any) -> int:
+    """``run_stages``, printed."""
+    from fpga_flow.api.running import run_stages
 
     with _quiet():
-        outcomes = execute(
-            RunDirectory(directory),
-            settings,
-            order.STAGES,
-            progress=Progress(),
-            only=only,
-            until=until,
-        )
-    missing = [outcome for outcome in outcomes if outcome.status == "missing-tool"]
-    code = 3 if missing else 0
+        done = run_stages(**arguments)
+    code = 0 if done.missing is None else 3
     if as_json:
-        print_json(_run_document(directory, outcomes, code))
+        print_json(_run_document(done.directory, done.stages, code))
     else:
-        _print_run(directory, outcomes)
-    if missing:
-        click.echo(f"error: {missing[0].stage} did not run: {missing[0].reason}", err=True)
+        _print_run(done.directory, done.stages)
+    if done.missing is not None:
+        click.echo(f"error: {done.missing.stage} did not run: {done.missing.reason}", err=True)
     return code
 
 

@@ -1,15 +1,10 @@
 """Commands of the hardware side: `divqat check`, `divqat finn-config`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from fpga_flow.cli.options import Examples, json_option, print_json
-
-if TYPE_CHECKING:
-    from fpga_flow.engines.bisect import Bisection
-    from fpga_flow.lowering import Network
 
 
 @click.command(
@@ -34,55 +29,14 @@ def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: b
     hardware for a layer, a kernel of the integer engine is wrong on this machine, or a level
     differs. Layers that only need AMD's tools are named.
     """
-    from dataclasses import asdict
+    from fpga_flow.api.checking import check as check_model
 
-    from fpga_flow.compile import legality
-    from fpga_flow.console import columns
-    from fpga_flow.integer.engine import IntegerEngine
-    from fpga_flow.rtl.refusals import rtl_findings
-
-    engine = IntegerEngine(model)
-    network = engine.network
-    rows = [asdict(row) for row in network.describe()]
-    findings = legality(model)
-    unmade = rtl_findings(model)
-    found = _bisect(model, built, network, inputs) if bisect else None
+    result = check_model(model, bisect=bisect, built=built, inputs=inputs)
     if as_json:
-        document = {"model": str(model), "layers": rows}
-        document["findings"] = [asdict(finding) for finding in findings]
-        document["rtl_findings"] = [asdict(finding) for finding in unmade]
-        document["wrong_kernels"] = [asdict(difference) for difference in engine.differences]
-        print_json(document | ({"bisection": asdict(found)} if found is not None else {}))
+        print_json(result.document())
     else:
-        click.echo(columns([list(rows[0]), *(list(row.values()) for row in rows)]))
-        if not findings:
-            click.echo("FINN: every node has hardware")
-        for finding in (*findings, *unmade):
-            click.echo(f"{finding.level}: {finding}")
-        for difference in engine.differences:
-            click.echo(f"Integer engine, not equal to int64 arithmetic here: {difference}")
-        if found is not None:
-            click.echo(str(found))
-    differs = engine.differences or (found is not None and found.fault is not None)
-    return 1 if findings or differs else 0
-
-
-def _bisect(model: Path, built: Path | None, network: "Network", inputs: int) -> "Bisection":
-    """The ladder of ``model``, as far down as ``built`` goes."""
-    import numpy as np
-
-    from fpga_flow.compile import FinnBuild
-    from fpga_flow.engines.bisect import bisect
-    from fpga_flow.rtl import Design
-
-    build = design = None
-    if built is not None:
-        build = FinnBuild.load(built)
-        if (built / "design" / "design.json").is_file():
-            design = Design.load(built / "design")
-    unit = np.random.default_rng(0).random((inputs, *network.input_shape), np.float32)
-    images = network.input_range.spread(unit)
-    return bisect(model, images, build=build, design=design)
+        click.echo(str(result))
+    return 0 if result.passed else 1
 
 
 @click.command(

@@ -318,7 +318,7 @@ def test_a_file_is_compiled_into_a_folder(divqat, tmp_path, monkeypatch):
 
     def build_all(onnx, out, section, progress):
         asked.append((onnx, out, section.target, section.until, section.target_fps))
-        return [dict.fromkeys(names, "x") for names in [HARDWARE_COLUMNS]]
+        return [ROW]
 
     monkeypatch.setattr(hardware, "build_all", build_all)
     model = tmp_path / "model.onnx"
@@ -330,9 +330,10 @@ def test_a_file_is_compiled_into_a_folder(divqat, tmp_path, monkeypatch):
     flags = ["--target", "ecp5-25f", "--set", "compile.target_fps=7"]
     code, said, _ = divqat("compile", model, "--out", out, *flags)
     assert code == 0
-    assert said.split() == [*HARDWARE_COLUMNS, *"xxxxxxx"]
+    names, values = (line.split() for line in said.splitlines())
+    assert dict(zip(names, values, strict=True)) == {name: str(ROW[name]) for name in names}
     code, said, _ = divqat("compile", model, "--out", out, "--json")
-    assert json.loads(said)["hardware"] == [dict.fromkeys(HARDWARE_COLUMNS, "x")]
+    assert json.loads(said)["hardware"] == [ROW]
     assert asked == [
         (model, out, "ecp5-25f", "bitstream", 7),
         (model, out, "ecp5-85f", "rtl", 1000),
@@ -342,7 +343,11 @@ def test_a_file_is_compiled_into_a_folder(divqat, tmp_path, monkeypatch):
     assert "--out goes with a QONNX file" in err
 
 
-HARDWARE_COLUMNS = ("stage", "device", "lut", "bram", "fmax_mhz", "images_per_s", "tool")
+ROW = {
+    **{"variant": "model", "device": "LFE5U-25F", "stage": "estimate", "tool": "finn"},
+    **dict.fromkeys(("lut", "ff", "bram", "dsp", "fmax_mhz", "cycles_per_image"), 1.5),
+    **{"images_per_s": 2.5, "bitstream_bytes": 3},
+}
 
 
 @pytest.mark.parametrize(

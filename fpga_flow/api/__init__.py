@@ -1,0 +1,1 @@
+"""What the command line does, as functions: the commands call these and print what they return."""
