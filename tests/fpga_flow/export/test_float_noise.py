@@ -13,7 +13,6 @@ import brevitas.nn as qnn
 import numpy as np
 import pytest
 import torch
-from fpga_flow.simulate.bisect import bisect
 from numpy.typing import NDArray
 from torch import nn
 
