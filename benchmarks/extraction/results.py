@@ -12,7 +12,13 @@ from typing import Any
 
 from benchmarks.extraction.records import ExperimentRecord
 from benchmarks.extraction.specs import file_name
-from benchmarks.extraction.victim_archive import Record, attacked_hash, packed_file, read_victims
+from benchmarks.extraction.victim_archive import (
+    Record,
+    attacked_hash,
+    member,
+    members,
+    read_victims,
+)
 from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.errors import DivQATError
 from divqat_brevitas.extraction.defences.owner import split_fallback
@@ -30,9 +36,8 @@ _ROW = tuple(field.name for field in fields(AttackRow))
 
 def kept_victims(folder: Path) -> list[Record]:
     """The victims' records; ``kept`` is whether the attacked file is there too."""
-    return [
-        record | {"kept": packed_file(folder, record).is_file()} for record in read_victims(folder)
-    ]
+    archived = members(folder)
+    return [record | {"kept": member(record) in archived} for record in read_victims(folder)]
 
 
 def documents(

@@ -1,7 +1,7 @@
 """Victims kept with the results, so that anyone can attack the very same networks.
 
-``victims.jsonl.gz`` has a record a victim. ``victims/`` has the file that is attacked, compressed
-and named by its content's hash: the ONNX file of a quantized network, the weights of a float one.
+``victims.jsonl.gz`` has a record a victim. ``victims.zip`` has the files that are attacked, each
+named by its content's hash: the ONNX file of a quantized network, the weights of a float one.
 Only networks that a committed experiment attacks have a file; the float networks that others were
 trained from are trained again where they are needed. Training again elsewhere may end in other
 last bits, and takes far longer than an attack.
@@ -10,6 +10,7 @@ last bits, and takes far longer than an attack.
 import gzip
 import json
 import lzma
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import Any
 
 from benchmarks.extraction.records import ExperimentRecord, write_gzip
 from benchmarks.extraction.specs import VictimSpec
-from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.files import read_json, replacing, sha256_file
 
-FILE = "victims.jsonl.gz"
+FILE, ARCHIVE = "victims.jsonl.gz", "victims.zip"
 WEIGHTS, MODEL = "weights.safetensors", "model.onnx"
 _LARGEST = 64 * 2**20  # bytes of a victim's file, far above any of the compact scale
 Record = dict[str, Any]
@@ -41,10 +42,31 @@ def attacked_hash(sha256: dict[str, str]) -> str | None:
     return sha256.get(MODEL) or sha256.get(WEIGHTS)
 
 
-def packed_file(results: Path, record: Record) -> Path:
-    """Where the attacked file of a victim is kept, if it is."""
+def member(record: Record) -> str:
+    """The name of a victim's attacked file in the archive.
+
+    Example:
+        >>> member({"sha256": {"weights.safetensors": "ab12", "model.onnx": "cd34"}})
+        'cd34.onnx'
+    """
     name = MODEL if MODEL in record["sha256"] else WEIGHTS
-    return results / "victims" / f"{record['sha256'][name][:16]}{Path(name).suffix}.xz"
+    return f"{record['sha256'][name]}{Path(name).suffix}"
+
+
+def members(results: Path) -> set[str]:
+    """The files in the archive.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = results / ARCHIVE
+    if not path.is_file():
+        return set()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return set(archive.namelist())
+    except zipfile.BadZipFile as e:
+        raise InputError(f"{path} is damaged: {e}. Get it again from the repository.") from e
 
 
 def read_victims(results: Path) -> list[Record]:
@@ -72,10 +94,11 @@ def keep_victims(results: Path, work: Path, experiments: Sequence[ExperimentReco
     weights stays too: experiments were measured on it.
     """
     kept = {record["name"]: record for record in read_victims(results)}
+    archived = members(results)
     attacked = {(e.victim_record.name, e.victim_record.key) for e in experiments}
     hashes = {attacked_hash(e.victim_record.sha256) for e in experiments}
     waiting, seen = set(attacked), set()
-    count = 0
+    count, fresh = 0, dict[str, bytes]()
     while waiting:
         name, key = victim = waiting.pop()
         seen.add(victim)
@@ -88,7 +111,7 @@ def keep_victims(results: Path, work: Path, experiments: Sequence[ExperimentReco
         there = kept.get(name)
         if (
             there is not None
-            and packed_file(results, there).is_file()
+            and member(there) in archived
             and there["key"] == key
             and there["sha256"] != record["sha256"]
         ):
@@ -100,11 +123,10 @@ def keep_victims(results: Path, work: Path, experiments: Sequence[ExperimentReco
         ]
         kept[name] = record
         count += 1
-        packed = packed_file(results, record)
-        if attacked_hash(record["sha256"]) in hashes and not packed.is_file():
-            with replacing(packed) as temporary:
-                file = source / attacked_file(spec)
-                temporary.write_bytes(lzma.compress(file.read_bytes(), preset=9))
+        if attacked_hash(record["sha256"]) in hashes and member(record) not in archived:
+            fresh[member(record)] = (source / attacked_file(spec)).read_bytes()
+    if fresh:
+        _write_archive(results, fresh)
     write_victims(results, kept.values())
     return count
 
@@ -124,23 +146,37 @@ def restore(results: Path, spec: VictimSpec, folder: Path) -> Record | None:
         CheckFailedError: the file is not what its record says.
     """
     record = next((r for r in read_victims(results) if r["name"] == spec.name), None)
-    if record is None or record["key"] != spec.key or not packed_file(results, record).is_file():
+    if record is None or record["key"] != spec.key or member(record) not in members(results):
         return None
-    name, packed = attacked_file(spec), packed_file(results, record)
+    name, archive = attacked_file(spec), results / ARCHIVE
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / name) as temporary:
         try:
-            with lzma.open(packed) as file:
+            with zipfile.ZipFile(archive) as archived, archived.open(member(record)) as file:
                 temporary.write_bytes(file.read(_LARGEST))
             intact = sha256_file(temporary) == record["sha256"][name]
-        except (OSError, EOFError, lzma.LZMAError):
+        except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile):
             intact = False
         if not intact:
             raise CheckFailedError(
-                f"{packed} is not the victim that its record describes. Get it again from where "
-                "the results are from, or delete it to train the victim anew."
+                f"{member(record)} in {archive} is not what the victim's record describes. Get the "
+                "archive again from the repository, or delete it to train its victims anew."
             )
     return record
+
+
+def _write_archive(results: Path, fresh: dict[str, bytes]) -> None:
+    """Add files to the archive, whole or not at all: the same files give the same bytes."""
+    path = results / ARCHIVE
+    files = dict(fresh)
+    if path.is_file():
+        with zipfile.ZipFile(path) as archive:
+            files |= {name: archive.read(name) for name in archive.namelist()}
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_LZMA
+            archive.writestr(info, files[name])
 
 
 def spec_of(record: Record) -> VictimSpec:

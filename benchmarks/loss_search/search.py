@@ -4,7 +4,7 @@
 
 Each variant is one victim on Fashion-MNIST (w4a4, integer engine) and three KnockoffNets attackers
 of 5,000 queries. Clones are measured on *validation* images: this is a search, and test data stay
-unseen. One JSON a variant; a variant whose JSON is there is not run again. What helps belongs into
+unseen. A variant that is in variants.json is not run again. What helps belongs into
 `divqat_brevitas.quant.loss`; the rest stays here, with its numbers.
 """
 
@@ -201,7 +201,7 @@ def table(found: list[dict[str, object]]) -> str:
     lines = [
         "# Losses that were tried",
         "",
-        "Made by `benchmarks/loss_search/search.py` from the JSON files beside it: Fashion-MNIST, "
+        "Made by `benchmarks/loss_search/search.py` from `variants.json`: Fashion-MNIST, "
         "fashion-cnn w4a4, integer engine, KnockoffNets with 5,000 queries, accuracies on "
         "validation images in per cent. One seed: differences below about 3 points mean nothing.",
         "",
@@ -224,17 +224,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/loss_search"))
     parser.add_argument("--work", type=Path, default=Path("runs/extraction"))
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    for name in chosen.only:
-        path = chosen.out / f"{name.replace(', ', '-').replace(' ', '-')}.v{chosen.seed}.json"
-        if not path.is_file():
-            write_json(path, measure(name, chosen.seed, chosen.work))
-            print(f"{name}: {read_json(path)['clone_accuracy']}", flush=True)
+    file = options.out / "variants.json"
+    records = {(row["name"], row["seed"]): row for row in read_json(file)} if file.is_file() else {}
     order = list(VARIANTS)
-    found = [read_json(path) for path in chosen.out.glob("*.json")]
-    found.sort(key=lambda row: (order.index(row["name"]), row["seed"]))
-    write_text(chosen.out / "README.md", table(found))
+    for name in options.only:
+        if (name, options.seed) not in records:
+            records[name, options.seed] = measure(name, options.seed, options.work)
+            rows = sorted(records.values(), key=lambda row: (order.index(row["name"]), row["seed"]))
+            write_json(file, rows)
+            print(f"{name}: {records[name, options.seed]['clone_accuracy']}", flush=True)
+    write_text(options.out / "README.md", table(read_json(file)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Suite ``attacks``: where the time of a model extraction goes, and what its training costs.
 
-The thief asks the integer engine, so nearly all of its time should be the training of its clone,
+The attacker asks the integer engine, so nearly all of its time should be the training of its clone,
 and that training as fast as a loop that anybody would write.
 """
 
@@ -31,11 +31,11 @@ _SHOWN = {
 
 
 def measure(context: Context) -> Record:
-    """Rob the integer engine once, then time epochs of the clone's training beside plain loops."""
+    """Attack the integer engine once, then time training epochs beside plain loops."""
     import torch
 
     from benchmarks.speed.exported import BITS, exported
-    from benchmarks.speed.robbery import Robbery, rob
+    from benchmarks.speed.timed_attack import TimedAttack, run_timed
 
     torch.set_num_threads(context.threads)
     model, queries, epochs, surrogate = "cifar-cnn", _QUERIES, _EPOCHS, _SURROGATE
@@ -44,11 +44,11 @@ def measure(context: Context) -> Record:
     with tempfile.TemporaryDirectory(prefix="divqat-speed-") as folder:
         network = exported(model, Path(folder))
         context.log(f"speed: attacks: {queries} queries to {model}, {epochs} epochs")
-        robbery = Robbery(network.qonnx, queries, surrogate, epochs, context.threads)
+        attack_run = TimedAttack(network.qonnx, queries, surrogate, epochs, context.threads)
         # A process of its own, so that the peak of its memory is the attack's.
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn) as process:
-            attack = process.submit(rob, robbery).result()
+            attack = process.submit(run_timed, attack_run).result()
     size = 64 if context.quick else _IMAGES
     context.log("speed: attacks: training beside plain loops")
     times = interleaved(_epochs(network.shape, surrogate, size), context.rounds)

@@ -167,7 +167,7 @@ def section(record: Record) -> Section:
         for (stage, axis, cost), law in found.items()
         if cost == "seconds" and axis != "bits"
     ]
-    lines += ["", "![How costs grow](costs.svg)"]
+    lines += ["", "`divqat bench speed --publish` draws the curves as `costs.svg`."]
     return Section("How costs grow", lines, summary)
 
 

@@ -64,7 +64,7 @@ def cpu() -> dict[str, Any]:
 
 def _usable() -> int:
     """Cores this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 

@@ -84,7 +84,6 @@ SUITES: Mapping[str, Entry] = {
     "training": Entry("benchmarks.speed.training", "a training step: float, stock, ours"),
     "engines": Entry("benchmarks.speed.engines", "images a second of every engine"),
     "attacks": Entry("benchmarks.speed.attacks", "an extraction: victim, training, memory"),
-    "steps": Entry("benchmarks.speed.steps", "each optimisation alone, before and after"),
     "costs": Entry("benchmarks.speed.costs", "growth with images, parameters and bits"),
     "startup": Entry("benchmarks.speed.startup", "the command line and the imports"),
 }

@@ -4,7 +4,8 @@ The step is the trainer's own, augmentation and update included, on a CIFAR-size
 presets of the loss add the frozen reference's pass or the synthetic outliers.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from time import process_time
 from typing import Any
 
@@ -12,7 +13,7 @@ from benchmarks.pages import table
 from benchmarks.speed.suite import Context, Line, Record, Section
 from benchmarks.speed.timing import interleaved, ratio, shown_ratio, shown_seconds
 
-_WARMUP = 2
+_WARMUP, _OPERATORS = 2, 12
 # How the contestants are called where they are shown.
 _SHOWN = {
     "float": "float",
@@ -33,7 +34,6 @@ def measure(context: Context) -> Record:
 
     from benchmarks.speed.contestants import NAMES, contestants
     from benchmarks.speed.memory import memory
-    from benchmarks.speed.profile import operators
 
     torch.set_num_threads(context.threads)
     models, size = (("cifar-cnn",), 8) if context.quick else (("vgg-tiny", "cifar-cnn"), 128)
@@ -67,6 +67,51 @@ def measure(context: Context) -> Record:
                 }
             )
     return {"bits": "w4a4", "steps": rows}
+
+
+def operators(
+    call: Callable[[], object], top: int = _OPERATORS, calls: int = 1
+) -> list[dict[str, Any]]:
+    """The operators that take most of one call, by the time spent in themselves.
+
+    Args:
+        call: run under ``torch.profiler``, on the CPU.
+        top: how many operators.
+        calls: how often it is run; of each operator the quickest counts, since a profile is of
+            time that passed, and other processes take theirs.
+
+    Returns:
+        ``{"name", "calls", "seconds", "share"}`` each, the longest first; shares are of all
+        operators' time.
+
+    Example:
+        >>> import torch
+        >>> a = torch.rand(200, 200)
+        >>> operators(lambda: a @ a)[0]["name"]
+        'aten::mm'
+    """
+    # Read at the profiler's first start: else each start and stop is a line on stderr.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    from torch.profiler import ProfilerActivity, profile
+
+    quickest: dict[str, tuple[float, int]] = {}
+    for _ in range(calls):
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            call()
+        for event in profiler.key_averages():
+            found = event.self_cpu_time_total / 1e6, event.count
+            quickest[event.key] = min(found, quickest.get(event.key, found))
+    total = sum(seconds for seconds, _ in quickest.values()) or 1.0
+    longest = sorted(quickest, key=lambda name: quickest[name], reverse=True)[:top]
+    return [
+        {
+            "name": name,
+            "calls": quickest[name][1],
+            "seconds": quickest[name][0],
+            "share": quickest[name][0] / total,
+        }
+        for name in longest
+    ]
 
 
 def _ratios(times: Mapping[str, Any], beside: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Victims kept with the results: the very same network is attacked again, without training."""
 
-import lzma
 import shutil
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -12,14 +12,15 @@ from benchmarks.extraction.records import read_experiments, write_experiments
 from benchmarks.extraction.results import documents, kept_victims
 from benchmarks.extraction.tables import not_run
 from benchmarks.extraction.victim_archive import (
+    ARCHIVE,
     keep_victims,
-    packed_file,
+    member,
     read_victims,
     spec_of,
     write_victims,
 )
 from benchmarks.extraction.victims import VictimStore
-from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.files import read_json
 
 EXPERIMENT = next(c for c in plan("mini") if c.victim.variant == "qat")
@@ -73,7 +74,7 @@ def test_others_are_trained_from_a_float_network_that_is_trained_again(trained, 
 def test_the_same_victim_is_kept_as_the_same_bytes(trained, results, tmp_path):
     files = sorted(path for path in results.rglob("*") if path.is_file())
     before = [file.read_bytes() for file in files]
-    assert [file.suffix for file in files] == [".gz", ".xz", ".gz"]
+    assert [file.suffix for file in files] == [".gz", ".gz", ".zip"]
     assert keep_victims(results, trained[2], [trained[1]]) == 2
     assert [file.read_bytes() for file in files] == before
     VictimStore(tmp_path / "restored", kept=results).get(SHORT)
@@ -88,16 +89,26 @@ def test_a_victim_that_experiments_were_measured_on_stays(trained, results):
     ]
     write_victims(results, changed)
     (other,) = (record for record in changed if record["name"] == SHORT.name)
-    packed_file(results, other).write_bytes(b"other weights")
+    with zipfile.ZipFile(results / ARCHIVE, "a") as archive:
+        archive.writestr(member(other), b"other weights")
     assert keep_victims(results, trained[2], [trained[1]]) == 1  # the float network's record
     assert read_victims(results) == changed
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"", lambda b: lzma.compress(b"x")])
-def test_a_damaged_file_is_refused(results, tmp_path, damage):
-    (packed,) = (results / "victims").iterdir()
-    packed.write_bytes(damage(packed.read_bytes()))
-    with pytest.raises(CheckFailedError, match=r"onnx\.xz is not the victim"):
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b""])
+def test_a_damaged_archive_is_refused(results, tmp_path, damage):
+    archive = results / ARCHIVE
+    archive.write_bytes(damage(archive.read_bytes()))
+    with pytest.raises(InputError, match=r"victims\.zip is damaged"):
+        VictimStore(tmp_path / "work", kept=results).get(SHORT)
+
+
+def test_another_network_under_a_victims_name_is_refused(results, tmp_path):
+    with zipfile.ZipFile(results / ARCHIVE) as archive:
+        (name,) = archive.namelist()
+    with zipfile.ZipFile(results / ARCHIVE, "w") as archive:
+        archive.writestr(name, b"another network")
+    with pytest.raises(CheckFailedError, match=r"is not what the victim's record describes"):
         VictimStore(tmp_path / "work", kept=results).get(SHORT)
 
 
@@ -127,8 +138,7 @@ def test_attacks_on_victims_that_are_not_kept_are_counted(results):
         return "\n".join(not_run(documents(experiments, kept_victims(results)), []))
 
     assert "whose weights were not kept" not in text()
-    (packed,) = (results / "victims").iterdir()
-    packed.unlink()
+    (results / ARCHIVE).unlink()
     assert "1 of 1 attack met an earlier training" in text()
 
 

@@ -12,9 +12,9 @@ from benchmarks.speed import memory as weighing
 from benchmarks.speed import training
 from benchmarks.speed.contestants import NAMES, contestants
 from benchmarks.speed.memory import memory
-from benchmarks.speed.profile import operators
 from benchmarks.speed.suite import Context
 from benchmarks.speed.timing import Spread
+from benchmarks.speed.training import operators
 from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.quant.loss import DivQATLoss
 

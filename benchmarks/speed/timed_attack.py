@@ -20,7 +20,7 @@ from fpga_flow.integer.engine import IntegerEngine
 
 
 @dataclass(frozen=True)
-class Robbery:
+class TimedAttack:
     """What is attacked, and how.
 
     Attributes:
@@ -39,7 +39,7 @@ class Robbery:
 
 
 class _TimedEngine:
-    """Counts the seconds in the predictor alone."""
+    """Counts the seconds in the predictor only."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -66,7 +66,7 @@ class _TimedVictim(Victim):
 
 @dataclass(frozen=True, kw_only=True)
 class _TimedLearner(PlainLearner):
-    """Tells the seconds in training."""
+    """Reports the seconds in training."""
 
     clock: Callable[[float], None]
 
@@ -86,20 +86,20 @@ class _TimedLearner(PlainLearner):
         return learned
 
 
-def rob(robbery: Robbery) -> dict[str, Any]:
+def run_timed(attack_run: TimedAttack) -> dict[str, Any]:
     """Run it; seconds by part, and resident memory in bytes before and at its peak.
 
     Memory is the process's: run it in one of its own.
     """
-    torch.set_num_threads(robbery.threads)
-    network = IntegerEngine(robbery.qonnx)
+    torch.set_num_threads(attack_run.threads)
+    network = IntegerEngine(attack_run.qonnx)
     shape = network.network.input_shape
-    pool = np.random.default_rng(0).integers(0, 256, (robbery.queries, *shape), dtype=np.uint8)
+    pool = np.random.default_rng(0).integers(0, 256, (attack_run.queries, *shape), dtype=np.uint8)
     engine = _TimedEngine(network)
-    victim = _TimedVictim(engine, oracle="soft", budget=robbery.queries)
+    victim = _TimedVictim(engine, oracle="soft", budget=attack_run.queries)
     training: list[float] = []
     learner = _TimedLearner(
-        surrogate=robbery.surrogate, epochs=robbery.epochs, clock=training.append
+        surrogate=attack_run.surrogate, epochs=attack_run.epochs, clock=training.append
     )
     network.predict(np.zeros((1, *shape), np.float32))
     before = _peak_memory()
