@@ -1,4 +1,4 @@
-"""Defences at the interface: what is done to a network's responses, not to its weights.
+"""Defences at the interface: they change a network's responses, not its weights.
 
 >>> [row.name for row in defence_table()][:4]
 ['none', 'top1', 'topk', 'rounding']

@@ -1,8 +1,8 @@
-"""Defences by their cost: "reverse-sigmoid@0.2" is as strong as a mean ℓ1 distance of 0.2 allows.
+"""Defences by cost: "reverse-sigmoid@0.2" has the strength with a mean ℓ1 distance of 0.2.
 
-At one strength a defence moves one network's responses further than another's. To tell whether it
-does more for one of them, it stands before both at the same cost. The cost is the owner's, on its
-own validation images: neither the test set nor what an attacker asks.
+At one strength a defence moves the responses of one network further than those of another. A fair
+comparison of two networks therefore uses one cost. The cost is measured on the owner's validation
+images, neither on the test set nor on an attacker's queries.
 """
 
 from dataclasses import dataclass
@@ -26,13 +26,14 @@ from divqat_brevitas.extraction.defences.cost import (
 
 @dataclass(frozen=True)
 class AtCost:
-    """A defence whose strength was found.
+    """A defence with the strength that has a given cost.
 
     Attributes:
-        spec: with the strength in place of the cost, as :func:`make_defence` takes it.
+        spec: the defence with the strength in place of the cost, for :func:`make_defence`.
         strength: of the last part.
-        target: mean ℓ1 distance asked for.
-        cost: reached on the validation images, against the responses before the last part.
+        target: the requested mean ℓ1 distance.
+        cost: the reached cost on the validation images, against the responses before the last
+            part.
         shortfall: why the target was missed and what is used instead; "" where it was met.
     """
 
@@ -50,20 +51,21 @@ def at_cost(
     material: DefenceMaterial | None = None,
     seed: int = 0,
 ) -> AtCost:
-    """Find the strength at which the last part of ``spec`` moves answers as far as it says.
+    """Find the strength at which the last part of ``spec`` has the cost that it names.
 
-    Parts before it come first: "gate:0:0.05+dcp@0.2" moves what the gate lets through by 0.2. A
-    family that cannot reach the target is used at its strongest, and ``shortfall`` says so.
+    The parts before it are applied first: the "dcp" of "gate:0:0.05+dcp@0.2" moves the responses
+    of the label-only fallback by 0.2. A family that cannot reach the target is used at its
+    strongest, and ``shortfall`` explains it.
 
     Args:
         spec: a defence with a cost behind its last part, see :func:`split_target`.
         probabilities: the network's undefended responses, float32 (N, classes).
-        images: the owner's validation images they belong to, float32 NCHW in [0, 1].
-        material: for families that need some.
-        seed: the one the defence is made with later.
+        images: the owner's validation images of these responses, float32 (N, C, H, W) in [0, 1].
+        material: for families that need networks or data.
+        seed: the seed that the defence is made with later.
 
     Raises:
-        InputError: a spec without a cost or with a bad one, or material that lacks.
+        InputError: a spec without a cost or with a bad one, or missing material.
 
     Example:
         >>> import numpy as np
@@ -100,5 +102,5 @@ def at_cost(
 
 
 def _written(strength: float) -> float:
-    """As precise as a spec writes it, so that the cost found is that of the spec."""
+    """Round to the digits of a spec, so that the cost is that of the spec."""
     return float(f"{strength:.6g}")

@@ -1,4 +1,4 @@
-"""The contract of a defence that perturbs responses after the network has made them."""
+"""The contract of a defence that perturbs the responses of a network."""
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, astuple, dataclass
@@ -14,13 +14,13 @@ from divqat_brevitas.extraction.arrays import Images, Responses
 class Defence(Protocol):
     """Perturbs probabilities before the oracle shows them; the label may change too.
 
-    A randomised defence draws from a stream of its own, so that asking twice gives two responses
-    and a run as a whole can be repeated. Such an object belongs to one victim.
+    A randomised defence draws from its own stream: the same query gives two responses, and a
+    whole run is repeatable. Such an object belongs to one victim.
     """
 
     @property
     def name(self) -> str:
-        """What results call it under "defence", with its strength: "reverse-sigmoid:0.5"."""
+        """The name in results, with the strength: "reverse-sigmoid:0.5"."""
         ...
 
     @property
@@ -29,22 +29,22 @@ class Defence(Protocol):
         ...
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
-        """Perturbed probabilities, float32 (N, classes), rows of sum 1, of the images asked."""
+        """Perturbed probabilities of the queried images, float32 (N, classes), rows of sum 1."""
         ...
 
 
 class Undefended:
-    """No defence: the answers as the network gives them."""
+    """No defence: the network's own responses."""
 
     name = "none"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Nothing."""
+        """Empty: there are no parameters."""
         return {}
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
-        """The probabilities, in memory of their own."""
+        """A copy of the probabilities."""
         return probabilities.copy()
 
 
@@ -83,7 +83,7 @@ def spelled(family: str, *numbers: float) -> str:
 def distributions(rows: NDArray[np.float64]) -> Responses:
     """Rows of any finite numbers as probabilities, float32: negatives become 0, sums become 1.
 
-    A row without mass says nothing and becomes uniform.
+    A row without mass becomes uniform.
 
     Example:
         >>> distributions(np.array([[0.3, -0.1, 0.1], [0.0, 0.0, 0.0]]))
@@ -101,8 +101,8 @@ def distributions(rows: NDArray[np.float64]) -> Responses:
 def check_perturbed(defence: Defence, before: Responses, after: object) -> Responses:
     """Return ``after`` as float32 if it holds a distribution for each row of ``before``.
 
-    Why it is checked: a row that is no distribution would be rescaled unseen by the softmax of
-    the oracle, so the attacker would get another response than the one whose cost was measured.
+    The oracle's softmax would rescale a row that is no distribution, and the attacker would get
+    another response than the one whose cost was measured.
 
     Raises:
         InputError: another shape, NaN or infinity, a negative entry, or a sum that is not 1 up to

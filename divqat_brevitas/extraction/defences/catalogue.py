@@ -1,8 +1,8 @@
-"""The defences by name, as settings and benchmarks ask for them, and what each needs on a chip.
+"""The defences by name, with what each needs on a chip.
 
 A spec is "family:strength", such as "reverse-sigmoid:0.5"; a second number, where a family has
-one, goes behind it ("reverse-sigmoid:0.5:0.1": β and γ). "+" joins a composition, in order. The
-names in result rows are specs. "family@ℓ1", such as "reverse-sigmoid@0.2", names a cost instead of
+one, follows ("reverse-sigmoid:0.5:0.1": β and γ). "+" joins the parts of a composition, in order.
+Result rows hold specs. "family@ℓ1", such as "reverse-sigmoid@0.2", names a cost instead of
 a strength, which :func:`divqat_brevitas.extraction.defences.at_cost` finds.
 """
 
@@ -35,18 +35,18 @@ from divqat_brevitas.short_repr import ShortRepr
 
 @dataclass(frozen=True, kw_only=True)
 class DefenceMaterial(ShortRepr):
-    """What the defender has to build a defence from. None of it is the test set.
+    """Networks and data of the owner that a defence is built from; never the test set.
 
     Attributes:
-        images: the defender's own training images, uint8 or float32 NCHW.
-        labels: their labels, integers (N,).
-        classes: of the victim; None: as many as the labels name.
-        surrogate: the attacker's network as the defender imagines it, for MAD and GRAD². Without it
-            MAD takes random weights and GRAD² trains one on ``images``.
-        misinformation: network trained to be wrong; without it one is trained on ``images``.
+        images: the owner's training images, uint8 or float32 (N, C, H, W).
+        labels: of the images, integers (N,).
+        classes: number of the victim's classes; None: as many as the labels have.
+        surrogate: a model of the attacker's network, for MAD and GRAD². Without it MAD draws
+            random weights and GRAD² trains a network on ``images``.
+        misinformation: a network trained to be wrong; without it one is trained on ``images``.
         models: further members of the ensemble of diverse models.
-        architecture: of what is trained or drawn here, see :func:`build_surrogate`.
-        epochs: of what is trained here.
+        architecture: of networks that are trained or drawn here, see :func:`build_surrogate`.
+        epochs: of networks that are trained here.
     """
 
     images: NDArray[Any] | None = None
@@ -59,14 +59,14 @@ class DefenceMaterial(ShortRepr):
     epochs: int = 10
 
     def trained(self, train: Callable[..., nn.Module], what: str, seed: int) -> nn.Module:
-        """A network trained on the defender's images.
+        """A network trained on the owner's images.
 
         Raises:
             InputError: no images or no labels.
         """
         if self.images is None or self.labels is None:
             raise InputError(
-                f"{what}, or the defender's training images and labels to train it on, must be "
+                f"{what}, or the owner's training images and labels to train it on, must be "
                 "in the DefenceMaterial."
             )
         return train(
@@ -87,12 +87,12 @@ class DefenceEntry:
     """One family of defences.
 
     Attributes:
-        make: a defence from the numbers of its spec, the material and a seed.
-        defaults: the numbers a spec may leave out from the right.
+        make: makes a defence from the numbers of its spec, the material and a seed.
+        defaults: the numbers that a spec may leave out, from the right.
         source: the paper.
-        deterministic: asked again, an image gets the same response.
-        keeps_label: the label is the undefended one, always.
-        hardware: whether an FPGA can do it beside the network, and with what.
+        deterministic: an image that is asked again gets the same response.
+        keeps_label: the label is always the undefended one.
+        hardware: whether an FPGA can do it next to the network, and with what.
         strengths: weakest and strongest worth considering, for :func:`calibrate`; None for
             families without a continuous strength.
     """
@@ -137,7 +137,7 @@ def _ensemble(numbers: Sequence[float], material: DefenceMaterial, seed: int) ->
     found = len(material.models) + 1
     if numbers[0] not in (0, found):
         raise InputError(
-            f"ensemble:{numbers[0]:g} needs {numbers[0] - 1:g} models beside the victim's in the "
+            f"ensemble:{numbers[0]:g} needs {numbers[0] - 1:g} models besides the victim's in the "
             f"DefenceMaterial, but it has {found - 1}."
         )
     return EnsembleOfDiverseModels(material.models, secret=seed)
@@ -182,7 +182,7 @@ _BUILT_IN: dict[str, DefenceEntry] = {
         defaults=(0, 0.05),
         source="divqat",
         keeps_label=True,
-        hardware="comparator: the argmax tree, and one comparison with the decoy class",
+        hardware="comparator: the argmax tree, and a comparison with one class",
     ),
     "noise": DefenceEntry(
         make=lambda numbers, material, seed: GaussianNoise(numbers[0], seed=seed),
@@ -269,8 +269,8 @@ def make_defence(spec: str, material: DefenceMaterial | None = None, seed: int =
         seed: of noise, random weights, training and the ensemble's secret.
 
     Raises:
-        InputError: an unknown family, a bad number, a cost instead of a strength, or material
-            that lacks.
+        InputError: an unknown family, a bad number, a cost instead of a strength, or missing
+            material.
 
     Example:
         >>> make_defence("dcp:0.7+rounding:2").name
@@ -289,10 +289,10 @@ def make_defence(spec: str, material: DefenceMaterial | None = None, seed: int =
 def family(
     name: str, material: DefenceMaterial | None = None, seed: int = 0
 ) -> Callable[[float], Defence]:
-    """The defences of one family by strength, for :func:`calibrate`; trains what is missing once.
+    """The defences of one family by strength; missing networks are trained once.
 
     Raises:
-        InputError: an unknown family, one without a continuous strength, or material that lacks.
+        InputError: an unknown family, one without a continuous strength, or missing material.
 
     Example:
         >>> family("noise")(0.25).name
@@ -313,11 +313,11 @@ def family(
 
 
 def split_target(spec: str) -> tuple[str, float | None]:
-    """A spec without its cost, and the mean ℓ1 distance that it names; None where it names none.
+    """Split a spec into the part without its cost, and the cost, a mean ℓ1 distance or None.
 
     Raises:
-        InputError: a cost elsewhere than behind the last part, beside a strength, of a family
-            that has no continuous strength, or outside (0, 2].
+        InputError: a cost elsewhere than behind the last part, together with a strength, of a
+            family without a continuous strength, or outside (0, 2].
 
     Example:
         >>> split_target("gate:0:0.05+dcp@0.2"), split_target("dcp:0.7")
@@ -329,7 +329,7 @@ def split_target(spec: str) -> tuple[str, float | None]:
     name = plain.rpartition("+")[2]
     if "@" in plain or "+" in text or ":" in name + text:
         raise InputError(
-            f"defence {spec!r}: a cost stands behind the last part alone, and in place of its "
+            f"defence {spec!r}: a cost stands behind the last part only, and in place of its "
             "numbers, such as 'gate:0:0.05+reverse-sigmoid@0.2'."
         )
     if _entry(name).strengths is None:
@@ -346,7 +346,7 @@ def split_target(spec: str) -> tuple[str, float | None]:
 
 
 def check_defence_name(name: str) -> str:
-    """``name`` if it is "none" or made of known families, else an error: what result rows hold.
+    """Check the defence's name of a result row, and return it.
 
     Raises:
         InputError: an unknown family, or a cost that cannot be named, see :func:`split_target`.

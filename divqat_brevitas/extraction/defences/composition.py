@@ -16,7 +16,7 @@ from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
 
 
 class Composition:
-    """Defences in order: each perturbs what the one before it answers.
+    """Defences in order: each perturbs the responses of the one before it.
 
     Args:
         parts: at least one.

@@ -1,4 +1,4 @@
-"""What a defence costs its owner, and defences of equal cost."""
+"""The cost of a defence, and the strength that has a given cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ STEPS = 40
 
 @dataclass(frozen=True)
 class Cost:
-    """How far defended responses are from the true ones.
+    """The distance of defended responses from the undefended ones.
 
     Attributes:
         l1: mean ℓ1 distance of a row, in [0, 2].
-        labels_changed: fraction of rows whose label (lowest index on a tie) is another.
+        labels_changed: fraction of rows with another label (lowest index on a tie).
     """
 
     l1: float
@@ -27,11 +27,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A strength found by :func:`calibrate`, and the cost it has.
+    """The result of :func:`calibrate`.
 
     Attributes:
-        strength: what ``make`` was given.
-        cost: of that defence on the images it was calibrated on.
+        strength: the argument of ``make``.
+        cost: of that defence on the validation images.
     """
 
     strength: float
@@ -39,7 +39,7 @@ class Calibration:
 
 
 class OutOfReachError(InputError):
-    """No strength costs what :func:`calibrate` was asked for.
+    """No strength has the cost that :func:`calibrate` was asked for.
 
     Attributes:
         nearest: the strength to fall back on: the strongest where the family is too weak, the
@@ -55,8 +55,8 @@ def cost(probabilities: Responses, defended: Responses) -> Cost:
     """The cost of defended responses.
 
     Args:
-        probabilities: the true responses, float32 (N, classes), N at least 1.
-        defended: the same images' defended ones.
+        probabilities: the undefended responses, float32 (N, classes), N at least 1.
+        defended: the defended responses to the same images, float32 (N, classes).
 
     Raises:
         InputError: different shapes, or no row.
@@ -76,7 +76,11 @@ def cost(probabilities: Responses, defended: Responses) -> Cost:
 
 
 def cost_of(defence: Defence, images: Images, probabilities: Responses) -> Cost:
-    """The cost of a defence on images and their true responses. Raises as :func:`cost`."""
+    """The cost of a defence on images and their undefended responses.
+
+    Raises:
+        InputError: see :func:`cost` and :func:`check_perturbed`.
+    """
     responses = check_perturbed(
         defence, probabilities, defence.perturb(images.copy(), probabilities.copy())
     )
@@ -92,18 +96,18 @@ def calibrate(
     between: tuple[float, float] = (0.0, 1.0),
     tolerance: float = 0.02,
 ) -> Calibration:
-    """The strength at which a family's mean ℓ1 distance to the true responses is ``l1``.
+    """The strength at which a family's mean ℓ1 distance to the undefended responses is ``l1``.
 
-    Defences are compared at equal cost, and the cost is the defender's: the images are its own
-    validation images, neither the attacker's nor the test set. By bisection; each step makes a new
-    defence, so a randomised one draws the same noise at each strength.
+    Defences are compared at equal cost. The images are the owner's validation images, neither the
+    attacker's nor the test set. The search is a bisection; each step makes a new defence, so a
+    randomised one draws the same noise at each strength.
 
     Args:
-        make: a defence from its strength, see :func:`family`.
-        probabilities: the network's true responses to ``images``, float32 (N, classes).
+        make: makes a defence from its strength, see :func:`family`.
+        probabilities: the network's undefended responses to ``images``, float32 (N, classes).
         images: float32 NCHW in [0, 1].
         l1: the target, in (0, 2].
-        between: weakest and strongest to consider; the cost should grow from one to the other.
+        between: weakest and strongest strength; the cost should grow from one to the other.
         tolerance: of the mean distance, as a fraction of the target.
 
     Raises:

@@ -1,7 +1,7 @@
 """Ensemble of diverse models (EDM): a secret hash of the image picks which network answers.
 
 Kariyappa, Prakash and Qureshi, "Protecting DNNs from Theft using an Ensemble of Diverse Models",
-ICLR 2021, sec. 4: networks that agree on the victim's own data and disagree elsewhere make
+ICLR 2021, sec. 4: networks that agree on the victim's own data and disagree elsewhere give
 responses that jump from image to image where an attacker asks. The choice is a function of the
 image, so asking again gives the same response.
 
@@ -28,7 +28,8 @@ from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
 class EnsembleOfDiverseModels:
     """The defence of Kariyappa et al. 2021; the victim's own network is member 0.
 
-    First in a composition: other members' responses do not pass through what came before.
+    In a composition it stands first: the responses of other members do not pass through the parts
+    before it.
 
     Args:
         models: the further members, predictors or torch modules with the victim's classes.
@@ -45,7 +46,7 @@ class EnsembleOfDiverseModels:
 
     def __init__(self, models: Sequence[Predictor | nn.Module], secret: int = 0) -> None:
         if not models:
-            raise InputError("an ensemble needs at least one network beside the victim's.")
+            raise InputError("an ensemble needs at least one network in addition to the victim's.")
         self._models = [as_predictor(model) for model in models]
         self.secret = secret
 
@@ -60,7 +61,7 @@ class EnsembleOfDiverseModels:
         return {"members": len(self._models) + 1, "secret": self.secret}
 
     def members(self, images: Images) -> NDArray[np.int64]:
-        """Which member answers each image, int64 (N,): 0 is the victim's own network."""
+        """The member that answers each image, int64 (N,): 0 is the victim's own network."""
         key = str(self.secret).encode()[:64]
         pixels = np.round(images * np.float32(255)).astype(np.uint8)
         digests = [

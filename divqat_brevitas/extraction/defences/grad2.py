@@ -1,4 +1,4 @@
-"""GRAD²: gradient redirection, responses that push every attacker's parameters one way.
+"""GRAD²: gradient redirection, responses that push every clone's parameters one way.
 
 Mazeika, Li and Forsyth, "How to Steer Your Adversary: Targeted and Efficient Model Stealing
 Defenses with Gradient Redirection", ICML 2022, sec. 4. With G the Jacobian of the surrogate's
@@ -150,10 +150,10 @@ def train_redirection(
     epochs: int = 10,
     seed: int = 0,
 ) -> nn.Module:
-    """Train GRAD²'s surrogate on the defender's own training data.
+    """Train GRAD²'s surrogate on the owner's training data.
 
-    The paper trains it on the queries an attacker would ask, with the victim's responses; what an
-    attacker asks is not known here.
+    The paper trains it on an attacker's queries with the victim's responses; here the queries are
+    not known.
 
     Args:
         images: uint8, or float32 in [0, 1], NCHW, at least 2; never the test set.

@@ -1,9 +1,9 @@
-"""The gate that goes with the decoy: where the decoy class is in play, the label alone is shown.
+"""The label-only fallback, "gate": only the label where the out-of-distribution class is likely.
 
 A network trained with the preset "decoy" (:mod:`divqat_brevitas.quant.loss`) gives one class to
-inputs of another kind than its own. The label then tells nothing, but the order of the other
-classes' probabilities still does: an attacker who subtracts each class's mean reads it off. The
-gate cuts that off, and leaves answers without the decoy class as they are. Ours; not from a paper.
+out-of-distribution inputs. Their label carries no information, but the order of the other classes'
+probabilities does: an attacker that subtracts each class's median recovers it. The fallback shows
+only the label of such responses and leaves the others unchanged. It is ours, not from a paper.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from divqat_brevitas.extraction.defences.truncation import Top1
 
 @dataclass(frozen=True)
 class LabelOnlyFallback(NumberedDefence):
-    """One-hot responses wherever the decoy class is the label or has ``threshold`` probability.
+    """One-hot responses where one class is the label or has at least a threshold probability.
 
     Args:
-        decoy_class: index of the class, as in the loss's settings.
-        threshold: probability of it from which the label alone is shown, in (0, 1].
+        ood_class: index of the class, as in the loss's settings.
+        threshold: probability of that class from which only the label is shown, in (0, 1].
 
     Raises:
         InputError: a class below 0 or no whole number; a threshold out of range.
@@ -36,14 +36,14 @@ class LabelOnlyFallback(NumberedDefence):
     """
 
     family = "gate"
-    decoy_class: int = 0
+    ood_class: int = 0
     threshold: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.decoy_class != int(self.decoy_class) or self.decoy_class < 0:
+        if self.ood_class != int(self.ood_class) or self.ood_class < 0:
             raise InputError(
-                f"defence 'gate' takes the decoy's class, a whole number from 0, "
-                f"not {self.decoy_class!r}."
+                f"defence 'gate' takes the out-of-distribution class, a whole number from 0, "
+                f"not {self.ood_class!r}."
             )
         if not 0 < self.threshold <= 1:
             raise InputError(
@@ -52,16 +52,16 @@ class LabelOnlyFallback(NumberedDefence):
             )
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
-        """The rows, those with the decoy class in play one-hot; float32 (N, classes).
+        """The rows, one-hot where the out-of-distribution class is likely; float32 (N, classes).
 
         Raises:
             InputError: the network has no such class.
         """
         classes = probabilities.shape[1]
-        if self.decoy_class >= classes:
+        if self.ood_class >= classes:
             raise InputError(
                 f"defence {self.name!r}: the network has classes 0 to {classes - 1} only."
             )
-        label = probabilities.argmax(axis=1) == self.decoy_class
-        gated = label | (probabilities[:, self.decoy_class] >= np.float32(self.threshold))
-        return np.where(gated[:, None], Top1().perturb(images, probabilities), probabilities)
+        label = probabilities.argmax(axis=1) == self.ood_class
+        fallback = label | (probabilities[:, self.ood_class] >= np.float32(self.threshold))
+        return np.where(fallback[:, None], Top1().perturb(images, probabilities), probabilities)

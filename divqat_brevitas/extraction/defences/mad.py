@@ -17,8 +17,8 @@ backward pass: with the layer's input v and the surrogate's probabilities q
     ∇_W log q_k = (e_k - q) v'   hence   G'y = (y - q) v',  and all lengths share the factor |v|
 
 so the objective is the angle between y' - q and y - q, exactly (a test compares it with
-automatic differentiation). The surrogate is only asked for q: the defence is fast, and weaker
-than its formula looks, since a random surrogate's q hardly depends on the image.
+automatic differentiation). Only q is needed of the surrogate. The defence is fast, and weaker than
+its formula suggests, because the q of a random surrogate hardly depends on the image.
 """
 
 from dataclasses import dataclass
@@ -169,7 +169,7 @@ class _Search:
     d: Rows
 
     def score(self, mixtures: Rows) -> Rows:
-        """Of the same mixtures (M, classes) for every row: (N, M)."""
+        """Scores of the mixtures (M, classes) for every row: (N, M)."""
         dot = self.d @ mixtures.T - (self.q * self.d).sum(axis=1, keepdims=True)
         square = (
             (mixtures**2).sum(axis=1)

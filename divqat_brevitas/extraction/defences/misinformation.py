@@ -7,7 +7,8 @@ CVPR 2020, sec. 4:
 
 f̂ is trained on the defender's own training data to give the right class no probability, by the
 reverse cross-entropy -log(1 - f̂(x)_y). The paper trains f with outlier exposure, so that it is
-unsure on strange images; here f is the victim as it is, the "MSP" variant of public copies.
+unsure on out-of-distribution images; here f is the victim as it is, the "MSP" variant of public
+copies.
 """
 
 from typing import Any
@@ -38,8 +39,8 @@ class AdaptiveMisinformation:
     """The defence of Kariyappa and Qureshi 2020.
 
     Args:
-        tau: answers with a largest probability below it are misinformation; in [0, 1.1]. At 0
-            nothing changes, above 1 every response is wrong.
+        tau: responses whose largest probability is below it become misinformation; in [0, 1.1].
+            At 0 nothing changes, above 1 every response is wrong.
         network: f̂, a predictor or torch module with the victim's classes, as
             :func:`train_misinformation` makes it.
 
@@ -48,8 +49,8 @@ class AdaptiveMisinformation:
 
     Example:
         >>> import numpy as np
-        >>> liar = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-        >>> defence = AdaptiveMisinformation(0.8, liar)
+        >>> wrong = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        >>> defence = AdaptiveMisinformation(0.8, wrong)
         >>> sure = np.float32([[0.9, 0.1]])
         >>> defence.perturb(np.zeros((1, 1, 8, 8), np.float32), sure)
         array([[0.9, 0.1]], dtype=float32)
@@ -83,8 +84,8 @@ class AdaptiveMisinformation:
                 f"the misinformation network has {logits.shape[1]} classes, but the victim "
                 f"{probabilities.shape[1]}."
             )
-        gate = unsure(probabilities, self.tau)
-        return distributions((1 - gate) * probabilities + gate * softmax(logits))
+        share = unsure(probabilities, self.tau)
+        return distributions((1 - share) * probabilities + share * softmax(logits))
 
 
 def reverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

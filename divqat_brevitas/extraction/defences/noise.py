@@ -1,4 +1,4 @@
-"""Gaussian noise on the probabilities: the randomised baseline of the perturbation defences.
+"""Gaussian noise on the probabilities, the randomised baseline of the perturbation defences.
 
     y' = max(y + n, 0) / sum(max(y + n, 0)),  n ~ N(0, scale²) for each class
 
@@ -18,7 +18,7 @@ class GaussianNoise:
 
     Args:
         scale: in [0, 10]; 0 changes nothing.
-        seed: of the noise. The n-th response's noise depends on the seed and n alone.
+        seed: of the noise. The noise of the n-th response depends only on the seed and n.
 
     Raises:
         InputError: ``scale`` out of range.

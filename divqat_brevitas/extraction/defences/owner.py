@@ -1,6 +1,6 @@
-"""What a victim's owner brings to a defence of the responses: networks and strengths of its own.
+"""Defences as the victim's owner builds them, with its own networks and strengths.
 
-Networks are trained on its training images; the strength of a defence that names a cost
+Networks are trained on the owner's training images; the strength of a defence that names a cost
 ("reverse-sigmoid@0.2") is found on its validation images.
 """
 
@@ -40,16 +40,16 @@ _VALIDATION_IMAGES = 1000
 
 
 class Defender:
-    """Builds defences by name; what one needs trained is trained once.
+    """Builds defences by name; the networks that they need are trained once.
 
     Args:
-        data: gives the owner's training images, uint8 (N, C, H, W), and labels, int64 (N,);
+        data: returns the owner's training images, uint8 (N, C, H, W), and labels, int64 (N,);
             called when first needed.
-        classes: of the victim.
-        seed: of what is trained.
-        others: gives further networks for "ensemble".
-        folder: where what is trained or found is kept for other processes; None: in memory only.
-        validation: gives the owner's validation images, uint8 (N, C, H, W); for defences that
+        classes: number of the victim's classes.
+        seed: of the trained networks.
+        others: returns further networks for "ensemble".
+        folder: keeps trained networks and strengths for other processes; None: in memory only.
+        validation: returns the owner's validation images, uint8 (N, C, H, W); for defences that
             name a cost.
 
     Example:
@@ -77,12 +77,12 @@ class Defender:
         self._found: dict[str, AtCost] = {}
 
     def defence(self, spec: str, seed: int = 0, victim: Predictor | None = None) -> Defence:
-        """The defence ``spec``, fresh: a randomised one begins its stream from ``seed``.
+        """A new defence ``spec``; a randomised one begins its stream from ``seed``.
 
         Args:
             spec: see :func:`divqat_brevitas.extraction.defences.make_defence`; may name a cost.
-            seed: of what is random in it.
-            victim: whose answers it defends; needed where ``spec`` names a cost.
+            seed: of everything random in the defence.
+            victim: the defended network; needed where ``spec`` names a cost.
 
         Raises:
             InputError: an unknown family or a bad number, or no victim.
@@ -92,10 +92,13 @@ class Defender:
         return make_defence(made, self._material(made), seed)
 
     def at_cost(self, spec: str, seed: int = 0, victim: Predictor | None = None) -> AtCost | None:
-        """The strength at which ``spec`` costs what it names; None where it names no cost.
+        """``spec`` with the strength that has the cost it names; None where it names no cost.
 
-        It is found on the same 1,000 validation images for every victim of a data set and seed.
-        Raises as :meth:`defence`.
+        The strength is found on the same 1,000 validation images for every victim of a data set
+        and seed.
+
+        Raises:
+            InputError: see :meth:`defence`.
         """
         plain, target = split_target(spec)
         if target is None:

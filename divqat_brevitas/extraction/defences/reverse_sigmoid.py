@@ -1,4 +1,4 @@
-"""Reverse Sigmoid and the gated form of it, DCP.
+"""Reverse Sigmoid, and DCP, which applies it to unsure responses only.
 
 Reverse Sigmoid (Lee, Edwards, Molloy and Su, "Defending Against Neural Network Model Stealing
 Attacks Using Deceptive Perturbations", IEEE S&P Workshops 2019, eq. 3 and 4):
@@ -17,7 +17,7 @@ published code) perturbs unsure responses only:
 
     a = 1 / (1 + exp(1000 (max y - β))),   y' = normalise(y - a r(y))
 
-β is the gate's threshold and the magnitude at once. The authors' code has the clipped odds above;
+β is the threshold and the magnitude at once. The authors' code has the clipped odds above;
 here r is that of Lee et al.
 """
 
@@ -36,7 +36,7 @@ from divqat_brevitas.extraction.defences.base import (
 
 CLIP = 1e-9
 NU = 1000.0
-"""Slope of the gate, in DCP as in Adaptive Misinformation."""
+"""Slope of the switch, in DCP and in Adaptive Misinformation."""
 
 
 def reverse_sigmoid(probabilities: Responses, beta: float, gamma: float) -> NDArray[np.float64]:
@@ -53,11 +53,11 @@ def reverse_sigmoid(probabilities: Responses, beta: float, gamma: float) -> NDAr
 
 
 def unsure(probabilities: Responses, threshold: float) -> NDArray[np.float64]:
-    """The gate 1 / (1 + exp(1000 (max y - threshold))), float64 (N, 1): 1 below the threshold."""
+    """The switch 1 / (1 + exp(1000 (max y - threshold))), float64 (N, 1): 1 below the threshold."""
     top = probabilities.max(axis=1, keepdims=True).astype(np.float64)
     # The same function as tanh, which does not overflow.
-    gate: NDArray[np.float64] = (1 - np.tanh(NU * (top - threshold) / 2)) / 2
-    return gate
+    switch: NDArray[np.float64] = (1 - np.tanh(NU * (top - threshold) / 2)) / 2
+    return switch
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ReverseSigmoid(_BetaGamma):
 
 @dataclass(frozen=True)
 class DCP(_BetaGamma):
-    """The gated Reverse Sigmoid of Khaled et al. 2023.
+    """The defence of Khaled et al. 2023: Reverse Sigmoid on unsure responses.
 
     Args:
         beta: threshold and magnitude, in [0, 100]; above 1 every response is perturbed.

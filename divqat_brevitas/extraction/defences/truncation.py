@@ -1,4 +1,4 @@
-"""Saying less: the label alone, the k largest probabilities, or fewer digits.
+"""Truncation: only the label, the k largest probabilities, or fewer digits.
 
 The same truncations as the oracles "top1", "topk" and "rounded"
 (:mod:`divqat_brevitas.extraction.query.oracles`), as defences that can be composed with others.
@@ -26,7 +26,7 @@ def _whole(family: str, what: str, value: int, low: int, high: int) -> None:
 
 @dataclass(frozen=True)
 class Top1(NumberedDefence):
-    """The label alone: one-hot of the largest probability, the lowest index on a tie.
+    """Only the label: one-hot of the largest probability, the lowest index on a tie.
 
     Example:
         >>> Top1().perturb(np.zeros((1, 1, 8, 8), np.float32), np.float32([[0.3, 0.7]]))

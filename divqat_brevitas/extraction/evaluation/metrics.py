@@ -1,8 +1,8 @@
-"""How good is a clone, and what did a defence cost: fractions of 1 unless said otherwise.
+"""Quality of clones and cost of defences; fractions of 1 where no unit is given.
 
 ``labels_of``, ``accuracy`` and ``agreement`` ask models; the others take logits, float32 (N,
 classes), so that one prediction of the test set serves them all. The evaluator's own predictions
-never count against a victim's query budget: pass the model, not the :class:`Victim`.
+do not count as queries: pass the model, not the :class:`Victim`.
 """
 
 from typing import Any
@@ -50,7 +50,10 @@ def agreement(clone: Model, victim: Model, images: NDArray[Any]) -> float:
     """Fraction of images that clone and victim give the same label: the clone's fidelity.
 
     Jagielski et al., "High Accuracy and High Fidelity Extraction of Neural Networks", USENIX
-    Security 2020. Raises as :func:`accuracy`.
+    Security 2020.
+
+    Raises:
+        InputError: see :func:`accuracy`.
     """
     return float((labels_of(clone, images) == labels_of(victim, images)).mean())
 
@@ -100,21 +103,25 @@ def l1_to_reference(logits: Responses, reference: Responses) -> float:
 
 
 def flips_from_reference(logits: Responses, reference: Responses) -> float:
-    """Fraction of images whose label differs from the reference model's. Raises as above."""
+    """Fraction of images with another label than the reference model's.
+
+    Raises:
+        InputError: see :func:`l1_to_reference`.
+    """
     logits, reference = _pair(logits, reference)
     return float((logits.argmax(axis=1) != reference.argmax(axis=1)).mean())
 
 
 def ood_auroc(logits: Responses, ood_logits: Responses) -> float:
-    """How well confidence tells test images from strangers: 1 always, 0.5 not at all.
+    """How well confidence separates test images from out-of-distribution ones: 1 always, 0.5 never.
 
     Area under the ROC curve of the largest softmax probability, test images being the positives
-    (Hendrycks and Gimpel, ICLR 2017, section 2): the chance that a test image is answered with
-    more confidence than an out-of-distribution one, ties counting half.
+    (Hendrycks and Gimpel, ICLR 2017, section 2): the probability that a
+    test image gets more confidence than an out-of-distribution one; ties count half.
 
     Args:
         logits: of test images, float32 (N, classes).
-        ood_logits: of images of another kind, float32 (M, classes).
+        ood_logits: of out-of-distribution images, float32 (M, classes).
 
     Raises:
         InputError: bad logits, none of one kind, or another number of classes.
@@ -148,9 +155,7 @@ def _log_confidence(logits: Responses) -> NDArray[np.float64]:
 
 
 def labels_of(model: Model, images: NDArray[Any]) -> Labels:
-    """The label of each image by a model: int64 (N,), the place of its largest logit.
-
-    For those who need more than one number of the same predictions.
+    """A model's labels: the index of the largest logit of each image, int64 (N,).
 
     Raises:
         InputError: bad images, or predictions of a wrong shape or not finite.

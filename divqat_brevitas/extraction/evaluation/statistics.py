@@ -1,18 +1,18 @@
-"""Means and differences of clone accuracies, with intervals that say no more than was repeated.
+"""Means and differences of clone accuracies, with intervals over what was repeated.
 
-A clone's accuracy varies with the seed its victim was trained with, with the attack's own seed and
+A clone's accuracy varies with the seed of its victim's training, with the seed of the attack and
 with the test images. Every mean here is a mean over victim seeds of means over attack seeds, and a
-difference is taken inside each (victim seed, attack seed) pair that both victims were attacked
-with. That removes what the pair shares: data order, initial weights of the clone, the images drawn.
+difference is taken inside each (victim seed, attack seed) pair of both victims. That removes what
+the pair shares: data order, initial weights of the clone, the images drawn.
 
 An interval is about one of two things.
 
-**These trained victims.** With fewer than :data:`MIN_VICTIMS` trained victims nothing can be said
-of the training method, and the interval is about the networks at hand (:func:`victims_interval`,
+**These trained victims.** Fewer than :data:`MIN_VICTIMS` trained victims support no statement about
+the training method, and the interval is about the trained networks (:func:`victims_interval`,
 ``Difference.these``). It joins two sources:
 
-* attack seeds: Student's t on the spread inside each victim, pooled over victims; left out, and
-  said to be, where every victim met one attack seed;
+* attack seeds: Student's t on the spread inside each victim, pooled over victims; left out, as
+  :func:`basis` states, where every victim was attacked with one seed;
 * test images: Wilson's score interval ("Probable inference", J. Am. Stat. Assoc. 22, 1927).
 
 They are joined by MOVER, which recovers variances from the ends of intervals (Zou and Donner,
@@ -32,9 +32,9 @@ independent repeat: clones of one victim share its accidents.
 * ``bootstrap``: hierarchical percentile bootstrap (Davison and Hinkley, "Bootstrap Methods and
   their Application", 1997, section 3.8; the outer level is resampled, then the inner one within
   each drawn group). At three victim seeds one resample of nine holds a single seed three times,
-  so the interval ends near the lowest and highest seed and covers less than it says (about 75 %
-  in a normal world, the chance that the mean of the world lies between three values). It shows
-  the spread; it decides nothing.
+  so the interval ends near the lowest and highest seed and covers less than 95 % (about 75 % for
+  normal values, the probability that the true mean lies between three values). It shows the
+  spread and decides nothing.
 """
 
 import math
@@ -50,7 +50,7 @@ Pair = tuple[int, int]
 """(victim seed, attack seed)."""
 
 MIN_VICTIMS = 3
-"""Trained victims from which on a difference says something about the training method."""
+"""Smallest number of trained victims for a statement about the training method."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours minus theirs over common pairs; see the module.
+    """The value of ours minus that of theirs over common pairs of seeds; see the module.
 
     Attributes:
         mean: over victim seeds of means over attack seeds.
         t: Student's interval over victim seeds; None with fewer than two.
-        bootstrap: the hierarchical one; None likewise.
-        these: interval about the trained victims at hand; None where nothing was repeated and the
-            number of test images is not known.
+        bootstrap: hierarchical bootstrap interval; None with fewer than two victim seeds.
+        these: interval about these trained victims; None where nothing was repeated and the number
+            of test images is not known.
         basis: what ``these`` is over, in words.
-        victim_seeds: independent repeats.
-        pairs: of seeds, in all.
+        victim_seeds: number of independent repeats.
+        pairs: number of pairs of seeds.
     """
 
     mean: float
@@ -89,12 +89,12 @@ class Difference:
 
     @property
     def about_method(self) -> bool:
-        """Whether there are trained victims enough for a claim about the training method."""
+        """Whether there are enough trained victims for a claim about the training method."""
         return self.victim_seeds >= MIN_VICTIMS
 
     @property
     def interval(self) -> Interval | None:
-        """The interval to show: over victim seeds where they are enough, else ``these``."""
+        """The interval to show: over victim seeds where there are enough, else ``these``."""
         return self.t if self.about_method else self.these
 
     @property
@@ -110,8 +110,8 @@ def difference(
 
     Args:
         ours: fractions of ``images`` by (victim seed, attack seed).
-        theirs: likewise.
-        images: test images that each value was measured on; None: not known.
+        theirs: fractions of ``images`` by (victim seed, attack seed).
+        images: number of test images of each value; None: not known.
 
     Example:
         >>> found = difference({(0, 0): 0.5, (1, 0): 0.7}, {(0, 0): 0.6, (1, 0): 0.9, (2, 0): 0.1})
@@ -146,10 +146,10 @@ def victims_interval(values: Mapping[Pair, float], images: int | None) -> Interv
 
     Args:
         values: fractions of ``images`` by (victim seed, attack seed); not empty.
-        images: test images that each value was measured on; None: not known.
+        images: number of test images of each value; None: not known.
 
     Returns:
-        None where no victim met two attack seeds and the number of test images is not known.
+        None where no victim was attacked with two seeds and the number of test images is not known.
 
     Example:
         >>> found = victims_interval({(0, 0): 0.5}, images=100)
@@ -235,7 +235,7 @@ def hierarchical_bootstrap(
     """95 % percentile interval of the mean over groups of the groups' means.
 
     Args:
-        groups: one a victim seed, of values one an attack seed; none empty.
+        groups: one for each victim seed, with one value for each attack seed; none empty.
         draws: resamples.
         seed: of the resampling; the same groups give the same interval.
 

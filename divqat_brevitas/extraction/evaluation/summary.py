@@ -6,7 +6,7 @@ Every table, page, claim and line of text calls this module.
   pool and one query budget. In- and out-of-distribution and data-free attackers never mix: an
   attacker with the victim's own kind of images hardly needs the victim.
 * An *attacker* is everything about an attack but the seeds: oracle, attack, learner, pool,
-  surrogate and engine. What it gets is the mean over victim seeds of means over attack seeds.
+  surrogate and engine. Its clone accuracy is the mean over victim seeds of means over attack seeds.
 * The *worst case* of a group is its best attacker, among those run on every victim seed of the
   group; where none was, among those run on most. An attacker run on one lucky victim decides
   nothing. A maximum of noisy means is biased upwards: it errs against the defence.
@@ -110,11 +110,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Attacker:
-    """Everything about an attack but the seeds, and what it got.
+    """Everything about an attack but the seeds, and the accuracies of its clones.
 
     Attributes:
         method: oracle, attack, learner, pool and surrogate.
-        engine: what responded.
+        engine: what computed the responses.
         values: clone accuracy by (victim seed, attack seed).
     """
 
@@ -124,43 +124,43 @@ class Attacker:
 
     @property
     def oracle(self) -> str:
-        """What it saw."""
+        """What the victim showed."""
         return self.method[0]
 
     @property
     def attack(self) -> str:
-        """What it did: ``knockoff-random / argmax / letters / vgg-small``."""
+        """Attack, learner, pool, surrogate: ``knockoff-random / argmax / letters / vgg-small``."""
         return " / ".join(self.method[1:])
 
     @property
     def name(self) -> str:
-        """What it did and saw: ``knockoff-random / argmax / letters / vgg-small on soft``."""
+        """Attack and oracle: ``knockoff-random / argmax / letters / vgg-small on soft``."""
         return f"{self.attack} on {self.oracle}"
 
     @property
     def mean(self) -> float:
-        """Clone accuracy over seeds."""
+        """Mean clone accuracy over seeds."""
         return mean_over_seeds(self.values)
 
     @property
     def by_victim(self) -> dict[int, float]:
-        """Clone accuracy by victim seed."""
+        """Mean clone accuracy by victim seed."""
         return seed_means(self.values)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The worst case against one victim beside the worst case against another.
+    """The worst case of one victim and the worst case of another.
 
     Attributes:
-        ours: the worst case of the victim judged.
-        theirs: of the baseline.
+        ours: the worst case of the victim.
+        theirs: the worst case of the baseline.
         difference: clone accuracy, ours minus theirs; None without a common pair of seeds.
         cost: the baseline's own accuracy minus the victim's, over common victim seeds; None where
-            there is none.
-        missing: attackers that the baseline met and the victim did not (same oracles only); they
-            are left out of ``theirs``, unless no other is left.
-        better_on_fewer: attackers run on fewer victim seeds that did better there than ``ours``.
+            there are none.
+        missing: attackers of the baseline that were not run on the victim (with equal oracles
+            only); ``theirs`` leaves them out, unless no other attacker is left.
+        better_on_fewer: attackers on fewer victim seeds that are better there than ``ours``.
     """
 
     ours: Attacker
@@ -172,12 +172,12 @@ class Comparison:
 
 
 def defence_of(row: Experiment) -> str:
-    """The defence of a row's responses; "none" where it names none."""
+    """The defence of a row; "none" where the row has none."""
     return row.defence or "none"
 
 
 def attackers(rows: Iterable[Experiment]) -> list[Attacker]:
-    """The rows of a group by attacker, in an order that does not depend on theirs."""
+    """The rows of a group by attacker, in an order that does not depend on that of the rows."""
     found: dict[tuple[Any, ...], dict[Pair, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         method = (row.oracle, row.attack, row.treatment or "–", row.pool or "–", row.surrogate)
@@ -189,7 +189,7 @@ def attackers(rows: Iterable[Experiment]) -> list[Attacker]:
 
 
 def worst_case(candidates: Sequence[Attacker]) -> Attacker | None:
-    """The best attacker of a group by the module's rule; None without attackers.
+    """The best attacker of a group by the rule of the module; None without attackers.
 
     Example:
         >>> def attacker(name, *accuracies):
@@ -202,7 +202,7 @@ def worst_case(candidates: Sequence[Attacker]) -> Attacker | None:
 
 
 def naive(candidates: Sequence[Attacker]) -> Attacker | None:
-    """The best attacker of a group without tricks; None where none was run on every victim."""
+    """The best naive attacker of a group; None where none was run on every victim seed."""
     plain = [
         attacker
         for attacker in _on_every_victim(candidates)
@@ -221,11 +221,11 @@ def compare(
     """Compare the worst cases of two groups.
 
     Args:
-        rows: of all attacks.
+        rows: rows of all attacks.
         victims: all trained victims.
-        ours: the group judged.
-        theirs: the baseline's.
-        images: test images that accuracies were measured on; None: not known.
+        ours: the victim's group.
+        theirs: the baseline's group.
+        images: number of test images of each accuracy; None: not known.
 
     Returns:
         None where one of the two was not attacked.
@@ -262,12 +262,12 @@ def accuracy_difference(
 
 
 def largest_common_budget(rows: Sequence[Experiment], ours: Group, theirs: Group) -> int | None:
-    """The largest budget at which both were attacked; the groups' own do not matter."""
+    """The largest budget at which both were attacked; the groups' own budgets do not matter."""
     return max({*ours.budgets(rows)} & {*theirs.budgets(rows)}, default=None)
 
 
 def deployed(victim: Trained) -> float:
-    """Accuracy on the engine, which users and attackers meet; torch's where there is none."""
+    """Accuracy on the engine that users and attackers ask; else the accuracy in torch."""
     return victim.accuracy if victim.accuracy_engine is None else victim.accuracy_engine
 
 
@@ -300,12 +300,12 @@ def queries_to_90_percent(
     """Smallest budget whose worst-case clone reaches 90 % of the victim's accuracy.
 
     Args:
-        rows: of all attacks.
+        rows: rows of all attacks.
         victims: all trained victims.
         group: what is attacked and how; its own budget does not matter.
 
     Returns:
-        None if no budget that was tried did.
+        None where no tested budget is enough.
     """
     rows, victims = list(rows), list(victims)
     for budget in group.budgets(rows):
@@ -387,7 +387,7 @@ def _no_repeats(rows: Iterable[Experiment]) -> None:
 
 
 def _on_every_victim(candidates: Sequence[Attacker]) -> list[Attacker]:
-    """Those run on every victim seed of their group; those run on most, where none was."""
+    """The attackers on every victim seed of their group, else those on most."""
     most = max((len(attacker.by_victim) for attacker in candidates), default=0)
     return [attacker for attacker in candidates if len(attacker.by_victim) == most]
 

@@ -1,13 +1,13 @@
-"""What a defence costs an honest user, beyond accuracy.
+"""The cost of a defence for honest users, beyond accuracy.
 
-A victim trained to diverge from its float original may keep its labels and still lose what its
-probabilities were good for. :func:`utility_row` gathers, from logits of one prediction each:
-calibration, likelihood, distance and decision flips from the float reference, how well confidence
-tells test images from strangers, and whether adversarial examples made on the float model (which
-its owner has, and an attacker may have in the form of a clone) work on the device. An attack may
-also aim at the gap between the two models that this training widens (Hao et al., "A Tale of Two
-Models: Constructing Evasive Attacks on Edge Models", MLSys 2022, which names it DIVA); that attack
-is not built here, only its precondition is counted: ``evasive``.
+A victim trained to diverge from its float original may keep its labels and still lose useful
+probabilities. :func:`utility_row` measures calibration, likelihood, distance and decision flips
+from the float reference, how well confidence separates test images from out-of-distribution ones,
+and whether adversarial examples made on the float model work on the device. (The owner has the
+float model, and an attacker may have it as a clone.) An attack may also use the gap between the two
+models that this training widens (Hao et al., "A Tale of Two Models: Constructing Evasive Attacks on
+Edge Models", MLSys 2022, "DIVA"). That attack is not implemented; ``evasive`` counts its
+precondition.
 """
 
 from dataclasses import dataclass
@@ -40,9 +40,10 @@ from divqat_brevitas.short_repr import ShortRepr
 
 
 class TransferRow(TypedDict):
-    """Adversarial examples made on the float reference, asked of the device.
+    """Adversarial examples made on the float reference, tried on the device.
 
-    Fractions of ``images``: those that both models get right without the perturbation.
+    All are fractions of ``images``, the images that both models classify correctly without the
+    perturbation.
     """
 
     images: int
@@ -66,11 +67,11 @@ class UtilityRow(TypedDict):
 
 @dataclass(frozen=True)
 class AdversarialLogits(ShortRepr):
-    """What both models return for adversarial versions of the test images.
+    """Logits of both models for adversarial versions of the test images.
 
     Attributes:
         engine: the device's logits, float32 (N, classes).
-        reference: the float reference's, of the same shape.
+        reference: the float reference's logits, float32 (N, classes).
     """
 
     engine: Responses
@@ -84,14 +85,14 @@ def utility_row(
     ood_logits: Responses | None = None,
     adversarial: dict[str, AdversarialLogits] | None = None,
 ) -> UtilityRow:
-    """Everything about one victim that its user may notice.
+    """Everything about one victim that its users may notice.
 
     Args:
         engine_logits: of the victim (as its engine computes them) on the test images, float32
             (N, classes).
         reference_logits: of the float model it came from, on the same images.
         labels: of the test images, integers (N,).
-        ood_logits: of the victim on images of another kind, float32 (M, classes).
+        ood_logits: of the victim on out-of-distribution images, float32 (M, classes).
         adversarial: attack name, such as "pgd-0.03", to logits on the images it made from these
             test images, in the same order.
 
@@ -126,12 +127,12 @@ def transfer_row(
     labels: NDArray[Any],
     adversarial: AdversarialLogits,
 ) -> TransferRow:
-    """How adversarial examples of the float reference do on the device.
+    """How often adversarial examples of the float reference work on the device.
 
-    Counted are the images that both models get right as they are. ``transferred`` is the share of
-    those fooling the reference that fool the device too (None if none fools the reference), as in
+    The images that both models classify correctly are counted. ``transferred`` is the share of
+    those fooling the reference that also fool the device (None if none fools the reference), as in
     Papernot et al., "Transferability in Machine Learning", 2016, section 2. ``evasive`` is the
-    share that fools the device while the reference, which a developer would check, stays right.
+    share that fools the device while the reference, which a developer would check, stays correct.
 
     Args:
         engine_logits: the device's on the unchanged images, float32 (N, classes).
@@ -191,7 +192,7 @@ def adversarial_examples(
     One step is FGSM (Goodfellow et al., ICLR 2015, section 4): the gradient's sign times ``eps``.
     More are PGD (Madry et al., ICLR 2018, eq. 3): a random start in the ball, steps of
     ``2.5 * eps / steps`` (their appendix), projected onto the ball and [0, 1] after each. The
-    model runs in eval mode; its parameters and their gradients are left alone.
+    model runs in eval mode; its parameters and their gradients do not change.
 
     Args:
         model: images (N, C, H, W) to logits; the float reference, where gradients are exact.
@@ -244,7 +245,7 @@ def adversarial_examples(
 
 
 def _gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Of the summed cross-entropy, so that no image's gradient depends on its batch."""
+    """Gradient of the summed cross-entropy: no image's gradient depends on its batch."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         try:

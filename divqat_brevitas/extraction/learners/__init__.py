@@ -1,4 +1,4 @@
-"""What attackers who know the defence make of its responses; they share the contract of Learner."""
+"""Learners: how an attacker trains a clone on responses, also one that knows the defence."""
 
 from divqat_brevitas.extraction.learners.augmented import AugmentedLearner
 from divqat_brevitas.extraction.learners.catalogue import (
@@ -8,7 +8,7 @@ from divqat_brevitas.extraction.learners.catalogue import (
     strongest_learners,
 )
 from divqat_brevitas.extraction.learners.consistent import ConsistentLearner
-from divqat_brevitas.extraction.learners.filtered import FilteredLearner, find_decoys
+from divqat_brevitas.extraction.learners.filtered import FilteredLearner, find_ood_targets
 from divqat_brevitas.extraction.learners.pretrained import PretrainedLearner
 from divqat_brevitas.extraction.learners.recovery import (
     PartialBayes,
@@ -34,7 +34,7 @@ __all__ = [
     "ShadowPairs",
     "SkepticalLearner",
     "TunedLearner",
-    "find_decoys",
+    "find_ood_targets",
     "make_learner",
     "strongest_learners",
 ]

@@ -1,9 +1,9 @@
-"""An attacker that trains its clone on shifted, and where that is natural mirrored, images.
+"""Training on shifted images and, where that is natural, mirrored ones.
 
-The response belongs to the image that was asked; every step sees another version of it. No query
-more. It makes a stronger clone of an honest victim, as KnockoffNets' own training does (Orekondy
-et al., CVPR 2019, code: random crops and flips), and one that is harder to mislead: wrong labels
-that follow no rule are not learned by heart.
+Each step sees another version of the queried image, with the response to the image itself; no
+further query is needed. The clone of an undefended victim gets better, as with KnockoffNets' own
+training (Orekondy et al., CVPR 2019, code: random crops and flips). The clone also memorises fewer
+wrong labels that follow no rule.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from divqat_brevitas.extraction.surrogates.training import Epoch
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedLearner(WrappingLearner):
-    """Has another learner train on augmented images.
+    """Lets another learner train on augmented images.
 
     Args:
-        base: what is trained; its own shifts and flips are replaced, also those of a learner
-            that it stands before.
-        shift: up to so many pixels in each direction, zeros moving in.
+        base: trains the clone; this learner replaces its shifts and flips, also those of a
+            learner further inside.
+        shift: largest shift in pixels, in each direction; zeros fill the border.
         flip: mirror half of the images; not for digits, letters or signs.
 
     Raises:
-        InputError: a shift below 1; a base that trains nothing with such settings.
+        InputError: a shift below 1, or a base without such training settings.
 
     Example:
         >>> AugmentedLearner(base=PlainLearner(targets="argmax"), flip=True).name
@@ -69,6 +69,8 @@ class AugmentedLearner(WrappingLearner):
         elif "base" in names:
             about = replace(about, base=self._augmented(about.base))
         else:
-            raise InputError(f"no image can be augmented for the learner {learner.name!r}.")
+            raise InputError(
+                f"the learner {learner.name!r} has no training settings for augmentation."
+            )
         changed: Learner = about
         return changed

@@ -1,7 +1,7 @@
-"""From answered queries to a clone: the second half of every attack that has a transfer set.
+"""Learners: from a transfer set to a clone.
 
-An attack decides what to ask; a learner decides what to make of the responses. Attackers who know
-the defence differ in their learner, so every learner goes with every attack.
+An attack decides what to ask; a learner decides how to train on the responses. An attacker that
+knows the defence uses another learner, so every learner works with every attack.
 """
 
 from abc import ABC, abstractmethod
@@ -25,11 +25,14 @@ from divqat_brevitas.short_repr import ShortRepr
 
 @dataclass(frozen=True)
 class TransferSet(ShortRepr):
-    """What the attacker holds when its queries are spent.
+    """Queried images with the victim's responses.
 
     Attributes:
-        images: that were asked, uint8 or float32 in [0, 1], (N, C, H, W).
+        images: uint8 or float32 in [0, 1], (N, C, H, W), at least 2.
         responses: on the scale of probabilities, float32 (N, classes).
+
+    Raises:
+        InputError: other numbers of images and responses, or fewer than 2.
     """
 
     images: NDArray[Any]
@@ -56,12 +59,12 @@ class TransferSet(ShortRepr):
 
 @dataclass(frozen=True)
 class TrainedClone(ShortRepr):
-    """What a learner made.
+    """A clone with the record of its training.
 
     Attributes:
-        clone: in eval mode.
-        history: its training, a row an epoch.
-        notes: what the learner found or chose along the way, as values that JSON can hold.
+        clone: the trained network, in eval mode.
+        history: its training, one row an epoch.
+        notes: what the learner measured or selected, as values that JSON can hold.
     """
 
     clone: nn.Module
@@ -70,16 +73,16 @@ class TrainedClone(ShortRepr):
 
 
 class Learner(Protocol):
-    """How an attacker turns answered queries into a clone; knows nothing but them."""
+    """Trains a clone on a transfer set, and on nothing else."""
 
     @property
     def name(self) -> str:
-        """What results call it under "treatment", such as "soft" or "skeptical"."""
+        """The name in results (field "treatment"), such as "soft" or "skeptical"."""
         ...
 
     @property
     def surrogate(self) -> str:
-        """The clone's network, as results name it."""
+        """Name of the clone's network."""
         ...
 
     @property
@@ -93,7 +96,7 @@ class Learner(Protocol):
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> TrainedClone:
-        """Train a clone; the same responses, seed and thread count give the same clone."""
+        """Train a clone; the same transfer set, seed and number of threads give the same clone."""
         ...
 
 
@@ -104,17 +107,18 @@ def described(learner: Learner) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class PlainLearner:
-    """A fresh surrogate trained on treated responses: the attacker of the papers.
+    """Trains a fresh surrogate on targets made of the responses, as the papers' attacks do.
 
     Args:
         surrogate: see :func:`build_surrogate`.
-        targets: of the responses, see :mod:`divqat_brevitas.extraction.learners.targets`.
-        epochs: of training.
-        training: how it is trained.
-        init: safetensors file with the weights of an equal network to start from, all but the
-            classifying layer's; None starts from random weights.
-        remember: folder of trained clones: one trained before in the same way is read from there
-            and not trained again. It is no part of the learner's settings, for it changes no bit.
+        targets: how training targets are made of the responses, see
+            :mod:`divqat_brevitas.extraction.learners.targets`.
+        epochs: number of training epochs, at least 1.
+        training: settings of the training.
+        init: safetensors file with the weights of an equal network to start from, without those
+            of the classifying layer; None: random weights.
+        remember: folder of trained clones. A clone that was trained before in the same way is read
+            from there. It is not a part of :attr:`settings`, because it does not change results.
 
     Raises:
         InputError: an unknown name, or no epoch.
@@ -143,12 +147,12 @@ class PlainLearner:
 
     @property
     def name(self) -> str:
-        """The targets."""
+        """The name of the targets."""
         return self.targets
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All of the arguments that the clone depends on."""
+        """All arguments that the clone depends on."""
         about = asdict(self) | {"init": None if self.init is None else str(self.init)}
         del about["remember"]
         return about
@@ -159,7 +163,7 @@ class PlainLearner:
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> TrainedClone:
-        """Train a clone, on all answers alike."""
+        """Train a clone on all responses."""
         clone = self.build(transfer_set, seed)
         return TrainedClone(clone, self.fit(clone, transfer_set, seed, on_epoch))
 
@@ -177,9 +181,9 @@ class PlainLearner:
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> list[Epoch]:
-        """Train a given clone in place on the treated responses; gives the history.
+        """Train ``clone`` in place; returns the history.
 
-        ``on_epoch`` is not called for a clone that was trained before.
+        ``on_epoch`` is not called for a clone that is read from the folder.
         """
         images = np.asarray(transfer_set.images)
         targets = training_targets(transfer_set.responses, self.targets)

@@ -1,8 +1,8 @@
 """The learners by name, as settings and benchmarks ask for them.
 
-A name is a training targets ("argmax", "temperature:4"), a learner ("skeptical", "tuned"), or a
-learner before another one: "filtered-argmax" filters, then trains on labels. "filtered" alone
-is before "soft". Results name the learner under "treatment" by the same name.
+A name is the name of training targets ("argmax", "temperature:4"), of a learner ("skeptical",
+"tuned"), or of a learner before another one: "filtered-argmax" filters, then trains on labels.
+"filtered" stands before "soft". The field "treatment" of results holds the same name.
 """
 
 from collections.abc import Callable
@@ -44,8 +44,8 @@ class _Recipe:
     def pairs(self, name: str) -> ShadowPairs:
         if self.shadow is None:
             raise InputError(
-                f"learner {name!r} needs shadow pairs: what the defence makes of responses the "
-                "attacker knows. Make some with ShadowPairs and give them as shadow=."
+                f"learner {name!r} needs shadow pairs: responses of the attacker's own networks "
+                "with and without the defence. Make them with ShadowPairs and pass shadow=."
             )
         return self.shadow
 
@@ -55,10 +55,9 @@ class LearnerEntry:
     """One learner.
 
     Attributes:
-        aim: the defence it is aimed at.
-        make: builds it, from a recipe alone ("tuned") or also from the learner that comes after
-            it ("filtered").
-        wraps: whether it goes before another learner: "any", a plain one, or "none".
+        aim: the defence that it is aimed at.
+        make: builds it from a recipe and the learner that comes after it.
+        wraps: which learners it may stand before: "any", "plain" or "none".
         needs_shadow: whether it needs shadow pairs.
     """
 
@@ -71,7 +70,7 @@ class LearnerEntry:
 def _plain_of(learner: Learner) -> PlainLearner:
     if not isinstance(learner, PlainLearner):
         raise InputError(
-            f"no learner can be pretrained or made consistent before {learner.name!r}: name a "
+            f"no learner can be pretrained or made consistent before {learner.name!r}: name "
             "training targets after it, such as 'pretrained-argmax'."
         )
     return learner
@@ -95,18 +94,18 @@ _TARGET_AIMS = {
     "topk": "a poisoned tail under right first classes",
     "drop-top": "a confident wrong class laid over the true response",
     "second": "a confident wrong class over the true label",
-    "centred": "a constant decoy trained into the weights",
+    "centred": "a constant out-of-distribution target trained into the weights",
 }
 
 LEARNERS: dict[str, LearnerEntry] = {
     **{name: LearnerEntry(_TARGET_AIMS[name], lambda recipe, base: base) for name in TARGETS},
     "filtered": LearnerEntry(
-        "decoys: a constant class, or one confident profile, for foreign queries",
+        "one class, or one confident profile, for out-of-distribution queries",
         lambda recipe, base: FilteredLearner(base=base),
         wraps="any",
     ),
     "unmasked": LearnerEntry(
-        "confident decoys that are mixed with the true response",
+        "a confident out-of-distribution target, mixed with the true response",
         lambda recipe, base: FilteredLearner(base=base, unmask=True),
         wraps="any",
     ),
@@ -165,13 +164,13 @@ def make_learner(
     """The learner called ``name``.
 
     Args:
-        name: see the module; its ``.name`` is the same.
+        name: see the module; the learner has the same name.
         surrogate: the clone's network, see :func:`build_surrogate`.
-        epochs: of the clone's training.
-        training: how it is trained.
+        epochs: number of epochs of the clone's training.
+        training: settings of the training.
         shadow: pairs that "recovery" and "bayes" are fitted on.
         seed: of that fit.
-        remember: folder of clones trained before, see :class:`PlainLearner`.
+        remember: folder of trained clones, see :class:`PlainLearner`.
 
     Raises:
         InputError: unknown name, a combination that does not exist, or shadow pairs missing.
@@ -197,14 +196,14 @@ def _make(name: str, recipe: _Recipe, whole: str) -> Learner:
 
 
 def strongest_learners(shadow: bool = False) -> dict[str, str]:
-    """Learners to run against a defence nobody has broken yet, and what each is aimed at.
+    """Learners to try against a new defence, with the defences that each is aimed at.
 
-    In the order in which they usually break one: first what costs nothing and breaks most
-    published defences (labels alone), last what costs most. "soft" is there because a defence
-    may make the others worse. The worst case is the best of all of them.
+    The order is by cost and usual success: first labels only, which cost nothing and break most
+    published defences. "soft" is included because a defence may make the others worse. The worst
+    case is the best of all of them.
 
     Args:
-        shadow: also those that need shadow pairs.
+        shadow: include learners that need shadow pairs.
 
     Example:
         >>> list(strongest_learners())[:2]

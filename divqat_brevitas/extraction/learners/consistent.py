@@ -1,12 +1,12 @@
-"""Self-training: believe a clone where it is sure of every view of an image.
+"""Self-training: use a clone's prediction where it is the same for every view of an image.
 
-Two clones, each trained on one half of the responses, judge the images of the other half. A
-judgement is believed where all views of the image get the same label, and this label's mean
-probability reaches what the judges give on average to responses of that label: the threshold of
-confident learning (Northcutt, Jiang and Chuang, JAIR 2021, eq. 2), which fits itself to how sure
-training on noisy responses can be. The views are those that training made the judges ready for: the
-image, its shifts by one pixel if training shifts, all of them mirrored if it flips. Images of the
-pool that were never asked get the mean judgement of both.
+Two clones, each trained on one half of the responses, predict the images of the other half. A
+prediction is used where all views of the image get the same label and the label's mean probability
+reaches the average over the responses of that label. This is the threshold of confident learning
+(Northcutt, Jiang and Chuang, JAIR 2021, eq. 2), which adapts to how confident training on noisy
+responses can become. The views are those of the training: the image, its shifts by one pixel if
+training shifts, and all of them mirrored if it flips. Images of the pool that were not queried get
+the mean prediction of both clones.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,16 @@ from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTrain
 
 @dataclass(frozen=True, kw_only=True)
 class ConsistentLearner(WrappingLearner):
-    """Trains on the responses, but where consistent clones contradict them on what these say.
+    """Trains on the responses, with those replaced that consistent clones contradict.
 
-    Aimed at defences that answer some queries with a wrong label, whichever. ``TrainedClone.notes``
-    has "contradicted" responses and "believed" images of the pool. Costs about twice the base.
+    Aimed at defences that answer some queries with a wrong label. ``TrainedClone.notes`` has the
+    numbers of "contradicted" responses and of "believed" images of the pool. It costs about twice
+    as much as the base.
 
     Args:
         base: trains the two judges and the clone.
-        images: never asked images of the attacker's pool, uint8 or float32, NCHW; None for none.
+        images: images of the attacker's pool that are not queried, uint8 or float32 in [0, 1],
+            (N, C, H, W); None: no such images.
 
     Raises:
         InputError: bad images.
@@ -67,7 +69,7 @@ class ConsistentLearner(WrappingLearner):
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> TrainedClone:
-        """Judge, then train a clone on what is believed."""
+        """Let two clones judge the responses, then train the clone on the corrected ones."""
         images = to_float(np.asarray(transfer_set.images))
         responses = transfer_set.responses.copy()
         if len(images) < 4:
@@ -100,7 +102,7 @@ class ConsistentLearner(WrappingLearner):
     def _judge(
         self, judges: list[nn.Module], images: Images
     ) -> tuple[Responses, NDArray[np.bool_]]:
-        """Mean responses over judges and views, and where all of these give one label."""
+        """Mean predictions over judges and views, and where all of them have one label."""
         responses = np.stack(
             [
                 softmax(TorchPredictor(judge).predict(view))
@@ -131,7 +133,7 @@ def _reaches(judged: Responses, thresholds: NDArray[np.float64]) -> NDArray[np.b
 
 
 def views(images: Images, training: SurrogateTraining) -> list[Images]:
-    """What a judge is asked about an image, the image itself first."""
+    """The views of images that a judge predicts, the images themselves first."""
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
     height, width = images.shape[2:]
     places = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2)) if training.shift else ((1, 1),)

@@ -1,8 +1,8 @@
-"""An attacker that knows a decoy when it sees one, and does not train on it.
+"""Training without the responses that look like out-of-distribution targets.
 
-A defence that answers foreign images with a decoy gives itself away by its statistics: one class
-far more often than the others, or one profile of probabilities over and over, whichever the class.
-The attacker needs the responses alone to see it.
+A defence that gives one answer to all out-of-distribution images shows in the statistics of its
+responses: one class is far more frequent than the others, or one profile of probabilities repeats.
+The attacker needs only the responses to find it.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from divqat_brevitas.extraction.surrogates.training import Epoch
 SMALLEST_SHARE = 0.05
 
 
-def find_decoys(responses: Responses, excess: float = 10.0) -> NDArray[np.bool_]:
-    """The responses that look like decoys, bool (N,).
+def find_ood_targets(responses: Responses, excess: float = 10.0) -> NDArray[np.bool_]:
+    """Mark the responses that look like out-of-distribution targets, bool (N,).
 
-    Two signs, the precise one first:
+    There are two signs, the precise one first:
 
     1. One profile (the probabilities in descending order, to three decimals of their logarithm),
        confident or flat, makes up at least 5 % of the responses, while nine of ten of the others
-       are unique. A coarse oracle, whose responses all repeat, shows no such sign.
-    2. Among the rest, the modal class is answered ``excess`` times as often as the mean other
-       class: all of its responses, the honest ones too, for nothing tells them apart.
+       are unique. A coarse oracle, whose responses all repeat, does not show this sign.
+    2. Among the rest, the modal class is ``excess`` times as frequent as the mean other class. All
+       of its responses are marked, the honest ones too: nothing distinguishes them.
 
     Args:
         responses: on the scale of probabilities, float32 (N, classes).
@@ -37,15 +37,15 @@ def find_decoys(responses: Responses, excess: float = 10.0) -> NDArray[np.bool_]
 
     Example:
         >>> honest = np.random.default_rng(0).dirichlet(np.ones(4), 90)
-        >>> decoys = np.tile([0.91, 0.03, 0.03, 0.03], (10, 1))
-        >>> found = find_decoys(np.concatenate([honest, decoys]).astype(np.float32))
+        >>> constant = np.tile([0.91, 0.03, 0.03, 0.03], (10, 1))
+        >>> found = find_ood_targets(np.concatenate([honest, constant]).astype(np.float32))
         >>> int(found[:90].sum()), int(found[90:].sum())
         (0, 10)
     """
-    decoys = _repeated_profile(responses)
-    rest = np.flatnonzero(~decoys)
-    decoys[rest] = _modal_class(responses[rest], excess)
-    return decoys
+    marked = _repeated_profile(responses)
+    rest = np.flatnonzero(~marked)
+    marked[rest] = _modal_class(responses[rest], excess)
+    return marked
 
 
 def _modal_class(responses: Responses, excess: float) -> NDArray[np.bool_]:
@@ -57,8 +57,8 @@ def _modal_class(responses: Responses, excess: float) -> NDArray[np.bool_]:
     others = (counts.sum() - counts[modal]) / (classes - 1)
     if counts[modal] <= excess * others:
         return np.zeros(len(responses), np.bool_)
-    decoys: NDArray[np.bool_] = informative & (labels == modal)
-    return decoys
+    marked: NDArray[np.bool_] = informative & (labels == modal)
+    return marked
 
 
 def _repeated_profile(responses: Responses) -> NDArray[np.bool_]:
@@ -71,23 +71,23 @@ def _repeated_profile(responses: Responses) -> NDArray[np.bool_]:
     enough = counts[top] >= max(3, SMALLEST_SHARE * len(responses))
     if not enough or rest == 0 or (len(counts) - 1) < 0.9 * rest:
         return np.zeros(len(responses), np.bool_)
-    decoys: NDArray[np.bool_] = inverse == top
-    return decoys
+    marked: NDArray[np.bool_] = inverse == top
+    return marked
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilteredLearner(WrappingLearner):
-    """Finds the decoys among the responses, and lets another learner have the rest.
+    """Removes responses that look like out-of-distribution targets, then trains another learner.
 
-    If fewer than 20 responses, or two a class, would be left, it keeps them all. With ``unmask``
-    the decoys stay, without their top class: what a decoy adds to a mixture comes off again. Aimed
-    at defences that response out-of-distribution queries with a decoy; ``TrainedClone.notes`` has
-    "responses" and "decoys".
+    If fewer than 20 responses, or two a class, would be left, all are used. With ``unmask`` the
+    marked responses stay, without their top class: this removes what a defence mixes into the true
+    response. Aimed at defences that answer out-of-distribution queries with one class;
+    ``TrainedClone.notes`` has the numbers of "responses" and of "ood_targets".
 
     Args:
-        base: learns from what is left.
-        excess: see :func:`find_decoys`.
-        unmask: drop the decoys' top class instead of the decoys.
+        base: learns from the remaining responses.
+        excess: see :func:`find_ood_targets`.
+        unmask: remove the top class of the marked responses instead of the responses.
 
     Raises:
         InputError: ``excess`` not above 1.
@@ -111,18 +111,18 @@ class FilteredLearner(WrappingLearner):
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> TrainedClone:
-        """Train a clone on what is left."""
-        decoys = find_decoys(transfer_set.responses, self.excess)
-        if len(decoys) - decoys.sum() < max(20, 2 * transfer_set.classes):
-            decoys[:] = False
-        learned = self.base.learn(self._without(transfer_set, decoys), seed, on_epoch)
-        notes = {"responses": len(decoys), "decoys": int(decoys.sum())}
+        """Train a clone on the remaining responses."""
+        marked = find_ood_targets(transfer_set.responses, self.excess)
+        if len(marked) - marked.sum() < max(20, 2 * transfer_set.classes):
+            marked[:] = False
+        learned = self.base.learn(self._without(transfer_set, marked), seed, on_epoch)
+        notes = {"responses": len(marked), "ood_targets": int(marked.sum())}
         return TrainedClone(learned.clone, learned.history, learned.notes | notes)
 
-    def _without(self, transfer_set: TransferSet, decoys: NDArray[np.bool_]) -> TransferSet:
+    def _without(self, transfer_set: TransferSet, marked: NDArray[np.bool_]) -> TransferSet:
         if not self.unmask:
-            return TransferSet(transfer_set.images[~decoys], transfer_set.responses[~decoys])
+            return TransferSet(transfer_set.images[~marked], transfer_set.responses[~marked])
         responses = np.where(
-            decoys[:, None], drop_top(transfer_set.responses), transfer_set.responses
+            marked[:, None], drop_top(transfer_set.responses), transfer_set.responses
         )
         return TransferSet(transfer_set.images, responses)

@@ -1,9 +1,9 @@
-"""A clone that knows images before its first query: rotation prediction, then the responses.
+"""Pretraining of the clone by rotation prediction, before it learns from the responses.
 
 Gidaris, Singh and Komodakis, "Unsupervised Representation Learning by Predicting Image
-Rotations", ICLR 2018. Each image comes in its four rotations, and the network tells which it is
-(sec. 2.1). It costs no query and no label. Then all but the classifying layer starts the clone.
-Rotation says little about images that look alike upside down or have no up.
+Rotations", ICLR 2018. The network sees each image in four rotations and predicts the rotation (sec.
+2.1), which needs no query and no label. The clone starts from these weights, all but those of the
+classifying layer. Rotation prediction helps little with images that look alike upside down.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ ROTATIONS = 4
 
 
 class _Rotating(nn.Module):
-    """Logits of each rotation of a batch, one rotation after the other."""
+    """Logits of a batch in each rotation, one rotation after the other."""
 
     def __init__(self, network: nn.Module, turns: tuple[int, ...]) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class _Rotating(nn.Module):
 class PretrainedLearner(WrappingLearner):
     """Predicts rotations of the attacker's own images first, then learns as ``base`` does.
 
-    Aimed at small budgets, and at defences that leave few responses worth having.
+    Aimed at small budgets, and at defences that leave few useful responses.
 
     Args:
-        base: learns from the responses; its surrogate is what is pretrained.
-        epochs: of rotation prediction, at least 1; every image counts four times in one.
-        images: to pretrain on, uint8 or float32 in [0, 1], NCHW: the attacker's pool, asked or not.
-            None takes the asked images.
+        base: learns from the responses; its surrogate is pretrained.
+        epochs: of rotation prediction, at least 1; an epoch has every image in four rotations.
+        images: for pretraining, uint8 or float32 in [0, 1], (N, C, H, W): the attacker's pool,
+            queried or not. None: the queried images.
 
     Raises:
         InputError: no epoch, bad images, or a base that has initial weights already.

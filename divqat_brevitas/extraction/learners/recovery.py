@@ -1,13 +1,14 @@
-"""Recovery: map defended responses back to what the network had said, then learn from that.
+"""Recovery: map defended responses back to undefended ones, then learn from these.
 
-Two maps, both from :class:`ShadowPairs` alone: a small network (D-DAE: Chen et al., "D-DAE:
-Defense-Penetrating Model Extraction Attacks", IEEE S&P 2023) and a nearest-pairs estimate
-(partial Bayes, pBayes: Tang et al., "ModelGuard", USENIX Security 2024). They see one response at a
-time: what a decoy does not carry, they cannot bring back.
+There are two maps, both fitted on :class:`ShadowPairs`: a small network (D-DAE: Chen et al.,
+"D-DAE: Defense-Penetrating Model Extraction Attacks", IEEE S&P 2023) and a nearest-pairs estimate
+(partial Bayes, pBayes: Tang et al., "ModelGuard", USENIX Security 2024). They map each response by
+itself and cannot recover information that it does not contain.
 
 Deviations: the network is ModelGuard's version of D-DAE's restorer (two layers of 64 units, soft
-cross-entropy, Adam), sees logarithms beside probabilities, for a poisoned tail is visible there,
-and learns what to add to the defended response's logarithm, so that few pairs keep its order.
+cross-entropy, Adam). Its inputs are logarithms and probabilities, because a perturbed tail shows
+in the logarithms, and it learns what to add to the defended response's logarithm, so that few
+pairs keep its order.
 pBayes looks at all pairs instead of those with the same label, so that it also covers defences that
 change labels.
 """
@@ -37,7 +38,7 @@ class ResponseRecovery(Protocol):
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """The name in results."""
         ...
 
     @property
@@ -56,7 +57,7 @@ def _inputs(responses: Responses) -> Tensor:
 
 
 class _Restorer(nn.Module):
-    """Logits of the undefended response: those of the defended one, scaled, and a correction."""
+    """Logits of the undefended response: the defended one's, scaled, plus a correction."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class _Restorer(nn.Module):
 
 
 class Recovery:
-    """The network from defended to undefended responses; :meth:`fit` makes one.
+    """A network from defended to undefended responses; :meth:`fit` trains one.
 
     Example:
         >>> clean = np.random.default_rng(0).dirichlet(np.ones(3), 200).astype(np.float32)
@@ -108,9 +109,9 @@ class Recovery:
         Args:
             defended: float32 (N, classes), at least 2 rows.
             undefended: float32 (N, classes).
-            seed: of initial weights and order; the global random state is left as it was.
+            seed: of initial weights and order; the global random state does not change.
             epochs: passes over the pairs, at least 1.
-            learning_rate: of Adam, down to zero along a cosine.
+            learning_rate: of Adam; it falls to zero along a cosine.
 
         Raises:
             InputError: arrays that do not pair up, or no epoch.
@@ -149,10 +150,9 @@ class PartialBayes:
 
     Args:
         pairs: the table.
-        neighbours: pairs to average at least, or all there are; the paper's 1 needs a table of a
-            million.
-        tolerance: all pairs within this L2 distance count too (the paper's 1e-4): where a defence
-            maps many responses to one, their mean is the estimate.
+        neighbours: smallest number of pairs to average; the paper's 1 needs a table of a million.
+        tolerance: all pairs within this L2 distance count as well (1e-4 in the paper): where a
+            defence maps many responses to one, their mean is the estimate.
 
     Raises:
         InputError: a number out of range.
@@ -201,13 +201,13 @@ class PartialBayes:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryLearner(WrappingLearner):
-    """Recovers the responses, then lets another learner have them.
+    """Recovers the responses, then trains another learner on them.
 
     Aimed at defences that perturb probabilities by a known rule (reverse sigmoid, MAD, rounding),
-    and at trained-in ones by way of shadow networks. A response that says nothing stays so.
+    and, with shadow networks, at trained-in ones. An all-zero response stays zero.
 
     Args:
-        recovery: fitted.
+        recovery: a fitted recovery.
         base: learns from the recovered responses.
     """
 

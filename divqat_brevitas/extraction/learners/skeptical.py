@@ -1,15 +1,15 @@
-"""The skeptical student: distil into a shallow part of the clone, not into its output.
+"""The skeptical student: distillation into a shallow part of the clone, not into its output.
 
 Kundu, Sun, Fu, Pedram and Beerel, "Analyzing the Confidentiality of Undistillable Teachers in
 Knowledge Distillation", NeurIPS 2021. The student has classifiers at several depths. A shallow
-one is distilled from the teacher's soft responses, so that poison in them cannot spoil the layers
-behind it; the last one learns labels; the one before it learns from the last (self-distillation)
-and from labels. The loss terms and their weights are those of the authors' public training code
-(Skeptical2021, ``train_kd_to_SD.py``).
+one is distilled from the teacher's soft responses, so that perturbed responses cannot harm the
+layers behind it; the last one learns labels; the one before it learns from the last
+(self-distillation) and from labels. The loss terms and their weights are those of the authors'
+public training code (Skeptical2021, ``train_kd_to_SD.py``).
 
-Deviations: an attacker has no true labels, so the victim's label stands in for them; the exits'
-heads are one convolution, pooling and a linear layer instead of ResNet bottlenecks; distillation
-runs from the first epoch on.
+Deviations: the victim's label replaces the true label, which an attacker does not have; the heads
+of the exits are one convolution, pooling and a linear layer instead of ResNet bottlenecks;
+distillation runs from the first epoch on.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ SELF_DISTILLATION = 0.3
 class _Exits(nn.Module):
     """A surrogate with two more classifiers: logits (last, next to last, shallow) in training.
 
-    In eval mode the surrogate's own logits alone.
+    In eval mode it returns only the surrogate's own logits.
     """
 
     def __init__(self, trunk: nn.Sequential, shape: tuple[int, int, int], classes: int) -> None:
@@ -103,15 +103,15 @@ def _head(features: Tensor, classes: int) -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True)
 class SkepticalLearner:
-    """Distils into a shallow section of the surrogate; the clone is the surrogate alone.
+    """Distils into a shallow section of the surrogate; the clone has no exits.
 
-    Aimed at networks trained to be undistillable (Nasty Teacher, DivQAT): wrong soft responses
-    under right labels.
+    Aimed at networks trained to be undistillable (Nasty Teacher, DivQAT), whose soft responses are
+    wrong and whose labels are right.
 
     Args:
         surrogate: see :func:`build_surrogate`.
-        epochs: of training.
-        training: how it is trained.
+        epochs: number of training epochs, at least 1.
+        training: settings of the training.
         temperature: of the distillation, above 0; Nasty Teacher's distillation has 4.
         alpha: weight of the soft responses against labels at the shallow exit, in [0, 1].
 

@@ -1,21 +1,21 @@
-"""What an attacker makes of the responses before training on them.
+"""Training targets made of responses.
 
-| targets       | training target                                                             |
-|-----------------|-----------------------------------------------------------------------------|
-| `soft`          | the response as it came (softmax of it where the oracle shows logits)         |
-| `argmax`        | one-hot of the response's largest entry: ignores poisoned probabilities       |
-| `smooth:E`      | `argmax` with label smoothing E, 0.1 (Szegedy et al., CVPR 2016)            |
-| `temperature:T` | the response at temperature T, 2: p^(1/T), renormalised; undoes a sharpening  |
-|                 | above 1, a flattening below it                                              |
-| `topk:K`        | the K largest entries, 3, renormalised: drops a poisoned tail               |
-| `drop-top`      | all but the largest entry, renormalised: what a confident decoy hides       |
-| `second`        | one-hot of the second largest entry                                         |
-| `centred`       | each class's log-probability less its median over all responses, rescaled:    |
-|                 | what differs between responses under a constant decoy                        |
+| name            | training target                                                          |
+|-----------------|--------------------------------------------------------------------------|
+| `soft`          | the response itself (its softmax where the oracle shows logits)          |
+| `argmax`        | one-hot of the largest entry: ignores perturbed probabilities            |
+| `smooth:E`      | `argmax` with label smoothing E, 0.1 (Szegedy et al., CVPR 2016)         |
+| `temperature:T` | the response at temperature T, 2: p^(1/T), renormalised; undoes a        |
+|                 | sharpening above 1, a flattening below it                                |
+| `topk:K`        | the K largest entries, 3, renormalised: drops a perturbed tail           |
+| `drop-top`      | all but the largest entry, renormalised: removes a confident wrong class |
+| `second`        | one-hot of the second largest entry                                      |
+| `centred`       | each class's log-probability minus its median over all responses,        |
+|                 | rescaled: removes a constant out-of-distribution target                  |
 
-A parameter after ":" may be left out; the table names its default. With a `top1` oracle `soft`
-and `argmax` are the same. A response that says nothing (all zero, from a coarse `rounded` oracle,
-or with nothing under its top) has target zero, and adds nothing to the loss.
+A parameter after ":" may be left out; the table names its default. With a `top1` oracle `soft` and
+`argmax` are the same. A response without information (all zero, from a coarse `rounded` oracle, or
+with nothing under its largest entry) has the target zero and adds nothing to the loss.
 """
 
 from collections.abc import Callable
@@ -84,10 +84,10 @@ def second(probabilities: Responses) -> Responses:
 def centred(probabilities: Responses) -> Responses:
     """Softmax of log-probabilities less their median over the transfer set, at unit spread.
 
-    A decoy trained into a network adds nearly the same logits to every response; what the network
-    would have said is left in the small differences. Rows that equal the median say nothing and
-    become zero; where all do, as behind a gate that shows one label, an attacker is left with the
-    answers as they are.
+    A constant out-of-distribution target, trained into a network, adds nearly the same logits to
+    every response; the small differences still contain the undefended response. Rows that equal
+    the median become zero. Where all rows do, as behind a label-only fallback, the responses stay
+    as they are.
 
     Example:
         >>> rows = np.array([[0.98, 0.01, 0.01], [0.97, 0.02, 0.01], [0.98, 0.01, 0.01]])
@@ -117,7 +117,7 @@ TARGETS: dict[str, Callable[..., Responses]] = {
 
 @dataclass(frozen=True)
 class _Parameter:
-    """What may stand after the ":" of a targets."""
+    """What may stand after the ":" of a name."""
 
     read: type[int] | type[float]
     low: float
@@ -132,11 +132,10 @@ _PARAMETERS = {
 
 
 def target_function(name: str) -> Callable[[Responses], Responses]:
-    """The targets called ``name``, such as "soft" or "temperature:4".
+    """The function that makes the targets called ``name``, such as "soft" or "temperature:4".
 
     Raises:
-        InputError: unknown targets, or a parameter that it does not take or that is out of
-            range.
+        InputError: an unknown name, or a parameter that it does not take or that is out of range.
 
     Example:
         >>> target_function("topk:1")(np.array([[0.6, 0.4]], np.float32))
@@ -175,10 +174,10 @@ def training_targets(probabilities: Responses, targets: str) -> Responses:
 
     Args:
         probabilities: float32 (N, classes), see :func:`as_probabilities`.
-        targets: see the module.
+        targets: a name, see the module.
 
     Raises:
-        InputError: unknown targets or parameter.
+        InputError: an unknown name or parameter.
 
     Example:
         >>> training_targets(np.array([[0.6, 0.4]], np.float32), "argmax")

@@ -1,9 +1,9 @@
-"""An attacker that tunes its hyper-parameters to the defence, on responses of its own.
+"""Tuning of hyper-parameters against the defence, on the attacker's own responses.
 
 A part of the transfer set is held out, each candidate is trained on the rest, and the best by
-agreement with the held-out responses is trained again on everything. No test data, no query more.
-Where the responses' labels themselves are wrong, this picks what copies the wrong labels best: a
-attacker without other data cannot know.
+agreement with the held-out responses is trained again on everything. It needs no test data and no
+further query. Where the labels of the responses are wrong, the search selects what copies the wrong
+labels best: an attacker without other data cannot notice.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,20 +36,20 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "epochs": (2.0,),
     }
 )
-"""What is tried, in this order; "epochs" are factors of the base's."""
+"""The values to try, in this order; "epochs" are factors of the base's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TunedLearner(WrappingLearner):
     """Tries one hyper-parameter after the other and keeps what helps.
 
-    A coordinate search from the base's values: 10 short trainings with the default options, so
-    it costs about ten times the base. On a tie the earlier value stays. ``TrainedClone.notes`` has
-    the "chosen" values and the "trials", a row each.
+    This is a coordinate search from the base's values. The default options need 10 short
+    trainings, about ten times the cost of the base. On a tie the earlier value stays.
+    ``TrainedClone.notes`` has the "chosen" values and one row for each of the "trials".
 
     Args:
-        base: where the search starts.
-        options: values to try by name: "targets", "epochs" (factors) or a field of
+        base: start of the search.
+        options: values to try, by name: "targets", "epochs" (factors) or a field of
             :class:`SurrogateTraining`.
         validation: part of the responses held out for the search, in (0, 0.5].
 
@@ -90,7 +90,7 @@ class TunedLearner(WrappingLearner):
         seed: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> TrainedClone:
-        """Search, then train a clone on all answers with what was found."""
+        """Search, then train a clone on all responses with the best values."""
         informative = np.flatnonzero(transfer_set.responses.any(axis=1))
         order = substream(seed, "validation").permutation(informative)
         held = int(len(order) * self.validation)

@@ -1,4 +1,4 @@
-"""The victim as an attacker sees it: images in, the oracle's responses out, every image counted."""
+"""The victim behind its interface: images in, the oracle's responses out, each image counted."""
 
 import hashlib
 import threading
@@ -19,7 +19,7 @@ from divqat_brevitas.input_range import InputRange
 
 
 class BudgetExceededError(InputError):
-    """A batch would take more queries than are left; nothing was asked or counted."""
+    """A batch has more images than queries are left; nothing was asked or counted."""
 
 
 @dataclass(frozen=True)

@@ -6,77 +6,79 @@ from planted import clean_answers, one_hot, plain, steals
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import TransferSet
-from divqat_brevitas.extraction.learners import FilteredLearner, find_decoys
+from divqat_brevitas.extraction.learners import FilteredLearner, find_ood_targets
 from divqat_brevitas.extraction.query.oracles import show_top1
 
 
-def decoyed(digits, share: float, decoys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Clean answers with a share replaced by decoys, and which were."""
+def defended(digits, share: float, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clean answers with a share replaced by targets, and which were."""
     responses = clean_answers(digits)
     hit = np.random.default_rng(0).random(len(responses)) < share
-    return np.where(hit[:, None], decoys, responses).astype(np.float32), hit
+    return np.where(hit[:, None], targets, responses).astype(np.float32), hit
 
 
-def test_constant_decoy_is_found_and_left_out(digits) -> None:
+def test_constant_ood_target_is_found_and_left_out(digits) -> None:
     constant = 0.9 * one_hot(np.full(700, 3)) + np.float32(0.01)
-    responses, hit = decoyed(digits, 0.8, constant)
-    assert np.array_equal(find_decoys(responses), hit)  # its exact profile tells it from honest 3s
+    responses, hit = defended(digits, 0.8, constant)
+    assert np.array_equal(
+        find_ood_targets(responses), hit
+    )  # its exact profile tells it from honest 3s
     assert steals(plain(), digits, responses) < 0.3
     assert steals(FilteredLearner(base=plain(epochs=30)), digits, responses) > 0.75
 
 
-def test_noisy_constant_decoy_is_found_by_its_class(digits) -> None:
+def test_noisy_constant_ood_target_is_found_by_its_class(digits) -> None:
     noise = np.random.default_rng(1).dirichlet(np.ones(10), 700)
-    responses, hit = decoyed(digits, 0.8, 0.8 * one_hot(np.full(700, 3)) + 0.2 * noise)
-    found = find_decoys(responses)
+    responses, hit = defended(digits, 0.8, 0.8 * one_hot(np.full(700, 3)) + 0.2 * noise)
+    found = find_ood_targets(responses)
     honest_threes = ~hit & (responses.argmax(axis=1) == 3)
     assert np.array_equal(found, hit | honest_threes)
 
 
-def test_wrong_class_decoy_with_one_profile_is_found(digits) -> None:
+def test_wrong_class_ood_target_with_one_profile_is_found(digits) -> None:
     wrong = (clean_answers(digits).argmax(axis=1) + 1) % 10
-    responses, hit = decoyed(digits, 0.7, 0.9 * one_hot(wrong) + np.float32(0.01))
-    assert np.array_equal(find_decoys(responses), hit)
+    responses, hit = defended(digits, 0.7, 0.9 * one_hot(wrong) + np.float32(0.01))
+    assert np.array_equal(find_ood_targets(responses), hit)
     assert steals(plain(), digits, responses) < 0.3
     filtered = FilteredLearner(base=plain("argmax", epochs=30))
     assert steals(filtered, digits, responses) > 0.75
     assert filtered.name == "filtered-argmax"
 
 
-def test_unmasked_takes_a_mixed_decoy_off(digits) -> None:
+def test_unmasked_takes_a_mixed_ood_target_off(digits) -> None:
     clean = clean_answers(digits)
     mixed = 0.8 * one_hot(np.full(700, 3)) + 0.2 * clean
-    responses, _ = decoyed(digits, 0.95, mixed)
+    responses, _ = defended(digits, 0.95, mixed)
     assert steals(plain(), digits, responses) < 0.3
     learner = FilteredLearner(base=plain(), unmask=True)
     assert steals(learner, digits, responses) > 0.75
     assert learner.name == "unmasked"
 
 
-def test_uninformative_decoy_is_found(digits) -> None:
-    responses, hit = decoyed(digits, 0.5, np.full((700, 10), 0.1, np.float32))
-    assert np.array_equal(find_decoys(responses), hit)
+def test_uninformative_ood_target_is_found(digits) -> None:
+    responses, hit = defended(digits, 0.5, np.full((700, 10), 0.1, np.float32))
+    assert np.array_equal(find_ood_targets(responses), hit)
 
 
 def test_honest_answers_are_left_alone(digits) -> None:
     honest = clean_answers(digits)
-    assert not find_decoys(honest).any()
-    assert not find_decoys(show_top1(honest)).any()  # a coarse oracle repeats everything
-    assert not find_decoys(honest.round(1)).any()
+    assert not find_ood_targets(honest).any()
+    assert not find_ood_targets(show_top1(honest)).any()  # a coarse oracle repeats everything
+    assert not find_ood_targets(honest.round(1)).any()
     learned = FilteredLearner(base=plain(epochs=1)).learn(TransferSet(digits.pool[:700], honest), 0)
     same = plain(epochs=1).learn(TransferSet(digits.pool[:700], honest), 0)
     assert learned.history == same.history
-    assert learned.notes == {"responses": 700, "decoys": 0}
+    assert learned.notes == {"responses": 700, "ood_targets": 0}
 
 
 def test_keeps_everything_where_too_little_would_be_left(digits) -> None:
     constant = 0.9 * one_hot(np.full(100, 3)) + np.float32(0.01)
     constant[:10] = clean_answers(digits)[:10]
-    assert find_decoys(constant).sum() >= 90
+    assert find_ood_targets(constant).sum() >= 90
     learned = FilteredLearner(base=plain(epochs=1)).learn(
         TransferSet(digits.pool[:100], constant), 0
     )
-    assert learned.notes["decoys"] == 0
+    assert learned.notes["ood_targets"] == 0
 
 
 def test_settings_and_refusal() -> None:

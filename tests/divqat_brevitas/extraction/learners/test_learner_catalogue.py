@@ -47,11 +47,11 @@ def test_every_learner_makes_a_clone_twice_the_same(name: str, pairs: ShadowPair
     assert np.array_equal(transfer_set.responses, kept[1])
 
 
-def test_thieves_are_known_and_say_their_aim() -> None:
+def test_strongest_learners_name_their_aim() -> None:
     without = strongest_learners()
     assert set(strongest_learners(shadow=True)) - set(without) == {"recovery", "bayes"}
     assert all(aim for aim in without.values())
-    assert "decoys" in without["filtered-argmax"]
+    assert "out-of-distribution" in without["filtered-argmax"]
     assert all(entry.needs_shadow == (n in ("recovery", "bayes")) for n, entry in LEARNERS.items())
 
 

@@ -58,10 +58,10 @@ def test_top_k_is_renormalised_and_ties_go_to_the_lowest_class() -> None:
     np.testing.assert_allclose(training_targets(ANSWERS, "topk:9")[0], ANSWERS[0], rtol=1e-6)
 
 
-def test_dropping_the_top_reveals_what_a_decoy_hides() -> None:
+def test_dropping_the_top_reveals_what_a_wrong_class_hides() -> None:
     clean = np.array([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1]], np.float32)
-    decoy = np.array([[0, 0, 1], [0, 1, 0]], np.float32)
-    shown = np.float32(0.6) * decoy + np.float32(0.4) * clean
+    constant = np.array([[0, 0, 1], [0, 1, 0]], np.float32)
+    shown = np.float32(0.6) * constant + np.float32(0.4) * clean
     assert not np.any(training_targets(shown, "argmax").argmax(axis=1) == clean.argmax(axis=1))
     assert np.array_equal(training_targets(shown, "second"), training_targets(clean, "argmax"))
     expected = [[0.1 / 0.8, 0.7 / 0.8, 0], [0.8 / 0.9, 0, 0.1 / 0.9]]
@@ -104,21 +104,21 @@ def test_bad_parameters(name: str, message: str) -> None:
         target_function(name)
 
 
-def test_centred_reads_the_answer_under_a_constant_decoy() -> None:
+def test_centred_reads_the_answer_under_a_constant_ood_target() -> None:
     rng = np.random.default_rng(0)
     true = rng.normal(size=(400, 6)).astype(np.float32)
-    decoy = np.array([12, 0, 3, -2, 1, 0], np.float32)
-    shown = softmax(true + decoy)
+    constant = np.array([12, 0, 3, -2, 1, 0], np.float32)
+    shown = softmax(true + constant)
     assert (shown.argmax(axis=1) == 0).mean() > 0.99
     found = training_targets(shown, "centred").argmax(axis=1)
-    # Each class is centred by its own median over 400 responses, not by the decoy itself.
+    # Each class is centred by its own median over 400 responses, not by the constant itself.
     assert (found == true.argmax(axis=1)).mean() > 0.9
 
 
-def test_centred_drops_answers_that_equal_the_decoy() -> None:
-    decoy = softmax(np.array([[5, 0, 1]], np.float32))
+def test_centred_drops_answers_that_equal_the_ood_target() -> None:
+    constant = softmax(np.array([[5, 0, 1]], np.float32))
     other = softmax(np.array([[0, 5, 1]], np.float32))
-    targets = training_targets(np.concatenate([decoy, decoy, other, decoy]), "centred")
+    targets = training_targets(np.concatenate([constant, constant, other, constant]), "centred")
     assert not targets[[0, 1, 3]].any()
     assert targets[2].argmax() == 1
 

@@ -36,13 +36,13 @@ def body(model: nn.Module) -> dict[str, np.ndarray]:
     return {k: v.detach().numpy() for k, v in parameters if v.ndim > 1 and not k.startswith(head)}
 
 
-def test_argmax_and_drop_top_see_through_poison_and_decoys(digits) -> None:
+def test_argmax_and_drop_top_see_through_perturbation_and_wrong_classes(digits) -> None:
     clean = clean_answers(digits)
     wrong = one_hot((clean.argmax(axis=1) + 1) % 10)
-    decoys = 0.6 * wrong + 0.4 * clean  # the wrong class on top, the right one under it
-    assert steals(plain("argmax"), digits, decoys) < 0.1
-    assert steals(plain("drop-top"), digits, decoys) > 0.8
-    assert steals(plain("second"), digits, decoys) > 0.8
+    wrong_on_top = 0.6 * wrong + 0.4 * clean  # the wrong class on top, the right one under it
+    assert steals(plain("argmax"), digits, wrong_on_top) < 0.1
+    assert steals(plain("drop-top"), digits, wrong_on_top) > 0.8
+    assert steals(plain("second"), digits, wrong_on_top) > 0.8
     # Poison under the right label, of another class in seven of ten images: just below the top.
     top = 0.505 * one_hot(clean.argmax(axis=1))
     poison = top + 0.495 * one_hot(np.where(np.arange(700) % 10 < 7, 3, 8))
