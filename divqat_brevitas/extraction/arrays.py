@@ -1,4 +1,4 @@
-"""The attack suite's border: what an image batch and a batch of logits must look like."""
+"""Types of image batches, labels and responses, and the checks of what comes in."""
 
 import zlib
 from typing import Any
@@ -12,7 +12,7 @@ from divqat_brevitas.input_range import UNIT, InputRange
 Images = NDArray[np.float32]
 """Images: float32 NCHW in [0, 1]."""
 Responses = NDArray[np.float32]
-"""Logits or oracle answers: float32 (N, classes)."""
+"""Logits or responses of an oracle: float32 (N, classes)."""
 Labels = NDArray[np.int64]
 """Class labels: int64 (N,)."""
 
@@ -23,8 +23,8 @@ def check_images(
     """Return ``images`` unchanged if they are float32 NCHW, not empty, finite and in [0, 1].
 
     Args:
-        images: what came in.
-        what: how to call it in an error message.
+        images: the value to check.
+        what: its name in an error message.
         declared: the range that a victim declares in place of [0, 1]; its inputs then have any
             shape (N, ...), which the victim checks itself.
 
@@ -83,7 +83,7 @@ def check_labels(labels: object, count: int, what: str = "the labels") -> Labels
     """Return ``labels`` as int64 (count,).
 
     Raises:
-        InputError: not integers, negative, or not one a picture.
+        InputError: not integers, negative, or another number of labels than images.
     """
     array = np.asarray(labels)
     if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
@@ -137,9 +137,9 @@ def check_bounds(settings: object, **fine: bool) -> None:
 
 
 def substream(seed: int, name: str) -> np.random.Generator:
-    """An independent random stream for one purpose of a seeded run.
+    """An independent random stream for one named purpose of a seeded run.
 
-    Naming the purposes keeps them apart: drawing more numbers for one never shifts another.
+    Drawing more numbers for one purpose does not change another.
     """
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 

@@ -1,4 +1,4 @@
-"""ActiveThief: ask in rounds, each time the images that a clone has most to learn from.
+"""ActiveThief: queries in rounds, each time the images from which a clone learns most.
 
 Pal et al., "ActiveThief: Model Extraction Using Active Learning and Unannotated Public Data",
 AAAI 2020.
@@ -32,27 +32,26 @@ SELECTIONS = ("k-center", "entropy", "dfal+k-center")
 class ActiveThief(PoolAttack):
     """Active learning of the victim from a pool.
 
-    The first queries are drawn at random; then, in each round, a substitute is trained on all
-    responses so far and says what to ask next:
+    The first queries are random. In each further round a substitute is trained on all responses
+    and selects the next queries:
 
     * "entropy": the images whose label it is least certain of;
-    * "k-center": those whose probabilities lie furthest from those of all images asked;
+    * "k-center": those whose probabilities are furthest from those of all queried images;
     * "dfal+k-center": k-center among the images nearest to its decision boundaries (DeepFool).
 
     The clone is trained from scratch on all responses. Deviations from the paper: no responses are
-    set apart for validation (the paper's 20 %), all are trained on; DeepFool looks at a random
-    part of the pool each round and leaves k-center as many images as the whole budget (the
-    paper's ρ), but no more than half of those that it looked at, so that it rules some out even
-    if the pool is not much larger than the budget.
+    held out for validation (20 % in the paper); DeepFool evaluates a random part of the pool each
+    round and passes on as many images as the budget (the paper's ρ), but at most half of those
+    that it evaluated, so that it excludes some even if the pool is hardly larger than the budget.
 
     Args:
-        learner: makes the final clone.
+        learner: trains the final clone.
         seed: of everything random in the attack, at least 0.
         selection: one of the above.
         initial: part of the budget that is asked at random, in (0, 1].
-        rounds: that the rest is spent in, at least 1.
-        deepfool_images: images that DeepFool looks at in a round, at least 1.
-        substitute: the clones along the way.
+        rounds: number of rounds for the rest, at least 1.
+        deepfool_images: images that DeepFool evaluates in a round, at least 1.
+        substitute: settings of the clones that select.
 
     Raises:
         InputError: an unknown selection or a number out of range.
@@ -88,7 +87,7 @@ class ActiveThief(PoolAttack):
 
     @property
     def name(self) -> str:
-        """The attack's name in results: "active-" and the selection, "k-center" as "kcenter"."""
+        """The name in results: "active-" and the selection, with "k-center" as "kcenter"."""
         return f"active-{self.selection.replace('k-center', 'kcenter')}"
 
     def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
@@ -122,7 +121,7 @@ class ActiveThief(PoolAttack):
         number: int,
         total: int,
     ) -> tuple[Labels, dict[str, float]]:
-        """The images to ask next, and how uncertain the clone is of them and of the others."""
+        """The next queries, and the clone's mean uncertainty of them and of the pool."""
         seen = softmax(TorchPredictor(clone).predict(to_float(images[left])))
         uncertainty = entropy(seen)
         if self.selection == "entropy":
@@ -145,7 +144,7 @@ class ActiveThief(PoolAttack):
         number: int,
         total: int,
     ) -> Labels:
-        """Positions in ``left`` of the images that a small perturbation moves to another label."""
+        """Positions in ``left`` of the images nearest to another label."""
         looked = min(len(left), max(size, self.deepfool_images))
         rng = substream(self.seed, f"deepfool {number}")
         part = np.sort(rng.choice(len(left), looked, replace=False))

@@ -1,9 +1,9 @@
-"""Adaptive choice of queries: ask the victim, learn where it pays to ask, ask again.
+"""Adaptive selection of queries: learn from the responses which images to ask next.
 
-The method is KnockoffNets' adaptive strategy (see :mod:`.bandit`), with two deviations. Queries
-go out in rounds instead of one by one, so that engines work on batches and the clone's batch
-normalisation has a batch to look at; the policy still learns image by image. And an
-image is asked at most once: a group without fresh images leaves the policy.
+The method is KnockoffNets' adaptive strategy (see :mod:`.bandit`), with two deviations. Queries are
+asked in rounds instead of one by one, so that engines and the clone's batch normalisation get
+batches; the policy still learns image by image. An image is asked at most once: a group without
+new images leaves the policy.
 """
 
 from dataclasses import dataclass
@@ -46,11 +46,11 @@ class AdaptiveSampling:
 
     Attributes:
         rewards: any of "certainty", "diversity" and "loss". With a "top1" oracle certainty is
-            always 1 and so teaches nothing.
-        round_size: queries between two looks at the responses, at least 2.
-        window: images over which rewards are rescaled and averaged.
-        groups: clusters of an unlabelled pool.
-        learning_rate: of the clone that is trained along the way, plain SGD.
+            always 1 and has no effect.
+        round_size: number of queries in a round, at least 2.
+        window: number of images over which rewards are rescaled and averaged.
+        groups: number of clusters of an unlabelled pool.
+        learning_rate: of the clone that gives the "loss" reward, plain SGD.
     """
 
     rewards: tuple[str, ...] = REWARDS
@@ -87,13 +87,13 @@ def sample_adaptively(
     """Ask ``count`` images of the pool, chosen by a gradient bandit over their labels.
 
     Args:
-        victim: is asked exactly ``count`` queries.
+        victim: gets exactly ``count`` queries.
         pool: uint8 or float32 (N, C, H, W).
         labels: int64 (N,), the action each image belongs to.
-        count: queries, at most N.
+        count: number of queries, at most N.
         surrogate: network of the clone whose errors make the "loss" reward.
-        targets: of the responses that this clone is trained on.
-        seed: of the choices and of this clone.
+        targets: how that clone's training targets are made of the responses.
+        seed: of the selection and of that clone.
         settings: see :class:`AdaptiveSampling`.
 
     Returns:
@@ -134,7 +134,7 @@ def sample_adaptively(
             }
         )
         if len(indices) < count:
-            # The round again with as many remembered images, so that it does not wash them out.
+            # The round again with as many earlier images, so that these are not forgotten.
             replay = rng.integers(len(indices), size=size)
             batch = np.concatenate([np.arange(start, start + size), replay])
             student.learn(
@@ -146,7 +146,7 @@ def sample_adaptively(
 
 
 def _average(responses: Responses) -> Floats:
-    """Mean response, float64 (classes,); uniform before the first."""
+    """Mean response, float64 (classes,); uniform without responses."""
     if len(responses) == 0:
         return np.full(responses.shape[1], 1 / responses.shape[1])
     mean: Floats = responses.mean(axis=0, dtype=np.float64)
@@ -154,7 +154,7 @@ def _average(responses: Responses) -> Floats:
 
 
 class _Stock:
-    """The images not yet asked, by action."""
+    """The images that are not asked yet, by action."""
 
     def __init__(self, labels: Labels, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -167,13 +167,13 @@ class _Stock:
         return np.array([len(images) > 0 for images in self._fresh])
 
     def draw(self, policy: Floats) -> int:
-        """A fresh image of an action drawn from ``policy``."""
+        """A new image of an action drawn from ``policy``."""
         image: int = self._fresh[self._rng.choice(len(policy), p=policy)].pop()
         return image
 
 
 class _Student:
-    """The clone trained along the way; it only makes rewards and is thrown away."""
+    """A clone that is trained only for the rewards."""
 
     def __init__(
         self, surrogate: str, images: Images, classes: int, seed: int, learning_rate: float

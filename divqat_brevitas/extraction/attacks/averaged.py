@@ -1,9 +1,8 @@
-"""Ask every image several times, slightly changed, and average the responses.
+"""KnockoffNets with averaged responses to several slightly changed versions of every image.
 
-A defence that draws at random averages out, and one that poisons each image in another way partly
-so; the price is fewer images for the same budget. Repeats alone would do against random draws, but
-a victim may remember the images it was asked; changed ones it has never seen. Otherwise the attack
-is KnockoffNets' random strategy.
+Averages remove the noise of a randomised defence, and partly that of a defence that perturbs each
+image differently. The price is fewer images for the same budget. Exact repeats would be enough
+against random noise, but a victim may cache its responses; it does not recognise changed images.
 """
 
 from dataclasses import dataclass
@@ -23,17 +22,16 @@ from divqat_brevitas.extraction.surrogates.augmentation import random_flip, rand
 
 @dataclass(frozen=True)
 class AveragedQueries(PoolAttack):
-    """Random images of a pool, each asked in ``copies`` versions; the responses are averaged.
+    """Asks ``copies`` versions of random images of a pool and averages the responses.
 
-    The first version is the image itself. A budget of B asks B // copies images; what is left of
-    it, fewer queries than one image needs, is not spent. The clone is trained on the images
-    themselves.
+    The first version is the image itself. A budget of B queries is enough for B // copies images;
+    the remainder is not used. The clone is trained on the images themselves.
 
     Args:
-        learner: makes the clone.
-        seed: of the choice and the changes, at least 0.
-        copies: versions of an image, at least 1.
-        shift: up to so many pixels in each direction, zeros moving in.
+        learner: trains the clone.
+        seed: of the selection and the changes, at least 0.
+        copies: number of versions of an image, at least 1.
+        shift: largest shift in pixels, in each direction; zeros fill the border.
         flip: mirror half of the versions; for natural images only.
         noise: standard deviation of Gaussian noise on pixels in [0, 1].
 
@@ -87,7 +85,7 @@ class AveragedQueries(PoolAttack):
         )
 
     def _versions(self, images: Images) -> Images:
-        """All versions, float32 (N · copies, C, H, W), those of an image in a row."""
+        """All versions, float32 (N · copies, C, H, W); those of one image are consecutive."""
         rng = substream(self.seed, "versions")
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         versions = [images]

@@ -1,4 +1,4 @@
-"""The adaptive attacker's policy: a gradient bandit over groups of pool images.
+"""The policy of adaptive sampling: a gradient bandit over groups of pool images.
 
 Orekondy, Schiele and Fritz, "Knockoff Nets", CVPR 2019, sec. 4: actions are the pool's classes,
 the policy is a softmax over preferences, updated by the gradient-bandit rule (Sutton and Barto,
@@ -30,14 +30,14 @@ def reward_certainty(probabilities: Responses) -> Floats:
 
 
 def reward_diversity(probabilities: Responses, average: Floats) -> Floats:
-    """How far each row rises above the average response so far: sum of max(0, p - average)."""
+    """Excess of each row over the average response so far: sum of max(0, p - average)."""
     rise: Floats = np.maximum(0.0, probabilities - average).sum(axis=1)
     return rise
 
 
 def reward_loss(probabilities: Responses, clone_probabilities: Responses) -> Floats:
     """Cross-entropy of the clone's probabilities against the victim's, row by row, in nats."""
-    # The floor keeps a clone that is certain and wrong from an infinite reward.
+    # The lower bound prevents an infinite reward for a certain and wrong clone.
     logs = np.log(np.maximum(clone_probabilities.astype(np.float64), 1e-12))
     entropy: Floats = -(probabilities * logs).sum(axis=1)
     return entropy
@@ -47,12 +47,12 @@ def reward_loss(probabilities: Responses, clone_probabilities: Responses) -> Flo
 class GradientBandit(ShortRepr):
     """A softmax policy over actions, learned from rewards.
 
-    Each reward is rescaled to [0, 1] over a window of the latest steps, its mean over that window
-    is the baseline, and the rewards' advantages are added, so that they weigh the same.
+    Each reward is rescaled to [0, 1] over a window of the latest steps, and its mean over that
+    window is the baseline. The advantages of all rewards are added with equal weight.
 
     Args:
-        actions: how many there are, at least 1.
-        window: steps of rewards that are remembered (the paper's Δ).
+        actions: number of actions, at least 1.
+        window: number of steps whose rewards are kept (the paper's Δ).
 
     Example:
         >>> bandit = GradientBandit(actions=2, window=10)
@@ -78,7 +78,7 @@ class GradientBandit(ShortRepr):
         """Probability of each action, float64 (actions,), summing to 1.
 
         Args:
-            available: actions that still have images, at least one; the others get exactly 0.
+            available: actions with images left, at least one; the others get exactly 0.
         """
         preferences = self.preferences.copy()
         if available is not None:
@@ -88,10 +88,10 @@ class GradientBandit(ShortRepr):
         return probabilities
 
     def update(self, action: int, rewards: Floats) -> float:
-        """Learn from one step and return its advantage.
+        """Update the policy after one step and return the step's advantage.
 
         Args:
-            action: the action taken.
+            action: the action of the step.
             rewards: float64 (kinds,), the same kinds at every step.
         """
         self._recent.append(rewards)
@@ -116,9 +116,9 @@ def group_images(
 
     Args:
         images: uint8 or float32 (N, C, H, W), sides of at least 8.
-        groups: clusters asked for.
+        groups: requested number of clusters.
         rng: draws the seeds.
-        rounds: of Lloyd's algorithm, fewer when nothing moves any more.
+        rounds: largest number of rounds of Lloyd's algorithm.
 
     Returns:
         int64 (N,) in [0, K), each of the K <= ``groups`` clusters used.

@@ -1,4 +1,4 @@
-"""The attacks by name, as settings and benchmarks ask for them."""
+"""The attacks by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class AttackEntry:
     """One attack.
 
     Attributes:
-        make: builds it from a learner and a seed.
-        starts_from: what the attacker starts from: a pool as large as the budget, a few seed images
-            that it grows more from ("seeds"), or no image at all ("free").
+        make: makes the attack from a learner and a seed.
+        starts_from: what the attacker starts from: a pool of images ("pool"), a few seed images
+            from which it makes more ("seeds"), or no images ("free").
         source: the paper.
     """
 

@@ -1,10 +1,10 @@
-"""Jacobian-based augmentation: few images, and more made from them with the clone's gradients.
+"""Jacobian-based augmentation: few images, and new ones made with the clone's gradients.
 
 * ``jbda``: Papernot et al., "Practical Black-Box Attacks against Machine Learning", ASIACCS 2017,
-  algorithm 1: each round every image x gives a new one, x + λ·sgn(J_F[O(x)]), O(x) being the
+  algorithm 1: each round makes a new image of every image x, x + λ·sgn(J_F[O(x)]), O(x) being the
   label that the victim gave it; the sign of λ changes every few rounds.
 * ``jbtr``: Juuti et al., "PRADA: Protecting against DNN Model Stealing Attacks", EuroS&P 2019
-  ("T-RND"): the new image goes towards a random other class, in several small steps.
+  ("T-RND"): the new image is moved towards a random other class, in several small steps.
 """
 
 from dataclasses import dataclass, field
@@ -31,29 +31,31 @@ CRAFTING_BATCH = 256
 class JacobianAugmentation(PoolAttack):
     """Grow a transfer set from a few seed images, round by round, until the budget is spent.
 
-    A round trains a substitute on all responses so far, makes one new image from each image it has
-    (from a random part of them where fewer queries are left, or where ``reservoir`` is smaller)
-    and asks them. Without a reservoir the set doubles each round, so the rounds follow from the
-    budget: about log2(budget / seeds). The clone is trained from scratch on the whole set.
+    A round trains a substitute on all responses, makes one new image of each queried image (of a
+    random part of them where fewer queries are left, or where ``reservoir`` is smaller) and asks
+    the new images. Without a reservoir the set doubles each round, so there are about
+    log2(budget / seeds) rounds. The clone is trained from scratch on the complete set.
 
-    A positive λ makes an image more like its label, and the victim's response can be guessed: on
-    its own it teaches the clone next to nothing. The first author's code (CleverHans' black-box
-    tutorial) begins with three rounds of -λ, away from the label, and so does this. Public copies
-    of "jbtr" draw a new target at every step, which makes a random walk of it; here the target of
-    an image stays the same.
+    A positive λ makes an image more like its label. The victim's response is then predictable and
+    teaches the clone almost nothing. The first author's code (CleverHans' black-box tutorial)
+    begins with three rounds of -λ, away from the label, and so does this class. Public copies of
+    "jbtr" draw a new target at every step, which is a random walk; here the target of an image is
+    fixed.
 
     Args:
-        learner: makes the final clone.
+        learner: trains the final clone.
         seed: of everything random in the attack, at least 0.
         method: "jbda" or "jbtr".
         seeds: images taken from the front of the pool, at least 2.
         step: λ, how far a pixel moves, in (0, 1]; images stay in [0, 1].
-        iterations: of "jbtr", each moving by step / iterations.
-        period: rounds after which "jbda" changes the sign of its step, beginning with steps away
-            from the label (τ, "periodical step size" in Papernot et al., "Transferability in
-            Machine Learning", arXiv 1605.07277); None always steps towards it, as algorithm 1.
-        reservoir: most new images a round (κ of "reservoir sampling", ibid.); None is no limit.
-        substitute: the clones along the way.
+        iterations: number of small steps of "jbtr", each of step / iterations.
+        period: number of rounds after which "jbda" changes the sign of its step, beginning with
+            steps away from the label (τ, "periodical step size" in Papernot et al.,
+            "Transferability in Machine Learning", arXiv 1605.07277); None: always towards the
+            label, as in algorithm 1.
+        reservoir: largest number of new images a round (κ of "reservoir sampling", ibid.); None:
+            no limit.
+        substitute: settings of the clones that give the gradients.
 
     Raises:
         InputError: an unknown method or a number out of range.
@@ -92,7 +94,7 @@ class JacobianAugmentation(PoolAttack):
 
     @property
     def name(self) -> str:
-        """The attack's name in results: the method."""
+        """The method."""
         return self.method
 
     def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
@@ -153,8 +155,8 @@ def step_towards(
         clone: in eval mode; images to logits.
         images: float32 (N, C, H, W) in [0, 1].
         labels: int64 (N,).
-        step: λ, the furthest a pixel moves in all; negative steps away.
-        iterations: the step is divided into.
+        step: λ, the largest change of a pixel; a negative step moves away from the label.
+        iterations: number of parts that the step is divided into.
 
     Example:
         >>> clone = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()

@@ -1,4 +1,4 @@
-"""KnockoffNets: clone a victim by asking it about images the attacker already has.
+"""KnockoffNets: train a clone on the victim's responses to images that the attacker has.
 
 Orekondy, Schiele and Fritz, "Knockoff Nets: Stealing Functionality of Black-Box Models",
 CVPR 2019, sec. 4.
@@ -31,29 +31,31 @@ STRATEGIES = ("random", "adaptive")
 
 @dataclass(frozen=True)
 class KnockoffNets(PoolAttack):
-    """The attack's hyper-parameters; :meth:`run` takes the data.
+    """The attack's hyper-parameters; :meth:`run` takes victim and pool.
 
     The random strategy draws images from the pool without replacement; a smaller budget asks the
     first of the images that a larger one asks. The adaptive strategy learns which groups of the
-    pool pay. Either way the clone is trained from scratch on all responses, so that strategies
-    differ in the images asked and in nothing else.
+    pool give useful responses. With both strategies the clone is trained from scratch on all
+    responses: the strategies differ only in the queries.
 
     Args:
-        surrogate: the clone's network, see :func:`build_surrogate`.
+        learner: trains the clone; None: a :class:`PlainLearner` of surrogate, targets, epochs and
+            training. With a learner, surrogate and targets only define the clone that the adaptive
+            strategy trains for its rewards.
         seed: of everything random in the attack, at least 0.
+        surrogate: the clone's network, see :func:`build_surrogate`.
         strategy: "random" or "adaptive".
-        targets: what becomes of the responses: "soft", "argmax" or "smooth".
-        epochs: of the clone's training.
-        training: how it is trained.
+        targets: how training targets are made of the responses, such as "soft" or "argmax".
+        epochs: number of epochs of the clone's training.
+        training: settings of the clone's training.
         sampling: settings of the adaptive strategy.
-        learner: makes the clone instead of surrogate, targets, epochs and training; these then
-            only shape the clone that the adaptive strategy trains along the way.
 
     Raises:
         InputError: an unknown name or a number out of range.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> pool = np.random.default_rng(0).random((40, 1, 8, 8), np.float32)
         >>> result = KnockoffNets(surrogate="mlp", epochs=1).run(Victim(model, budget=30), pool)
         >>> result.queries_used
@@ -93,7 +95,7 @@ class KnockoffNets(PoolAttack):
 
     @property
     def name(self) -> str:
-        """The attack's name in results: "knockoff-random" or "knockoff-adaptive"."""
+        """The name in results: "knockoff-random" or "knockoff-adaptive"."""
         return f"knockoff-{self.strategy}"
 
     def run(

@@ -30,15 +30,17 @@ class MixMatch:
     """Settings, in the paper's letters.
 
     Attributes:
-        augmentations: K, of an unlabelled image, whose predictions are averaged.
-        temperature: T of the sharpening, in (0, 1]; 1 sharpens nothing.
-        alpha: of the Beta distribution that mixing weights are drawn from.
-        weight: λ_U, of the unlabelled loss; it rises to this linearly over the training. The paper
-            has 75 for CIFAR-10 after a million steps; with hundreds of steps that makes some
-            clones believe their own wrong guesses.
-        shift: augmentation by random shifts of up to so many pixels; None is an eighth of the
-            image's shorter side, as in the paper (4 of 32).
-        most_steps: of an epoch, which otherwise is one pass over the unlabelled images.
+        augmentations: K, number of augmented versions of an unlabelled image, whose predictions are
+            averaged.
+        temperature: T of the sharpening, in (0, 1]; 1 changes nothing.
+        alpha: parameter of the Beta distribution of the mixing weights.
+        weight: λ_U, of the unlabelled loss; it grows linearly to this value. The paper has 75 for
+            CIFAR-10 after a million steps; with hundreds of steps some clones then train on their
+            own wrong labels.
+        shift: largest random shift in pixels; None: an eighth of the image's shorter side, as in
+            the paper (4 of 32).
+        most_steps: largest number of steps of an epoch, which is one pass over the unlabelled
+            images.
     """
 
     augmentations: int = 2
@@ -104,17 +106,17 @@ def train_mixmatch(
         on_epoch: called after each epoch with its history row.
 
     Returns:
-        A row an epoch: "epoch" (from 1), "loss", and its parts "labelled" and "unlabelled" (the
+        One row an epoch: "epoch" (from 1), "loss", and its parts "labelled" and "unlabelled" (the
         latter without its weight), means over the epoch.
 
     Raises:
-        InputError: fewer than 2 images, or no response that says anything.
+        InputError: fewer than 2 unlabelled images, or fewer than 2 responses that are not zero.
         CheckFailedError: the loss is no longer finite.
     """
     informative = np.flatnonzero(targets.any(axis=1))
     if len(informative) < 2 or len(unlabelled) < 2:
         raise InputError(
-            f"semi-supervised training needs at least 2 responses that say something and 2 images "
+            f"semi-supervised training needs at least 2 responses that are not zero and 2 images "
             f"without a response, but got {len(informative)} and {len(unlabelled)}."
         )
     x_all = torch.from_numpy(images[informative]).to(memory_format=torch.channels_last)
@@ -190,7 +192,7 @@ def _mix_up(x: Tensor, y: Tensor, alpha: float, rng: np.random.Generator) -> tup
 
 
 class _Stock:
-    """Indices in a random order, begun anew whenever all have been taken."""
+    """Indices in random order; a new order begins when all have been taken."""
 
     def __init__(self, count: int, rng: np.random.Generator) -> None:
         self._count, self._rng = count, rng

@@ -1,4 +1,4 @@
-"""Which images to ask next: the choices of active learning, on a clone's view of the pool.
+"""Selection of queries by active learning, from a clone's predictions of the pool.
 
 Pal et al., "ActiveThief: Model Extraction Using Active Learning and Unannotated Public Data",
 AAAI 2020; k-center is the greedy core-set of Sener and Savarese, ICLR 2018; DFAL is Ducoffe and
@@ -32,15 +32,16 @@ def entropy(probabilities: Responses) -> NDArray[np.float64]:
 
 
 def greedy_k_center(points: NDArray[np.floating], centers: NDArray[np.floating], k: int) -> Labels:
-    """Choose k points one by one, each the furthest from all centres and earlier choices.
+    """Select k points one by one, each the furthest from all centres and selected points.
 
     Args:
         points: (N, D), N at least k.
-        centers: (M, D), covered already, M at least 1.
-        k: how many to choose.
+        centers: (M, D), M at least 1.
+        k: number of points to select.
 
     Returns:
-        Distinct indices of points in the order chosen, int64 (k,); ties to the lowest index.
+        Distinct indices of points in the order of selection, int64 (k,); ties go to the lowest
+        index.
 
     Example:
         >>> greedy_k_center(np.array([[0.1], [1.0], [0.6]]), np.array([[0.0]]), 2).tolist()
@@ -64,14 +65,14 @@ def deepfool_distance(
 ) -> NDArray[np.float64]:
     """Length (l2) of the DeepFool perturbation that changes the clone's label, float64 (N,).
 
-    Moosavi-Dezfooli et al., "DeepFool", CVPR 2016, algorithm 2, in batches; an image still not
-    over the boundary after all iterations counts with the way that it has gone.
+    Moosavi-Dezfooli et al., "DeepFool", CVPR 2016, algorithm 2, in batches. An image that is not
+    over the boundary after all iterations counts with the length of its perturbation.
 
     Args:
         clone: in eval mode; images to logits.
         images: float32 (N, C, H, W).
-        rivals: classes looked at, the nearest by logit (the authors look at ten).
-        iterations: at most, of linearising the clone.
+        rivals: number of other classes, the nearest by logit (ten in the paper).
+        iterations: largest number of linearisations of the clone.
 
     Example:
         >>> line = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()

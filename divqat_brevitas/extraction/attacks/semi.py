@@ -1,8 +1,8 @@
-"""Semi-supervised extraction: the images that were never asked teach the clone as well.
+"""Semi-supervised extraction: the clone is also trained on images without a response.
 
 Jagielski, Carlini, Berthelot, Kurakin and Papernot, "High Accuracy and High Fidelity Extraction
-of Neural Networks", USENIX Security 2020, sec. 4.2: few responses, and MixMatch on all that the
-attacker has.
+of Neural Networks", USENIX Security 2020, sec. 4.2: few responses, and MixMatch on all images of
+the attacker.
 """
 
 from dataclasses import dataclass, field
@@ -21,20 +21,18 @@ from divqat_brevitas.extraction.query.victim import Victim
 
 @dataclass(frozen=True)
 class SemiSupervised(PoolAttack):
-    """Ask a random part of the pool, train on the whole of it with MixMatch.
+    """Asks a random part of the pool and trains on all of it with MixMatch.
 
-    The training is the method, so the clone is not the learner's own: surrogate, targets,
-    epochs, training and initial weights come from the learner, which must be a
-    :class:`PlainLearner`; the loop is :func:`train_mixmatch`, and an epoch of it is a pass over
-    the images that were not asked. The images asked are those that KnockoffNets' random strategy
-    asks with the same seed. With fewer than 2 images left unasked the whole pool serves as
-    unlabelled.
+    The learner must be a :class:`PlainLearner`: it defines surrogate, targets, epochs, training and
+    initial weights. The training loop is :func:`train_mixmatch`; one epoch is a pass over the
+    images that were not asked. The queries are those of KnockoffNets' random strategy with the same
+    seed. If fewer than 2 images are left, the complete pool is used as unlabelled images.
 
-    The gain depends on the network: with 60 responses on digits the default "vgg-small" gains over
-    KnockoffNets of as many steps, while "mlp" loses on average, and varies much between seeds.
+    The gain depends on the network: with 60 responses on digits the default "vgg-small" is better
+    than KnockoffNets with as many steps, while "mlp" is worse on average and varies between seeds.
 
     Args:
-        learner: says what the clone is and how long it is trained.
+        learner: defines the clone and its training.
         seed: of everything random in the attack, at least 0.
         mixmatch: settings of the semi-supervised training.
 
@@ -59,7 +57,7 @@ class SemiSupervised(PoolAttack):
         self.clone_learner()
 
     def clone_learner(self) -> PlainLearner:
-        """The learner, which says what the clone is and how long it is trained."""
+        """The learner, which must be a :class:`PlainLearner`."""
         learner = super().clone_learner()
         if not isinstance(learner, PlainLearner):
             raise InputError(
@@ -80,7 +78,7 @@ class SemiSupervised(PoolAttack):
         return Queries(transfer_set, indices, settings={"unlabelled_images": unlabelled})
 
     def _unlabelled(self, images: NDArray[Any], queries: int) -> Labels:
-        """Positions of the images that are not asked; of all, where fewer than 2 are left."""
+        """Positions of the images that are not asked, or of all where fewer than 2 are left."""
         order = self._random(images, len(images))
         return order[queries:] if len(images) - queries >= 2 else order
 

@@ -1,4 +1,4 @@
-"""The clone that an attack trains along the way: it steers the queries and is thrown away."""
+"""Substitutes: clones that an attack trains only to select or make queries."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -14,16 +14,17 @@ from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
 
 @dataclass(frozen=True, kw_only=True)
 class Substitute:
-    """How the clones along the way are trained, each from scratch on all responses so far.
+    """Settings of the substitutes, each trained from scratch on all responses of earlier rounds.
 
-    The work of a round is counted in steps, not epochs: few responses get more epochs, and no round
-    costs much more than another.
+    The training of a round has a fixed number of steps, not of epochs: few responses get more
+    epochs, and all rounds have about the same cost.
 
     Args:
-        surrogate: its network, see :func:`build_surrogate`.
-        targets: of the responses, see :mod:`divqat_brevitas.extraction.learners.targets`.
-        steps: of gradient descent a round, at least 1; whole epochs, so slightly more.
-        training: how it is trained.
+        surrogate: the network, see :func:`build_surrogate`.
+        targets: how training targets are made of the responses, see
+            :mod:`divqat_brevitas.extraction.learners.targets`.
+        steps: number of steps of gradient descent a round, at least 1, rounded up to whole epochs.
+        training: settings of the training.
 
     Raises:
         InputError: an unknown name, or no step.
@@ -58,12 +59,12 @@ class Substitute:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All of the arguments."""
+        """All arguments."""
         return asdict(self)
 
     @classmethod
     def beside(cls, learner: Learner) -> Self:
-        """The default one, computed in the precision of the learner's own training."""
+        """The default settings, in the precision of the learner's training."""
         if not isinstance(learner, PlainLearner):
             return cls()
         return cls(training=SurrogateTraining(precision=learner.training.precision))
@@ -71,16 +72,16 @@ class Substitute:
     def train(
         self, images: NDArray[Any], responses: Responses, seed: int, round_: int
     ) -> nn.Module:
-        """A fresh clone, in eval mode.
+        """Train a new clone; returned in eval mode.
 
         Args:
-            images: that were asked so far, uint8 or float32 in [0, 1], (N, C, H, W), at least 2.
+            images: the queried images, uint8 or float32 in [0, 1], (N, C, H, W), at least 2.
             responses: on the scale of probabilities, float32 (N, classes).
             seed: of the attack.
-            round_: index of the round; each has a seed of its own.
+            round_: index of the round; each round has its own seed.
 
         Raises:
-            InputError: fewer than 2 responses that say anything.
+            InputError: fewer than 2 responses that are not zero.
         """
         own_seed = int(substream(seed, f"substitute {round_}").integers(2**31))
         return self._learner(len(images)).learn(TransferSet(images, responses), own_seed).clone

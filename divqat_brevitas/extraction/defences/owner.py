@@ -112,7 +112,7 @@ class Defender:
         chosen = substream(self._seed, "validation").permutation(len(pixels))[:_VALIDATION_IMAGES]
         images = to_float(pixels[chosen])
         responses = softmax(victim.predict(images))
-        # By what it depends on: another victim, or another answer unit, has other responses.
+        # The key has all inputs: another victim, or another answer unit, has other responses.
         contents = hashlib.sha256(images.tobytes() + responses.tobytes()).hexdigest()
         key = sha256_text(json.dumps([spec, seed, self._seed, contents]))
         if key not in self._found:

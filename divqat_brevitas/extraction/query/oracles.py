@@ -1,4 +1,4 @@
-"""What a victim shows of its logits: pure functions, logits in, responses out.
+"""Oracles: what a victim shows of its logits. Pure functions, logits in, responses out.
 
 | oracle    | response, float32 (N, classes)                                                  |
 |-----------|-------------------------------------------------------------------------------|
@@ -44,15 +44,15 @@ def softmax(logits: Logits) -> Responses:
 
 
 TINY = 1e-46
-"""Stands for 0 in a logarithm: the softmax takes it back to an exact 0, as it is less than half
-of the smallest float32."""
+"""Replaces 0 in a logarithm. It is less than half of the smallest float32, so the softmax returns
+an exact 0."""
 
 
 def log_probabilities(probabilities: Responses) -> NDArray[np.float64]:
     """Logarithms of probabilities, float64 (N, classes): finite, at least log 1e-46.
 
-    In double precision, so that :func:`softmax` gives the probabilities back to the last place of
-    float32.
+    They have double precision, so that :func:`softmax` returns the probabilities to the last place
+    of float32.
 
     Example:
         >>> softmax(log_probabilities(np.array([[0.75, 0.25, 0.0]], np.float32)))
@@ -63,7 +63,7 @@ def log_probabilities(probabilities: Responses) -> NDArray[np.float64]:
 
 
 def show_logits(logits: Logits) -> Responses:
-    """The logits themselves, in memory of their own."""
+    """A copy of the logits."""
     return logits.astype(np.float32)
 
 

@@ -1,8 +1,8 @@
-"""What a predictor returns: logits, or probabilities, which must not pass a softmax again.
+"""Outputs of a predictor: logits, or probabilities, which must not pass a softmax again.
 
-A softmax of probabilities is a distribution too, of other numbers: a confidence of 0.93 becomes
-0.38, and every figure of an extraction that rests on it is false. So probabilities are declared,
-and those that are not are recognised before the first response.
+A softmax of probabilities is a distribution with other values: a confidence of 0.93 becomes 0.38,
+and all results based on it are wrong. Probabilities are therefore declared, and undeclared ones are
+recognised before the first response.
 """
 
 import numpy as np
@@ -17,16 +17,16 @@ from divqat_brevitas.input_range import UNIT, InputRange
 OUTPUTS = ("logits", "probabilities")
 
 _SUM = 2.0**-8
-"""How far from 1 a row's sum is still recognised: twice the rounding of bfloat16, whose entries
-are off by at most 2**-9 of themselves, and so their sum."""
+"""Largest distance from 1 of a recognised row sum: twice the rounding of bfloat16, whose entries,
+and so their sum, are off by at most 2**-9 of themselves."""
 _ROUNDED = 0.005
-"""How far from 1 the sum of declared probabilities may be, a class: services round to 2 places."""
+"""Largest distance from 1 of a declared row sum, a class: services round to 2 places."""
 _PROBES = 3
 _PROBE_IMAGES = 8
 
 
 class Outputs:
-    """A predictor's answers as logits, whatever it returns.
+    """A predictor's outputs as logits.
 
     Args:
         predictor: the model.
@@ -76,11 +76,11 @@ class Outputs:
         return rows
 
     def _refuse_probabilities(self, rows: NDArray[np.float32], images: Images) -> None:
-        """Ask for more where the first responses look like probabilities, and refuse them all.
+        """Refuse outputs that look like probabilities, after further batches confirm it.
 
-        Logits may happen to have the sum 1 for some images, and always do in a network that
-        answers alike whatever it sees. So several batches of other images must agree, with more
-        than one response among them. These questions are the owner's: the ledger has none of them.
+        Logits may have the sum 1 for some images, and always do in a network with a constant
+        output. Several batches of other images must therefore agree and hold more than one row.
+        These predictions are the owner's and are not in the ledger.
         """
         batches = [rows]
         rng = np.random.default_rng(0)
@@ -100,7 +100,7 @@ class Outputs:
             raise InputError(
                 "the victim's predictions are probabilities, not logits: on all of "
                 f"{len(batches)} batches no entry is negative and every row has the sum 1. A "
-                "softmax of them would be a false response. Declare them with "
+                "softmax of them would be a wrong response. Declare them with "
                 "Victim(..., outputs='probabilities'), or give the model without its softmax."
             )
 

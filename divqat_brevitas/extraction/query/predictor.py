@@ -1,4 +1,4 @@
-"""What can be attacked: anything that turns images into logits."""
+"""Predictors: anything that computes logits of images can be attacked."""
 
 from typing import Protocol, runtime_checkable
 
@@ -14,9 +14,9 @@ from divqat_brevitas.input_range import InputRange
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A classifier behind a NumPy border: a network, an integer engine, an RTL simulation.
+    """A classifier with NumPy arrays in and out: a network, an integer engine, an RTL simulation.
 
-    One that takes other inputs than images in [0, 1] has an attribute ``input_range``, an
+    A predictor with other inputs than images in [0, 1] has an attribute ``input_range``, an
     :class:`InputRange`.
     """
 
@@ -29,14 +29,14 @@ class TorchPredictor:
     """A torch module as a :class:`Predictor`.
 
     Every prediction runs in eval mode and without gradients, on the device of the module's
-    parameters; afterwards each submodule has the training flag it had before.
+    parameters; the training flags of the submodules are restored afterwards.
 
     Args:
         module: images (N, C, H, W) to logits (N, classes), in any form that
             :func:`divqat_brevitas.inference.as_logits` takes.
-        batch_size: images a forward pass.
+        batch_size: images in one forward pass.
         input_range: the values that the module takes, such as (0, 255); its inputs then have any
-            shape (N, ...). None is images in [0, 1].
+            shape (N, ...). None: images in [0, 1].
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
@@ -63,8 +63,8 @@ class TorchPredictor:
         """Logits, float32 (N, classes).
 
         Raises:
-            InputError: bad images, images of a shape the module does not take, or an output that
-                holds no logits.
+            InputError: bad images, images of a shape that the module does not take, or an output
+                without logits.
         """
         check_images(images, declared=self.input_range)
         device = device_of(self.module)
@@ -90,7 +90,7 @@ class TorchPredictor:
 
 
 def as_predictor(model: Predictor | nn.Module) -> Predictor:
-    """A :class:`Predictor` as it is, a torch module wrapped in :class:`TorchPredictor`.
+    """Return a :class:`Predictor` unchanged, a torch module wrapped in :class:`TorchPredictor`.
 
     Raises:
         InputError: neither of the two.

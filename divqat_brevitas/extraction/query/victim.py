@@ -28,9 +28,9 @@ class LedgerRow:
 
     Attributes:
         batch: index of the batch, from 0.
-        images: queries in it (one image is one query).
-        cumulative: queries answered up to and with this batch.
-        sha256: of the images' float32 bytes in C order, hexadecimal.
+        images: number of queries in it (one image is one query).
+        cumulative: number of queries up to and with this batch.
+        sha256: hash of the images' float32 bytes in C order, hexadecimal.
     """
 
     batch: int
@@ -42,22 +42,22 @@ class LedgerRow:
 class Victim:
     """A model behind an oracle, with a query budget and a ledger.
 
-    One image is one query, asked before or not. A batch that does not fit the budget is refused
-    whole before the model sees it, and a batch that the model fails on is not counted. Threads
-    may share a victim: batches are answered one at a time.
+    One image is one query, also where it was asked before. A batch that does not fit the budget is
+    refused as a whole, before the model gets it; a batch on which the model fails is not counted.
+    Threads may share a victim: it answers one batch at a time.
 
     Args:
         predictor: the model under attack: a :class:`Predictor` or a torch module.
-        oracle: what it shows, see :mod:`divqat_brevitas.extraction.query.oracles`.
-        budget: queries it answers, at least 0.
-        defence: what perturbs the probabilities before the oracle shows them: a :class:`Defence`,
-            or a spec such as "rounding:1" or "dcp:0.7+top1" (see :func:`make_defence`). Without
-            one, "none", the oracle sees the network's own logits.
-        cache: remember the response to each image and give it again, so that a randomised defence
-            cannot be averaged out by repeats. An image that differs in a bit is another image. A
-            remembered response counts as a query all the same.
+        oracle: what the victim shows, see :mod:`divqat_brevitas.extraction.query.oracles`.
+        budget: number of queries that it answers, at least 0.
+        defence: perturbs the probabilities before the oracle shows them: a :class:`Defence`, or a
+            spec such as "rounding:1" or "dcp:0.7+top1" (see :func:`make_defence`). With "none" the
+            oracle gets the network's own logits.
+        cache: return the same response to the same image, so that repeats cannot average out a
+            randomised defence. Images that differ in one bit are different images. A cached
+            response counts as a query.
         outputs: what the predictor returns, "logits" or "probabilities" (a network that ends in a
-            softmax, a service). Probabilities have no logits to show; those that are not declared
+            softmax, a service). Probabilities cannot be shown as logits; undeclared probabilities
             are recognised and refused, see :mod:`divqat_brevitas.extraction.query.outputs`.
         **options: of the oracle: ``k`` for "topk", ``decimals`` for "rounded".
 
@@ -95,7 +95,7 @@ class Victim:
         self.budget = budget
         model = as_predictor(predictor)
         self._outputs = Outputs(model, outputs)
-        # None: the predictor does not say, and takes images in [0, 1].
+        # None: the predictor declares no range and takes images in [0, 1].
         self.input_range: InputRange | None = getattr(model, "input_range", None)
         if (oracle, outputs) == ("logits", "probabilities"):
             raise InputError(
@@ -120,14 +120,14 @@ class Victim:
     def query(self, images: Images) -> Responses:
         """The oracle's responses, float32 (N, classes), to images, float32 NCHW in [0, 1].
 
-        Where the predictor declares another ``input_range``: inputs (N, ...) in that range.
+        Where the predictor declares another ``input_range``, inputs are (N, ...) in that range.
 
         Raises:
             BudgetExceededError: fewer than N queries are left.
-            InputError: bad images (dtype, shape, range, NaN), another image shape than the
-                batches before, a model that answers with something else than finite logits (or
-                than probabilities, where these are declared), or a defence that answers with
-                something else than distributions.
+            InputError: bad images (dtype, shape, range, NaN), another image shape than in earlier
+                batches, a model that returns something else than finite logits (or than
+                probabilities, where these are declared), or a defence that returns something else
+                than distributions.
         """
         images = check_images(images, "queried images", self.input_range)
         with self._lock:
@@ -157,33 +157,33 @@ class Victim:
         return responses
 
     def _fresh(self, images: Images) -> Responses:
-        """Responses straight from the network."""
+        """Responses computed by the network."""
         logits = self._outputs.logits(images)
         if self._defence is None:
             return self._show(logits)
         return self._show(defended_logits(self._defence, images, logits))
 
     def _recall(self, images: Images, remembered: dict[bytes, Responses]) -> Responses:
-        """Responses from memory; images not asked before are asked, each once."""
+        """Responses from the cache; the network computes the missing ones, each once."""
         keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
         new = {key: i for i, key in enumerate(keys) if key not in remembered}
         if new:
             fresh = self._fresh(images[list(new.values())])
-            # Rows of their own: the attacker may write into what it gets.
+            # Copies: the attacker may write into the returned array.
             remembered.update({key: row.copy() for key, row in zip(new, fresh, strict=True)})
         return np.stack([remembered[key] for key in keys])
 
     @property
     def ledger(self) -> tuple[LedgerRow, ...]:
-        """The answered batches so far, in order."""
+        """The answered batches, in order."""
         return tuple(self._rows)
 
     @property
     def queries_used(self) -> int:
-        """Images answered so far."""
+        """Number of queries so far."""
         return self._rows[-1].cumulative if self._rows else 0
 
     @property
     def remaining(self) -> int:
-        """Images that may still be asked."""
+        """Number of queries that are left."""
         return self.budget - self.queries_used

@@ -1,4 +1,4 @@
-"""Random changes of training images, each batch anew, from explicit generators."""
+"""Random changes of training images, from explicit generators."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by its own whole number of pixels in [-shift, shift], zeros moving in."""
+    """Shift each image by its own number of pixels in [-shift, shift]; zeros fill the border."""
     if shift == 0:
         return images
     count, _, height, width = images.shape
@@ -29,7 +29,7 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Blend the batch with itself in another order: Zhang et al., ICLR 2018, eq. (1).
 
-    One weight, drawn from Beta(alpha, alpha), for the whole batch, as in the authors' code.
+    A batch has one weight, drawn from Beta(alpha, alpha), as in the authors' code.
     """
     weight = float(rng.beta(alpha, alpha))
     partners = torch.from_numpy(rng.permutation(len(images)))
@@ -44,8 +44,8 @@ def cutmix(
 ) -> tuple[Tensor, Tensor]:
     """Paste a box of another image of the batch: Yun et al., ICCV 2019, sec. 3.
 
-    The box' centre is uniform, its sides go with the root of a Beta(alpha, alpha) draw; targets
-    mix by the area it really covers.
+    The centre of the box is uniform, its sides are proportional to the root of a Beta(alpha, alpha)
+    draw; targets mix by the area that it covers.
     """
     height, width = images.shape[2:]
     side = float(np.sqrt(1 - rng.beta(alpha, alpha)))

@@ -1,4 +1,4 @@
-"""Networks an attacker may train: float, batch-normalised, for images from 8×8 upwards."""
+"""Networks of the clone: float, batch-normalised, for images of at least 8×8."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -75,7 +75,7 @@ def _resnet(shape: tuple[int, int, int], classes: int, n: int) -> nn.Module:
 def _residual(
     shape: tuple[int, int, int], classes: int, widths: tuple[int, ...], counts: tuple[int, ...]
 ) -> nn.Module:
-    """A 3×3 stem, stages of so many blocks, each but the first halving the sides, and a head."""
+    """A 3×3 stem, stages of residual blocks, of which all but the first halve the sides, a head."""
     blocks: list[nn.Module] = []
     channels = widths[0]
     for stage, (outputs, count) in enumerate(zip(widths, counts, strict=True)):
@@ -146,7 +146,7 @@ def check_image_shape(shape: tuple[int, ...]) -> None:
 
 
 def build_surrogate(name: str, shape: tuple[int, int, int], classes: int, seed: int) -> nn.Module:
-    """A freshly initialised surrogate network.
+    """A surrogate network with new random weights.
 
     Args:
         name: "vgg-small" (3 convolutions of 32, 64 and 128 channels), "vgg-medium" (6), "vgg-wide"
@@ -155,7 +155,7 @@ def build_surrogate(name: str, shape: tuple[int, int, int], classes: int, seed: 
             3x3 stem, for a GPU) or "mlp".
         shape: (channels, height, width) of an image, sides of at least 8.
         classes: number of logits, at least 2.
-        seed: of the initial weights; the global random state is left as it was.
+        seed: of the initial weights; the global random state does not change.
 
     Raises:
         InputError: unknown name, image too small, or fewer than two classes.
@@ -171,7 +171,7 @@ def build_surrogate(name: str, shape: tuple[int, int, int], classes: int, seed: 
     if classes < 2:
         raise InputError(f"a classifier needs at least 2 classes, but got {classes}.")
     with torch.random.fork_rng(devices=[]):
-        # The CPU generator alone: torch.manual_seed would reseed other devices as well.
+        # Only the CPU generator: torch.manual_seed would reseed other devices as well.
         torch.default_generator.manual_seed(seed)
         return SURROGATES[name](shape, classes)
 
@@ -188,14 +188,14 @@ def head_of(model: nn.Module) -> str:
 
 
 def load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Give ``model`` the weights of an equal network, all but those of its classifying layer.
+    """Load the weights of an equal network into ``model``, without those of the classifying layer.
 
-    The head stays fresh, for the weights may come from another task with other classes.
+    The head keeps its weights, because the source may have other classes.
 
     Args:
         model: the surrogate; changed in place.
         weights: a state dict.
-        source: where it comes from, for the error message.
+        source: name of the source in an error message.
 
     Raises:
         InputError: a layer is missing, of another shape, or unknown to ``model``.
@@ -218,7 +218,7 @@ def load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> N
 
 
 def load_initial(model: nn.Module, path: Path) -> None:
-    """Start from stored weights: :func:`load_body` of a safetensors file.
+    """Load a safetensors file with :func:`load_body`.
 
     Raises:
         InputError: no such file, not safetensors, or the weights of another network.

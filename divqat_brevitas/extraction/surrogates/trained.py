@@ -1,8 +1,8 @@
-"""Clones trained before: the same start, images, targets and settings give the same clone.
+"""A folder of trained clones: equal initial weights, images, targets and settings give one clone.
 
-A benchmark trains many a clone twice over: labels taken from soft responses are the responses of a
-top-1 interface, and a defence that leaves a pool's responses alone leaves its clone alone. Files
-are found by a hash of everything that training depends on, and checked by a digest when read.
+Many attacks of a benchmark train the same clone: the labels of soft responses are the responses of
+a top-1 oracle, and a defence may leave the responses to a pool unchanged. The name of a file is a
+hash of everything that training depends on; a digest is checked when the file is read.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def training_key(
     """SHA-256 of what the result of ``train_surrogate`` depends on.
 
     Args:
-        clone: as training finds it; its classes, weights and buffers count.
+        clone: the network before training; its structure, weights and buffers count.
         images: float32 or uint8 (N, C, H, W).
         targets: float32 (N, classes).
         epochs: of training.
@@ -61,10 +61,10 @@ def training_key(
 
 
 def recall(folder: Path, key: str, clone: nn.Module) -> list[Epoch] | None:
-    """Load a clone's trained weights into it, in eval mode; gives the history of its training.
+    """Load a clone's trained weights into it, in eval mode; return the history of its training.
 
-    None where no clone of that key is in ``folder``. A file that was altered or cut off counts as
-    none: it is written anew.
+    Returns None where ``folder`` has no clone of that key, or a changed or truncated file, which is
+    written anew.
     """
     path = _file(folder, key)
     if not path.is_file():
@@ -79,7 +79,7 @@ def recall(folder: Path, key: str, clone: nn.Module) -> list[Epoch] | None:
 
 
 def keep(folder: Path, key: str, clone: nn.Module, history: list[Epoch]) -> None:
-    """Write a trained clone, whole or not at all."""
+    """Write a trained clone; a partial file never stays."""
     path = _file(folder, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(path, clone, {"key": key, "history": history})

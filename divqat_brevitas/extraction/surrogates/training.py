@@ -1,7 +1,7 @@
-"""Training a surrogate on answered queries.
+"""Training of a surrogate on a transfer set.
 
-Nothing but the attacker's transfer set comes in: where a best epoch is chosen, it is chosen on a
-part of that set held out from the gradient steps, never on test data.
+Only the attacker's transfer set is used: where a best epoch is selected, it is selected on a part
+of that set which is held out of the gradient steps, never on test data.
 """
 
 import copy
@@ -34,33 +34,33 @@ SMALLEST_HOLDOUT = 20
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateTraining:
-    """How an attacker trains: SGD with Nesterov momentum on soft-label cross-entropy.
+    """Settings of the training: SGD with Nesterov momentum on soft-label cross-entropy.
 
     Attributes:
-        batch_size: images a step.
-        learning_rate: its peak.
+        batch_size: images in one step.
+        learning_rate: peak of the schedule.
         schedule: "one-cycle" (warm-up over the first 30 %, then down) or "cosine".
         momentum: Nesterov momentum.
         weight_decay: L2 penalty on all parameters.
         clip_norm: gradients are clipped to this norm.
-        shift: augmentation: random shifts of up to so many pixels, zeros moving in; 0 is off.
+        shift: augmentation: largest random shift in pixels; zeros fill the border; 0 is off.
         flip: augmentation: mirror half of the images left to right; for natural images, not for
             letters and digits.
-        mixup: augmentation: blend pairs of images and answers with a Beta(mixup, mixup) weight
+        mixup: augmentation: blend pairs of images and targets with a Beta(mixup, mixup) weight
             (Zhang et al., ICLR 2018); 0 is off.
-        cutmix: augmentation: paste boxes of other images, responses mixed by area (Yun et al.,
+        cutmix: augmentation: paste boxes of other images, targets mixed by area (Yun et al.,
             ICCV 2019); 0 is off. With mixup too, each step does one of the two at random.
         holdout: part of the transfer set, in [0, 0.5], held out to choose the best epoch by
             agreement with the responses; with 0, or fewer than 20 images in it, nothing is held out
-            and the last epoch is kept. Off by default: with a learning rate that ends at zero a
-            attacker gains more from training on every response.
+            and the last epoch is used. It is off by default: with a learning rate that ends at
+            zero, training on every response gives better clones.
         precision: of the convolutions and products: "float32", or "bfloat16" (weights, batch norm
             and loss stay float32), on recent processors more than twice as fast.
-        patience: stop after so many epochs without a better one on the held-out part; None trains
-            to the end.
-        device: of the training, such as "cpu", "cuda" or "cuda:1"; images come from the CPU batch
-            by batch, and the clone goes back there. Draws are the same on all devices, the last
-            bits of sums are not. Attacks without images of their own train on the CPU.
+        patience: stop after this number of epochs without a better one on the held-out part; None:
+            train to the end.
+        device: of the training, such as "cpu", "cuda" or "cuda:1"; images are copied from the CPU
+            batch by batch, and the clone ends on the CPU. Random draws are the same on all
+            devices, the last bits of sums are not. Data-free attacks train on the CPU.
     """
 
     batch_size: int = 64
@@ -115,7 +115,7 @@ def _check_device(name: str) -> None:
     if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < count):
         return
     raise InputError(
-        f"surrogate training: device={name!r} is not here: PyTorch sees the CPU and {count} CUDA "
+        f"surrogate training: device={name!r} is missing: PyTorch has the CPU and {count} CUDA "
         "devices."
     )
 
@@ -143,28 +143,29 @@ def train_surrogate(
     """Train ``model`` in place on (images, targets); it ends in eval mode, on the CPU.
 
     Its weights are those of the last epoch, or of the best one where a part is held out. The same
-    seed, data and thread count give the same weights, bit for bit; the global random state is
+    seed, data and number of threads give the same weights, bit for bit. The global random state is
     neither read nor changed.
 
     Args:
         model: images to logits (N, classes).
-        images: float32 (N, C, H, W) in [0, 1], or uint8 pixels, which stay bytes but for the batch
-            in hand; at least 2.
+        images: float32 (N, C, H, W) in [0, 1], or uint8, which is converted batch by batch; at
+            least 2.
         targets: float32 (N, classes), rows of probabilities, not necessarily summing to 1; images
             whose row is all zero are left out.
-        epochs: passes over the part that is trained on, at least 1.
+        epochs: number of passes over the trained part, at least 1.
         seed: of the held-out part, the order of images and the augmentation.
         settings: see :class:`SurrogateTraining`.
         on_epoch: called after each epoch with its history row.
-        objective: loss of what the model gives in training mode, for targets (N, classes); in
-            eval mode the model must give logits. By default :func:`soft_cross_entropy`.
+        objective: loss of the model's output in training mode, for targets (N, classes); in eval
+            mode the model must return logits. By default :func:`soft_cross_entropy`.
 
     Returns:
-        A row an epoch: "epoch" (from 1), "loss" (mean training loss), and "heldout_agreement"
+        One row an epoch: "epoch" (from 1), "loss" (mean training loss), and "heldout_agreement"
         (fraction of 1) where a part is held out.
 
     Raises:
-        InputError: fewer than 2 images, no response that says anything, or epochs below 1.
+        InputError: fewer than 2 images, fewer than 2 responses that are not zero, or epochs below
+            1.
         CheckFailedError: the loss is no longer finite.
     """
     settings = settings or SurrogateTraining()
@@ -178,7 +179,7 @@ def train_surrogate(
     informative = np.flatnonzero(targets.any(axis=1))
     if len(informative) < 2:
         raise InputError(
-            "the responses say nothing to train on: all their entries are zero. The oracle rounds "
+            "the responses contain nothing to train on: all entries are zero. The oracle rounds "
             "too coarsely for the number of classes."
         )
     order = substream(seed, "holdout").permutation(informative)
@@ -260,12 +261,12 @@ def _augment(
 def sgd(
     model: nn.Module, settings: SurrogateTraining, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The optimizer and learning-rate schedule of an attacker's training.
+    """The optimizer and the learning-rate schedule of a clone's training.
 
     Args:
-        model: all of its parameters are trained; already on its device.
+        model: the network, on its device; all parameters are trained.
         settings: learning rate, momentum, weight decay and schedule.
-        steps: of the whole training, at least 1; call ``step`` of both once in each.
+        steps: number of steps of the training, at least 1; each calls ``step`` of both once.
 
     Example:
         >>> optimizer, schedule = sgd(nn.Linear(2, 2), SurrogateTraining(schedule="cosine"), 10)

@@ -1,4 +1,4 @@
-"""What the data-free attacks share: their border, their queries, their end."""
+"""The base of data-free attacks: check the input, ask queries, train students."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -35,16 +35,16 @@ from divqat_brevitas.extraction.surrogates.networks import SURROGATES, check_ima
 from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
 
 ALONG = 0.5
-"""Part of the students' passes made while queries are asked; the rest follows, cooling down."""
+"""Part of the students' passes during the queries; the rest follows, at a falling learning rate."""
 
 DEFAULT_EPOCHS = 20
 
 
 def image_shape(pool: object) -> Shape:
-    """The (C, H, W) that stands for a pool in a data-free attack.
+    """Check the (C, H, W) that a data-free attack takes as its pool.
 
     Raises:
-        InputError: something else, such as images, or a side below 8.
+        InputError: anything else, such as images, or a side below 8.
     """
     if not isinstance(pool, tuple | list) or not all(isinstance(n, int) for n in pool):
         raise InputError(
@@ -61,13 +61,13 @@ class Course:
     """The streams and the students' settings of one run.
 
     Attributes:
-        victim: is asked.
+        victim: gets the queries.
         shape: (C, H, W) of an image.
-        budget: queries to spend.
+        budget: number of queries to ask.
         seed: of the attack.
-        learner: brought along by the caller.
+        learner: trains the clone, or defines the students.
         matching: what students match.
-        draws: for noise and batches.
+        draws: random numbers of noise and batches.
     """
 
     victim: Victim
@@ -80,7 +80,7 @@ class Course:
 
     @property
     def training(self) -> SurrogateTraining:
-        """How students are trained: the plain learner's settings, or the defaults."""
+        """Settings of the students' training: those of a plain learner, or the defaults."""
         learner = self.learner
         return learner.training if isinstance(learner, PlainLearner) else SurrogateTraining()
 
@@ -90,25 +90,25 @@ class Course:
         return self.training.precision == "bfloat16"
 
     def with_labels_only(self) -> "Course":
-        """The same, for an attack that takes nothing of a response but its label."""
+        """The same for an attack that uses only the labels of responses."""
         if self.matching.method.partition(":")[0] == "smooth":
             return self
         return replace(self, matching=Matching("argmax", l1=False))
 
     @property
     def epochs(self) -> int:
-        """Passes over all responses, shared by the students: two make half as many each."""
+        """Passes over all responses, divided among the students."""
         return self.learner.epochs if isinstance(self.learner, PlainLearner) else DEFAULT_EPOCHS
 
     def generator(self) -> Generator:
-        """A fresh generator."""
+        """A new generator."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(substream(self.seed, "gan").integers(2**62)))
             generator = Generator(self.shape)
         return generator.train()
 
     def start(self, images: Tensor, students: int) -> tuple[Students, Memory]:
-        """Ask a first batch, which also tells how many classes are; the networks are fresh."""
+        """Ask a first batch, which shows the number of classes, and build the students."""
         pixels, responses = self.ask(images)
         first = TransferSet(pixels, responses)
         plain = self.learner

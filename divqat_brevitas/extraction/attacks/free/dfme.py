@@ -1,4 +1,4 @@
-"""DFME: a generator steered by estimated gradients of the victim.
+"""DFME: a generator trained with estimated gradients of the victim.
 
 Truong, Maini, Walls and Papernot, "Data-Free Model Extraction", CVPR 2021: the game of sec. 3,
 logits from probabilities (sec. 4.3) and forward differences (sec. 4.4); hyper-parameters from its
@@ -24,31 +24,32 @@ from divqat_brevitas.extraction.attacks.free.students import Memory, Students
 
 @dataclass(frozen=True)
 class DFME(DataFreeAttack):
-    """A generator that looks for images on which the student is furthest from the victim.
+    """A generator of images on which student and victim differ most.
 
-    An iteration asks ``student_steps`` batches for the student, then, for each of
-    ``generator_steps``, one batch of images and ``directions`` random changes of each: all of them
-    count as queries. What is left for less than an iteration goes to the student. With labels
-    alone ("top1", targets "argmax") the distance is cross-entropy, and the estimate sees
-    little but the student's part of it: the paper needs probabilities.
+    An iteration asks ``student_steps`` batches for the student. Each of ``generator_steps`` then
+    asks one batch of images and ``directions`` random changes of each image; all of them count as
+    queries. A remainder below one iteration is used for the student. With labels only ("top1",
+    targets "argmax") the distance is cross-entropy, and the estimate contains little more than the
+    student's part of it: the method needs probabilities.
 
     Deviations from the paper, which has 20 M queries: the student also learns from remembered
     responses and makes a fixed number of passes over them, the last ones after the last query;
     batches of 64 (paper: 256) and a generator rate of 1e-3 (1e-4), for more steps a query;
-    changes of about 0.01 a pixel (a step of 1e-3 in all, 2e-5 a pixel: far below an 8-bit level,
-    which a quantized victim would not notice); the student's images are asked rounded to 8 bits
-    (those of the estimate are not, and are not learned from).
+    changes of about 0.01 a pixel (the paper's step of 1e-3 is 2e-5 a pixel, far
+    below an 8-bit level, and does not change a quantized victim's response); the student's images
+    are asked rounded to 8 bits (those of the estimate are not, and the student is not trained on
+    them).
 
     Args:
         seed: of everything random in the attack, at least 0.
-        learner: a :class:`PlainLearner` (the default) names the student's network, initial
-            weights, targets, epochs (passes over all responses) and of its training batch_size,
-            learning_rate, momentum, weight_decay, clip_norm and precision; any other learner
-            makes the clone from all images the student was shown.
-        batch_size: images a batch.
-        student_steps: batches asked for the student an iteration (n_S).
-        generator_steps: batches asked for the generator an iteration (n_G).
-        directions: changes of an image a gradient is estimated from (m).
+        learner: a :class:`PlainLearner` (the default) defines the student's network, initial
+            weights, targets, epochs (passes over all responses) and, of its training, batch_size,
+            learning_rate, momentum, weight_decay, clip_norm and precision; any other learner trains
+            the clone on all images of the student.
+        batch_size: number of images in a batch.
+        student_steps: number of batches for the student in an iteration (n_S).
+        generator_steps: number of batches for the generator in an iteration (n_G).
+        directions: number of changes of an image for the estimate of its gradient (m).
         change: root mean square of a change, before the squashing to [0, 1].
         generator_rate: the generator's learning rate (Adam).
 
@@ -100,7 +101,7 @@ class DFME(DataFreeAttack):
             row: Round = {"queries": course.budget - left, "loss": loss}
             asked = 0
             for _ in range(self.generator_steps):
-                # A step that no question of the student's follows would be for nothing.
+                # Without later queries of the student a step has no effect.
                 if left < cost + self.batch_size:
                     break
                 row["generator_loss"] = self._step(generator, optimizer, students, course)

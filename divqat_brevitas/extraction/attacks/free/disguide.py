@@ -1,4 +1,4 @@
-"""DisGUIDE: queries that two students disagree about.
+"""DisGUIDE: queries on which two students disagree.
 
 Rosenthal, Enouen, Pham and Tan, "DisGUIDE: Disagreement-Guided Data-Free Model Extraction",
 AAAI 2023; hyper-parameters from its published code.
@@ -26,13 +26,13 @@ def disagreement(probabilities: Tensor) -> Tensor:
     """Mean over images and classes of the standard deviation over students.
 
     Args:
-        probabilities: of each student, (students, N, classes).
+        probabilities: of each student, float (students, N, classes).
     """
     return probabilities.std(dim=0).mean()
 
 
 def class_diversity(probabilities: Tensor) -> Tensor:
-    """Negative entropy of a batch's mean probabilities, lowest where all classes are met alike.
+    """Negative entropy of a batch's mean probabilities, lowest for equally frequent classes.
 
     Args:
         probabilities: (N, classes).
@@ -43,12 +43,12 @@ def class_diversity(probabilities: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DisGUIDE(DataFreeAttack):
-    """Two students, and a generator that looks for images they response differently.
+    """Two students, and a generator of images on which they differ.
 
-    The generator minimises ``diversity * class_diversity - disagreement``; its gradient comes
-    through the students alone and costs no query, so all responses train students, and labels
-    ("top1", or targets "argmax") serve as well as probabilities. Students learn from new
-    and remembered responses (experience replay) and end as one clone by soft vote.
+    The generator minimises ``diversity * class_diversity - disagreement``. Its gradient needs only
+    the students and no query, so all responses train students, and labels ("top1", or targets
+    "argmax") are as useful as probabilities. Students learn from new and earlier responses
+    (experience replay) and form one clone by soft vote.
 
     Deviations from the paper, which has 20 M queries: everything ever asked is remembered, and
     the students make a fixed number of passes over it, the last of them with a falling learning
@@ -57,12 +57,12 @@ class DisGUIDE(DataFreeAttack):
 
     Args:
         seed: of everything random in the attack, at least 0.
-        learner: a :class:`PlainLearner` (the default) names the students' network, initial
-            weights, targets, epochs (passes over all responses, half of them each student's) and
-            of its training batch_size, learning_rate, momentum, weight_decay, clip_norm and
-            precision; any other learner makes the clone from all images asked.
-        batch_size: images asked between steps of the generator.
-        generator_steps: its steps a batch.
+        learner: a :class:`PlainLearner` (the default) defines the students' network, initial
+            weights, targets, epochs (passes over all responses, half of them for each student)
+            and, of its training, batch_size, learning_rate, momentum, weight_decay, clip_norm and
+            precision; any other learner trains the clone on all queried images.
+        batch_size: number of queries between steps of the generator.
+        generator_steps: number of its steps for a batch.
         generator_rate: its learning rate (Adam).
         diversity: weight of the class diversity.
 

@@ -1,9 +1,9 @@
-"""Networks that make query images out of noise, and the one that tells made images from given ones.
+"""The generator of query images, and the discriminator of generated and proxy images.
 
 The generator is that of Data-Free Model Extraction (Truong et al., CVPR 2021; "GeneratorA" of its
 code): a linear layer, then twice an enlargement and 3×3 convolutions. It is made for any image of
 at least 8×8 and is narrower (64, 32, 16 channels instead of 128, 128, 64): it has few queries to
-learn from, and shall not cost more than the students.
+learn from and should not cost more than the students.
 """
 
 import torch
@@ -18,12 +18,12 @@ class Generator(nn.Module):
     """Noise (N, latent) to images (N, C, H, W) in [0, 1].
 
     The last batch normalisation, without weights of its own, keeps the pixels' spread from
-    collapsing (as in the source). Batch statistics are used always: in training mode.
+    collapsing (as in the source). The network always uses batch statistics, in training mode.
 
     Args:
         shape: (C, H, W) of an image.
-        latent: numbers of noise an image.
-        width: channels of the last hidden layer.
+        latent: number of noise values for an image.
+        width: number of channels of the last hidden layer.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Generator(nn.Module):
         )
 
     def before_squash(self, noise: Tensor) -> Tensor:
-        """Images before the squashing to [0, 1]: what zeroth-order estimates perturb."""
+        """Images before the squashing to [0, 1], for zeroth-order estimates."""
         x = self.norm(self.seed(noise).unflatten(1, (-1, *self.sizes[0])))
         x = self.coarse(F.interpolate(x, self.sizes[1]))
         out: Tensor = self.fine(F.interpolate(x, self.sizes[2]))
@@ -61,23 +61,23 @@ class Generator(nn.Module):
         return squash(self.before_squash(noise))
 
     def noise(self, count: int, draws: torch.Generator) -> Tensor:
-        """Fresh noise (count, latent)."""
+        """New noise (count, latent)."""
         return torch.randn(count, self.latent, generator=draws)
 
     @torch.no_grad()
     def images(self, count: int, draws: torch.Generator) -> Tensor:
-        """Fresh images (count, C, H, W) in [0, 1], without gradients."""
+        """New images (count, C, H, W) in [0, 1], without gradients."""
         out: Tensor = self(self.noise(count, draws))
         return out
 
 
 def squash(x: Tensor) -> Tensor:
-    """Any numbers to [0, 1]: the papers' tanh, shifted to our range."""
+    """Map any numbers to [0, 1] by a shifted tanh."""
     return (torch.tanh(x) + 1) / 2
 
 
 def discriminator(shape: tuple[int, int, int], width: int = WIDTH) -> nn.Module:
-    """Images to one logit (N, 1), large for given images (DCGAN: Radford et al., ICLR 2016)."""
+    """Images to one logit (N, 1), large for proxy images (DCGAN: Radford et al., ICLR 2016)."""
     channels, height, width_ = shape
     cells = -(-height // 4) * -(-width_ // 4)
     return nn.Sequential(

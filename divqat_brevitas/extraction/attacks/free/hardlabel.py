@@ -1,4 +1,4 @@
-"""DFMS-HL: labels alone, with synthetic images as the proxy set.
+"""DFMS-HL: only labels, with synthetic images as the proxy set.
 
 Sanyal, Addepalli and Babu, "Towards Data-Free Model Stealing in a Hard Label Setting", CVPR 2022.
 """
@@ -49,7 +49,7 @@ class _Gan:
         return self.proxies[chosen].float() / 255
 
     def step(self, students: Students | None) -> float:
-        """One step of each network; with students the generator also heeds the classes."""
+        """One step of each network; students add the class diversity to the generator's loss."""
         size = self.attack.batch_size
         with torch.autocast("cpu", torch.bfloat16, enabled=self.course.bfloat16):
             made = self.generator(self.generator.noise(size, self.course.draws))
@@ -76,13 +76,13 @@ class _Gan:
 
 @dataclass(frozen=True)
 class DFMSHL(DataFreeAttack):
-    """A GAN on synthetic proxy images whose generator is also made to meet all classes.
+    """A GAN on synthetic proxy images whose generator also covers all classes.
 
-    First the GAN learns the proxy images, then part of the budget asks proxies and made images
-    half and half (the student's start), and the rest goes batch by batch to made images, while
-    the generator minimises its adversarial loss plus ``diversity`` times the class diversity of
-    the student's responses. The student sees labels only: of richer answers it takes the largest
-    entry (with targets "smooth" it smooths them).
+    First the GAN learns the proxy images. Part of the budget then asks proxies and generated images
+    in equal parts (the student's first training). The rest asks generated images batch by batch,
+    while the generator minimises its adversarial loss plus ``diversity`` times the class diversity
+    of the student's responses. The student uses only labels: the largest entry of richer responses
+    (smoothed with the targets "smooth").
 
     Deviations from the paper, which has 8 M queries and also real proxy images: the proxies are
     the noise images of :mod:`divqat_brevitas.data.noise` (the paper's own synthetic set are
@@ -93,11 +93,11 @@ class DFMSHL(DataFreeAttack):
     Args:
         seed: of everything random in the attack, at least 0.
         learner: as for :class:`DisGUIDE`, with one student.
-        batch_size: images asked between steps of the GAN.
-        proxies: synthetic images made.
-        gan_steps: steps of the GAN before the first query.
-        start: part of the budget, in (0, 1), spent on the student's start.
-        generator_steps: steps of the GAN a batch.
+        batch_size: number of queries between steps of the GAN.
+        proxies: number of synthetic images.
+        gan_steps: number of steps of the GAN before the first query.
+        start: part of the budget, in (0, 1), for the student's first training.
+        generator_steps: number of steps of the GAN for a batch.
         generator_rate: its learning rate (Adam, betas 0.5 and 0.999).
         diversity: weight of the class diversity.
 

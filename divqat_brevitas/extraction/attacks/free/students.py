@@ -1,4 +1,4 @@
-"""The students of data-free attacks: what they match, what they remember, how they step."""
+"""The students of data-free attacks: their targets, their memory, their training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,10 @@ SMALLEST_PROBABILITY = 1e-10
 
 
 def recovered_logits(probabilities: Tensor) -> Tensor:
-    """Logits up to their mean, which softmax forgets: log p - mean(log p) (DFME, sec. 4.3)."""
+    """Logits without their mean, which probabilities do not contain: log p - mean(log p).
+
+    See DFME, sec. 4.3.
+    """
     logs = probabilities.clamp_min(SMALLEST_PROBABILITY).log()
     return logs - logs.mean(dim=1, keepdim=True)
 
@@ -54,14 +57,14 @@ class Matching:
         return recovered_logits(targets) if self.l1 else targets
 
     def distances(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """A distance an image, (N,)."""
+        """The distance of each image, (N,)."""
         if self.l1:
             return (logits - targets).abs().mean(dim=1)
         return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
 
 
 class Memory:
-    """Answered images: uint8, as they were asked, their responses, and the targets made of them."""
+    """Queried images, uint8, with their responses and the targets made of these."""
 
     def __init__(
         self, capacity: int, shape: tuple[int, int, int], classes: int, matching: Matching
@@ -89,7 +92,7 @@ class Memory:
         responses = self.responses[: self.size]
         if not responses.any():
             raise InputError(
-                "the responses say nothing to train on: all their entries are zero. The oracle "
+                "the responses contain nothing to train on: all entries are zero. The oracle "
                 "rounds too coarsely for the number of classes."
             )
         return TransferSet(self.images[: self.size].numpy(), responses)
@@ -103,7 +106,7 @@ class Memory:
             yield self._float(chosen), self.targets[chosen]
 
     def epoch(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of it once in random order, in parts of about ``size``, none of one image alone."""
+        """All images once in random order, in parts of about ``size``, never of one image."""
         parts = max(1, self.size // size)
         for chosen in torch.randperm(self.size, generator=generator).tensor_split(parts):
             yield self._float(chosen), self.targets[chosen]
@@ -114,7 +117,7 @@ class Memory:
 
 
 class SoftVote(nn.Module):
-    """Networks that response as one: the logarithm of their mean probability."""
+    """Several networks as one: the logarithm of their mean probability."""
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()
@@ -129,8 +132,8 @@ class SoftVote(nn.Module):
 class Students:
     """One or more networks trained on the same batches, by SGD with Nesterov momentum.
 
-    Of the training settings they use learning_rate, momentum, weight_decay, clip_norm and
-    precision; the attack sets the batches and the schedule.
+    They use learning_rate, momentum, weight_decay, clip_norm and precision of the training
+    settings; the attack sets the batches and the schedule.
     """
 
     def __init__(
@@ -153,12 +156,12 @@ class Students:
             )
 
     def cast(self) -> torch.autocast:
-        """The precision that products are computed in."""
+        """The precision of the products."""
         dtype = PRECISIONS[self.training.precision]
         return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
 
     def logits(self, images: Tensor) -> list[Tensor]:
-        """Each network's logits, (N, classes), in its present mode."""
+        """Each network's logits, (N, classes), in its current mode."""
         with self.cast():
             return [network(images).float() for network in self.networks]
 
@@ -194,7 +197,7 @@ class Students:
 
     @contextmanager
     def frozen(self) -> Iterator["Students"]:
-        """Themselves in eval mode, without gradients to their weights: for a generator's step."""
+        """The students in eval mode, without gradients to their weights, for a generator's step."""
         for network in self.networks:
             network.eval().requires_grad_(False)
         try:
