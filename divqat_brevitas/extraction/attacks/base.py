@@ -6,7 +6,7 @@ have their own base in :mod:`divqat_brevitas.extraction.attacks.free.common`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
@@ -26,14 +26,13 @@ from divqat_brevitas.extraction.learners.base import (
 from divqat_brevitas.extraction.learners.targets import as_probabilities
 from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
 from divqat_brevitas.extraction.surrogates.networks import check_image_shape
-from divqat_brevitas.extraction.surrogates.training import Epoch
+from divqat_brevitas.extraction.surrogates.training import Epoch, OnEpoch
 from divqat_brevitas.input_range import UNIT
 from divqat_brevitas.short_repr import ShortRepr
 
 QUERY_BATCH = 1000
 
 Round = dict[str, Any]
-OnEpoch = Callable[[Epoch], None]
 NO_INDICES: Labels = np.zeros(0, np.int64)
 
 
@@ -77,12 +76,7 @@ class Attack(Protocol):
         """The attack's name in results, such as "knockoff-random"."""
         ...
 
-    def run(
-        self,
-        victim: Victim,
-        pool: Any,
-        budget: int | None = None,
-    ) -> Result:
+    def run(self, victim: Victim, pool: Any, budget: int | None = None) -> Result:
         """Ask at most ``budget`` queries (None: all that are left) and train a clone.
 
         ``pool`` holds the attacker's images, an :class:`ImagePool` or an array; for a data-free
@@ -234,7 +228,7 @@ class PoolAttack(SeededAttack):
         victim: Victim,
         pool: ImagePool | NDArray[Any],
         budget: int | None = None,
-        on_epoch: OnEpoch | None = None,
+        on_epoch: OnEpoch = None,
     ) -> Result:
         """Ask the victim and train a clone on its responses.
 
@@ -256,7 +250,7 @@ class PoolAttack(SeededAttack):
         victim: Victim,
         pool: ImagePool | NDArray[Any],
         budget: int | None,
-        on_epoch: OnEpoch | None,
+        on_epoch: OnEpoch,
         **options: Any,
     ) -> Result:
         """Check pool and budget, ask, train; ``options`` go to :meth:`_queries`."""
@@ -279,7 +273,7 @@ class PoolAttack(SeededAttack):
         images: NDArray[Any],
         transfer_set: TransferSet,
         seed: int,
-        on_epoch: OnEpoch | None,
+        on_epoch: OnEpoch,
     ) -> TrainedClone:
         """Train the clone; ``images`` are the whole pool."""
         return self.clone_learner().learn(transfer_set, seed, on_epoch)

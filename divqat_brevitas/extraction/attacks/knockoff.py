@@ -16,7 +16,6 @@ from divqat_brevitas.extraction.attacks.adaptive import AdaptiveSampling, sample
 from divqat_brevitas.extraction.attacks.bandit import group_images
 from divqat_brevitas.extraction.attacks.base import (
     ImagePool,
-    OnEpoch,
     PoolAttack,
     Queries,
     Result,
@@ -24,7 +23,7 @@ from divqat_brevitas.extraction.attacks.base import (
 )
 from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.query.victim import Victim
-from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
+from divqat_brevitas.extraction.surrogates.training import OnEpoch, SurrogateTraining
 
 STRATEGIES = ("random", "adaptive")
 
@@ -103,7 +102,7 @@ class KnockoffNets(PoolAttack):
         victim: Victim,
         pool: ImagePool | NDArray[Any],
         budget: int | None = None,
-        on_epoch: OnEpoch | None = None,
+        on_epoch: OnEpoch = None,
         labels: NDArray[Any] | None = None,
     ) -> Result:
         """Ask the victim and train a clone on its responses.

@@ -6,7 +6,6 @@ sharpen the guesses, mix all images and labels with one another (MixUp), and tra
 cross-entropy on the labelled and squared error on the unlabelled part.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from divqat_brevitas.extraction.arrays import Images, Responses, check_bounds, s
 from divqat_brevitas.extraction.surrogates.augmentation import random_flip, random_shift
 from divqat_brevitas.extraction.surrogates.training import (
     Epoch,
+    OnEpoch,
     SurrogateTraining,
     sgd,
     soft_cross_entropy,
@@ -83,7 +83,7 @@ def train_mixmatch(
     seed: int,
     training: SurrogateTraining,
     settings: MixMatch,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: OnEpoch = None,
 ) -> list[Epoch]:
     """Train ``model`` in place; it ends in eval mode, on the CPU.
 

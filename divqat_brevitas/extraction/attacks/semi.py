@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Labels, to_float
-from divqat_brevitas.extraction.attacks.base import OnEpoch, PoolAttack, Queries, ask
+from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, ask
 from divqat_brevitas.extraction.attacks.mixmatch import MixMatch, train_mixmatch
 from divqat_brevitas.extraction.learners.base import PlainLearner, TrainedClone, TransferSet
 from divqat_brevitas.extraction.learners.targets import training_targets
 from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.surrogates.training import OnEpoch
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class SemiSupervised(PoolAttack):
         images: NDArray[Any],
         transfer_set: TransferSet,
         seed: int,
-        on_epoch: OnEpoch | None,
+        on_epoch: OnEpoch,
     ) -> TrainedClone:
         learner = self.clone_learner()
         clone = learner.build(transfer_set, seed)

@@ -6,7 +6,6 @@ training (Orekondy et al., CVPR 2019, code: random crops and flips). The clone a
 wrong labels that follow no rule.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from divqat_brevitas.extraction.learners.base import (
     TransferSet,
     WrappingLearner,
 )
-from divqat_brevitas.extraction.surrogates.training import Epoch
+from divqat_brevitas.extraction.surrogates.training import OnEpoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +50,7 @@ class AugmentedLearner(WrappingLearner):
         """Either "shifted" or "mirrored"."""
         return "mirrored" if self.flip else "shifted"
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Train a clone as the base does, on augmented images."""
         return self._augmented(self.base).learn(transfer_set, seed, on_epoch)
 

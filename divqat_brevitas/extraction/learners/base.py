@@ -5,7 +5,6 @@ knows the defence uses another learner, so every learner works with every attack
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +18,12 @@ from divqat_brevitas.extraction.arrays import Responses
 from divqat_brevitas.extraction.learners.targets import target_function, training_targets
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate, load_initial
 from divqat_brevitas.extraction.surrogates.trained import keep, recall, training_key
-from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining, train_surrogate
+from divqat_brevitas.extraction.surrogates.training import (
+    Epoch,
+    OnEpoch,
+    SurrogateTraining,
+    train_surrogate,
+)
 from divqat_brevitas.short_repr import ShortRepr
 
 
@@ -90,12 +94,7 @@ class Learner(Protocol):
         """Its hyper-parameters, as values that JSON can hold."""
         ...
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Train a clone; the same transfer set, seed and number of threads give the same clone."""
         ...
 
@@ -157,12 +156,7 @@ class PlainLearner:
         del about["remember"]
         return about
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Train a clone on all responses."""
         clone = self.build(transfer_set, seed)
         return TrainedClone(clone, self.fit(clone, transfer_set, seed, on_epoch))
@@ -179,7 +173,7 @@ class PlainLearner:
         clone: nn.Module,
         transfer_set: TransferSet,
         seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
+        on_epoch: OnEpoch = None,
     ) -> list[Epoch]:
         """Train ``clone`` in place; returns the history.
 
@@ -241,10 +235,5 @@ class WrappingLearner(ABC):
         return own | {"base": described(self.base)}
 
     @abstractmethod
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """See :meth:`Learner.learn`."""

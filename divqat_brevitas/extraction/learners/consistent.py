@@ -9,7 +9,6 @@ training shifts, and all of them mirrored if it flips. Images of the pool that w
 the mean prediction of both clones.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +25,7 @@ from divqat_brevitas.extraction.learners.base import (
 )
 from divqat_brevitas.extraction.query.oracles import softmax
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
-from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
+from divqat_brevitas.extraction.surrogates.training import OnEpoch, SurrogateTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +62,7 @@ class ConsistentLearner(WrappingLearner):
         """All arguments, with the number of images."""
         return super().settings | {"images": 0 if self.images is None else len(self.images)}
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Let two clones judge the responses, then train the clone on the corrected ones."""
         images = to_float(np.asarray(transfer_set.images))
         responses = transfer_set.responses.copy()

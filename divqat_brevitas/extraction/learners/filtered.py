@@ -5,7 +5,6 @@ responses: one class is far more frequent than the others, or one profile of pro
 The attacker needs only the responses to find it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Responses
 from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet, WrappingLearner
 from divqat_brevitas.extraction.learners.targets import drop_top
-from divqat_brevitas.extraction.surrogates.training import Epoch
+from divqat_brevitas.extraction.surrogates.training import OnEpoch
 
 SMALLEST_SHARE = 0.05
 
@@ -105,12 +104,7 @@ class FilteredLearner(WrappingLearner):
         """Either "filtered" or "unmasked"."""
         return "unmasked" if self.unmask else "filtered"
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Train a clone on the remaining responses."""
         marked = find_ood_targets(transfer_set.responses, self.excess)
         if len(marked) - marked.sum() < max(20, 2 * transfer_set.classes):

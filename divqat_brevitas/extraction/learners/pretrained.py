@@ -6,7 +6,6 @@ Rotations", ICLR 2018. The network sees each image in four rotations and predict
 classifying layer. Rotation prediction helps little with images that look alike upside down.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from divqat_brevitas.extraction.learners.base import (
     WrappingLearner,
 )
 from divqat_brevitas.extraction.surrogates.networks import build_surrogate, load_body
-from divqat_brevitas.extraction.surrogates.training import Epoch, train_surrogate
+from divqat_brevitas.extraction.surrogates.training import Epoch, OnEpoch, train_surrogate
 
 ROTATIONS = 4
 
@@ -81,12 +80,7 @@ class PretrainedLearner(WrappingLearner):
         images = None if self.images is None else len(self.images)
         return super().settings | {"images": images}
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Pretrain, then train a clone; the history is that of the clone."""
         images = to_float(np.asarray(transfer_set.images if self.images is None else self.images))
         if images.shape[1:] != transfer_set.shape:

@@ -13,7 +13,6 @@ pBayes looks at all pairs instead of those with the same label, so that it also 
 change labels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +25,7 @@ from divqat_brevitas.extraction.arrays import Responses, substream
 from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet, WrappingLearner
 from divqat_brevitas.extraction.learners.shadow import ShadowPairs
 from divqat_brevitas.extraction.query.oracles import softmax
-from divqat_brevitas.extraction.surrogates.training import Epoch, soft_cross_entropy
+from divqat_brevitas.extraction.surrogates.training import OnEpoch, soft_cross_entropy
 
 HIDDEN = 64
 FLOOR = 1e-6
@@ -223,12 +222,7 @@ class RecoveryLearner(WrappingLearner):
         """The recovery's settings, and the base's under "base"."""
         return super().settings | {"recovery": self.recovery.settings}
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Train a clone on the recovered responses."""
         informative = transfer_set.responses.sum(axis=1, keepdims=True) > 0
         recovered = np.where(

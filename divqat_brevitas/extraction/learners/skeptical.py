@@ -12,7 +12,6 @@ of the exits are one convolution, pooling and a linear layer instead of ResNet b
 distillation runs from the first epoch on.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,7 +26,7 @@ from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet
 from divqat_brevitas.extraction.learners.targets import training_targets
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate
 from divqat_brevitas.extraction.surrogates.training import (
-    Epoch,
+    OnEpoch,
     SurrogateTraining,
     soft_cross_entropy,
     train_surrogate,
@@ -144,12 +143,7 @@ class SkepticalLearner:
         """All of the arguments."""
         return asdict(self)
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Train a clone; its history's loss is the sum of the terms."""
         trunk = build_surrogate(self.surrogate, transfer_set.shape, transfer_set.classes, seed)
         if not isinstance(trunk, nn.Sequential):

@@ -6,7 +6,7 @@ further query. Where the labels of the responses are wrong, the search selects w
 labels best: an attacker without other data cannot notice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,7 @@ from divqat_brevitas.extraction.learners.base import (
     WrappingLearner,
 )
 from divqat_brevitas.extraction.query.predictor import TorchPredictor
-from divqat_brevitas.extraction.surrogates.training import Epoch
+from divqat_brevitas.extraction.surrogates.training import OnEpoch
 
 SMALLEST_PART = 10
 
@@ -84,12 +84,7 @@ class TunedLearner(WrappingLearner):
         options = {name: list(values) for name, values in self.options.items()}
         return super().settings | {"options": options}
 
-    def learn(
-        self,
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> TrainedClone:
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Search, then train a clone on all responses with the best values."""
         informative = np.flatnonzero(transfer_set.responses.any(axis=1))
         order = substream(seed, "validation").permutation(informative)

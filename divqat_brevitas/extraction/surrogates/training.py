@@ -27,6 +27,8 @@ from divqat_brevitas.extraction.surrogates.augmentation import (
 from divqat_brevitas.inference import to_input
 
 Epoch = dict[str, float]
+OnEpoch = Callable[[Epoch], None] | None
+"""Called with each row of a training's history."""
 SCHEDULES = ("one-cycle", "cosine")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SMALLEST_HOLDOUT = 20
@@ -137,7 +139,7 @@ def train_surrogate(
     epochs: int,
     seed: int,
     settings: SurrogateTraining | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: OnEpoch = None,
     objective: Callable[[Any, Tensor], Tensor] = _plain_objective,
 ) -> list[Epoch]:
     """Train ``model`` in place on (images, targets); it ends in eval mode, on the CPU.

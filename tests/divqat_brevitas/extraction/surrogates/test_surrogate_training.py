@@ -146,7 +146,7 @@ def test_answers_without_mass_are_left_out() -> None:
     train_surrogate(a, marked, padded, epochs=1, seed=0)
     train_surrogate(b, images, targets, epochs=1, seed=0)
     assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
-    with pytest.raises(InputError, match="say nothing"):
+    with pytest.raises(InputError, match="nothing to train on"):
         train_surrogate(mlp(), images, np.zeros_like(targets), epochs=1, seed=0)
 
 
