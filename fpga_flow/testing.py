@@ -1,4 +1,4 @@
-"""Assertions for a project's own tests: engines agree to the bit, thefts stay below a bound.
+"""Assertions for a project's own tests: engines agree to the bit, extraction stays below a bound.
 
 The pytest plug-in gives them as fixtures; without pytest they are plain functions.
 """
@@ -86,32 +86,32 @@ def assert_extraction_at_most(
     defence: str = "none",
     learner: PlainLearner | None = None,
 ) -> list[float]:
-    """No clone stolen with ``attack`` is more accurate than ``bound``, whatever the seed.
+    """Assert that no clone of ``attack`` is more accurate than ``bound``, for all seeds.
 
-    The bound speaks of this thief alone: a weak one (a small surrogate, few epochs, a pool unlike
-    the data) keeps any bound. Check the bound against a victim that is known to be easy to steal.
+    The bound is about this attacker only: a weak one (a small surrogate, few epochs, a pool unlike
+    the data) keeps any bound. Check the bound against a victim that is known to be easy to copy.
 
     Args:
         victim: a QONNX file (attacked through the integer engine), a predictor or a torch module:
-            each seed then meets a fresh victim. Or a :class:`Victim`, whose own oracle and defence
-            hold; it must have ``budget`` queries left for every seed.
+            each seed then attacks a new victim. Or a :class:`Victim` with its own oracle and
+            defence; it must have ``budget`` queries left for every seed.
         bound: the largest clone accuracy allowed, a fraction of 1.
         images: of the test set, uint8 or float32 in [0, 1], (N, C, H, W).
         labels: of the test set, integers (N,).
-        pool: the thief's images, an array or anything with ``images``; for a data-free attack the
-            (C, H, W) of an image.
+        pool: the attacker's images, an array or anything with ``images``; for a data-free attack
+            the (C, H, W) of an image.
         attack: a key of ``ATTACKS``.
-        budget: queries a seed.
+        budget: number of queries for each seed.
         seeds: of the attack; everything random follows from them.
         oracle: what the victim shows.
-        defence: what perturbs the answers.
-        learner: makes the clone; None is ``PlainLearner()``.
+        defence: what perturbs the responses.
+        learner: trains the clone; None: ``PlainLearner()``.
 
     Returns:
         The clone accuracies, one a seed.
 
     Raises:
-        AssertionError: a clone is more accurate; all accuracies are told.
+        AssertionError: a clone is more accurate; the message has all accuracies.
         InputError: unknown names, bad arrays, no seed, or a bound outside [0, 1].
 
     Example:
@@ -125,28 +125,28 @@ def assert_extraction_at_most(
     if not 0 <= bound <= 1:
         raise InputError(f"the bound is a fraction of 1, not {bound!r}.")
     if not seeds:
-        raise InputError("no seed, no theft: give at least one, such as seeds=(0, 1, 2).")
-    # Before hours of theft, not after.
+        raise InputError("no seed: give at least one, such as seeds=(0, 1, 2).")
+    # Before hours of attacks, not after.
     check_labels(labels, len(check_pool(images, "the test images")), "the test labels")
-    thieves = [make_attack(attack, learner or PlainLearner(), seed) for seed in seeds]
+    attacks = [make_attack(attack, learner or PlainLearner(), seed) for seed in seeds]
     if isinstance(victim, Victim):
         if victim.remaining < budget * len(seeds):
             raise InputError(
-                f"the victim has {victim.remaining} queries left, but {len(seeds)} thefts of "
+                f"the victim has {victim.remaining} queries left, but {len(seeds)} attacks of "
                 f"{budget} need {budget * len(seeds)}."
             )
-        robbed = [victim] * len(seeds)
+        targets = [victim] * len(seeds)
     else:
         model = _reference(victim)
-        robbed = [Victim(model, oracle, budget, defence) for _ in seeds]
+        targets = [Victim(model, oracle, budget, defence) for _ in seeds]
     accuracies = [
-        accuracy(thief.run(one, pool, budget).clone, images, labels)
-        for thief, one in zip(thieves, robbed, strict=True)
+        accuracy(one.run(target, pool, budget).clone, images, labels)
+        for one, target in zip(attacks, targets, strict=True)
     ]
     if max(accuracies) > bound:
-        told = ", ".join(f"{a:.4f} (seed {s})" for a, s in zip(accuracies, seeds, strict=True))
+        listed = ", ".join(f"{a:.4f} (seed {s})" for a, s in zip(accuracies, seeds, strict=True))
         raise AssertionError(
-            f"{attack} with {budget} queries stole clones of accuracy {told}: more than {bound}."
+            f"{attack} with {budget} queries made clones of accuracy {listed}, more than {bound}."
         )
     return accuracies
 

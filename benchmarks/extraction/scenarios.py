@@ -119,8 +119,8 @@ _GATES = {"divqat-decoy": 0.05}
 # On CIFAR-10 outliers are photographs too, of no attacker's pool: on synthetic ones alone, at the
 # preset's weight, a network of this size loses 6 points on validation data.
 _PHOTO_GATES = {"divqat-decoy-photos": 0.05}
-# Where the float networks send most outliers (``training.sink_class``), so that a heavier term
-# costs no more; weight chosen on validation data (benchmarks/loss_search). It is class 0 on
+# Where the float networks send most outliers (``training.find_reject_class``), so that a heavier
+# term costs no more; weight chosen on validation data (benchmarks/loss_search). It is class 0 on
 # CIFAR-10.
 _BAG: Changes = (("decoy_class", 8), ("ood_weight", 1.0))
 _CIFAR = {

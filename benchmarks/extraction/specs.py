@@ -39,7 +39,8 @@ class VictimSpec:
         augment: "none", "shift" or "flip-shift".
         precision: of the training, "float32" or "bfloat16".
         decoy_cost: accuracy (fraction of 1) below its twin's at which a decoy is balanced after
-            training, on validation data (``training.balance_decoy``); None: it is left as it is.
+            training, on validation data (``training.balance_reject_class``); None: it is left as it
+            is.
         shape: images are fitted to this (C, H, W); None leaves them as they are. An attacker's
             shadow victim takes the images of the victim under attack.
     """

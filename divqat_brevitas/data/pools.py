@@ -1,4 +1,4 @@
-"""Query pools: the images a thief sends to the victim."""
+"""Query pools: the images that an attacker may ask."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class QueryPool(ShortRepr):
     Attributes:
         name: as asked for.
         kind: "in" (of the victim's own distribution), "out" (other images), "free" (no data).
-            A mixture is "in" as soon as one image in it is: its thief holds victim's data.
+            A mixture with one in-distribution image is "in".
         images: uint8 (N, C, H, W) in the victim's shape.
         relation: to the victim's set, finer than ``kind``: "same" (its held-out split),
             "disjoint" (other classes of the same set: other objects, but the same camera and
@@ -89,7 +89,7 @@ def query_pool(
             (7,500 fetched colour drawings), "noise" (synthetic), "dataset:NAME" (another
             set, or other classes of the victim's as "dataset:cifar10:5-9" for a victim on
             "cifar10:0-4"; fitted to the shape, without test images), or "mix:POOL:SHARE,POOL",
-            such as "mix:in:0.05,wallpapers": a thief who holds a little of the victim's data.
+            such as "mix:in:0.05,wallpapers": an attacker with a few in-distribution images.
         dataset: the victim's data set; gives, for "in", the images, and the shape.
         count: number of images, at least 1.
         seed: the same arguments give the same images; a smaller count is their beginning.
@@ -196,7 +196,7 @@ def shared_material(one: str, other: str) -> frozenset[str]:
 
 
 def check_unseen(trained: str, pool: str) -> None:
-    """Refuse to attack a victim with images of the material that it was trained to give a decoy.
+    """Refuse a query pool whose material the victim was trained on as outliers.
 
     Raises:
         InputError: the two pools share material, named.

@@ -106,7 +106,7 @@ def load(name: str, split: str, root: Path | None = None) -> tuple[Pixels, Label
 
     The splits "train", "val", "test" and "pool" are disjoint and the same on every machine.
     "test" is the official test set where there is one; "pool" stands for unlabelled images
-    of the same kind that a thief may hold. Of an official train set, train/val/pool take
+    in-distribution images of an attacker. Of an official train set, train/val/pool take
     45/5/10 sixtieths (MNIST and its kin) or 8/1/1 tenths (the others); "official-train" is
     all of it. Stratified by :func:`divqat_brevitas.data.splits.split_indices`.
 

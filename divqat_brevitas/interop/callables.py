@@ -30,7 +30,7 @@ class _NoGradient(torch.autograd.Function):
         raise GradientError(
             "a gradient was asked of a victim that shows answers alone. Use an attack that needs "
             "none (foolbox: BoundaryAttack, HopSkipJumpAttack; torchattacks: Square, OnePixel; "
-            "ART: HopSkipJump, SquareAttack), or steal a clone and take the clone's gradient."
+            "ART: HopSkipJump, SquareAttack), or train a clone and use the clone's gradient."
         )
 
 

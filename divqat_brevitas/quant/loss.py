@@ -17,11 +17,11 @@ network and a one-hot label y::
     decoy-photos  as decoy, w_ood = 0.05, o also patches of photographs: ours too
 
 The last term is an extension of ours: o are synthetic out-of-distribution inputs (see
-``outliers``) made from the batch, and d the decoy, one fixed distribution with most of its mass on
-one class. Whatever a thief without the victim's data sends then gets the same answer, which tells
-nothing; the cross-entropy alone rules on images of the victim's own kind. For photographs of
-objects synthetic inputs alone are not enough: "decoy-photos" takes two of three from a pool of
-unlabelled images that the caller gives (outlier exposure, Hendrycks et al., ICLR 2019).
+``outliers``) made from the batch, and d is a fixed distribution with most of its mass on one class,
+the reject class. All images of an attacker without in-distribution data then get the same response,
+which contains no information; in-distribution images are trained by the cross-entropy only. For
+photographs of objects synthetic inputs are not enough: "decoy-photos" takes two of three from a
+pool of unlabelled images that the caller gives (outlier exposure, Hendrycks et al., ICLR 2019).
 
 For forward KL at T = 1 the gradient in f_q(x) is (1−α)q − y + αp (literal): the term cannot
 do more than sharpen the outputs. Reverse KL rewards mass where p is tiny and so misleads.
@@ -53,19 +53,19 @@ class LossSettings:
         ce_weight: w_ce ≥ 0.
         cap: largest divergence of one image that still counts, in nats; beyond it the image
             gives no gradient, which keeps the maximisation bounded.
-        warmup: fraction of training over which the weights of the divergence and of the decoy
-            rise linearly from 0.
-        ood_weight: w_ood ≥ 0, of the decoy term; 0 leaves it out.
+        warmup: fraction of training over which the weights of the divergence and of the outlier
+            term rise linearly from 0.
+        ood_weight: w_ood ≥ 0, of the outlier term; 0 leaves it out.
         ood_fraction: outliers for each training image, above 0 and at most 1.
         ood_families: of the synthetic ones: "all", or "textures", without pieces of training
             images.
         ood_pool: name of the query pool whose images the caller gives as ``outliers``; "": none.
         ood_share: fraction of the outliers that is drawn from those.
-        decoy_class: the class that outliers are to be given; it costs least where they go
-            anyway (``divqat_brevitas.training.sink_class``).
-        decoy_mass: the decoy's probability for that class; the other classes share the rest
-            evenly. Below 1 the margin over them is bounded; at 1 it grows, and an interface of
-            few levels (a gate, a coarse posterior) then shows nothing beneath it.
+        decoy_class: the reject class, to which outliers are trained; it costs least where they go
+            anyway (``divqat_brevitas.training.find_reject_class``).
+        decoy_mass: its probability in d; the other classes share the rest evenly. Below 1 the
+            margin over them is bounded; at 1 it grows, and a response of few levels (a label-only
+            fallback, a coarse posterior) then shows only this class.
     """
 
     order: Order = "reverse"
@@ -157,7 +157,7 @@ class DivQATLoss(nn.Module):
         settings: what was resolved.
         terms: after a call, the parts as detached scalars: "cross_entropy", "divergence"
             (T²·mean, before its weight), "weight" (after warm-up) and "total"; where outliers
-            were given, "decoy" (before its weight).
+            were given, "reject" (before its weight).
         progress: how far training is, 0 to 1, set by the trainer; drives the warm-up. It is 1
             by default, so a loop that never sets it trains with the full weight.
 
@@ -210,7 +210,7 @@ class DivQATLoss(nn.Module):
 
     @property
     def ood_weight(self) -> float:
-        """The weight of the decoy term now, after warm-up."""
+        """The current weight of the outlier term, with warm-up."""
         return self.settings.ood_weight * self._warm
 
     @property
@@ -219,12 +219,12 @@ class DivQATLoss(nn.Module):
         return min(1.0, self.progress / warmup) if warmup > 0 else 1.0
 
     def scale_weight(self, factor: float) -> None:
-        """Multiply the weights of divergence and decoy, as the accuracy guard does."""
+        """Multiply the weights of divergence and outlier term, as the accuracy guard does."""
         s = self.settings
         self.settings = replace(s, weight=s.weight * factor, ood_weight=s.ood_weight * factor)
 
     def with_outliers(self, inputs: Tensor, generator: Generator | None = None) -> Tensor:
-        """``inputs`` and, where the decoy has a weight, outliers: synthetic ones and given ones.
+        """``inputs`` with synthetic and given outliers, where the outlier term has a weight.
 
         Give the network the whole: one batch, so that batch normalisation sees both. Then call
         the loss with its logits, the labels of the images alone, and the whole as ``inputs``.
@@ -273,7 +273,7 @@ class DivQATLoss(nn.Module):
 
         Raises:
             InputError: outputs that hold no logits for the inputs, fewer logits than labels, or a
-                decoy class that the network does not have.
+                reject class that the network does not have.
         """
         count = len(labels)
         logits = as_logits(logits, len(inputs), "the network in training")
@@ -296,15 +296,15 @@ class DivQATLoss(nn.Module):
             "weight": torch.tensor(weight),
         }
         if len(outliers):
-            decoy = decoy_loss(outliers, s.decoy_class, s.decoy_mass)
-            total = total + self.ood_weight * decoy
-            self.terms["decoy"] = decoy.detach()
+            rejected = reject_loss(outliers, s.decoy_class, s.decoy_mass)
+            total = total + self.ood_weight * rejected
+            self.terms["reject"] = rejected.detach()
         self.terms["total"] = total.detach()
         return total
 
 
-def decoy_loss(logits: Tensor, decoy_class: int, mass: float) -> Tensor:
-    """Mean cross-entropy of (M, classes) logits to the decoy distribution, a scalar.
+def reject_loss(logits: Tensor, decoy_class: int, mass: float) -> Tensor:
+    """Mean cross-entropy of (M, classes) logits to the distribution d, a scalar.
 
     Raises:
         InputError: the network has no such class.

@@ -1,6 +1,6 @@
 """Synthetic out-of-distribution images, made from a batch of training images alone.
 
-They stand for what a thief without the victim's data may send: nine families, from torn-up
+They stand for the queries of an attacker without in-distribution data: nine families, from torn-up
 training images to procedural textures (dead leaves: Baradad et al., "Learning to See by Looking at
 Noise", NeurIPS 2021). No image of any query pool is used, so that a defence trained on them is
 tested on pools it has not seen.

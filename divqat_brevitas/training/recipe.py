@@ -21,8 +21,8 @@ from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.quant.input_fit import calibrate
 from divqat_brevitas.quant.loss import DivQATLoss, loss_settings
 from divqat_brevitas.short_repr import ShortRepr
-from divqat_brevitas.training.decoy import balanced_row, loss_for
 from divqat_brevitas.training.loop import Criterion, Data, PlainLoss, Row, TrainSettings
+from divqat_brevitas.training.reject_class import balanced_row, loss_for
 from divqat_brevitas.training.trainer import AccuracyGuard, train
 
 CALIBRATION_IMAGES = 500
@@ -121,7 +121,7 @@ def train_victim(
 
     Returns:
         The network in evaluation mode, and one row an epoch; none for "ptq". The last row of a
-        balanced decoy has the accuracy after it, and ``decoy_shift``.
+        balanced decoy has the accuracy after it, and ``reject_shift``.
 
     Raises:
         InputError: no reference or no twin where one is needed, missing data, bad settings.

@@ -92,7 +92,7 @@ def serve(
         from fpga_flow.serve.server import serve as run_server
 
         served = load_served(model, engine, victim)
-    robbed = Victim(
+    target = Victim(
         served.predictor,
         oracle,
         budget,
@@ -100,14 +100,14 @@ def serve(
         **options,
     )
     about = served.identity | {
-        "oracle": robbed.oracle,
-        "oracle_options": robbed.options,
-        "defence": robbed.defence,
+        "oracle": target.oracle,
+        "oracle_options": target.options,
+        "defence": target.defence,
     }
     file = ledger or served.ledger
     count = QueryLedger(file, about, budget, {client.name: client.budget for client in known})
     service = Service(
-        robbed,
+        target,
         served.shape,
         served.classes,
         count,
@@ -122,7 +122,7 @@ def serve(
             print_json({"url": url, "ledger": str(file), **service.about()})
         else:
             used, left = count.used(), count.budget - count.used()
-            click.echo(f"{served.name} at {url}: {robbed.oracle}, defence {robbed.defence}")
+            click.echo(f"{served.name} at {url}: {target.oracle}, defence {target.defence}")
             click.echo(f"{used} of {budget} queries used, {max(0, left)} left ({file})")
         if not local:
             tokens = "tokens and images" if known else "no token is asked for, and images"

@@ -217,10 +217,10 @@ class SimulateSection(Section):
 class AttackSection(Section):
     """``[attack]``: every combination is one attack. ``victims`` empty: all variants.
 
-    ``attacks`` are names of ``extraction.ATTACKS``; ``learners`` what the thief makes of the
-    answers; ``defences`` what perturbs them, as ``none``, a name with its strength (``dcp:0.7``)
+    ``attacks`` are names of ``extraction.ATTACKS``; ``learners`` how the attacker trains on the
+    responses; ``defences`` what perturbs them, as ``none``, a name with its strength (``dcp:0.7``)
     or with its cost (``dcp@0.2``). ``budgets`` count queried images (empty: 1000, or
-    all images of the smallest pool where that has fewer); ``seeds`` are the thief's; ``engine``
+    all images of the smallest pool where that has fewer); ``seeds`` are the attacker's; ``engine``
     answers the queries for the quantized victims (a float victim answers by torch).
     """
 

@@ -1,4 +1,4 @@
-"""A victim behind HTTP, and the thief's end of the line.
+"""A victim behind HTTP, and the client of an attacker.
 
 ``divqat serve`` starts a server (extra ``serve``: starlette, uvicorn); :class:`RestVictim` attacks
 one with the standard library alone. The names are imported when first used.

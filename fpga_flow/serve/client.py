@@ -1,4 +1,4 @@
-"""The thief's end: a served victim as the attacks take one. Standard library alone."""
+"""The client: a served victim for the attacks; it needs only the standard library."""
 
 import http.client
 import json

@@ -129,7 +129,7 @@ def test_theft_too_good(assert_extraction_at_most):
     result.assert_outcomes(passed=2, failed=2)
     # The helper's own lines stay out of the report.
     result.stdout.fnmatch_lines(
-        ["E*the predictions differ on 50 of 50 images*", "E*stole clones of accuracy*"]
+        ["E*the predictions differ on 50 of 50 images*", "E*made clones of accuracy*"]
     )
     result.stdout.no_fnmatch_line("*testing.py*")
 

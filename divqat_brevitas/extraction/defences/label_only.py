@@ -21,7 +21,7 @@ class LabelOnlyFallback(NumberedDefence):
     """One-hot responses where one class is the label or has at least a threshold probability.
 
     Args:
-        ood_class: index of the class, as in the loss's settings.
+        reject_class: index of the class, as in the loss's settings.
         threshold: probability of that class from which only the label is shown, in (0, 1].
 
     Raises:
@@ -36,14 +36,14 @@ class LabelOnlyFallback(NumberedDefence):
     """
 
     family = "gate"
-    ood_class: int = 0
+    reject_class: int = 0
     threshold: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.ood_class != int(self.ood_class) or self.ood_class < 0:
+        if self.reject_class != int(self.reject_class) or self.reject_class < 0:
             raise InputError(
                 f"defence 'gate' takes the out-of-distribution class, a whole number from 0, "
-                f"not {self.ood_class!r}."
+                f"not {self.reject_class!r}."
             )
         if not 0 < self.threshold <= 1:
             raise InputError(
@@ -58,10 +58,10 @@ class LabelOnlyFallback(NumberedDefence):
             InputError: the network has no such class.
         """
         classes = probabilities.shape[1]
-        if self.ood_class >= classes:
+        if self.reject_class >= classes:
             raise InputError(
                 f"defence {self.name!r}: the network has classes 0 to {classes - 1} only."
             )
-        label = probabilities.argmax(axis=1) == self.ood_class
-        fallback = label | (probabilities[:, self.ood_class] >= np.float32(self.threshold))
+        label = probabilities.argmax(axis=1) == self.reject_class
+        fallback = label | (probabilities[:, self.reject_class] >= np.float32(self.threshold))
         return np.where(fallback[:, None], Top1().perturb(images, probabilities), probabilities)

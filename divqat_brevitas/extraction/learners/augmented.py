@@ -33,6 +33,7 @@ class AugmentedLearner(WrappingLearner):
         InputError: a shift below 1, or a base without such training settings.
 
     Example:
+        >>> from divqat_brevitas.extraction import PlainLearner
         >>> AugmentedLearner(base=PlainLearner(targets="argmax"), flip=True).name
         'mirrored-argmax'
     """

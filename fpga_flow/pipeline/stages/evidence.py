@@ -131,7 +131,7 @@ def _chosen(
         )
         if pool.kind != "in":
             for at, image in enumerate(to_float(pool.images)):
-                yield f"the thief's image {at + 1} of {pool.name}", None, image
+                yield f"the attacker's image {at + 1} of {pool.name}", None, image
             return
 
 

@@ -130,7 +130,7 @@ def _fit(
             on_epoch=after,
         )
     last = history[-1]
-    balanced = f", decoy balanced by {last['decoy_shift']:+.2f}" if "decoy_shift" in last else ""
+    balanced = f", decoy balanced by {last['reject_shift']:+.2f}" if "reject_shift" in last else ""
     context.progress.log(f"train: {victim.stem}: validation {last['val_accuracy']:.2%}{balanced}")
     return network, history
 

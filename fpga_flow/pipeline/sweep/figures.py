@@ -88,15 +88,15 @@ def table_text(table: Sequence[Mapping[str, Any]]) -> str:
     settings = _names(table, "settings")
     figures = _names(table, "figures")
     variants = [name.removeprefix("accuracy.") for name in figures if name.startswith("accuracy.")]
-    stolen = [name for name in figures if name.startswith("clone.")]
-    clones = (name.removeprefix("clone.").rpartition(".") for name in stolen)
+    clone_keys = [name for name in figures if name.startswith("clone.")]
+    clones = (name.removeprefix("clone.").rpartition(".") for name in clone_keys)
     header = [*settings, "state", *variants, *(f"clone of {v}, {kind}" for v, _, kind in clones)]
     lines: list[list[object]] = [[*header]]
     for row in table:
         found = row["figures"]
         line: list[object] = [row["settings"].get(name) for name in settings]
         line += [row["state"], *(_percent(found.get(f"accuracy.{v}")) for v in variants)]
-        lines.append([*line, *(_percent(found.get(clone)) for clone in stolen)])
+        lines.append([*line, *(_percent(found.get(clone)) for clone in clone_keys)])
     return columns(lines)
 
 

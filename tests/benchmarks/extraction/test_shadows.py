@@ -14,7 +14,7 @@ from divqat_brevitas.extraction.attack_spec import AttackSpec, QuerySet
 
 def test_a_shadow_of_a_decoy_with_photographs_takes_coloured_ones(tmp_path: Path, monkeypatch):
     """Its labelled set is grey, the victim's images are not."""
-    monkeypatch.setattr("divqat_brevitas.training.decoy._COUNT", 50)
+    monkeypatch.setattr("divqat_brevitas.training.reject_class._COUNT", 50)
     for name in ("landscapes", "backgrounds"):
         picture = tmp_path / f"{name}.png"
         Image.linear_gradient("L").convert("RGB").save(picture)

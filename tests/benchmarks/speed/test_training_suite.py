@@ -43,7 +43,7 @@ def test_the_losses_take_their_full_part(few: dict[str, taking_part.Contestant])
     assert isinstance(nasty, DivQATLoss)
     assert nasty.terms["weight"].item() == pytest.approx(nasty.settings.weight)  # after warm-up
     assert nasty.terms["divergence"] > 0
-    assert "decoy" in decoy.terms
+    assert "reject" in decoy.terms
 
 
 def test_a_quick_run_gives_a_record_that_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:

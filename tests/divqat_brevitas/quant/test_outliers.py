@@ -7,7 +7,7 @@ from torch import nn
 
 from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.quant.loss import decoy_loss
+from divqat_brevitas.quant.loss import reject_loss
 from divqat_brevitas.quant.outliers import FAMILIES, KINDS, synthetic_outliers
 from divqat_brevitas.training import TrainSettings, train
 
@@ -51,9 +51,9 @@ def test_decoy_loss_is_the_cross_entropy_to_the_decoy() -> None:
     target = torch.tensor([0.1, 0.1, 0.7, 0.1]).expand(5, 4)
     wanted = nn.functional.cross_entropy(logits, target)
     # Equal up to the order of float32 sums.
-    assert decoy_loss(logits, 2, 0.7).item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert reject_loss(logits, 2, 0.7).item() == pytest.approx(wanted.item(), rel=1e-6)
     with pytest.raises(InputError, match="classes 0 to 3"):
-        decoy_loss(logits, 4, 0.7)
+        reject_loss(logits, 4, 0.7)
 
 
 def criterion(**changes: float) -> DivQATLoss:
@@ -80,12 +80,12 @@ def test_total_is_the_weighted_sum_and_warms_up() -> None:
     images, labels = batch((1, 8, 8)), torch.arange(20) % 4
     logits = torch.randn(26, 4, generator=generator())
     extended = torch.cat([images, images[:6]])
-    parts = nn.functional.cross_entropy(logits[:20], labels), decoy_loss(logits[20:], 0, 1.0)
+    parts = nn.functional.cross_entropy(logits[:20], labels), reject_loss(logits[20:], 0, 1.0)
     for progress, weight in ((0.25, 0.25), (1.0, 0.5)):
         loss.progress = progress
         total = loss(logits, labels, inputs=extended)
         assert total.item() == pytest.approx((parts[0] + weight * parts[1]).item(), rel=1e-6)
-    assert set(loss.terms) == {"cross_entropy", "divergence", "weight", "decoy", "total"}
+    assert set(loss.terms) == {"cross_entropy", "divergence", "weight", "reject", "total"}
 
 
 def test_guard_weakens_the_decoy_too() -> None:

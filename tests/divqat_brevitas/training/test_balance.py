@@ -6,7 +6,7 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.models import build_model, quantize
-from divqat_brevitas.training import accuracy, balance_decoy, calibrate, logits_of
+from divqat_brevitas.training import accuracy, balance_reject_class, calibrate, logits_of
 
 
 def certain(margins: list[float]) -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
@@ -32,7 +32,7 @@ def certain(margins: list[float]) -> tuple[nn.Module, tuple[torch.Tensor, torch.
 )
 def test_the_highest_bias_that_keeps_the_accuracy(floor: float, shift: float) -> None:
     net, val = certain([1, 2, 3, 9])
-    assert balance_decoy(net, 0, val, floor) == pytest.approx(shift, abs=1e-6)
+    assert balance_reject_class(net, 0, val, floor) == pytest.approx(shift, abs=1e-6)
     assert accuracy(net, *val) >= floor
     assert net[1].bias.tolist() == pytest.approx([shift, 0.0], abs=1e-6)  # type: ignore[index]
 
@@ -42,12 +42,12 @@ def test_a_decoy_that_cost_too_much_is_lowered() -> None:
     with torch.no_grad():
         net[1].bias[0] = 5.0  # type: ignore[index]
     assert accuracy(net, *val) == 0.25
-    assert balance_decoy(net, 0, val, 0.75) == pytest.approx(-3.05, abs=1e-6)
+    assert balance_reject_class(net, 0, val, 0.75) == pytest.approx(-3.05, abs=1e-6)
     assert accuracy(net, *val) == 0.75
     # Out of reach: as much as there is to get.
     with torch.no_grad():
         net[1].bias[0] = 6.0  # type: ignore[index]
-    balance_decoy(net, 0, val, 1.0)
+    balance_reject_class(net, 0, val, 1.0)
     assert accuracy(net, *val) == 0.5
 
 
@@ -57,7 +57,7 @@ def test_only_the_decoy_of_a_quantized_network_moves() -> None:
     net = quantize(build_model("digits-cnn", (1, 8, 8), 4), "w4a4")
     calibrate(net, val[0])
     before = logits_of(net, val[0])
-    shift = balance_decoy(net, 2, val, 0.0)
+    shift = balance_reject_class(net, 2, val, 0.0)
     after = logits_of(net, val[0])
     assert shift == 4.0
     assert torch.equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]])
@@ -72,6 +72,6 @@ def test_only_the_decoy_of_a_quantized_network_moves() -> None:
 def test_a_network_without_such_a_bias_is_refused(net: nn.Module) -> None:
     val = torch.zeros(2, 1, 1, 1).byte(), torch.zeros(2).long()
     with pytest.raises(InputError, match="no bias for class 0"):
-        balance_decoy(net, 0, val, 0.5)
+        balance_reject_class(net, 0, val, 0.5)
     with pytest.raises(InputError, match="no bias for class 2"):
-        balance_decoy(certain([1])[0], 2, val, 0.5)
+        balance_reject_class(certain([1])[0], 2, val, 0.5)

@@ -307,13 +307,13 @@ def test_a_decoy_is_balanced_at_its_cost(tmp_path):
         lines = execute(path, [TRAIN], *decoy, *balanced)
         qat, divqat = (read_json(path / "train" / f"{name}.json") for name in ("qat", "divqat"))
         last = divqat["history"][-1]
-        assert ("decoy_shift" in last) == any("decoy balanced by" in line for line in lines)
-        assert ("decoy_shift" in last) == (cost is not None)
+        assert ("reject_shift" in last) == any("decoy balanced by" in line for line in lines)
+        assert ("reject_shift" in last) == (cost is not None)
         weights = load_file(path / "train" / "divqat.safetensors")
         bias = next(
             value for name, value in weights.items() if name.endswith("bias") and len(value) == 10
         )
-        ends[cost] = bias, last.get("decoy_shift", 0.0)
+        ends[cost] = bias, last.get("reject_shift", 0.0)
         if cost is not None:
             assert last["val_accuracy"] >= qat["history"][-1]["val_accuracy"] - cost
     for cost in (0.2, 0.6):

@@ -82,8 +82,8 @@ def test_calibration_names_the_strength_to_fall_back_on() -> None:
         ("noise@nan", "not 'nan'"),
         ("noise:0.2@0.2", "in place of its numbers"),
         ("noise@0.2:1", "in place of its numbers"),
-        ("noise@0.2+rounding:1", "behind the last part alone"),
-        ("noise@0.2+dcp@0.2", "behind the last part alone"),
+        ("noise@0.2+rounding:1", "behind the last part only"),
+        ("noise@0.2+dcp@0.2", "behind the last part only"),
     ],
 )
 def test_bad_costs_are_refused(spec: str, says: str) -> None:

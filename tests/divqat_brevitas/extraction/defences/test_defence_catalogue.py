@@ -83,7 +83,7 @@ def test_specs() -> None:
         ("misinformation:0.9", "DefenceMaterial"),
         ("grad2:0.5", "DefenceMaterial"),
         ("ensemble", "at least one network"),
-        ("ensemble:3", "2 models beside the victim's"),
+        ("ensemble:3", "2 models besides the victim's"),
     ],
 )
 def test_bad_specs_are_refused(spec: str, message: str) -> None:

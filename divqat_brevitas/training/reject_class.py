@@ -1,4 +1,4 @@
-"""The decoy: the images it is trained on, its cheapest class, and what it may cost."""
+"""The reject class: the outliers for its training, its selection, and what it may cost."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +15,8 @@ from divqat_brevitas.quant.loss import DivQATLoss, loss_settings
 from divqat_brevitas.quant.outliers import synthetic_outliers
 from divqat_brevitas.training.loop import Data, Row
 
-_COUNT = 20_000  # images drawn from a pool to train the decoy on
-_MOST = 5000  # images that the cheapest class is looked for with
+_COUNT = 20_000  # outliers drawn from a pool
+_MOST = 5000  # images for the selection of the class
 
 
 def loss_for(
@@ -55,15 +55,15 @@ def loss_for(
 
 @lru_cache(maxsize=2)
 def _drawn(pool: str, dataset: str, root: Path | None, shape: Shape | None) -> Tensor:
-    """Always the same images: what a network is trained on has no seed of a thief's."""
+    """Always the same images: training does not depend on an attacker's seed."""
     return torch.tensor(query_pool(pool, dataset, _COUNT, 0, root, shape).images)
 
 
-def sink_class(reference: nn.Module, images: Tensor, seed: int = 0) -> int:
-    """The class that a network gives most synthetic outliers.
+def find_reject_class(reference: nn.Module, images: Tensor, seed: int = 0) -> int:
+    """The class that a network gives to most synthetic outliers.
 
-    As ``decoy_class`` it asks least of the network, which sends much that it does not know there
-    anyway. On Fashion-MNIST that is the bag, with half of the outliers.
+    As ``decoy_class`` of the loss it costs least accuracy. On Fashion-MNIST it is the bag, with
+    half of the outliers.
 
     Args:
         reference: the float network, trained.
@@ -76,11 +76,11 @@ def sink_class(reference: nn.Module, images: Tensor, seed: int = 0) -> int:
     Example:
         >>> images = torch.randint(0, 256, (64, 1, 8, 8)).byte()
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-        >>> 0 <= sink_class(net, images) < 4
+        >>> 0 <= find_reject_class(net, images) < 4
         True
     """
     if len(images) == 0:
-        raise InputError("sink_class needs training images to make outliers from, and got none.")
+        raise InputError("find_reject_class needs training images to make outliers from.")
     made = synthetic_outliers(to_input(images[:_MOST]), Generator().manual_seed(seed))
     guesses = logits_of(reference, (255 * made).round().to(torch.uint8)).argmax(dim=1)
     return int(guesses.bincount().argmax())
@@ -89,13 +89,12 @@ def sink_class(reference: nn.Module, images: Tensor, seed: int = 0) -> int:
 _STEPS = torch.arange(-80, 81) / 20  # of the logit, -4 to 4
 
 
-def balance_decoy(model: nn.Module, decoy_class: int, val: Data, floor: float) -> float:
-    """Give the decoy class as much as validation accuracy allows.
+def balance_reject_class(model: nn.Module, decoy_class: int, val: Data, floor: float) -> float:
+    """Set the bias of the reject class to the highest value that validation accuracy allows.
 
-    Training ends with some accuracy lost to the decoy, by chance more or less of it. The bias of
-    the last layer then trades one for the other: the higher the decoy class's, the more outliers
-    it takes, and the more of the victim's own kind of images. It is raised or lowered to the
-    highest value, by at most 4, at which accuracy is ``floor`` or more.
+    The accuracy that training loses to the reject class varies. The class's bias in the last layer
+    trades one for the other: a higher bias takes more outliers, and more in-distribution images. It
+    is changed by at most 4, to the highest value at which accuracy is ``floor`` or more.
 
     Args:
         model: float or Brevitas network whose last layer is linear with a bias; changed in place.
@@ -105,7 +104,7 @@ def balance_decoy(model: nn.Module, decoy_class: int, val: Data, floor: float) -
             accurate one is taken.
 
     Returns:
-        What was added to the bias.
+        The change of the bias.
 
     Raises:
         InputError: the model does not end in a linear layer with a bias for that class.
@@ -113,14 +112,14 @@ def balance_decoy(model: nn.Module, decoy_class: int, val: Data, floor: float) -
     Example:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
         >>> images, labels = torch.zeros(5, 1, 2, 2).byte(), torch.zeros(5).long()
-        >>> balance_decoy(net, 0, (images, labels), floor=0.9)
+        >>> balance_reject_class(net, 0, (images, labels), floor=0.9)
         4.0
     """
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     bias = linear[-1].bias if linear else None
     if bias is None or not 0 <= decoy_class < len(bias):
         raise InputError(
-            f"the decoy cannot be balanced: the network's last layer has no bias for class "
+            f"the reject class cannot be balanced: the network's last layer has no bias for class "
             f"{decoy_class}. Take a network that ends in a linear layer with a bias."
         )
     images, labels = val
@@ -138,6 +137,6 @@ def balance_decoy(model: nn.Module, decoy_class: int, val: Data, floor: float) -
 
 
 def balanced_row(model: nn.Module, decoy_class: int, val: Data, floor: float, last: Row) -> Row:
-    """Balance the decoy; the last epoch's row with the accuracy and the shift after it."""
-    shift = balance_decoy(model, decoy_class, val, floor)
-    return last | {"val_accuracy": accuracy(model, *val), "decoy_shift": shift}
+    """Balance the reject class; returns the last epoch's row with accuracy and shift after it."""
+    shift = balance_reject_class(model, decoy_class, val, floor)
+    return last | {"val_accuracy": accuracy(model, *val), "reject_shift": shift}

@@ -1,4 +1,4 @@
-"""Defences of one cost against a naive thief and one who knows them; argument: 01's file."""
+"""Defences of one cost against a naive attacker and one that knows them; argument: 01's file."""
 
 import os
 import sys
@@ -27,11 +27,11 @@ for spec in specs:
     l1 = cost_of(defence, validation, answers).l1
     clones = {}
     for learner in ("soft", "argmax"):  # believe the answers, or the label alone
-        thief = make_attack(
+        attack = make_attack(
             "knockoff-random", make_learner(learner, surrogate="compact", epochs=EPOCHS), seed=0
         )
         victim = Victim(engine, oracle="soft", budget=BUDGET, defence=make_defence(spec, seed=0))
-        clones[learner] = accuracy(thief.run(victim, pool).clone, x, labels)
+        clones[learner] = accuracy(attack.run(victim, pool).clone, x, labels)
     best = max(clones, key=clones.__getitem__)
     print(
         f"{spec}: cost {l1:.2f}, clone {clones['soft']:.1%}, "
