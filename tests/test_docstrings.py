@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+import benchmarks
 import divqat_brevitas
 import fpga_flow
 from divqat_brevitas.data import load
@@ -29,9 +30,9 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def modules() -> list[str]:
-    """Modules of both packages with an example that is not skipped."""
+    """Modules of the packages and benchmarks with an example that is not skipped."""
     names = []
-    for package in (divqat_brevitas, fpga_flow):
+    for package in (divqat_brevitas, fpga_flow, benchmarks):
         root = Path(package.__path__[0])
         for file in sorted(root.rglob("*.py")):
             nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))

@@ -19,7 +19,7 @@ _COMMITTED = ROOT / "benchmarks" / "extraction"
               divqat bench extraction --jobs 2 --minutes 120
               divqat bench extraction --list --only '*nasty*'
               divqat bench extraction --dataset svhn --jobs 4
-              divqat bench extraction --publish --readme docs/results.md
+              divqat bench extraction --publish --readme README.md
               divqat bench extraction --experiment NAME""",
 )
 @click.option(
@@ -43,20 +43,21 @@ _COMMITTED = ROOT / "benchmarks" / "extraction"
     help="Folder of victims and checkpoints.",
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--minutes", type=click.FloatRange(0), help="Begin nothing new after so long.")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Experiments whose name fits.")
+@click.option("--minutes", type=click.FloatRange(0), help="Start nothing new after this time.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Only experiments whose name fits.")
 @click.option("--list", "listing", is_flag=True, help="Show the experiments, and run none.")
 @click.option(
-    "--publish", "publishing", is_flag=True, help="Make tables and plots; run no experiment."
+    "--publish",
+    "publishing",
+    is_flag=True,
+    help="Pack finished experiments, make tables and plots.",
 )
 @click.option(
     "--readme",
     type=click.Path(path_type=Path),
-    help="With --publish: a page whose marked block is rewritten too.",
+    help="With --publish: a page whose blocks `results` and `hardware` are rewritten.",
 )
-@click.option(
-    "--experiment", metavar="NAME", help="Run one again and compare it with the committed."
-)
+@click.option("--experiment", metavar="NAME", help="Run one again; compare it with the committed.")
 @json_option
 def bench_extraction(
     scale: str,
@@ -72,17 +73,17 @@ def bench_extraction(
     experiment: str | None,
     as_json: bool,
 ) -> int:
-    """Steal every victim in every way, one JSON an experiment; continues where it was stopped.
+    """Attack every victim in every way, and compare the clones; the same command continues.
 
-    Results go to benchmarks/extraction for the compact scale, else to WORK/SCALE or, with
-    --dataset, to WORK/NAME; "paper" is planned for a GPU and was never run here. Exit code 1
-    where an experiment failed, or with --experiment where the new value is outside the committed
-    interval.
+    Committed results are in benchmarks/extraction (scale "compact"); other results go to WORK/SCALE
+    or, with --dataset, to WORK/NAME. Finished experiments stay in WORK/experiments until --publish
+    packs them. The scale "paper" is planned for a GPU and was never run. Exit code 1 where an
+    experiment failed, or with --experiment where the new value is outside of the interval of the
+    committed ones.
     """
     from dataclasses import asdict
 
-    from benchmarks.extraction.own_dataset import scenario_of
-    from benchmarks.extraction.plan import plan
+    from benchmarks.extraction.plan import plan, scenario_of
     from benchmarks.extraction.repeat import repeat
     from benchmarks.extraction.runner import Place, run, select
     from benchmarks.extraction.specs import file_name
@@ -93,7 +94,7 @@ def bench_extraction(
         usual = _COMMITTED if scale == "compact" else work / scale
     else:
         if scale != "compact":
-            raise InputError(f"--dataset has the compact matrix alone: leave out --scale {scale}.")
+            raise InputError(f"--dataset has only the compact matrix: leave out --scale {scale}.")
         own = scenario_of(dataset)
         for line in own.left_out:
             click.echo(line, err=True)
@@ -114,7 +115,7 @@ def bench_extraction(
     if publishing:
         from benchmarks.extraction.publish import publish
 
-        page = ROOT / "docs" / "results.md" if out == _COMMITTED else None
+        page = ROOT / "docs" / "results.md" if out.resolve() == _COMMITTED else None
         written = [str(path) for path in publish(out, work, planned, page=page, readme=readme)]
         if as_json:
             print_json(written)

@@ -1,24 +1,28 @@
 """What the benchmark runs: the experiments of its scenarios, in their order.
 
-Three parts. The *key* experiments hold the claims: plain QAT and the victims with a gate against
-their scenario's main pool, with the learners that have broken one of them, at three victim seeds
-times three attack seeds. The *repeated* ones at three pairs of seeds: other victims, learners,
-pools and sets, smaller budgets, composition with existing defences. The *broad* ones once:
-everything else there is, one thing varied at a time. An attacker that does better there than those
-of the key experiments leaves a claim undecided, and belongs among the repeated ones
-(``Scenario.extra_attackers``). Breadth first: a part is done at one pair of seeds before the next,
-so that however early a run is stopped, what is there is a usable matrix.
+The plan has three parts. The *key* experiments support the claims: they attack plain QAT and the
+victims with a gate with their scenario's main pool and the most successful learners, at three
+victim seeds times three attack seeds. The *repeated* experiments run at three pairs of seeds: other
+victims, learners, pools and data sets, smaller budgets, and combinations with existing defences.
+The *broad* experiments run once, and vary one thing at a time. An attacker that does better there
+than in the key experiments leaves a claim undecided; it belongs among the repeated ones
+(``Scenario.extra_attackers``).
+
+All parts are run at one pair of seeds before the next pair, so that the results are a usable matrix
+whenever a run is stopped.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from benchmarks.extraction.scenarios import COMPACT, MINI, PAPER, Changes, Scenario
 from benchmarks.extraction.shadows import has_shadow
 from benchmarks.extraction.specs import ExperimentSpec
-from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.data import dataset_info, load, query_pool
+from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.extraction import ATTACKS
 from divqat_brevitas.extraction.attack_spec import NO_POOL, needs_shadow
 from divqat_brevitas.extraction.evaluation.summary import BASELINE
@@ -36,6 +40,11 @@ _ANSWERS = ("top1", "posterior:2", "gated:{decoy}")
 _READERS = ("centred", _SORTER)
 """Learners that have done best against the decoy; of labels the last."""
 _SURROGATES = ("resnet-small", "vgg-medium", "vgg-wide")
+
+
+_SMALLEST_SIDE = 8  # pixels of a data set's images
+# What is seen in a mirror is another class, or none.
+_NOT_MIRRORED = ("svhn", "gtsrb")
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,69 @@ def plan(scale: str) -> list[ExperimentSpec]:
     if scale not in get_args(Scale):
         raise unknown_name("scale", scale, get_args(Scale))
     return experiments_of(*SCALES[scale])
+
+
+@dataclass(frozen=True)
+class OwnScenario:
+    """The compact matrix for a data set of the user's own, instead of the committed four.
+
+    Grey images have victims, attackers and pools of Fashion-MNIST's matrix, colour images those of
+    CIFAR-10's. Its settings were chosen on those two sets, so a victim elsewhere may lose more.
+
+    Attributes:
+        scenario: as it can be run on this machine.
+        left_out: why a pool is not in it, a line each.
+    """
+
+    scenario: Scenario
+    left_out: tuple[str, ...]
+
+    @property
+    def experiments(self) -> list[ExperimentSpec]:
+        """Its experiments, in the order they are run, at the seeds of the compact matrix."""
+        return experiments_of([self.scenario], SCALES["compact"][1])
+
+
+def scenario_of(dataset: str, root: Path | None = None) -> OwnScenario:
+    """The compact matrix for ``dataset``.
+
+    Args:
+        dataset: a name that ``divqat_brevitas.data.load`` takes, such as "svhn", "cifar100" or
+            "imagefolder:PATH".
+        root: data folder; None: the cache.
+
+    Raises:
+        InputError: no such set, not there, or images below 8x8.
+
+    Example:
+        >>> own = scenario_of("digits")
+        >>> own.scenario.recipe["model"], own.scenario.pools[-1]
+        ('fashion-cnn', 'in')
+    """
+    info = dataset_info(dataset)
+    if min(info.shape[1:]) < _SMALLEST_SIDE:
+        raise InputError(
+            f"the matrix needs images of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE}, and those of "
+            f"{dataset!r} are {info.shape[1]}x{info.shape[2]}."
+        )
+    load(dataset, "test", root)  # says how to get what is not there
+    model = COMPACT[0] if info.shape[0] == 1 else COMPACT[1]
+    recipe = model.recipe | {"dataset": dataset}
+    if dataset.partition(":")[0] in _NOT_MIRRORED:
+        recipe["augment"] = "shift"
+    refused = {pool: _refused(pool, dataset, root) for pool in model.pools}
+    pools = tuple(pool for pool, why in refused.items() if why is None)
+    left_out = tuple(f"pool {pool} is left out: {why}" for pool, why in refused.items() if why)
+    return OwnScenario(replace(model, recipe=recipe, pools=pools), left_out)
+
+
+def _refused(pool: str, dataset: str, root: Path | None) -> str | None:
+    """Why no image can be drawn from a pool; None where one can."""
+    try:
+        query_pool(pool, dataset, 1, 0, root)
+    except DivQATError as e:
+        return str(e)
+    return None
 
 
 def experiments_of(scenarios: Iterable[Scenario], seeds: Seeds) -> list[ExperimentSpec]:

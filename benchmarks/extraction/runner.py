@@ -160,7 +160,7 @@ def run(
 
 
 def work(experiment: ExperimentSpec, place: Place) -> Outcome:
-    """Run one experiment in this process, unless another has it."""
+    """Run one experiment in this process, unless another process runs it."""
     start = time.perf_counter()
 
     def outcome(state: State, detail: str) -> Outcome:
@@ -240,7 +240,7 @@ def _eta(seconds: float) -> str:
 
 
 class _Inline(Executor):
-    """Runs what is submitted at once, in this process."""
+    """Runs submitted calls immediately, in this process."""
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
         future: Future[Outcome] = Future()

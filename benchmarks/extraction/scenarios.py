@@ -1,4 +1,4 @@
-"""Scenarios of the benchmark, as data: a data set, its victims, and what attackers come with.
+"""Scenarios of the benchmark, as data: a data set, its victims, and the attackers' means.
 
 The scale "paper" is planned and not run: victims and clones of the papers need a GPU.
 """
@@ -23,44 +23,43 @@ DEFENCES = (
     "grad2@0.2",
     "ensemble",
 )
-"""Defences of the answers that are tried; top-1, top-k and rounding are oracles as well.
+"""Defences of the responses that are tried; top-1, top-k and rounding are oracles as well.
 
-Each victim has those with a strength at one cost to its owner: a mean ℓ1 distance of 0.2 on
-validation images. Behind a gate that is on top of the gate.
+A defence with a strength has the same cost on each victim: a mean ℓ1 distance of 0.2 on validation
+images. Behind a gate the defence is applied on top of the gate.
 """
-# At one cost each, and one of every kind: coarser answers, an invertible one, a gated one, a
-# gradient redirected.
+# One of each kind: coarser responses, an invertible defence, a gated one, a redirected gradient.
 _COMBINED = ("rounding:1", "reverse-sigmoid@0.2", "misinformation@0.2", "mad@0.2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """One data set with its victims, and the pools attackers come with.
+    """One data set with its victims, and the pools that attackers hold.
 
     Attributes:
-        recipe: arguments of its VictimSpecs but variant, changes and seed.
-        victims: variants; the first two are compared with all others: "float" and "qat".
+        recipe: arguments of its victims' specs except variant, changes and seed.
+        victims: variants. The first two, "float" and "qat", are the ones others are compared with.
         full_matrix: variants on which every attack, learner and defence is tried.
-        gates: of a variant the threshold of the gate that belongs to it; it is attacked with and
-            without.
-        tuned: of a variant, what it changes of its preset on this data set; chosen on validation
-            data.
-        frontier: further victims, as (variant, changes of its preset): how much accuracy buys
-            how much protection.
-        repeated_variants: those of them that are tried at several seeds.
-        pools: what attackers hold; the first is the main one: of those that are not the victim's
-            own kind, that which plain QAT gives most away to.
-        attack: arguments of its attack specs that all share.
-        budgets: the main budget, then the smaller ones of the curve.
-        free_budget: of attacks that make their own images; None: the main one.
-        main: whether claims rest on this scenario: more seeds, and everything else is tried on it.
-        augmented: learners that augment the attacker's images, as the victim's data allow.
-        extra_attackers: of a fully studied variant, attackers that are repeated beside the key
-            experiments', as arguments of ``experiment``: those that did better at one pair of
-            seeds, and the same ones on labels alone.
-        combined_defences: defences of the answers that are combined with the victims at several
+        gates: threshold of a variant's label-only fallback ("gate"). The variant is attacked with
+            and without it.
+        tuned: a variant's changes of its preset on this data set, chosen on validation data.
+        frontier: further victims, as (variant, changes of its preset). They show how much
+            protection a loss of accuracy buys.
+        repeated_variants: the victims of ``frontier`` that are tried at several seeds.
+        pools: names of query pools. The first is the main one: of the out-of-distribution pools,
+            the one with which attackers of plain QAT do best.
+        attack: arguments that all its attack specs share.
+        budgets: the main query budget, then the smaller ones of the curve.
+        free_budget: query budget of data-free attacks; None: the main budget.
+        main: whether claims rest on this scenario. If so, it has more seeds, and everything else
+            is tried on it.
+        augmented: learners that augment the attacker's images as the victim's data allow.
+        extra_attackers: attackers that are repeated on a variant of ``full_matrix``, as arguments
+            of :meth:`experiment`: those that did better than the key ones at one pair of seeds,
+            and the same ones with labels only.
+        combined_defences: defences of the responses that are combined with the victims at several
             seeds.
-        defences: those that are tried at all.
+        defences: defences of the responses that are tried once.
     """
 
     recipe: dict[str, Any]
@@ -83,10 +82,10 @@ class Scenario:
     def experiment(
         self, variant: str, changes: Changes | None = None, **how: Any
     ) -> ExperimentSpec:
-        """An experiment at seed 0: the main attack on the main pool, but for ``how``."""
+        """An experiment at seed 0: the main attack on the main pool, changed by ``how``."""
         victim = VictimSpec(variant=variant, changes=self._changes(variant, changes), **self.recipe)
-        chosen = {"pool": self.pools[0], "budget": self.budgets[0], **self.attack, **how}
-        return ExperimentSpec(victim=victim, attack=AttackSpec(**chosen))
+        arguments = {"pool": self.pools[0], "budget": self.budgets[0], **self.attack, **how}
+        return ExperimentSpec(victim=victim, attack=AttackSpec(**arguments))
 
     @property
     def gated(self) -> tuple[str, ...]:
@@ -100,7 +99,7 @@ class Scenario:
         return f"gate:{self.decoy_class(variant, changes)}:{self.gates[variant]:g}"
 
     def decoy_class(self, variant: str, changes: Changes | None = None) -> int:
-        """The class that a variant is trained to give outliers."""
+        """The class that a variant is trained to give to outliers."""
         changed = dict[str, Any](self._changes(variant, changes))
         return loss_settings(variant.removeprefix("divqat-"), **changed).decoy_class
 

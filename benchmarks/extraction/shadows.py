@@ -2,8 +2,8 @@
 
 It has the defence's code and settings, the victim's architecture and bit width, and labelled
 public images of another set, fitted to the victim's shape; not the victim's data or seed. It
-trains plain QAT and the defended variant there, asks both about the images of its pool, and gets
-pairs of a defended and an undefended answer to each. Both networks are its own: no query is spent.
+trains plain QAT and the defended variant there, queries both with the images of its pool, and gets
+pairs of a defended and an undefended response. Both networks are its own: no query is spent.
 """
 
 from dataclasses import replace

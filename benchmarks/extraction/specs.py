@@ -1,7 +1,7 @@
-"""What a victim and an experiment of the benchmark are: plain data with a readable name and a key.
+"""Specifications of victims and experiments: plain data with a readable name and a key.
 
-The name is for people and files; the key is a hash of everything the result depends on, so that
-a result computed from other settings is told apart and computed again.
+The name is for people and files. The key is a hash of everything that the result depends on: a
+result with another key was computed from other settings, and is computed again.
 """
 
 import json
@@ -24,16 +24,17 @@ class VictimSpec:
     """One trained network.
 
     Attributes:
-        dataset: registry name; may have classes only, as "cifar10:0-4".
+        dataset: registry name, or some of its classes, such as "cifar10:0-4".
         model: a key of ``divqat_brevitas.models.MODELS``.
         bits: such as "w4a4"; a float victim's are "float32".
         variant: "float", "qat", or "divqat-" and a preset of the loss.
-        changes: of the preset's settings, as (name, value) pairs.
-        guard: accuracy (fraction of 1) it may lose on validation data against its plain-QAT twin.
-        seed: of weights, order of images and augmentation.
-        float_epochs: of the float reference.
-        quant_epochs: of the quantization-aware training that starts from it.
-        batch_size: images a step.
+        changes: changed settings of the preset, as (name, value) pairs.
+        guard: accuracy (fraction of 1) that it may lose on validation data against its plain-QAT
+            twin.
+        seed: of the weights, the order of images and the augmentation.
+        float_epochs: epochs of the float reference's training.
+        quant_epochs: epochs of the quantization-aware training that starts from the reference.
+        batch_size: images in a training step.
         learning_rate: of the float training.
         quant_learning_rate: of the quantized training.
         augment: "none", "shift" or "flip-shift".

@@ -77,7 +77,7 @@ class TrainedVictim(ShortRepr):
 
     @property
     def test_logits(self) -> Logits:
-        """Its answers to test data, float32 (N, classes): the evaluator's, never an attacker's."""
+        """Its logits on test data, float32 (N, classes): the evaluator's, never an attacker's."""
         logits: Logits = np.load(self.folder / "test.npy", allow_pickle=False)
         return logits
 
@@ -138,7 +138,7 @@ class VictimStore:
         return network.eval()
 
     def defender(self, spec: VictimSpec) -> Defender:
-        """Builds defences of the victim's answers, on the victim's training data."""
+        """Builds defences of the victim's responses, on the victim's training data."""
         if spec.key not in self._defenders:
             self._defenders[spec.key] = Defender(
                 partial(self._training_data, spec),
@@ -181,7 +181,7 @@ class VictimStore:
         return TrainedVictim(spec, folder, record, self._predictor(spec))
 
     def _predictor(self, spec: VictimSpec) -> Predictor:
-        """What answers for it, from its files."""
+        """What computes its responses, from its files."""
         if spec.engine == "integer":
             return self._engine(spec)
         network = recipe_of(spec, self.root).untrained()
@@ -291,7 +291,7 @@ class VictimStore:
         return {"parity": parity, "flips_by_settling": report.flips}
 
     def _answers(self, spec: VictimSpec, device: Predictor, pixels: Images) -> Logits:
-        """The answers to test data, kept for the evaluator."""
+        """The logits on test data, kept for the evaluator."""
         logits = device.predict(pixels)
         with replacing(self.folder(spec) / "test.npy") as temporary:
             np.save(temporary, logits)

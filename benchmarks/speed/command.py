@@ -13,7 +13,7 @@ from fpga_flow.cli.options import Examples, json_option, print_json
     epilog="""divqat bench speed --list
               divqat bench speed --suite training --quick --out speed
               divqat bench speed --threads 2
-              divqat bench speed --publish --readme README.md""",
+              divqat bench speed --publish""",
 )
 @click.option("--suite", "suites", metavar="NAME", multiple=True, help="Only this suite [all].")
 @click.option(
@@ -28,11 +28,6 @@ from fpga_flow.cli.options import Examples, json_option, print_json
 @click.option("--quick", is_flag=True, help="Smallest sizes: shows that it runs; not published.")
 @click.option("--list", "listing", is_flag=True, help="Show the suites, and run none.")
 @click.option("--publish", "publishing", is_flag=True, help="Make the page; measure nothing.")
-@click.option(
-    "--readme",
-    type=click.Path(path_type=Path),
-    help="With --publish: a page whose marked block is rewritten too.",
-)
 @json_option
 def bench_speed(
     suites: tuple[str, ...],
@@ -42,18 +37,14 @@ def bench_speed(
     quick: bool,
     listing: bool,
     publishing: bool,
-    readme: Path | None,
     as_json: bool,
 ) -> int:
     """Time contestants in turns, one JSON a suite with all it ran on.
 
-    Exit code 3 where a suite lacks a tool; the others are measured and written all the same.
+    Exit code 3 where a tool of a suite is missing; the other suites are measured and written.
     """
     from benchmarks.speed.suite import SUITES, Context
-    from divqat_brevitas.errors import InputError
 
-    if readme is not None and not publishing:
-        raise InputError("--readme goes with --publish: measure first, then publish.")
     if listing:
         rows = [{"name": name, "about": entry.about} for name, entry in SUITES.items()]
         if as_json:
@@ -63,9 +54,9 @@ def bench_speed(
             click.echo("\n".join(f"{row['name']:{width}}  {row['about']}" for row in rows))
         return 0
     if publishing:
-        from benchmarks.speed.publish import publish
+        from benchmarks.speed.runner import publish
 
-        written = [str(path) for path in publish(out, readme)]
+        written = [str(path) for path in publish(out)]
         if as_json:
             print_json(written)
         else:

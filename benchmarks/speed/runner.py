@@ -1,13 +1,14 @@
-"""Run suites and keep their records, one JSON a suite."""
+"""Run suites, keep their records, one JSON a suite, and make the page of all."""
 
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.pages import table
 from benchmarks.speed.environment import environment, load_average
 from benchmarks.speed.suite import SUITES, Context, Record, load_suite
 from divqat_brevitas.errors import InputError, ToolMissingError, unknown_name
-from divqat_brevitas.files import read_json, write_json
+from divqat_brevitas.files import read_json, write_json, write_text
 
 SCHEMA = 1
 
@@ -23,7 +24,7 @@ def run_suites(
         context: how to measure.
 
     Returns:
-        The records, and for suites that cannot run here what they lack.
+        The records, and the missing tool of each suite that cannot run here.
 
     Raises:
         InputError: no such suite, before anything is measured.
@@ -79,3 +80,68 @@ def read_records(folder: Path) -> Mapping[str, Record]:
     if not found:
         raise InputError(f"{folder} holds no speed record. Run divqat bench speed first.")
     return found
+
+
+def publish(folder: Path) -> list[Path]:
+    """Write ``folder/README.md`` and the suites' figures; returns the files.
+
+    Raises:
+        InputError: no record, a damaged or quick one.
+
+    Example:
+        >>> publish(Path("benchmarks/speed"))  # doctest: +SKIP
+    """
+    records = read_records(folder)
+    write_text(folder / "README.md", page(records))
+    return [folder / "README.md", *_figures(records, folder)]
+
+
+def _figures(records: Mapping[str, Record], folder: Path) -> list[Path]:
+    """Write ``folder/<suite>.svg`` of every suite that draws one."""
+    paths = []
+    for name, record in records.items():
+        draw = getattr(load_suite(name), "figure", None)
+        if draw is not None:
+            paths.append(folder / f"{name}.svg")
+            write_text(paths[-1], draw(record["result"]))
+    return paths
+
+
+def page(records: Mapping[str, Record]) -> str:
+    """The whole page: a section a suite, each with what it ran on."""
+    lines = [
+        "# Speed",
+        "",
+        "Made by `divqat bench speed --publish` from the JSON files beside it, which hold every "
+        "sample, the versions, the processor's instruction sets and the hash of the source. "
+        "Contestants take turns (A B C, C B A, ...); given are medians over the rounds with "
+        "quartiles in brackets, and a ratio is the median of the ratios within a round. "
+        "Measure again: `divqat bench speed`.",
+        "",
+        *summary(records),
+    ]
+    for name, record in records.items():
+        section = load_suite(name).section(record["result"])
+        lines += [f"## {section.title}", "", *section.lines, "", _conditions(name, record), ""]
+    return "\n".join(lines)
+
+
+def summary(records: Mapping[str, Record]) -> list[str]:
+    """The table of the summary lines of every suite."""
+    rows = [
+        (line.what, line.ours, line.value, line.beside)
+        for name, record in records.items()
+        for line in load_suite(name).section(record["result"]).summary
+    ]
+    return table(("What is compared", "Ours", "Ratio", "To"), rows)
+
+
+def _conditions(name: str, record: Record) -> str:
+    where = record["environment"]
+    cpu, load = where["cpu"], record["load"]["before"]
+    busy = "" if load is None else f", load average {load[0]:.1f} at the start"
+    return (
+        f"*`divqat bench speed --suite {name}`: {record['rounds']} rounds, {where['threads']} "
+        f"thread(s) of {cpu['usable']} cores, {cpu['model']}{busy}; source "
+        f"`{where['source'][:12]}`.*"
+    )

@@ -29,7 +29,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the README's table of speeds.
+    """One line of the summary's table.
 
     Attributes:
         what: the work that was timed.
@@ -51,7 +51,7 @@ class Section:
     Attributes:
         title: heading in ``benchmarks/speed/README.md``.
         lines: Markdown lines under it.
-        summary: its lines in the README's table.
+        summary: its lines in the summary's table.
     """
 
     title: str

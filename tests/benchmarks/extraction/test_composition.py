@@ -81,7 +81,7 @@ def test_the_claim_holds_with_and_without_the_gate() -> None:
     assert found[names[1], "all"].difference.mean == pytest.approx(-0.20)
 
 
-def test_a_thief_that_hardens_answers_undoes_the_claim() -> None:
+def test_an_attacker_that_hardens_answers_undoes_the_claim() -> None:
     """Worse clones of the answers as they come are no gain if hardening brings them back."""
     found = combined(results(PLAIN, experiments(OURS, SPEC, 0.40, 0.72)))
     assert {claim.verdict for claim in found.values()} == {"not supported"}
@@ -98,7 +98,7 @@ def test_no_claim_at_unequal_cost() -> None:
     assert "‡ The defences cost unequally" in results_page({"digits": weaker}, [])
 
 
-def test_no_claim_while_a_thief_of_plain_qat_has_not_met_the_victim() -> None:
+def test_no_claim_while_an_attacker_of_plain_qat_has_not_met_the_victim() -> None:
     recovery = [
         experiment.model_copy(
             update={

@@ -77,7 +77,7 @@ def test_what_names_no_cost_is_as_before(found):
     assert spec("none").attack.record["defence"] == "none"
 
 
-def test_a_thief_with_shadows_knows_the_strength(store, found, monkeypatch):
+def test_an_attacker_with_shadows_knows_the_strength(store, found, monkeypatch):
     class ReachedError(Exception):
         pass
 

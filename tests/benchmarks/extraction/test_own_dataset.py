@@ -5,7 +5,7 @@ import json
 import pytest
 from small_folder import small_folder
 
-from benchmarks.extraction.own_dataset import scenario_of
+from benchmarks.extraction.plan import scenario_of
 from benchmarks.extraction.scenarios import COMPACT
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.attack_spec import NO_POOL, check, needs_shadow

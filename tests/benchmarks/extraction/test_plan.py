@@ -130,7 +130,7 @@ def test_a_decoys_cost_and_pool_are_part_of_its_key_and_of_no_others():
     assert len({photos.key, alone.key, decoy.key}) == 3
 
 
-def test_no_thief_comes_with_what_a_victim_was_trained_on():
+def test_no_attacker_comes_with_what_a_victim_was_trained_on():
     photos = replace(SPEC, dataset="cifar10", variant="divqat-decoy-photos")
     attack = plan("mini")[0].attack
     ExperimentSpec(victim=photos, attack=replace(attack, pool="wallpapers"))

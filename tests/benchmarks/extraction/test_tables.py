@@ -220,7 +220,7 @@ def test_a_gated_decoy_is_a_victim_of_its_own() -> None:
         for row in results.attacks
         if row.victim_seed == 0
     }
-    # Labels alone pass the gate as they are: the same clone counts for both.
+    # Labels only pass the gate as they are: the same clone counts for both.
     assert values == {
         ("divqat-nasty", "soft"): 0.5,
         ("divqat-nasty", "top1"): 0.3,
@@ -264,7 +264,7 @@ def test_networks_of_one_data_set_get_documents_of_their_own(folder: Path) -> No
     assert {row.variant for row in found["digits.digits-cnn.w2a2"].victims} == {"float", "qat"}
 
 
-def test_frontier_names_every_variant_and_thief(found: dict[str, Results]) -> None:
+def test_frontier_names_every_variant_and_attacker(found: dict[str, Results]) -> None:
     out, inside, free = frontiers(found["digits"])
     # What all attackers share is said once.
     assert "Worst-case attack: knockoff-random / soft / wallpapers / vgg-small" in out.svg
@@ -313,11 +313,11 @@ def test_budget_curves_compare_like_with_like(found: dict[str, Results]) -> None
     most = max(r.budget for r in rows)
     before = curves(rows)
     assert len(before["query budget"]) > 1
-    # A better attacker at one budget alone does not bend the curve.
+    # A better attacker at one budget only does not bend the curve.
     better = [r.model_copy(update={"attack": "new", "clone_accuracy": 0.99}) for r in rows]
     assert curves([*rows, *(r for r in better if r.budget == most)]) == before
     assert curves([*rows, *better]) != before
-    # Labels alone at the smaller budgets are no curve of what soft answers give away.
+    # Labels only at the smaller budgets are no curve of what soft answers give away.
     nasty = next(name for name in before if name.startswith("divqat-nasty"))
     labels = [
         r for r in rows if (r.victim, r.oracle) != ("divqat-nasty", "soft") or r.budget == most

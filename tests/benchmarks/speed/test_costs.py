@@ -8,7 +8,7 @@ import pytest
 from benchmarks.speed import costs
 from benchmarks.speed.cost_work import Size, _network
 from benchmarks.speed.power_law import fit
-from benchmarks.speed.publish import publish
+from benchmarks.speed.runner import publish
 from benchmarks.speed.suite import Context
 from divqat_brevitas.errors import CheckFailedError
 from fpga_flow.compile.worker_process import finn_installed

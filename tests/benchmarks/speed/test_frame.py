@@ -6,12 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.pages import marks
-from benchmarks.speed import publish as publishing
 from benchmarks.speed import runner, suite
 from benchmarks.speed.environment import environment
-from benchmarks.speed.publish import publish
-from benchmarks.speed.runner import read_records, run_suites
+from benchmarks.speed.runner import page, publish, read_records, run_suites
 from benchmarks.speed.suite import SUITES, Context, Entry, Line, Section, load_suite
 from benchmarks.speed.timing import Spread, interleaved, ratio, shown_ratio, shown_seconds
 from divqat_brevitas.errors import InputError, ToolMissingError
@@ -90,7 +87,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(suite, "SUITES", entries)
     monkeypatch.setattr(runner, "SUITES", entries)
     monkeypatch.setattr(runner, "load_suite", modules.__getitem__)
-    monkeypatch.setattr(publishing, "load_suite", modules.__getitem__)
     return SimpleNamespace(**modules)
 
 
@@ -117,20 +113,16 @@ def test_an_unknown_suite_is_refused_before_anything_is_measured(
         load_suite("nothing-like-it")
 
 
-def test_the_page_and_the_block_are_made_from_the_records_alone(
-    fake: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_the_page_is_made_from_the_records_only(fake: SimpleNamespace, tmp_path: Path) -> None:
     run_suites(["good"], tmp_path, Context(rounds=4))
-    begin, end = marks("speed")
-    readme = tmp_path / "page.md"
-    readme.write_text(f"above\n{begin}\n{end}\nbelow\n")
-    assert publish(tmp_path, readme) == [tmp_path / "README.md", readme]
-    first = readme.read_text()
+    (written,) = publish(tmp_path)
+    assert written == tmp_path / "README.md"
+    first = written.read_text()
     assert "| sum | ours | 2.00x (2.00 to 2.00) | float |" in first
-    assert "## Sums\n\n4 rounds\n" in (tmp_path / "README.md").read_text()
+    assert "## Sums\n\n4 rounds\n" in first
     fake.good.measure = None  # publishing measures nothing, and twice is once
-    publish(tmp_path, readme)
-    assert readme.read_text() == first
+    publish(tmp_path)
+    assert written.read_text() == first
 
 
 def test_what_must_not_be_published_is_refused(fake: SimpleNamespace, tmp_path: Path) -> None:
@@ -142,9 +134,6 @@ def test_what_must_not_be_published_is_refused(fake: SimpleNamespace, tmp_path: 
     (tmp_path / "good.json").write_text('{"schema": 0}')
     with pytest.raises(InputError, match="schema 1"):
         publish(tmp_path)
-    run_suites(["good"], tmp_path, Context())
-    with pytest.raises(InputError, match=r"page\.md does not exist"):
-        publish(tmp_path, tmp_path / "page.md")
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -175,7 +164,7 @@ def test_the_command_measures_and_leaves_with_3_where_a_tool_lacks(
     )
 
 
-@pytest.mark.parametrize("arguments", [["--suite", "trainig"], ["--readme", "README.md"]])
+@pytest.mark.parametrize("arguments", [["--suite", "trainig"], ["--rounds", "0"]])
 def test_bad_usage_is_exit_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -189,17 +178,6 @@ def test_every_registered_suite_keeps_the_contract(name: str) -> None:
     assert callable(module.section)
 
 
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.mark.skipif(
-    not any((ROOT / "benchmarks/speed").glob("*.json")), reason="no committed speed records"
-)
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
-    records = read_records(ROOT / "benchmarks/speed")
-    page = (ROOT / "benchmarks/speed/README.md").read_text(encoding="utf-8")
-    assert page == publishing.page(records)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    begin, end = marks("speed")
-    if begin in readme:
-        assert readme.partition(begin)[2].partition(end)[0].strip() == publishing.block(records)
+    folder = Path(__file__).parents[3] / "benchmarks" / "speed"
+    assert (folder / "README.md").read_text("utf-8") == page(read_records(folder))
