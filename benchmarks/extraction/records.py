@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.extraction.specs import ExperimentSpec
+from divqat_brevitas.data.pools import PoolKind
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.evaluation.records import PoolKind
 from divqat_brevitas.files import replacing
 
 FILE = "experiments.jsonl.gz"

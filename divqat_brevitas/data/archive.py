@@ -21,11 +21,11 @@ def read_members(path: Path, pattern: str, *, whole: bool = False) -> dict[str, 
 
     Args:
         path: a gzipped tar file (npm) or a Debian package.
-        pattern: a shell pattern over the whole name, without a leading "./".
+        pattern: a shell pattern over the full name, without a leading "./".
         whole: keep the folders, where base names repeat.
 
     Returns:
-        Content by base name, or by whole name, sorted by it.
+        Content by base name, or by full name, sorted by it.
 
     Raises:
         CheckFailedError: not such an archive, a matching member that is a link or leaves the

@@ -1,4 +1,4 @@
-"""What every data source gives: a description, and labels with images on demand."""
+"""Types of data sources: a description, and labels with images on demand."""
 
 import importlib
 import os
@@ -22,10 +22,10 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class DatasetInfo(ShortRepr):
-    """What a data set is, without its pixels.
+    """The description of a data set, without its pixels.
 
     Attributes:
-        name: the name it is loaded by.
+        name: the name that loads it.
         classes: class names; the label is the index.
         shape: (channels, height, width) of one image.
     """
@@ -41,7 +41,7 @@ class Part(ShortRepr):
 
     Attributes:
         labels: int64 (N,).
-        take: gives the images of the indices asked for, uint8 (n, C, H, W); only these are read.
+        take: returns the images of the given indices, uint8 (n, C, H, W); only these are read.
         groups: int64 (N,) or None. Images of one group (a video track) never go to two splits.
     """
 
@@ -51,10 +51,10 @@ class Part(ShortRepr):
 
     @staticmethod
     def of(images: Pixels, labels: Labels, classes: int, where: str) -> "Part":
-        """Arrays as a part, after checking that they belong together.
+        """Make a part of arrays, after checking that they belong together.
 
         Raises:
-            InputError: counts differ, nothing there, or a label outside 0..classes-1.
+            InputError: different counts, no images, or a label outside 0..classes-1.
         """
         if len(images) != len(labels):
             raise InputError(
@@ -72,7 +72,7 @@ class Part(ShortRepr):
 
 
 def default_root() -> Path:
-    """Where data sets are kept: $DIVQAT_DATA, else ``divqat`` in the user's cache folder."""
+    """The folder of data sets: $DIVQAT_DATA, else ``divqat`` in the user's cache folder."""
     if chosen := os.environ.get("DIVQAT_DATA"):
         return Path(chosen).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
@@ -80,7 +80,7 @@ def default_root() -> Path:
 
 
 def require(module: str, extra: str = "data") -> None:
-    """Refuse early, and readably, what needs a package that is not installed.
+    """Check that a package is installed.
 
     Raises:
         ToolMissingError: with the pip command that installs it.

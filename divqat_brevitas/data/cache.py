@@ -1,4 +1,4 @@
-"""Folders of fetched files that appear whole, with a checksum for every file."""
+"""Folders of fetched files, written completely or not at all, with checksums."""
 
 import shutil
 import tempfile

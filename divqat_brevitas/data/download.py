@@ -95,8 +95,8 @@ def _download(name: str, package: Package, work: Path) -> Path:
         said = " ".join((run.stderr or run.stdout).split())[:400] or "nothing"
         hint = "apt-get update (as root) and " if package.client == "apt" else ""
         raise ToolMissingError(
-            f"{' '.join(package.command)!r} did not bring {name} (exit code {run.returncode}, "
-            f"it said: {said}). Check the network; run {hint}the same command again."
+            f"{' '.join(package.command)!r} did not fetch {name} (exit code {run.returncode}, "
+            f"output: {said}). Check the network; run {hint}the same command again."
         )
     return archives[0]
 

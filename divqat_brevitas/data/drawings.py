@@ -63,7 +63,7 @@ def drawings(paths: Sequence[Path], count: int, shape: tuple[int, int, int], see
         paths: the arrays of :func:`sheets`, stored.
         count: number of images.
         shape: (C, H, W); grey (ITU-R 601 luma) if C is 1.
-        seed: the same seed gives the same images; a smaller count is their beginning.
+        seed: equal seeds give equal images; a smaller count gives the first of them.
 
     Returns:
         uint8 (count, C, H, W).

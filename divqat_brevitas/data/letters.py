@@ -31,7 +31,7 @@ def letters(
         count: number of images.
         shape: (C, H, W), C 1 or 3.
         seed: the same seed gives the same images with the same fonts and Pillow.
-        fonts: TrueType files; default: Pillow's own font, and those matplotlib brings if it
+        fonts: TrueType files; default: Pillow's own font, and those of matplotlib if it
             is installed.
 
     Returns:

@@ -95,10 +95,10 @@ def photo_folder(folder: Path, rules: PictureRules) -> list["Image.Image"]:
 
 
 def one_of_each(members: dict[str, bytes]) -> dict[str, bytes]:
-    """Of every picture that comes in several sizes, one, at most 1024 pixels long, as PNG.
+    """One size of every picture that has several, at most 1024 pixels long, as PNG.
 
     Args:
-        members: picture files by whole name, ``.../PICTURE/contents/FOLDER/WIDTHxHEIGHT.png``.
+        members: picture files by full name, ``.../PICTURE/contents/FOLDER/WIDTHxHEIGHT.png``.
 
     Returns:
         By ``PICTURE-FOLDER.png``: the smallest there is.

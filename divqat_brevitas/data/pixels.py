@@ -23,7 +23,7 @@ _PHOTOMETRIC = 262  # TIFF's tag; Pillow inverts white-is-zero at 8 bits and few
 
 @dataclass(frozen=True)
 class PictureRules:
-    """What the picture files of a set do not say about themselves.
+    """Properties of pictures that their files do not contain.
 
     Attributes:
         background: the colour behind transparent pixels, in Pillow's spelling: a name, ``#rrggbb``.
@@ -93,13 +93,13 @@ def split_options(text: str, known: tuple[str, ...], kind: str) -> tuple[str, di
 
 @dataclass(frozen=True)
 class ConvertedPicture:
-    """A picture as RGB, and what its conversion met.
+    """A picture as RGB, with what its conversion found.
 
     Attributes:
-        rgb: mode RGB.
-        vanished: it has transparent pixels, and on the background nothing of it is to be seen.
-        peak: for one channel of more than 8 bits and no range declared: its greatest value as a
-            share of the range; else None.
+        rgb: picture of mode RGB.
+        vanished: whether it has transparent pixels and is invisible on the background.
+        peak: largest value as a share of the range, for one channel of more than 8 bits without a
+            declared range; else None.
     """
 
     rgb: "Image.Image"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -20,21 +20,24 @@ from divqat_brevitas.data.splits import permutation
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.short_repr import ShortRepr
 
-Kind = Literal["in", "out", "free"]
+PoolKind = Literal["in", "out", "free"]
+IN_DISTRIBUTION: Final = "in"
+OUT_OF_DISTRIBUTION: Final = "out"
+DATA_FREE: Final = "free"
 Relation = Literal["same", "disjoint", "foreign", "mixed", "none"]
-POOLS: dict[str, Kind] = {
-    "in": "in",
-    "letters": "out",
-    "fonts": "out",
-    "photos": "out",
-    "photos+": "out",
-    "wallpapers": "out",
-    "backgrounds": "out",
-    "emoji": "out",
-    "noise": "free",
-    "dataset:NAME": "out",
-    "photos:FOLDER": "out",
-    "mix:in:SHARE,POOL": "in",
+POOLS: dict[str, PoolKind] = {
+    "in": IN_DISTRIBUTION,
+    "letters": OUT_OF_DISTRIBUTION,
+    "fonts": OUT_OF_DISTRIBUTION,
+    "photos": OUT_OF_DISTRIBUTION,
+    "photos+": OUT_OF_DISTRIBUTION,
+    "wallpapers": OUT_OF_DISTRIBUTION,
+    "backgrounds": OUT_OF_DISTRIBUTION,
+    "emoji": OUT_OF_DISTRIBUTION,
+    "noise": DATA_FREE,
+    "dataset:NAME": OUT_OF_DISTRIBUTION,
+    "photos:FOLDER": OUT_OF_DISTRIBUTION,
+    "mix:in:SHARE,POOL": IN_DISTRIBUTION,
 }
 _PHOTOGRAPHS = {
     "wallpapers": ("wallpapers",),
@@ -49,7 +52,7 @@ class QueryPool(ShortRepr):
 
     Attributes:
         name: as asked for.
-        kind: "in" (of the victim's own distribution), "out" (other images), "free" (no data).
+        kind: "in" (in-distribution), "out" (out-of-distribution) or "free" (data-free).
             A mixture with one in-distribution image is "in".
         images: uint8 (N, C, H, W) in the victim's shape.
         relation: to the victim's set, finer than ``kind``: "same" (its held-out split),
@@ -59,13 +62,17 @@ class QueryPool(ShortRepr):
     """
 
     name: str
-    kind: Kind
+    kind: PoolKind
     images: Pixels
     relation: Relation | None = None
 
     def __post_init__(self) -> None:
         if self.relation is None:
-            relations: dict[Kind, Relation] = {"in": "same", "out": "foreign", "free": "none"}
+            relations: dict[PoolKind, Relation] = {
+                IN_DISTRIBUTION: "same",
+                OUT_OF_DISTRIBUTION: "foreign",
+                DATA_FREE: "none",
+            }
             object.__setattr__(self, "relation", relations[self.kind])
 
 
@@ -90,9 +97,9 @@ def query_pool(
             set, or other classes of the victim's as "dataset:cifar10:5-9" for a victim on
             "cifar10:0-4"; fitted to the shape, without test images), or "mix:POOL:SHARE,POOL",
             such as "mix:in:0.05,wallpapers": an attacker with a few in-distribution images.
-        dataset: the victim's data set; gives, for "in", the images, and the shape.
+        dataset: the victim's data set; it defines the shape and, for "in", the images.
         count: number of images, at least 1.
-        seed: the same arguments give the same images; a smaller count is their beginning.
+        seed: equal arguments give equal images; a smaller count gives the first of them.
         root: data folder; default: $DIVQAT_DATA, else the user's cache.
         shape: (C, H, W) of the images; None: the data set's own.
 
@@ -119,14 +126,14 @@ def query_pool(
     family, _, argument = name.partition(":")
     if name == "in":
         images = _draw(name, load(dataset, "pool", root)[0], count, seed)
-        return QueryPool(name, "in", fit(images, shape))
+        return QueryPool(name, IN_DISTRIBUTION, fit(images, shape))
     if name == "noise":
-        return QueryPool(name, "free", noise(count, shape, seed))
+        return QueryPool(name, DATA_FREE, noise(count, shape, seed))
     if family == "mix":
         return _mixed(name, dataset, count, seed, root, shape)
     if family == "dataset" and argument:
         return _other_set(name, resolve(argument), victim, count, seed, root, shape)
-    return QueryPool(name, "out", _material_images(name, count, shape, seed, root))
+    return QueryPool(name, OUT_OF_DISTRIBUTION, _material_images(name, count, shape, seed, root))
 
 
 def _material_images(name: str, count: int, shape: Shape, seed: int, root: Path) -> Pixels:
@@ -166,7 +173,7 @@ def _other_set(
     splits = [load(other.name, split, root)[0] for split in ("train", "val", "pool")]
     images = fit(_draw(name, np.concatenate(splits), count, seed), shape)
     same_set = other.source.family == victim.source.family
-    return QueryPool(name, "out", images, "disjoint" if same_set else "foreign")
+    return QueryPool(name, OUT_OF_DISTRIBUTION, images, "disjoint" if same_set else "foreign")
 
 
 def _mixed(name: str, dataset: str, count: int, seed: int, root: Path, shape: Shape) -> QueryPool:
@@ -181,7 +188,7 @@ def _mixed(name: str, dataset: str, count: int, seed: int, root: Path, shape: Sh
         mask, *(p.images[: of.sum()] for p, of in zip(parts, (mask, ~mask), strict=True))
     )
     kinds = {part.kind for part in parts}
-    kind: Kind = "in" if "in" in kinds else "out" if "out" in kinds else "free"
+    kind = next(k for k in (IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, DATA_FREE) if k in kinds)
     return QueryPool(name, kind, images, "mixed")
 
 

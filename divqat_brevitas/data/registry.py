@@ -1,4 +1,4 @@
-"""Data sets by name: describe, load a split, say what is there."""
+"""Data sets by name: describe them, load a split, list what is available."""
 
 import re
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ _FOLDER = "imagefolder:"
 
 @dataclass(frozen=True)
 class Dataset(ShortRepr):
-    """A name resolved: its source and, for a class subset, which of the source's labels."""
+    """A resolved name: its source and, for a class subset, the selected labels."""
 
     name: str
     source: Source
@@ -57,7 +57,7 @@ class Dataset(ShortRepr):
 
 
 class Availability(NamedTuple):
-    """One row for ``divqat doctor``: a set or material, whether it is there, how to get it."""
+    """One row of ``divqat doctor``: a set or material, its status, and how to get it."""
 
     name: str
     status: str
@@ -159,9 +159,9 @@ def load(name: str, split: str, root: Path | None = None) -> tuple[Pixels, Label
 
 
 def available(root: Path | None = None) -> list[Availability]:
-    """What this machine has: one row a data set or query material. Pixels are not checked.
+    """List what this machine has: one row for each data set or query material.
 
-    The status is "ready" or "missing".
+    The status is "ready" or "missing"; pixels are not checked.
     """
     root = default_root() if root is None else Path(root)
     rows = [

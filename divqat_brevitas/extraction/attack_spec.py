@@ -16,6 +16,7 @@ from torch import nn
 
 from divqat_brevitas.data import POOLS, dataset_info, load, query_pool
 from divqat_brevitas.data.mix import parse_mix
+from divqat_brevitas.data.pools import DATA_FREE, PoolKind
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction.attacks import ATTACKS, Result, make_attack
 from divqat_brevitas.extraction.attacks.catalogue import StartsFrom
@@ -25,7 +26,7 @@ from divqat_brevitas.extraction.defences import (
     make_defence,
     split_target,
 )
-from divqat_brevitas.extraction.evaluation.records import AttackRow, PoolKind
+from divqat_brevitas.extraction.evaluation.records import AttackRow
 from divqat_brevitas.extraction.learners import LEARNERS, ShadowPairs, make_learner
 from divqat_brevitas.extraction.learners.base import Learner
 from divqat_brevitas.extraction.query.oracles import make_oracle
@@ -285,7 +286,7 @@ def draw_queries(
     """
     shape = dataset_info(dataset).shape
     if starts_from(spec.attack) == "free":
-        return QuerySet(NO_POOL, "free", None, shape)
+        return QuerySet(NO_POOL, DATA_FREE, None, shape)
     count = query_count(spec, dataset, root)
     size = pool_size(spec.pool, dataset, root) if fewer else None
     pool = query_pool(

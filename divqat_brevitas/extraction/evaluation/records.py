@@ -5,13 +5,12 @@ What follows from them, the worst case and the differences, is
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol, get_args
 
+from divqat_brevitas.data.pools import PoolKind
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.defences.catalogue import check_defence_name
 from divqat_brevitas.extraction.query.oracles import ORACLES
-
-PoolKind = Literal["in", "out", "free"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from divqat_brevitas.data import dataset_info, load, query_pool
+from divqat_brevitas.data.pools import IN_DISTRIBUTION
 from divqat_brevitas.extraction import Predictor, Victim, softmax
 from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.defences.owner import Defender
@@ -129,7 +130,7 @@ def _chosen(
         pool = query_pool(
             name, config.data.name, _QUERIES, config.attack.seeds[0], config.data.root
         )
-        if pool.kind != "in":
+        if pool.kind != IN_DISTRIBUTION:
             for at, image in enumerate(to_float(pool.images)):
                 yield f"the attacker's image {at + 1} of {pool.name}", None, image
             return

@@ -239,7 +239,7 @@ def test_a_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_failing_client_is_quoted(tmp_path: Path, client: Client) -> None:
     client("npm", "echo no such host >&2; exit 7")
-    with pytest.raises(ToolMissingError, match=r"exit code 7, it said: no such host"):
+    with pytest.raises(ToolMissingError, match=r"exit code 7, output: no such host"):
         fetch("mnist", tmp_path / "root")
     client("apt-get", "exit 0")  # says it is fine, brings nothing
     with pytest.raises(ToolMissingError, match="apt-get update"):
