@@ -31,7 +31,14 @@ from divqat_brevitas.extraction.evaluation.summary import (
     naive,
     worst_case,
 )
-from fpga_flow.report.claims import EQUAL_COST, claims, counts, equally_costly, told, unequal_costs
+from fpga_flow.report.claims import (
+    EQUAL_COST,
+    claims,
+    count_text,
+    counts,
+    equally_costly,
+    unequal_costs,
+)
 from fpga_flow.report.runs import compared, is_plain, variants
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import POOLS, counted
@@ -237,7 +244,7 @@ def every_attacker(found: Mapping[str, Results]) -> pd.DataFrame:
 
 def claim_lines(results: Results) -> list[str]:
     """How often each claim of the paper's abstract is supported."""
-    judged = [f"*{claim}*: {told(count)}" for claim, count in counts(claims(results)).items()]
+    judged = [f"*{claim}*: {count_text(count)}" for claim, count in counts(claims(results)).items()]
     return [f"Claims: {'; '.join(judged)} (`divqat report --claims`).", ""] if judged else []
 
 

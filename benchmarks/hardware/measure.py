@@ -20,7 +20,7 @@ from fpga_flow.compile.prediction import load_prediction
 from fpga_flow.engines.isolated_layers import measure_layers
 from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.pipeline.rundir import RunDirectory
-from fpga_flow.report.results import read as read_results
+from fpga_flow.report.collection import read as read_results
 from fpga_flow.rtl import Design
 
 FILE = "designs.json"

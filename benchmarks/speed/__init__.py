@@ -23,7 +23,7 @@ threads, the hash of the source and the load of the machine, and writes
 
 ``section`` makes of that record, and of nothing else, the suite's part of
 ``benchmarks/speed/README.md`` and its lines of that page's summary. A suite with curves has a third
-function, ``figure(record) -> str``, whose SVG becomes ``benchmarks/speed/<suite>.svg``.
+function, ``charts(record) -> list[Chart]``, drawn in ``benchmarks/speed/<suite>.svg``.
 
 Example of a suite, whole::
 

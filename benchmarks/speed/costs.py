@@ -19,8 +19,7 @@ from benchmarks.speed.cost_work import CLASSES, SHAPE, Size
 from benchmarks.speed.power_law import fit
 from benchmarks.speed.suite import Context, Line, Record, Section
 from divqat_brevitas.errors import CheckFailedError
-from fpga_flow.report.charts import MARKERS, Chart, chart
-from fpga_flow.report.figure_files import sheet
+from fpga_flow.report.charts import COLOURS, MARKERS, Chart
 
 BASE = Size(images=64, width=16, bits=4)
 AXES = ("images", "parameters", "bits")
@@ -171,21 +170,8 @@ def section(record: Record) -> Section:
     return Section("How costs grow", lines, summary)
 
 
-def figure(record: Record) -> str:
-    """The curves as one SVG document.
-
-    Raises:
-        ToolMissingError: matplotlib is not installed.
-    """
-    return sheet(charts(record))
-
-
 def charts(record: Record) -> list[Chart]:
-    """Time and memory along each axis, a line a stage, both axes logarithmic.
-
-    Raises:
-        ToolMissingError: matplotlib is not installed.
-    """
+    """Time and memory along each axis, a line a stage, both axes logarithmic."""
     return [
         _chart(record, axis, cost)
         for cost in ("seconds", "memory")
@@ -204,12 +190,12 @@ def _chart(record: Record, axis: str, cost: str) -> Chart:
             scale = 1.0 if cost == "seconds" else 1e6
             lines[name] = [x for x, _ in points], [y / scale for _, y in points]
 
-    def draw(axes: Any, ink: Mapping[str, str]) -> None:
+    def draw(axes: Any) -> None:
         from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
         for name, (x, y) in lines.items():
             number = list(STAGES).index(name)
-            axes.plot(x, y, color=ink[f"series-{number}"], marker=MARKERS[number],
+            axes.plot(x, y, color=COLOURS[number], marker=MARKERS[number],
                       label=STAGES[name].shown)  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -227,7 +213,7 @@ def _chart(record: Record, axis: str, cost: str) -> Chart:
         f"{STAGES[name].shown} from {y[0]:.2g} to {y[-1]:.2g}" for name, (_, y) in lines.items()
     )
     title = f"{'Time' if cost == 'seconds' else 'Peak memory'} by {axis}"
-    return chart(f"costs-{cost}-{axis}", title, f"In {label}: {told}.", draw, size=(5.2, 3.6))
+    return Chart(f"costs-{cost}-{axis}", title, f"In {label}: {told}.", draw, size=(5.2, 3.6))
 
 
 def _law(found: Mapping[str, Any] | None) -> str:

@@ -9,6 +9,7 @@ from benchmarks.speed.environment import environment, load_average
 from benchmarks.speed.suite import SUITES, Context, Record, load_suite
 from divqat_brevitas.errors import InputError, ToolMissingError, unknown_name
 from divqat_brevitas.files import read_json, write_json, write_text
+from fpga_flow.report.charts import save
 
 SCHEMA = 1
 
@@ -100,10 +101,9 @@ def _figures(records: Mapping[str, Record], folder: Path) -> list[Path]:
     """Write ``folder/<suite>.svg`` of every suite that draws one."""
     paths = []
     for name, record in records.items():
-        draw = getattr(load_suite(name), "figure", None)
-        if draw is not None:
-            paths.append(folder / f"{name}.svg")
-            write_text(paths[-1], draw(record["result"]))
+        charts = getattr(load_suite(name), "charts", None)
+        if charts is not None:
+            paths.append(save(charts(record["result"]), folder / f"{name}.svg"))
     return paths
 
 

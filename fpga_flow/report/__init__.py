@@ -1,13 +1,17 @@
 """Results and page: what a run measured, as ``report/results.json`` and ``report/index.html``."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from fpga_flow.report.comparison_page import comparison_text, write_comparison
-from fpga_flow.report.figure_files import write_figures
-from fpga_flow.report.page import write_page
-from fpga_flow.report.results import collect, read, validate, write
-from fpga_flow.report.schema import Results
-from fpga_flow.report.words import summary_text
+from divqat_brevitas.files import write_json, write_text
+from fpga_flow.report.charts import save
+from fpga_flow.report.collection import collect, read, write
+from fpga_flow.report.comparison import Group, comparison_text, document, groups, load_runs
+from fpga_flow.report.page import comparison_page, page
+from fpga_flow.report.run_charts import gallery
+from fpga_flow.report.schema import Results, validate
+from fpga_flow.report.summary import summary_text
 
 __all__ = [
     "Results",
@@ -42,5 +46,46 @@ def build_report(run_dir: Path) -> Results:
     results = collect(run_dir)
     folder = Path(run_dir) / "report"
     write(results, folder / "results.json")
-    write_page(results, folder / "index.html")
+    write_text(folder / "index.html", page(results))
     return results
+
+
+def write_comparison(paths: Sequence[Path], folder: Path) -> list[Group]:
+    """Compare runs: ``comparison.json`` and ``index.html`` in ``folder``.
+
+    Args:
+        paths: run directories with a report, results files, or benchmark folders.
+        folder: made where it is missing.
+
+    Raises:
+        InputError: no results at a path, one named twice, or the folder cannot be written.
+        ToolMissingError: matplotlib, which draws the charts, is not installed.
+
+    Example:
+        >>> write_comparison([Path("runs/a"), Path("runs/b")], Path("runs/a-b"))
+        ... # doctest: +SKIP
+    """
+    compared = groups(load_runs(paths))
+    write_json(folder / "comparison.json", document(compared))
+    write_text(folder / "index.html", comparison_page(compared))
+    return compared
+
+
+def write_figures(results: Results, folder: Path) -> list[Path]:
+    """Write every chart as ``<name>.svg`` and ``<name>.png``, in place of what is in ``folder``.
+
+    Raises:
+        InputError: the folder cannot be written.
+        ToolMissingError: matplotlib is not installed.
+
+    Example:
+        >>> write_figures(read(Path("runs/demo/report/results.json")), Path("figures"))
+        ... # doctest: +SKIP
+    """
+    charts = gallery(results)
+    shutil.rmtree(folder, ignore_errors=True)
+    return [
+        save([chart], folder / f"{chart.name}.{kind}")
+        for chart in charts
+        for kind in ("svg", "png")
+    ]

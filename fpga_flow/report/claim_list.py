@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.report.claims import Claim, claims, counts, no_claims, told
+from fpga_flow.report.claims import Claim, claims, count_text, counts, no_claims
+from fpga_flow.report.collection import read
 from fpga_flow.report.hardness import hardness, line, records
-from fpga_flow.report.results import read
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import bracketed, counted, percent, printable, with_interval
 
@@ -78,7 +78,7 @@ def _text(results: Results) -> str:
     lines = [results.dataset.name, "  How hard are these models to steal?"]
     lines += [f"    {line(row)}" for row in rows] or ["    Not attacked yet."]
     lines.append("  What holds of the method?")
-    lines += [f"    {claim}: {told(count)}" for claim, count in counts(found).items()]
+    lines += [f"    {claim}: {count_text(count)}" for claim, count in counts(found).items()]
     lines += [f"    {part}" for claim in found for part in _lines(claim)]
     lines += [] if found else [f"    {no_claims(results)}"]
     return printable("\n".join(lines))
@@ -103,5 +103,5 @@ def _lines(claim: Claim) -> Iterator[str]:
         f"{counted(found.pairs, 'pair')}{clones}"
     )
     yield f"    {claim.reason}"
-    if claim.thief is not None:
-        yield f"    worst-case attack: {claim.thief}; on the baseline: {claim.baseline_thief}"
+    if claim.attack is not None:
+        yield f"    worst-case attack: {claim.attack}; on the baseline: {claim.baseline_attack}"

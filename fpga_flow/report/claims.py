@@ -81,8 +81,8 @@ class Claim:
         cost: accuracy that the victim lost against the baseline, fraction of 1.
         clone_accuracy: of the worst case.
         baseline_clone_accuracy: of the baseline's worst case, among attackers that both met.
-        thief: who made the worst-case clone.
-        baseline_thief: who made the baseline's.
+        attack: the one that made the worst-case clone.
+        baseline_attack: the one that made the baseline's.
     """
 
     claim: str
@@ -97,8 +97,8 @@ class Claim:
     cost: float | None = None
     clone_accuracy: float | None = None
     baseline_clone_accuracy: float | None = None
-    thief: str | None = None
-    baseline_thief: str | None = None
+    attack: str | None = None
+    baseline_attack: str | None = None
 
 
 def claims(results: Results) -> list[Claim]:
@@ -157,7 +157,7 @@ def counts(found: list[Claim]) -> dict[str, Counter[Verdict]]:
     return counted_
 
 
-def told(count: Counter[Verdict]) -> str:
+def count_text(count: Counter[Verdict]) -> str:
     """``supported 1, undecided 3``."""
     return ", ".join(f"{verdict} {count[verdict]}" for verdict in VERDICTS if count[verdict])
 
@@ -290,8 +290,8 @@ def _judged(
         cost=None if found.cost is None else found.cost.mean,
         clone_accuracy=found.ours.mean,
         baseline_clone_accuracy=found.theirs.mean,
-        thief=found.ours.name,
-        baseline_thief=found.theirs.name,
+        attack=found.ours.name,
+        baseline_attack=found.theirs.name,
     )
 
 

@@ -25,7 +25,7 @@ from divqat_brevitas.extraction.evaluation.summary import (
 )
 from divqat_brevitas.extraction.evaluation.summary import Group as Attacked
 from fpga_flow.report.claim_list import results_files
-from fpga_flow.report.results import read
+from fpga_flow.report.collection import read
 from fpga_flow.report.runs import (
     Spread,
     clone_spread,
@@ -35,7 +35,7 @@ from fpga_flow.report.runs import (
     victim_spread,
 )
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import POOLS, listed
+from fpga_flow.report.text import POOLS, listed, percent, printable, with_interval
 
 NOTE = (
     "Ours minus theirs; in brackets a 95 % interval, paired by victim seed and attack seed. From "
@@ -106,6 +106,14 @@ class Group:
     merged: Results
     entries: tuple[Entry, ...]
     changes: tuple[Change, ...]
+
+    @property
+    def title(self) -> str:
+        """The data and the engines that the runs have in common."""
+        data = self.merged.dataset
+        engines = f"attacked through {listed(self.engines)}" if self.engines else "no engine"
+        count = "" if data.test is None else f", {data.test:,} test images"
+        return f"{data.name}{count}, {engines}"
 
 
 def load_runs(paths: Sequence[Path]) -> list[NamedRun]:
@@ -266,3 +274,26 @@ def _row(group: Group, entry: Entry) -> dict[str, Any]:
             if found
         ],
     }
+
+
+def comparison_text(found: Sequence[Group], page: Path) -> str:
+    """Victims of all groups, what differs, and where the rest is; for a terminal."""
+    lines = []
+    for group in found:
+        lines.append(group.title)
+        for entry in group.entries:
+            own = victim_spread(group.merged, entry.name, deployed)
+            told = [f"accuracy {percent(own.mean)}"] if own else []
+            for kind, name in POOLS.items():
+                worst = worst_clone(group, entry, kind)
+                if worst:
+                    told.append(
+                        f"worst-case clone {percent(worst[1].mean)} ({worst[0]:,} {name} queries)"
+                    )
+            lines.append(f"  {entry.name}: {', '.join(told)}")
+        sure = [change for change in group.changes if change.excludes_zero]
+        lines.append(f"  intervals without zero: {len(sure)} of {len(group.changes)}")
+        for change in sure:
+            shown = with_interval(change.difference)
+            lines.append(f"    {change.ours} against {change.theirs}, {change.quantity}: {shown}")
+    return printable("\n".join([*lines, f"page {page}"]))

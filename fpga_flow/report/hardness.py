@@ -17,6 +17,7 @@ from divqat_brevitas.extraction.evaluation.statistics import (
     victims_interval,
 )
 from divqat_brevitas.extraction.evaluation.summary import (
+    ALL_ORACLES,
     BASELINE,
     Attacker,
     Comparison,
@@ -27,8 +28,16 @@ from divqat_brevitas.extraction.evaluation.summary import (
     victim_accuracy,
     worst_case,
 )
-from fpga_flow.report.runs import compared, deployed_first, image_count, named, variants
-from fpga_flow.report.schema import Results
+from fpga_flow.report.runs import (
+    Spread,
+    clone_spread,
+    compared,
+    deployed_first,
+    image_count,
+    named,
+    variants,
+)
+from fpga_flow.report.schema import Results, SummaryRow
 from fpga_flow.report.text import POOLS, counted, listed, percent, points, with_interval
 
 
@@ -234,3 +243,52 @@ def _row(results: Results, group: Group) -> Hardness:
 
 def _models(count: int) -> str:
     return "this model" if count == 1 else f"these {count} models"
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """A row of the summary, with what it is compared to.
+
+    Attributes:
+        row: the worst case of a group behind one oracle.
+        clone: its accuracy over victim seeds.
+        same_oracle: against plain QAT behind the same oracle and defence; None where that was not
+            attacked, a sentence where this is it.
+        labels_only: against plain QAT that shows labels only, likewise.
+    """
+
+    row: SummaryRow
+    clone: Spread
+    same_oracle: Comparison | str | None
+    labels_only: Comparison | str | None
+
+    @property
+    def victim(self) -> str:
+        """The variant with its defence, where it has one."""
+        return named(self.row.victim, self.row.defence)
+
+
+def worst_cases(results: Results) -> list[WorstCase]:
+    """The summary's rows: large budgets first, then by query pool, oracle and victim."""
+    victims = variants(results)
+    kinds = list(POOLS)
+
+    def place(row: SummaryRow) -> tuple[int, ...]:
+        known = victims.index(row.victim) if row.victim in victims else len(victims)
+        return -row.budget, kinds.index(row.pool_kind), ALL_ORACLES.index(row.oracle), known
+
+    return [_worst_case(results, row) for row in sorted(results.summary, key=place)]
+
+
+def _worst_case(results: Results, row: SummaryRow) -> WorstCase:
+    group = Group(row.victim, row.pool_kind, row.budget, (row.oracle,), row.defence)
+    worst = worst_case(attackers(group.of(results.attacks)))
+    same, labels = (
+        "is the baseline" if like == group else compared(results, group, like)
+        for like in (
+            replace(group, victim=BASELINE),
+            replace(group, victim=BASELINE, oracles=("top1",), defence="none"),
+        )
+    )
+    clone = clone_spread(worst) if worst else Spread((row.worst_case_clone_accuracy,))
+    return WorstCase(row, clone, same, labels)

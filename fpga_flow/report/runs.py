@@ -99,3 +99,25 @@ def image_count(results: Results) -> int | None:
 def compared(results: Results, ours: Group, theirs: Group) -> Comparison | None:
     """The worst cases of two groups of a run; None where one was not attacked."""
     return compare(results.attacks, results.victims, ours, theirs, image_count(results))
+
+
+def class_names(results: Results, count: int | None = None) -> list[str]:
+    """Names of the data set's classes, or of the first ``count``; numbers where it has no names."""
+    classes = results.dataset.classes
+    names = [str(at) for at in range(classes)] if isinstance(classes, int) else list(classes)
+    return [*names, *map(str, range(len(names), count or 0))][:count]
+
+
+def not_run(results: Results, stage: str) -> str:
+    """Why a stage left nothing to show: ``not run: <reason>`` and its like."""
+    found = results.run.stages.get(stage)
+    if found is None or found.status == "not-run":
+        why = found.reason if found else None
+        return f"not run: {why or 'this stage is not recorded in the run'}"
+    if found.status == "missing-tool":
+        return f"not run: {found.reason or 'a tool it needs is not installed'}"
+    if found.status == "failed":
+        return f"failed: {found.reason or 'the run gives no reason'}"
+    if found.status == "running":
+        return "not run: the stage was begun and is not finished"
+    return "the stage ran, and recorded nothing of this kind"

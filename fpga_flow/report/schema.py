@@ -193,6 +193,12 @@ class Confusion(Row):
     what: str
     counts: list[list[Count]]
 
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that were answered with their own class."""
+        right = sum(line[at] for at, line in enumerate(self.counts) if at < len(line))
+        return right / (sum(map(sum, self.counts)) or 1)
+
 
 class ExampleAnswer(Row):
     """What one victim's interface answers to an image: a probability a class."""

@@ -1,6 +1,7 @@
 """Small pieces of text: numbers as people read them, and what may be printed at all."""
 
 import re
+from collections.abc import Sequence
 
 from divqat_brevitas.extraction.evaluation.statistics import Difference, Interval
 
@@ -24,9 +25,9 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f} points".replace("-", "−")
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """``["a", "b", "c"]`` -> ``a, b and c``."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
 
 
 def counted(count: int, noun: str) -> str:

@@ -34,7 +34,7 @@ from fpga_flow.pipeline.stages.victims import (
     split,
     victims,
 )
-from fpga_flow.report.evidence import confusion
+from fpga_flow.report.confusion import confusion
 
 _BUDGET = 1000  # queries where the settings name no budget, and every pool has as many
 

@@ -31,7 +31,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
 from fpga_flow.report import read
 from fpga_flow.report.claims import claims
-from fpga_flow.report.frontier import budget_curves, frontiers
+from fpga_flow.report.run_charts import budget_curves, frontiers
 from fpga_flow.report.schema import AttackRow, Results
 
 ROOT = Path(__file__).parents[3]

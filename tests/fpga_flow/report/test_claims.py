@@ -82,10 +82,10 @@ def test_a_clear_loss_of_the_soft_family_that_labels_undo() -> None:
     assert soft.difference.t is not None
     assert soft.difference.t.high < -0.19
     assert (soft.difference.victim_seeds, soft.difference.pairs) == (3, 6)
-    assert soft.thief == "knockoff-random / soft / letters / vgg-small on soft"
+    assert soft.attack == "knockoff-random / soft / letters / vgg-small on soft"
     everyone = one(found, "clone degrades", "all")
     assert everyone.clone_accuracy == pytest.approx(0.7905)
-    assert everyone.thief == "knockoff-random / soft / letters / vgg-small on top1"
+    assert everyone.attack == "knockoff-random / soft / letters / vgg-small on top1"
     labels = one(found, "clone degrades", "all, against labels only")
     assert labels.verdict == "not supported"
     assert "excluded" in labels.reason
@@ -117,10 +117,10 @@ def test_the_thief_is_the_best_on_mean_and_worst_cases_are_compared() -> None:
     )
     claim = one(found, "clone degrades", "soft family")
     assert claim.difference.mean == pytest.approx(-0.005)
-    assert claim.thief is not None
-    assert "argmax" in claim.thief
-    assert claim.baseline_thief is not None
-    assert "argmax" not in claim.baseline_thief
+    assert claim.attack is not None
+    assert "argmax" in claim.attack
+    assert claim.baseline_attack is not None
+    assert "argmax" not in claim.baseline_attack
 
 
 def test_a_victim_that_paid_for_it_is_no_support_without_an_equal_plain_one() -> None:

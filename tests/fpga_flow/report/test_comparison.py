@@ -11,9 +11,8 @@ from test_report_page import Page
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.evaluation.statistics import difference
 from fpga_flow.cli import main
-from fpga_flow.report import collect, write_comparison
+from fpga_flow.report import collect, write, write_comparison
 from fpga_flow.report.comparison import Group, NamedRun, groups
-from fpga_flow.report.results import write
 
 Maker = Callable[..., Path]
 EVIL = "<script>alert(1)</script>"

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from browser import EXECUTABLE, Browser
 from synthetic_run import attack_row, build, put, put_bitstream, put_evidence, victim_rows
+from test_theme import palette
 
-from fpga_flow.report import build_report, collect, write_comparison
-from fpga_flow.report.results import write
-from fpga_flow.report.theme import palette
+from fpga_flow.report import build_report, collect, write, write_comparison
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed")
 EVIL = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>" + "long" * 30

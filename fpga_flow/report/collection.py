@@ -13,7 +13,7 @@ from typing import Any
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.evaluation.summary import summarize
 from divqat_brevitas.files import read_json, write_json
-from fpga_flow.report.evidence import without_confusion, worst_case_confusions
+from fpga_flow.report.confusion import without_confusion, worst_case_confusions
 from fpga_flow.report.placement import placement
 from fpga_flow.report.run_record import run_record
 from fpga_flow.report.schema import (
@@ -32,8 +32,6 @@ from fpga_flow.report.schema import (
     parse,
     validate,
 )
-
-__all__ = ["Results", "collect", "read", "validate", "write"]
 
 Rows = list[dict[str, Any]]
 

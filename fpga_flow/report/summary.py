@@ -4,9 +4,10 @@ from pathlib import Path
 
 from divqat_brevitas.extraction.evaluation.summary import deployed
 from fpga_flow.report.hardness import clones_line
-from fpga_flow.report.runs import variants, victim_spread
+from fpga_flow.report.runs import class_names, not_run, variants, victim_spread
 from fpga_flow.report.schema import Results
 from fpga_flow.report.text import counted, listed, percent, printable
+from fpga_flow.report.verification import equivalence_line
 
 RECONSTRUCTION = (
     "DivQAT here is a reconstruction from the method's public description (arXiv 2512.23948), "
@@ -14,29 +15,13 @@ RECONSTRUCTION = (
 )
 
 
-def not_run(results: Results, stage: str) -> str:
-    """Why a stage left nothing to show: ``not run: <reason>`` and its like."""
-    found = results.run.stages.get(stage)
-    if found is None or found.status == "not-run":
-        why = found.reason if found else None
-        return f"not run: {why or 'this stage is not recorded in the run'}"
-    if found.status == "missing-tool":
-        return f"not run: {found.reason or 'a tool it needs is not installed'}"
-    if found.status == "failed":
-        return f"failed: {found.reason or 'the run gives no reason'}"
-    if found.status == "running":
-        return "not run: the stage was begun and is not finished"
-    return "the stage ran, and recorded nothing of this kind"
-
-
 def lead(results: Results) -> list[str]:
     """What was measured, on which engine, data, queries and seeds; then what it does not show."""
     data = results.dataset
-    classes = data.classes if isinstance(data.classes, int) else len(data.classes)
     sentences = [
         f"{counted(len(variants(results)), 'victim')} ({listed(variants(results))}) "
         f"trained on {_count(data.train)} and tested on {_count(data.test)} images of {data.name} "
-        f"({classes} classes, {' × '.join(map(str, data.shape))})."
+        f"({len(class_names(results))} classes, {' × '.join(map(str, data.shape))})."
         if results.victims
         else f"No victim is recorded for {data.name}."
     ]
@@ -88,23 +73,6 @@ def _victims_line(results: Results) -> str:
     found = ((name, victim_spread(results, name, deployed)) for name in variants(results))
     told = [f"{name} {percent(spread.mean)}" for name, spread in found if spread]
     return f"{', '.join(told)} (test accuracy)" if told else not_run(results, "train")
-
-
-def equivalence_line(results: Results) -> str:
-    """How many comparisons of engines were made, and how many values differed."""
-    rows = results.equivalence
-    if not rows:
-        return not_run(results, "simulate")
-    wrong = [f"{row.variant} {row.a} → {row.b}" for row in rows if row.faults]
-    noise = sum(row.by_noise for row in rows)
-    fewest, most = min(row.inputs for row in rows), max(row.inputs for row in rows)
-    inputs = f"{fewest:,} to {most:,} inputs" if fewest < most else f"{most:,} inputs"
-    return (
-        f"{sum(row.mismatches for row in rows):,} mismatches in "
-        f"{counted(len(rows), 'comparison')} of {inputs}"
-        + (f", {noise:,} of them by float noise" if noise else "")
-        + (f": {', '.join(wrong)}" if wrong else "")
-    )
 
 
 def _hardware_line(results: Results) -> str:
