@@ -6,11 +6,12 @@ from math import sqrt
 from statistics import fmean, stdev
 
 from benchmarks.extraction.experiment import run_experiment
-from benchmarks.extraction.runner import Place, one_thread
+from benchmarks.extraction.runner import Place
 from benchmarks.extraction.specs import ExperimentSpec
 from benchmarks.extraction.victims import VictimStore
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.evaluation.statistics import t_quantile
+from fpga_flow.pipeline.task_process import one_thread
 
 
 @dataclass(frozen=True)

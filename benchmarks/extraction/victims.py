@@ -43,8 +43,8 @@ from divqat_brevitas.training import (
     train_victim,
 )
 from divqat_brevitas.training.loop import Data
-from fpga_flow.pipeline.locks import locked
 from fpga_flow.pipeline.rundir import versions
+from fpga_flow.pipeline.tasks import locked
 
 _PARITY_IMAGES = 64
 _OTHER_SEED = 500  # far from the victims' own and from the attackers' shadows

@@ -18,68 +18,67 @@ from fpga_flow.cli.options import Examples, json_option, print_json
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the runs.")
 @click.option("--workers", type=click.IntRange(1), help="Processes [as many as the cores allow].")
 @click.option("--cluster", metavar="ADDRESS", help="Run on the workers of this Dask scheduler.")
-@click.option("--list", "listing", is_flag=True, help="Show the cells, and run none.")
+@click.option("--list", "listing", is_flag=True, help="Show the tasks, and run none.")
 @json_option
 def sweep(
     sweep: Path, out: Path, workers: int | None, cluster: str | None, listing: bool, as_json: bool
 ) -> int:
-    """Run the pipeline once for every cell of a grid of settings; continues where it was stopped.
+    """Run the pipeline once for every task of a grid of settings; continues where it was stopped.
 
     \b
     SWEEP is a TOML file:
       preset = "smoke"                  # or: config = "base.toml"
       skip = ["compile", "simulate"]    # stages to leave out
-      [base]                            # settings of all cells
+      [base]                            # settings of all tasks
       train.float_epochs = 3
-      [grid]                            # every combination is a cell
+      [grid]                            # every combination is a task
       model.bits = ["w2a2", "w4a4"]
       run.seeds = [0, 1, 2]
-      [[cell]]                          # one cell more
+      [[task]]                          # one task more
       model.bits = "w8a8"
 
-    Every cell is a run directory in OUT/cells, known by the hash of its settings: a finished one
+    Every task is a run directory in OUT/tasks, known by the hash of its settings: a finished one
     is not run again. OUT/summary.csv and summary.json hold the key figures. What varies in the
     attack alone is cheaper as lists in [attack], which share one victim.
 
-    With --cluster, OUT must be on a file system that all workers share; Ctrl-C drops the cells
+    With --cluster, OUT must be on a file system that all workers share; Ctrl-C drops the tasks
     that wait, and those begun go on. Dask runs what its clients send: connect only to a cluster
     that you trust. Cells without run.threads share the cores; set it where numbers shall be equal
-    to the last bit. Exit code 1 where a cell failed or is left, 3 where one lacked a tool.
+    to the last bit. Exit code 1 where a task failed or is left, 3 where one lacked a tool.
     """  # noqa: D301 (\b is a backspace: click keeps the lines)
     from dataclasses import asdict
 
     from divqat_brevitas.errors import InputError
-    from fpga_flow.pipeline.sweep.cell import cell_folder, finished
     from fpga_flow.pipeline.sweep.figures import rows, table_text, write_table
-    from fpga_flow.pipeline.sweep.plan import check, read_sweep
-    from fpga_flow.pipeline.sweep.runner import run
+    from fpga_flow.pipeline.sweep.grid import check, read_sweep
+    from fpga_flow.pipeline.sweep.run import finished, folder_of, run
 
     if workers is not None and cluster is not None:
         raise InputError("--workers is for this machine; a cluster's workers are its own.")
-    cells = read_sweep(sweep)
+    tasks = read_sweep(sweep)
     if listing:
-        table = rows(cells, out, {})
+        table = rows(tasks, out, {})
         if as_json:
             print_json(table)
         else:
             for row in table:
-                click.echo(f"{row['state']:11}  {row['cell']}")
+                click.echo(f"{row['state']:11}  {row['task']}")
         return 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what libraries warn of is for developers
-        check([cell for cell in cells if not finished(cell_folder(out, cell), cell.key)])
+        check([task for task in tasks if not finished(folder_of(out, task), task.key)])
     summary = run(
-        cells, out, workers=workers, cluster=cluster, log=lambda line: click.echo(line, err=True)
+        tasks, out, workers=workers, cluster=cluster, log=lambda line: click.echo(line, err=True)
     )
-    table = rows(cells, out, summary.states)
+    table = rows(tasks, out, summary.states)
     write_table(table, out)
     code = 1 if summary.failed or summary.left else 3 if summary.missing else 0
     if as_json:
-        print_json({"out": str(out), **asdict(summary), "cells": table, "exit_code": code})
+        print_json({"out": str(out), **asdict(summary), "tasks": table, "exit_code": code})
     else:
         click.echo(table_text(table))
         click.echo(
-            f"{len(summary.done)} cells run, {summary.there} were there, {len(summary.left)} left, "
+            f"{len(summary.done)} tasks run, {summary.there} were there, {len(summary.left)} left, "
             f"{len(summary.failed)} failed ({out / 'summary.csv'})"
         )
     for name, why in (summary.failed | summary.missing).items():

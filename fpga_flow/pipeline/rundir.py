@@ -7,13 +7,13 @@ is named like a temporary file of ours (``.result.json.ab12cd34.json``) is swept
 when the next process takes the lock; nothing else is touched.
 """
 
-import fcntl
+import errno
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -28,6 +28,7 @@ from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.errors import RunLockedError
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.resolve import resolve, to_toml
+from fpga_flow.pipeline.tasks import LockedError, locked
 
 Status = Literal["running", "done", "failed", "missing-tool"]
 PACKAGES = ("divqat", "torch", "brevitas", "qonnx", "onnx", "onnxruntime", "numpy", "finn-plus")
@@ -54,8 +55,9 @@ class StageRecord(ShortRepr):
     reason: str = ""
 
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _RECORDS = TypeAdapter(dict[str, StageRecord])
-_FOLDERS = ("train", "export", "compile", "simulate", "attack", "report", ".cells")
+_FOLDERS = ("train", "export", "compile", "simulate", "attack", "report", ".tasks")
 # What divqat_brevitas.files and tempfile.mkdtemp make, and a design or build that grows.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.[^.]+)?|\..+\.(building(\.o)?|former|finished|lock)")
 
@@ -180,51 +182,43 @@ class RunDirectory:
     def lock(self) -> Iterator[None]:
         """Own the directory.
 
-        The operating system ends the lock with the process, so that of a dead owner never
-        stands, whatever the file says and however clocks jump.
+        The operating system releases the lock when its process ends, however that ends.
 
         Raises:
             RunLockedError: another process owns it; its id, host and start are named.
             InputError: the directory cannot be written.
         """
         lock_file = self.path / ".lock"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
-        except (OSError, ValueError) as e:  # a NUL in the name is a ValueError
-            said = getattr(e, "strerror", None) or e
-            raise InputError(
-                f"cannot write to the run directory {self.path}: {said}. Make it writable "
-                "or choose another with --out."
-            ) from e
-        try:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                owner = os.read(handle, 400).decode("utf-8", "replace").strip() or "unknown"
+                stack.enter_context(locked(lock_file, wait=False))
+            except LockedError as e:
                 raise RunLockedError(
-                    f"another divqat works in {self.path} (process {owner}). Wait for it, or "
-                    "choose another directory with --out."
+                    f"another divqat works in {self.path} (process {_owner(lock_file)}). Wait for "
+                    "it, or choose another directory with --out."
                 ) from e
-            except OSError as e:
+            except (OSError, ValueError) as e:  # a NUL in the name is a ValueError
+                said = getattr(e, "strerror", None) or e
+                if getattr(e, "errno", None) in _NO_LOCKS:
+                    raise InputError(
+                        f"{self.path} is on a file system without locks ({said}). Choose a "
+                        "directory on a local disk with --out."
+                    ) from e
                 raise InputError(
-                    f"{self.path} is on a file system without locks ({e.strerror}). Choose a "
-                    "directory on a local disk with --out."
+                    f"cannot write to the run directory {self.path}: {said}. Make it writable "
+                    "or choose another with --out."
                 ) from e
-            os.ftruncate(handle, 0)
             since = datetime.now().astimezone().isoformat(timespec="seconds")
             owner = f"{os.getpid()} on {socket.gethostname()} since {since}\n"
             with suppress(OSError):  # a full disk: the lock holds without its text
-                os.pwrite(handle, owner.encode("utf-8"), 0)
+                lock_file.write_text(owner, encoding="utf-8")
             self._sweep()
             yield
-        finally:
-            os.close(handle)
 
     def _sweep(self) -> None:
         """Remove temporary files that a killed process left (only the lock's owner may)."""
         # In a folder where no run began, folders of these names are somebody else's.
-        ours = self.manifest_file.exists() or (self.path / ".cells").is_dir()
+        ours = self.manifest_file.exists() or (self.path / ".tasks").is_dir()
         for entry in self.path.iterdir():
             if entry.name.startswith((".manifest.json.", ".config.toml.")):
                 if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
@@ -237,6 +231,13 @@ class RunDirectory:
                         shutil.rmtree(leftover, ignore_errors=True)
                     else:
                         leftover.unlink(missing_ok=True)
+
+
+def _owner(lock_file: Path) -> str:
+    try:
+        return lock_file.read_text("utf-8", "replace").strip()[:400] or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:

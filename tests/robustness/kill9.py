@@ -92,7 +92,7 @@ def campaign(out: Path, moments: int, seed: int, settings: list[str]) -> tuple[C
         found = hashes(folder)
         different = [name for name in expected if found.get(name) != expected[name]]
         assert found == expected, f"{folder}: {different or sorted(found)} differ"
-        left = [path for path in folder.rglob(".*") if path.name not in (".lock", ".cells")]
+        left = [path for path in folder.rglob(".*") if path.name not in (".lock", ".tasks")]
         assert not left, f"left behind: {left}"
         compared += 1
         shutil.rmtree(folder)

@@ -43,7 +43,7 @@ class Fakes:
                 write_json(context.folder / f"{variant}.json", {"variant": variant})
 
             key = {"variant": variant, "rate": rate}
-            context.cell(variant, key, [f"{variant}.txt", f"{variant}.json"], work)
+            context.task(variant, key, [f"{variant}.txt", f"{variant}.json"], work)
         write_json(context.output("victims.json"), list(variants))
 
     def compile(self, context: StageContext) -> None:

@@ -158,7 +158,7 @@ def run(context: StageContext) -> None:
             attacker = _Attacker(context, victim, Path(clones))
             for attack in context.progress.track(list(group), f"attacks on {victim.stem}"):
                 outputs = [f"{attack.name}.json"]
-                context.cell(
+                context.task(
                     attack.name, attacker.key(attack), outputs, partial(attacker.run, attack)
                 )
 

@@ -1,4 +1,4 @@
-"""Compile: each chosen victim of the first seed to hardware, three cells a victim.
+"""Compile: each chosen victim of the first seed to hardware, three tasks a victim.
 
 Reads export/<variant>.onnx. Writes compile/<variant>/: FINN's models, estimates.json, rtl/,
 finn.log; design/ (the stitched SystemVerilog) and speed.json; chip/ and bitstream/; and
@@ -77,27 +77,27 @@ def _build(context: StageContext, victim: VictimId) -> None:
         "folding": sha256_file(chosen.folding) if chosen.folding else None,
     }
 
-    def cell(name: str, outputs: Sequence[str], work: Callable[[], None], **more: str) -> None:
+    def task(name: str, outputs: Sequence[str], work: Callable[[], None], **more: str) -> None:
         paths = [f"{victim.stem}/{output}" for output in outputs]
-        context.cell(f"{victim.stem}{name}", {**key, **more}, paths, work)
+        context.task(f"{victim.stem}{name}", {**key, **more}, paths, work)
 
-    cell("", _FINN, partial(_build_finn, onnx, folder, chosen))
+    task("", _FINN, partial(_build_finn, onnx, folder, chosen))
     unit, answer = None, {}
     if chosen.answer != "logits":
         answer = {"answer": chosen.answer, "data": context.config.fingerprint("data")}
         file = folder / ANSWER
-        cell("-answer", (ANSWER,), partial(_write_answer, context.config, onnx, file), **answer)
+        task("-answer", (ANSWER,), partial(_write_answer, context.config, onnx, file), **answer)
         unit = AnswerUnit.load(file)
     is_open = isinstance(target(chosen.target), OpenTarget)
     if chosen.until != "estimate" and is_open:
         context.progress.log(f"compile: {victim.stem}: one design, FIFOs sized by simulation")
         work = partial(hardware.build_design, folder, unit)
-        cell("-design", ("design", hardware.SPEED), work, **answer)
+        task("-design", ("design", hardware.SPEED), work, **answer)
     if chosen.until == "bitstream":
         context.progress.log(f"compile: {victim.stem}: bitstream for {chosen.target}")
         outputs = _OPEN if is_open else (hardware.VIVADO,)
         work = partial(hardware.build_chip, onnx, folder, chosen)
-        cell("-bitstream", outputs, work, interface=chosen.interface, **answer)
+        task("-bitstream", outputs, work, interface=chosen.interface, **answer)
 
 
 def _build_finn(onnx: Path, folder: Path, chosen: CompileSection) -> None:

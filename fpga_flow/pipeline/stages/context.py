@@ -1,7 +1,7 @@
-"""What a stage gets: the run directory, the settings, and cells that are not computed twice.
+"""What a stage gets: the run directory, the settings, and tasks that are not computed twice.
 
 A stage writes into the folder of its own name and declares each output. A part
-that takes long (one victim, one attack) is a cell: it is skipped when its inputs
+that takes long (one victim, one attack) is a task: it is skipped when its inputs
 and its files are those of an earlier run, even if that run was killed after it.
 """
 
@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import read_json, sha256_file, sha256_text, write_json
+from divqat_brevitas.files import sha256_file, sha256_text, write_json
 from fpga_flow.console import Progress
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.rundir import RunDirectory
+from fpga_flow.pipeline.tasks import recorded
 
 
 class StageContext:
@@ -46,7 +46,7 @@ class StageContext:
         self.progress = progress
         self.readable = readable
         self._outputs: set[str] = set()
-        self._cells: set[str] = set()
+        self._tasks: set[str] = set()
         self._scratch: Path | None = None
 
     @property
@@ -64,10 +64,10 @@ class StageContext:
         return self.run.path / name
 
     def hash(self, name: str) -> str:
-        """SHA-256 of a file of an earlier stage: part of a cell's key."""
+        """SHA-256 of a file of an earlier stage: part of a task's key."""
         return sha256_file(self.upstream(name))
 
-    def cell(
+    def task(
         self,
         name: str,
         key: Mapping[str, Any],
@@ -77,7 +77,7 @@ class StageContext:
         """Do ``work``, which writes ``outputs``, unless it was done with the same ``key``.
 
         Args:
-            name: the cell's name, a file name without folders.
+            name: the task's name, a file name without folders.
             key: everything the outputs depend on, as JSON values.
             outputs: names within the stage's folder.
             work: writes each output whole or not at all.
@@ -86,28 +86,29 @@ class StageContext:
             True where the work was done now.
         """
         record_file = self._records / f"{name}.json"
-        self._cells.add(name)
-        inputs = sha256_text(json.dumps([metadata.version("divqat"), dict(key)], sort_keys=True))
-        recorded = _read_record(record_file)
+        self._tasks.add(name)
+        digest = sha256_text(json.dumps([metadata.version("divqat"), dict(key)], sort_keys=True))
+        record = recorded(record_file, digest)
         paths = {f"{self.stage}/{output}" for output in outputs}
-        if recorded.get("inputs") == inputs and not self.run.damage(recorded["outputs"]):
+        made = _outputs(record)
+        if made and not self.run.damage(made):
             self._outputs |= paths
             return False
-        self._scratch = self._records / f"{name}.{inputs[:16]}.scratch"
+        self._scratch = self._records / f"{name}.{digest[:16]}.scratch"
         self._remove_scratch(name, keep=self._scratch)
-        # Said beforehand, so that what a killed cell leaves is known to whom it belongs.
-        write_json(record_file, {"inputs": None, "outputs": dict.fromkeys(sorted(paths))})
+        # Said beforehand, so that what a killed task leaves is known to whom it belongs.
+        write_json(record_file, {"key": None, "outputs": dict.fromkeys(sorted(paths))})
         work()
-        write_json(record_file, {"inputs": inputs, "outputs": self.run.hashes(paths)})
+        write_json(record_file, {"key": digest, "outputs": self.run.hashes(paths)})
         self._outputs |= paths
         self._remove_scratch(name)
         return True
 
     @property
     def scratch(self) -> Path:
-        """A file for the running cell's checkpoints: there again after a kill, else gone."""
+        """A file for the running task's checkpoints: there again after a kill, else gone."""
         if self._scratch is None:
-            raise RuntimeError("only a cell has a scratch file")
+            raise RuntimeError("only a task has a scratch file")
         return self._scratch
 
     def _remove_scratch(self, name: str, keep: Path | None = None) -> None:
@@ -124,8 +125,8 @@ class StageContext:
         made = self.run.hashes(self._outputs)
         stale = set(before)
         for record_file in self._records.glob("*.json"):
-            if record_file.stem not in self._cells:
-                stale |= set(_read_record(record_file).get("outputs", ()))
+            if record_file.stem not in self._tasks:
+                stale |= set(_outputs(recorded(record_file)))
                 record_file.unlink()
                 self._remove_scratch(record_file.stem)
         for relative in stale - set(made):
@@ -141,18 +142,13 @@ class StageContext:
 
     @property
     def _records(self) -> Path:
-        return self.run.path / ".cells" / self.stage
+        return self.run.path / ".tasks" / self.stage
 
 
-def _read_record(file: Path) -> dict[str, Any]:
-    """A cell's record; empty where there is none, or none that can be read."""
-    try:
-        record = read_json(file)
-    except InputError:
-        return {}
-    if not (isinstance(record, dict) and isinstance(record.get("outputs"), dict)):
-        return {}
-    return record
+def _outputs(record: Mapping[str, Any] | None) -> dict[str, str]:
+    """Path to SHA-256 of the outputs that a task's record names; empty for a damaged record."""
+    outputs = None if record is None else record.get("outputs")
+    return outputs if isinstance(outputs, dict) else {}
 
 
 def _nothing(config: Config) -> None:

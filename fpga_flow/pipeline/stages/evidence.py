@@ -51,7 +51,7 @@ def gather(context: StageContext) -> None:
             unit.name if (unit := compiled_answer(context, victim)) else None for victim in shown
         ],
     }
-    context.cell("evidence", key, [NAME], partial(_write, context, shown))
+    context.task("evidence", key, [NAME], partial(_write, context, shown))
 
 
 def _victims(context: StageContext) -> list[VictimId]:

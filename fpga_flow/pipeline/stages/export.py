@@ -1,4 +1,4 @@
-"""Export: every quantized victim to QONNX, through the parity gate, one cell a victim.
+"""Export: every quantized victim to QONNX, through the parity gate, one task a victim.
 
 Reads train/. Writes export/: <victim>.onnx, the settled weights that it equals
 (<victim>.safetensors), network_<variant>.json (one row a layer) and parity.json.
@@ -25,7 +25,7 @@ def run(context: StageContext) -> None:
             "export": context.config.fingerprint("export"),
             "data": context.config.fingerprint("data"),
         }
-        context.cell(victim.stem, key, outputs(victim), partial(_export, context, victim))
+        context.task(victim.stem, key, outputs(victim), partial(_export, context, victim))
     rows = {v.stem: read_json(context.folder / f"parity_{v.stem}.json") for v in chosen}
     write_json(context.output("parity.json"), rows)
 

@@ -55,7 +55,7 @@ def run(context: StageContext) -> None:
         if answer is not None:
             key["answer"] = context.hash(f"compile/{victim.stem}/{ANSWER}")
         name = f"{victim.stem}.json"
-        context.cell(victim.stem, key, [name], partial(_simulate, context, victim))
+        context.task(victim.stem, key, [name], partial(_simulate, context, victim))
         found[victim.variant] = read_json(context.folder / name)
     rows = [row for part in found.values() for row in part["equivalence"]]
     write_json(context.output("equivalence.json"), rows)

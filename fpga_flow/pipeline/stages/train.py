@@ -1,4 +1,4 @@
-"""Train: per seed a float reference, and from it every quantized variant, one cell a network.
+"""Train: per seed a float reference, and from it every quantized variant, one task a network.
 
 Reads the data set. Writes train/: <network>.safetensors with a JSON record beside it,
 dataset.json, victims.json (one row a victim, measured on test data) and metrics.jsonl.
@@ -42,7 +42,7 @@ def run(context: StageContext) -> None:
             victim = identify(context.config, variant, seed)
             outputs = [victim.weights, _record(victim)]
             work = partial(_train, context, victim)
-            context.cell(victim.stem, _key(context, victim), outputs, work)
+            context.task(victim.stem, _key(context, victim), outputs, work)
     write_json(context.output("dataset.json"), _dataset(context.config))
     write_json(context.output("victims.json"), _rows(context))
     write_text(context.output("metrics.jsonl"), _metrics(context))

@@ -1,7 +1,7 @@
-"""Sweeps: many runs of the pipeline, one a cell of a grid of settings, side by side.
+"""Sweeps: many runs of the pipeline side by side, one a task for each point of a grid of settings.
 
-    SWEEP.toml -> plan (cells) -> runner -> launch (a process a cell) -> child (the pipeline)
+    SWEEP.toml -> grid (tasks) -> run (the pipeline for each) -> figures (the table)
 
-A cell is a run directory of its own and is known by the hash of its settings, so a finished one
-is never run again. The same cell runs as a process here or as one on a Dask cluster.
+A task is a run directory of its own and is known by the hash of its settings, so a finished one is
+never run again.
 """

@@ -9,8 +9,9 @@ from typing import Any
 
 from divqat_brevitas.files import write_json, write_text
 from fpga_flow.console import columns
-from fpga_flow.pipeline.sweep.cell import cell_folder, last_event, recorded
-from fpga_flow.pipeline.sweep.plan import Cell
+from fpga_flow.pipeline.sweep.grid import SweepTask
+from fpga_flow.pipeline.sweep.run import RESULT, folder_of, last_event
+from fpga_flow.pipeline.tasks import recorded
 
 
 def key_figures(run: Path) -> dict[str, float]:
@@ -44,41 +45,41 @@ def key_figures(run: Path) -> dict[str, float]:
     return figures
 
 
-def rows(cells: Sequence[Cell], out: Path, states: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One row a cell: name, folder, state, settings, seconds and figures.
+def rows(tasks: Sequence[SweepTask], out: Path, states: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row a task: name, folder, state, settings, seconds and figures.
 
     Args:
-        cells: the sweep's.
+        tasks: the sweep's.
         out: its folder.
-        states: what became of cells just now, by name; else what their folders say: "start" is
-            a cell that runs, or ran when it was killed.
+        states: what became of tasks just now, by name; else what their folders say: "start" is
+            a task that runs, or ran when it was killed.
     """
     table = []
-    for cell in cells:
-        folder = cell_folder(out, cell)
-        record = recorded(folder, cell.key) or {}
+    for task in tasks:
+        folder = folder_of(out, task)
+        record = recorded(folder / RESULT, task.key) or {}
         row: dict[str, Any] = {
-            "cell": cell.name,
+            "task": task.name,
             "folder": folder.relative_to(out).as_posix(),
-            "state": states.get(cell.name) or record.get("state") or last_event(folder) or "left",
+            "state": states.get(task.name) or record.get("state") or last_event(folder) or "left",
         }
-        row |= {"settings": cell.settings, "seconds": record.get("seconds")}
+        row |= {"settings": task.settings, "seconds": record.get("seconds")}
         table.append(row | {"figures": record.get("figures", {})})
     return table
 
 
 def write_table(table: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Write ``summary.json`` and ``summary.csv`` (a column a setting and a figure) to ``out``."""
-    write_json(out / "summary.json", {"schema": 1, "cells": list(table)})
+    write_json(out / "summary.json", {"schema": 1, "tasks": list(table)})
     settings, figures = _names(table, "settings"), _names(table, "figures")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["cell", "state", *settings, *figures, "seconds", "folder"])
+    writer.writerow(["task", "state", *settings, *figures, "seconds", "folder"])
     for row in table:
         values = [row["settings"].get(name) for name in settings]
         measured = [row["figures"].get(name) for name in figures]
         writer.writerow(
-            [row["cell"], row["state"], *values, *measured, row["seconds"], row["folder"]]
+            [row["task"], row["state"], *values, *measured, row["seconds"], row["folder"]]
         )
     write_text(out / "summary.csv", text.getvalue())
 

@@ -19,7 +19,7 @@ from benchmarks.extraction.runner import Place, run
 from benchmarks.extraction.victims import OutOfTimeError
 from divqat_brevitas.errors import InputError
 from fpga_flow.cli import main
-from fpga_flow.pipeline.locks import LockedError, locked
+from fpga_flow.pipeline.tasks import LockedError, locked
 
 EXPERIMENTS = plan("mini")[:4]
 
@@ -52,7 +52,7 @@ def test_in_order_and_never_twice(place, ran):
     assert run(EXPERIMENTS[:2], place, log=lines.append).done == [c.name for c in EXPERIMENTS[:2]]
     assert lines[0].startswith("[1/2] ")
     assert "clone 50.00% of victim 90.00%" in lines[0]
-    assert lines[1].endswith("0 min to go")
+    assert lines[1].endswith(", 0 s to go")
     summary = run(EXPERIMENTS, place, log=quiet)
     assert (summary.there, summary.done) == (2, [c.name for c in EXPERIMENTS[2:]])
     assert ran == [c.name for c in EXPERIMENTS]

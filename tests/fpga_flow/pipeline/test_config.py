@@ -13,7 +13,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.resolve import presets, resolve, to_toml
-from fpga_flow.pipeline.sweep.plan import read_sweep
+from fpga_flow.pipeline.sweep.grid import read_sweep
 from fpga_flow.serve.limits import read_clients
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -151,8 +151,8 @@ def test_a_mistake_names_file_key_and_remedy(tmp_path, text, parts):
 def test_a_byte_order_mark_is_no_key(tmp_path, mark):
     assert resolve(write(tmp_path, f"{mark}[run]\nname = 'x'\n")).run.name == "x"
     sweep = tmp_path / "sweep.toml"
-    sweep.write_text(f"{mark}preset = 'smoke'\n[[cell]]\nmodel.bits = 'w2a2'\n", encoding="utf-8")
-    assert [cell.config.run.threads for cell in read_sweep(sweep)] == [1]
+    sweep.write_text(f"{mark}preset = 'smoke'\n[[task]]\nmodel.bits = 'w2a2'\n", encoding="utf-8")
+    assert [task.config.run.threads for task in read_sweep(sweep)] == [1]
     clients = tmp_path / "clients.toml"
     clients.write_text(f"{mark}[red]\ntoken = '0123456789abcdef'\n", encoding="utf-8")
     assert [client.name for client in read_clients(clients)] == ["red"]

@@ -97,7 +97,7 @@ def test_only_what_depends_on_a_change_runs(tmp_path, override, ran):
         ("train/victims.json", []),  # train itself, but none of its cells
         ("compile/build/a/1.v", ["compile"]),
         ("report/results.json", ["report"]),
-        (".cells/train/qat.json", []),  # the stage's record is enough
+        (".tasks/train/qat.json", []),  # the stage's record is enough
         (".lock", []),
     ],
 )
@@ -113,8 +113,8 @@ def test_a_damaged_output_is_made_again(tmp_path, damaged, ran, how):
         file.write_bytes(b"" if how == "truncate" else b"?" + file.read_bytes()[1:])
     assert execute(tmp_path, fakes) == ran
     made = files(tmp_path)
-    made.pop(".cells/train/qat.json", None)
-    before.pop(".cells/train/qat.json")
+    made.pop(".tasks/train/qat.json", None)
+    before.pop(".tasks/train/qat.json")
     assert made == before
 
 
@@ -160,7 +160,7 @@ def test_what_other_settings_made_is_removed(tmp_path):
         "qat.txt",
         "victims.json",
     ]
-    assert not (tmp_path / ".cells/train/ptq.json").exists()
+    assert not (tmp_path / ".tasks/train/ptq.json").exists()
 
 
 def test_a_manifest_cannot_make_us_delete_outside_the_stage(tmp_path):

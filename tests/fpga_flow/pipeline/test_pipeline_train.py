@@ -174,7 +174,7 @@ def test_killed_in_the_middle_of_a_training_the_result_is_the_same(whole, tmp_pa
         capture_output=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    [scratch] = tmp_path.glob(".cells/train/*.scratch")
+    [scratch] = tmp_path.glob(".tasks/train/*.scratch")
     execute(tmp_path, [TRAIN])
     assert contents(tmp_path) == contents(whole)
     assert not scratch.exists()
@@ -190,7 +190,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path):
     execute(tmp_path, [TRAIN], *settings)
     execute(tmp_path / "fresh", [TRAIN], *settings)
     assert contents(tmp_path) == contents(tmp_path / "fresh")
-    assert not list(tmp_path.glob(".cells/train/*.scratch"))
+    assert not list(tmp_path.glob(".tasks/train/*.scratch"))
 
 
 @pytest.mark.parametrize(

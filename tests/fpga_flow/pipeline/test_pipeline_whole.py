@@ -145,7 +145,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_results(whole, tmp_path):
     final = divqat("run", "--out", path)
     assert final.returncode == 0, final.stderr
     assert results(path) == results(whole)
-    leftovers = [file for file in path.rglob(".*") if file.name not in (".lock", ".cells")]
+    leftovers = [file for file in path.rglob(".*") if file.name not in (".lock", ".tasks")]
     assert leftovers == []
 
 

@@ -52,7 +52,7 @@ def test_the_lock_is_released_after_an_error(tmp_path):
 def test_the_next_owner_sweeps_what_a_killed_process_left(tmp_path):
     keep = [
         tmp_path / "train" / "a.txt",
-        tmp_path / ".cells" / "train" / "a.json",
+        tmp_path / ".tasks" / "train" / "a.json",
         tmp_path / "train" / ".gitignore",
         tmp_path / "train" / ".git" / "config",
         tmp_path / "notes" / ".a.txt.x1_b2c3d.txt",
@@ -63,7 +63,7 @@ def test_the_next_owner_sweeps_what_a_killed_process_left(tmp_path):
         tmp_path / "compile" / ".qat.building" / "deep" / "b.v",
         tmp_path / "compile" / ".qat.0123abcd" / "deep" / "b.v",
         tmp_path / ".manifest.json.x1_b2c3d.json",
-        tmp_path / ".cells" / "train" / ".a.json.x1_b2c3d.json",
+        tmp_path / ".tasks" / "train" / ".a.json.x1_b2c3d.json",
     ]
     for file in keep + leave:
         write_text(file, "x")

@@ -13,11 +13,11 @@ run.seeds = [{seeds}]
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A sweep file of so many cells that differ in their seed."""
+    """A sweep file of so many tasks that differ in their seed."""
 
-    def write(cells):
+    def write(tasks):
         file = tmp_path / "sweep.toml"
-        file.write_text(TINY.format(seeds=", ".join(map(str, range(cells)))))
+        file.write_text(TINY.format(seeds=", ".join(map(str, range(tasks)))))
         return file
 
     return write

@@ -1,4 +1,4 @@
-"""The same cells on two Dask workers, one of which is killed in the middle."""
+"""The same tasks on two Dask workers, one of which is killed in the middle."""
 
 import os
 import signal
@@ -10,9 +10,10 @@ import pytest
 distributed = pytest.importorskip("distributed", reason="the extra 'sweep' is not installed")
 
 from fpga_flow.cli import commands as cli  # noqa: E402
-from fpga_flow.pipeline.sweep import runner  # noqa: E402
-from fpga_flow.pipeline.sweep.cell import cell_folder, events  # noqa: E402
-from fpga_flow.pipeline.sweep.plan import read_sweep  # noqa: E402
+from fpga_flow.pipeline.sweep import run as runner  # noqa: E402
+from fpga_flow.pipeline.sweep.grid import read_sweep  # noqa: E402
+from fpga_flow.pipeline.sweep.run import events, folder_of  # noqa: E402
+from fpga_flow.pipeline.tasks import Summary  # noqa: E402
 
 
 @pytest.fixture
@@ -31,33 +32,33 @@ def cluster(tmp_path):
 def test_a_worker_killed_in_the_middle_loses_nothing_and_repeats_nothing(
     tiny, tmp_path, cluster, monkeypatch
 ):
-    cells, out = read_sweep(tiny(4)), tmp_path / "out"
+    tasks, out = read_sweep(tiny(4)), tmp_path / "out"
     killed = {}
 
     def kill(line):
-        """After the first finished cell: the worker that is in the middle of another one."""
+        """After the first finished task: the worker that is in the middle of another one."""
         if killed or not line.startswith("[1/"):
             return
         end = time.monotonic() + 300
         while time.monotonic() < end:
-            for cell in cells:
-                log = events(cell_folder(out, cell))
+            for task in tasks:
+                log = events(folder_of(out, task))
                 if [event["event"] for event in log] == ["start"]:
                     os.kill(log[0]["parent"], signal.SIGKILL)
-                    killed.update(cell=cell.name, worker=log[0]["parent"], at=_state(cells, out))
+                    killed.update(task=task.name, worker=log[0]["parent"], at=_state(tasks, out))
                     return
             time.sleep(0.01)
 
     workers = {worker.pid for worker in cluster.workers.values()}
-    summary = runner.run(cells, out, cluster=cluster.scheduler_address, log=kill)
+    summary = runner.run(tasks, out, cluster=cluster.scheduler_address, log=kill)
 
     assert killed["worker"] in workers
-    assert sorted(summary.done) == sorted(cell.name for cell in cells)
-    assert summary == runner.Summary(done=summary.done)
-    logs = _state(cells, out)
+    assert sorted(summary.done) == sorted(task.name for task in tasks)
+    assert summary == Summary(done=summary.done)
+    logs = _state(tasks, out)
     assert all(log.count("done") == 1 and log[-1] == "done" for log in logs.values())
     # Only what the killed worker was in the middle of was begun again ...
-    assert {name for name, log in logs.items() if log.count("start") > 1} == {killed["cell"]}
+    assert {name for name, log in logs.items() if log.count("start") > 1} == {killed["task"]}
     # ... and what was finished at that moment was not touched.
     finished = [name for name, log in killed["at"].items() if "done" in log]
     assert finished
@@ -67,13 +68,11 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_repeats_nothing(
     with pytest.raises(SystemExit) as caught:
         cli.main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(out)])
     assert not caught.value.code
-    assert _state(cells, out) == logs
+    assert _state(tasks, out) == logs
 
 
-def _state(cells, out):
-    return {
-        cell.name: [event["event"] for event in events(cell_folder(out, cell))] for cell in cells
-    }
+def _state(tasks, out):
+    return {task.name: [event["event"] for event in events(folder_of(out, task))] for task in tasks}
 
 
 def test_without_dask_the_command_says_what_to_install(tiny, tmp_path, monkeypatch, capsys):

@@ -13,13 +13,14 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
 from fpga_flow.cli import commands as cli
 from fpga_flow.errors import RunLockedError
-from fpga_flow.pipeline.locks import locked
+from fpga_flow.pipeline import task_process
 from fpga_flow.pipeline.rundir import RunDirectory
-from fpga_flow.pipeline.sweep import runner
-from fpga_flow.pipeline.sweep.cell import SWEEP_LOCK, Outcome, Task, cell_folder, events
+from fpga_flow.pipeline.sweep import run as runner
 from fpga_flow.pipeline.sweep.figures import rows, table_text, write_table
-from fpga_flow.pipeline.sweep.launch import launch
-from fpga_flow.pipeline.sweep.plan import read_sweep
+from fpga_flow.pipeline.sweep.grid import read_sweep
+from fpga_flow.pipeline.sweep.run import SWEEP_LOCK, TASK_LOCK, events, folder_of, task_of
+from fpga_flow.pipeline.task_process import launch
+from fpga_flow.pipeline.tasks import Outcome, Summary, locked, run_tasks
 
 # A suite that a shell started in the background inherits an ignored SIGINT.
 _MAIN = (
@@ -29,8 +30,8 @@ _MAIN = (
 DIVQAT = [sys.executable, "-c", _MAIN]
 
 
-def words(out, cell):
-    return [event["event"] for event in events(cell_folder(out, cell))]
+def words(out, task):
+    return [event["event"] for event in events(folder_of(out, task))]
 
 
 def until(condition, seconds=300):
@@ -57,10 +58,10 @@ def begin(sweep, out):
     )
 
 
-def test_cells_run_once_a_failed_one_is_reported_and_others_go_on(tiny, tmp_path, capsys):
+def test_tasks_run_once_a_failed_one_is_reported_and_others_go_on(tiny, tmp_path, capsys):
     sweep, out = tiny(2), tmp_path / "out"
     good, bad = read_sweep(sweep)
-    stone = cell_folder(out, bad) / "train"  # a file where the stage needs its folder
+    stone = folder_of(out, bad) / "train"  # a file where the stage needs its folder
     stone.parent.mkdir(parents=True)
     stone.write_text("")
 
@@ -71,11 +72,11 @@ def test_cells_run_once_a_failed_one_is_reported_and_others_go_on(tiny, tmp_path
     assert list(document["failed"]) == [bad.name]
     assert "train" in document["failed"][bad.name]
     assert f"{bad.name}: " in err
-    assert [row["state"] for row in document["cells"]] == ["done", "failed"]
-    accuracy = document["cells"][0]["figures"]["accuracy.float"]
-    victims = read_json(cell_folder(out, good) / "train" / "victims.json")
+    assert [row["state"] for row in document["tasks"]] == ["done", "failed"]
+    accuracy = document["tasks"][0]["figures"]["accuracy.float"]
+    victims = read_json(folder_of(out, good) / "train" / "victims.json")
     assert accuracy == victims[0]["accuracy"]
-    assert RunDirectory(cell_folder(out, good)).config() == good.config
+    assert RunDirectory(folder_of(out, good)).config() == good.config
     table = list(csv.DictReader((out / "summary.csv").open()))
     assert [row["run.seeds"] for row in table] == ["0", "1"]
     assert float(table[0]["accuracy.float"]) == accuracy
@@ -83,7 +84,7 @@ def test_cells_run_once_a_failed_one_is_reported_and_others_go_on(tiny, tmp_path
     stone.unlink()
     code, text, _ = divqat(capsys, "sweep", sweep, "--out", out)
     assert code == 0
-    assert "1 cells run, 1 were there, 0 left, 0 failed" in text
+    assert "1 tasks run, 1 were there, 0 left, 0 failed" in text
     assert words(out, good) == ["start", "done"]
     assert words(out, bad) == ["start", "failed", "start", "done"]
 
@@ -95,7 +96,7 @@ def test_ctrl_c_ends_the_cells_process_and_the_same_command_continues(tiny, tmp_
     sweep, out = tiny(2), tmp_path / "out"
     first, second = read_sweep(sweep)
     process = begin(sweep, out)
-    start = until(lambda: events(cell_folder(out, first)))[0]
+    start = until(lambda: events(folder_of(out, first)))[0]
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
@@ -112,29 +113,29 @@ def test_ctrl_c_ends_the_cells_process_and_the_same_command_continues(tiny, tmp_
     assert words(out, second) == ["start", "done"]
 
 
-def test_a_killed_process_is_a_failed_cell_and_a_killed_sweep_leaves_none_behind(tiny, tmp_path):
+def test_a_killed_process_is_a_failed_task_and_a_killed_sweep_leaves_none_behind(tiny, tmp_path):
     sweep, out = tiny(2), tmp_path / "out"
     first, second = read_sweep(sweep)
     process = begin(sweep, out)
-    start = until(lambda: events(cell_folder(out, first)))[0]
+    start = until(lambda: events(folder_of(out, first)))[0]
     os.kill(start["process"], signal.SIGKILL)
-    orphan = until(lambda: events(cell_folder(out, second)))[0]
+    orphan = until(lambda: events(folder_of(out, second)))[0]
     process.kill()
     _, err = process.communicate(timeout=300)
     assert "its process was killed" in err
-    # The second cell's process sees that its parent is gone, and lets go of the cell.
+    # The second task's process sees that its parent is gone, and lets go of the task.
     until(lambda: words(out, second)[1:])
-    with locked(cell_folder(out, second) / ".cell-lock", wait=True):
+    with locked(folder_of(out, second) / TASK_LOCK, wait=True):
         assert words(out, second) in (["start", "interrupted"], ["start", "done"])
     until(lambda: not os.path.exists(f"/proc/{orphan['process']}"))  # noqa: PTH110
 
 
-def test_every_cell_has_its_share_of_the_cores(tiny):
-    cells = read_sweep(tiny(5))
-    assert runner.share(cells, cores=8) == (5, 1)
-    assert runner.share(cells, workers=2, cores=8) == (2, 4)
-    threads = cells[0].config.run.model_copy(update={"threads": 4})
-    wide = [type(cells[0])("wide", {}, cells[0].config.model_copy(update={"run": threads}), (), "")]
+def test_every_task_has_its_share_of_the_cores(tiny):
+    tasks = read_sweep(tiny(5))
+    assert runner.share(tasks, cores=8) == (5, 1)
+    assert runner.share(tasks, workers=2, cores=8) == (2, 4)
+    threads = tasks[0].config.run.model_copy(update={"threads": 4})
+    wide = [type(tasks[0])("wide", {}, tasks[0].config.model_copy(update={"run": threads}), (), "")]
     assert runner.share(wide * 5, cores=8) == (2, 4)
     with pytest.raises(InputError, match="--workers 2 at most"):
         runner.share(wide, workers=3, cores=8)
@@ -143,7 +144,7 @@ def test_every_cell_has_its_share_of_the_cores(tiny):
 
 
 def test_the_share_is_in_the_environment_when_the_process_starts(tiny, tmp_path, monkeypatch):
-    (cell,) = read_sweep(tiny(1))
+    (task,) = read_sweep(tiny(1))
     seen = {}
 
     class Process:
@@ -157,32 +158,32 @@ def test_the_share_is_in_the_environment_when_the_process_starts(tiny, tmp_path,
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     (tmp_path / SWEEP_LOCK).touch()
-    assert launch(Task.of(cell, tmp_path), threads=3) == Outcome("done")
+    assert launch(task_of(task, tmp_path), threads=3) == Outcome("done")
     assert seen["OMP_NUM_THREADS"] == seen["MKL_NUM_THREADS"] == "3"
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    launch(Task.of(cell, tmp_path))
+    launch(task_of(task, tmp_path))
     assert seen["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_folder_that_a_worker_does_not_see_is_said(tiny, tmp_path):
-    (cell,) = read_sweep(tiny(1))
-    outcome = launch(Task.of(cell, tmp_path / "elsewhere"))
+    (task,) = read_sweep(tiny(1))
+    outcome = launch(task_of(task, tmp_path / "elsewhere"))
     assert outcome.state == "failed"
     assert "file system that all workers share" in outcome.detail
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_process_that_cannot_be_started_is_a_failed_cell(tiny, tmp_path):
-    (cell,) = read_sweep(tiny(1))
+    (task,) = read_sweep(tiny(1))
     (tmp_path / SWEEP_LOCK).touch()
-    (tmp_path / "cells").write_text("")  # a file where the cells' folder has to be
-    outcome = launch(Task.of(cell, tmp_path))
+    (tmp_path / "tasks").write_text("")  # a file where the tasks' folder has to be
+    outcome = launch(task_of(task, tmp_path))
     assert outcome.state == "failed"
-    assert str(tmp_path / "cells") in outcome.detail
+    assert str(tmp_path / "tasks") in outcome.detail
 
 
-def test_a_cell_the_cluster_gives_up_fails_and_a_cancelled_one_is_left(tiny, tmp_path):
-    cells = read_sweep(tiny(3))
+def test_a_task_the_cluster_gives_up_fails_and_a_cancelled_one_is_left(tiny, tmp_path):
+    tasks = read_sweep(tiny(3))
 
     def submit(task):
         future = Future()
@@ -195,9 +196,9 @@ def test_a_cell_the_cluster_gives_up_fails_and_a_cancelled_one_is_left(tiny, tmp
                 future.set_result(Outcome("missing-tool", "compile did not run: no FINN"))
         return future
 
-    summary, lines = runner.Summary(), []
-    runner._run(cells, tmp_path, submit, summary, lines.append)
-    names = [cell.name for cell in cells]
+    summary, lines = Summary(), []
+    run_tasks([task_of(task, tmp_path) for task in tasks], submit, summary, log=lines.append)
+    names = [task.name for task in tasks]
     assert "worker died 4 times" in summary.failed[names[0]]
     assert summary.left == [names[1]]
     assert summary.missing == {names[2]: "compile did not run: no FINN"}
@@ -205,40 +206,40 @@ def test_a_cell_the_cluster_gives_up_fails_and_a_cancelled_one_is_left(tiny, tmp
 
 
 def test_two_sweeps_in_one_folder_are_refused(tiny, tmp_path):
-    cells = read_sweep(tiny(1))
+    tasks = read_sweep(tiny(1))
     with (
         locked(tmp_path / SWEEP_LOCK, wait=False),
         pytest.raises(RunLockedError, match="another divqat sweep works in"),
     ):
-        runner.run(cells, tmp_path)
+        runner.run(tasks, tmp_path)
 
 
-def test_the_table_shows_what_each_cell_is_worth(tiny, tmp_path):
-    cells = read_sweep(tiny(2))
-    for cell, worst in zip(cells, (0.5, 0.75), strict=True):
-        folder = cell_folder(tmp_path, cell)
+def test_the_table_shows_what_each_task_is_worth(tiny, tmp_path):
+    tasks = read_sweep(tiny(2))
+    for task, worst in zip(tasks, (0.5, 0.75), strict=True):
+        folder = folder_of(tmp_path, task)
         folder.mkdir(parents=True)
         figures = {"accuracy.qat": 0.9, "worst.qat.soft.out.100": 0.25, "clone.qat.out": worst}
-        record = {"key": cell.key, "state": "done", "seconds": 1.5, "figures": figures}
-        (folder / "cell.json").write_text(json.dumps(record))
-    table = rows(cells, tmp_path, {cells[1].name: "failed"})
+        record = {"key": task.key, "state": "done", "seconds": 1.5, "figures": figures}
+        (folder / "task.json").write_text(json.dumps(record))
+    table = rows(tasks, tmp_path, {tasks[1].name: "failed"})
     assert table_text(table).splitlines() == [
         "run.seeds  state   qat   clone of qat, out",
         "0          done    90.0  50.0",
         "1          failed  90.0  75.0",
     ]
     write_table(table, tmp_path)
-    assert read_json(tmp_path / "summary.json")["cells"] == table
+    assert read_json(tmp_path / "summary.json")["tasks"] == table
     header = (tmp_path / "summary.csv").read_text().splitlines()[0]
     assert header == (
-        "cell,state,run.seeds,accuracy.qat,worst.qat.soft.out.100,clone.qat.out,seconds,folder"
+        "task,state,run.seeds,accuracy.qat,worst.qat.soft.out.100,clone.qat.out,seconds,folder"
     )
 
 
 def test_a_cluster_that_does_not_answer_or_makes_no_sense(tiny, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="the extra 'sweep' is not installed")
-    monkeypatch.setattr(runner, "_CONNECT_SECONDS", 1)
-    cells = read_sweep(tiny(1))
+    monkeypatch.setattr(task_process, "_CONNECT_SECONDS", 1)
+    tasks = read_sweep(tiny(1))
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(InputError, match=f"no Dask scheduler answers at {address}"):
-            runner.run(cells, tmp_path, cluster=address)
+            runner.run(tasks, tmp_path, cluster=address)

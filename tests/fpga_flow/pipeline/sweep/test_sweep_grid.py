@@ -5,7 +5,7 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.pipeline.config import Config
-from fpga_flow.pipeline.sweep.plan import check, read_sweep
+from fpga_flow.pipeline.sweep.grid import check, read_sweep
 
 
 @pytest.fixture
@@ -26,61 +26,61 @@ train.float_epochs = 3
 [grid]
 model.bits = ["w2a2", "w4a4"]
 run.seeds = [0, [1, 2]]
-[[cell]]
+[[task]]
 model.bits = "w8a8"
 attack.pools = "mix:in:0.05,wallpapers"
 divqat.weight = "none"
 """
 
 
-def test_a_grid_is_every_combination_and_single_cells_follow(sweep):
-    cells = sweep(GRID)
-    assert [cell.name for cell in cells] == [
+def test_a_grid_is_every_combination_and_single_tasks_follow(sweep):
+    tasks = sweep(GRID)
+    assert [task.name for task in tasks] == [
         "model.bits-w2a2_run.seeds-0",
         "model.bits-w2a2_run.seeds-1-2",
         "model.bits-w4a4_run.seeds-0",
         "model.bits-w4a4_run.seeds-1-2",
         "model.bits-w8a8_attack.pools-mix-in-0.05-wallpapers_divqat.weight-none",
     ]
-    assert [cell.config.model.bits for cell in cells] == ["w2a2", "w2a2", "w4a4", "w4a4", "w8a8"]
-    assert [cell.config.run.seeds for cell in cells[:2]] == [(0,), (1, 2)]
-    assert cells[4].config.attack.pools == ("mix:in:0.05,wallpapers",)
-    assert {cell.config.train.float_epochs for cell in cells} == {3}
-    assert {cell.config.run.threads for cell in cells} == {1}  # the preset's
-    assert {cell.skip for cell in cells} == {("compile", "simulate")}
+    assert [task.config.model.bits for task in tasks] == ["w2a2", "w2a2", "w4a4", "w4a4", "w8a8"]
+    assert [task.config.run.seeds for task in tasks[:2]] == [(0,), (1, 2)]
+    assert tasks[4].config.attack.pools == ("mix:in:0.05,wallpapers",)
+    assert {task.config.train.float_epochs for task in tasks} == {3}
+    assert {task.config.run.threads for task in tasks} == {1}  # the preset's
+    assert {task.skip for task in tasks} == {("compile", "simulate")}
 
 
-def test_a_cell_is_known_by_its_settings_and_not_by_its_place(sweep):
-    before = {cell.key: cell.folder for cell in sweep(GRID)}
+def test_a_task_is_known_by_its_settings_and_not_by_its_place(sweep):
+    before = {task.key: task.folder for task in sweep(GRID)}
     again = sweep(GRID.replace('["w2a2", "w4a4"]', '["w4a4", "w3a3", "w2a2"]'))
-    after = {cell.key: cell.folder for cell in again}
+    after = {task.key: task.folder for task in again}
     assert len(after) == 7
     assert before.items() <= after.items()
-    # A default written out is the same cell; another value, or other stages, another.
+    # A default written out is the same task; another value, or other stages, another.
     same = sweep(GRID.replace("[base]", "[base]\ntrain.batch_size = 128"))
-    assert {cell.key for cell in same} == set(before)
+    assert {task.key for task in same} == set(before)
     other = sweep(GRID.replace("float_epochs = 3", "float_epochs = 4"))
-    assert not {cell.key for cell in other} & set(before)
+    assert not {task.key for task in other} & set(before)
     fewer = sweep(GRID.replace('"simulate", "compile"', '"compile"'))
-    assert not {cell.key for cell in fewer} & set(before)
+    assert not {task.key for task in fewer} & set(before)
 
 
 def test_files_are_beside_the_sweep_and_their_content_counts(sweep, tmp_path):
     (tmp_path / "my.toml").write_text('[data]\nname = "digits"\nroot = "there"\n')
     text = 'config = "my.toml"\n[grid]\ncompile.folding = ["folding.json"]\n'
     (tmp_path / "folding.json").write_text("{}")
-    cell = sweep(text)[0]
-    assert cell.config.data.root == tmp_path / "there"
-    assert cell.config.compile.folding == tmp_path / "folding.json"
+    task = sweep(text)[0]
+    assert task.config.data.root == tmp_path / "there"
+    assert task.config.compile.folding == tmp_path / "folding.json"
     (tmp_path / "folding.json").write_text(json.dumps({"Defaults": {}}))
-    assert sweep(text)[0].key != cell.key
+    assert sweep(text)[0].key != task.key
 
 
-def test_a_cells_name_fits_a_run_and_its_settings_survive_the_way(sweep):
-    for cell in sweep(GRID):
-        Config.model_validate(cell.config.model_dump())  # run.name is checked here
-        assert cell.config.run.name == cell.folder
-        assert Config.model_validate_json(cell.config.model_dump_json()) == cell.config
+def test_a_tasks_name_fits_a_run_and_its_settings_survive_the_way(sweep):
+    for task in sweep(GRID):
+        Config.model_validate(task.config.model_dump())  # run.name is checked here
+        assert task.config.run.name == task.folder
+        assert Config.model_validate_json(task.config.model_dump_json()) == task.config
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_a_cells_name_fits_a_run_and_its_settings_survive_the_way(sweep):
         ("[grid]\nmodel.bits = 'w2a2'", "model.bits must be a list of values"),
         ("[grid]\nmodel.bits = []", "model.bits must be a list of values"),
         ("[grid]\nmodel = ['w2a2']", "model is a section"),
-        ("[grid]\nmodel.bits = ['w2a2', 'w9a9']", "cell (model.bits = 'w9a9')"),
+        ("[grid]\nmodel.bits = ['w2a2', 'w9a9']", "task (model.bits = 'w9a9')"),
         ("[grid]\nrun.seeds = [0, 0]", "equal settings"),
-        ("[cell]\nmodel.bits = 'w2a2'", "two brackets"),
-        ("preset = 'smoke'", "has no cell"),
-        ("preset = 'smok'\n[[cell]]\n", "did you mean 'smoke'"),
+        ("[task]\nmodel.bits = 'w2a2'", "two brackets"),
+        ("preset = 'smoke'", "has no task"),
+        ("preset = 'smok'\n[[task]]\n", "did you mean 'smoke'"),
         ("gird = 1", "did you mean 'grid'"),
-        ("skip = ['export']\n[[cell]]\n", "needs export"),
-        ("skip = ['complie']\n[[cell]]\n", "did you mean 'compile'"),
+        ("skip = ['export']\n[[task]]\n", "needs export"),
+        ("skip = ['complie']\n[[task]]\n", "did you mean 'compile'"),
         ("[grid", "not valid TOML"),
     ],
 )
@@ -112,12 +112,12 @@ def test_what_is_wrong_is_said_with_the_file(sweep, text, part):
 
 
 def test_names_are_looked_up_before_anything_runs(sweep):
-    cells = sweep("preset = 'smoke'\n[grid]\nattack.attacks = ['copycat', 'copycta']")
-    with pytest.raises(InputError, match=r"cell attack.attacks-copycta: .*did you mean 'copycat'"):
-        check(cells)
+    tasks = sweep("preset = 'smoke'\n[grid]\nattack.attacks = ['copycat', 'copycta']")
+    with pytest.raises(InputError, match=r"task attack.attacks-copycta: .*did you mean 'copycat'"):
+        check(tasks)
 
 
 def test_the_example_is_a_sweep():
-    cells = read_sweep(Path(__file__).parents[4] / "examples" / "sweep.toml")
-    assert len(cells) == 5
-    check(cells)
+    tasks = read_sweep(Path(__file__).parents[4] / "examples" / "sweep.toml")
+    assert len(tasks) == 5
+    check(tasks)

@@ -1,16 +1,16 @@
-"""A sweep file: base settings, a grid, and single cells; resolved to one run's settings a cell.
+"""A sweep file: base settings, a grid, and single tasks; each is resolved to one run's settings.
 
 preset = "smoke"          # or: config = "base.toml", beside this file
 skip = ["compile"]        # stages that are left out, where no later one needs them
 
-[base]                    # what all cells have in common, over preset and config
+[base]                    # what all tasks have in common, over preset and config
 attack.epochs = 5
 
-[grid]                    # every combination: here 2 x 3 cells
+[grid]                    # every combination: here 2 x 3 tasks
 model.bits = ["w2a2", "w4a4"]
 run.seeds = [0, 1, 2]     # for a setting that is a list, [[0, 1], [2]] gives it several
 
-[[cell]]                  # one cell more
+[[task]]                  # one task more
 model.bits = "w8a8"
 """
 
@@ -29,18 +29,18 @@ from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.pipeline.stages import order
 from fpga_flow.pipeline.stages.context import Stage
 
-_KEYS = ("preset", "config", "skip", "base", "grid", "cell")
-_MOST_CELLS = 100_000
+_KEYS = ("preset", "config", "skip", "base", "grid", "task")
+_MOST_TASKS = 100_000
 
 Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepTask:
     """One run of a sweep.
 
     Attributes:
-        name: readable, from the settings that make the cell.
+        name: readable, from the settings that make the task.
         settings: those settings by their dotted names, as the sweep file has them.
         config: all settings, resolved.
         skip: stages that are left out.
@@ -60,16 +60,16 @@ class Cell:
         return self.config.run.name
 
 
-def read_sweep(file: Path) -> list[Cell]:
-    """The cells of a sweep file, in the order written; the last grid setting changes fastest.
+def read_sweep(file: Path) -> list[SweepTask]:
+    """The tasks of a sweep file, in the order written; the last grid setting changes fastest.
 
     Raises:
         InputError: no such file, no TOML, an unknown key, a setting that a run would refuse, or
-            two equal cells.
+            two equal tasks.
 
     Example:
-        >>> for cell in read_sweep(Path("sweep.toml")):
-        ...     print(cell.name)
+        >>> for task in read_sweep(Path("sweep.toml")):
+        ...     print(task.name)
         model.bits-w2a2
         model.bits-w4a4
     """
@@ -81,8 +81,8 @@ def read_sweep(file: Path) -> list[Cell]:
     config = _text(document, "config", file)
     skip = _skipped(document.get("skip", []), file)
     base = _flat(document.get("base", {}), "[base]", file)
-    choices = _cells(document, file)
-    cells = []
+    choices = _tasks(document, file)
+    tasks = []
     for chosen in choices:
         try:
             resolved = resolve(
@@ -93,35 +93,35 @@ def read_sweep(file: Path) -> list[Cell]:
         except InputError as e:
             # What is written in the file was passed on as one passes --set.
             where = ", ".join(f"{key} = {value!r}" for key, value in chosen.items())
-            raise InputError(f"{file}, cell ({where}): {str(e).replace('--set ', '')}") from e
-        cells.append(_cell(chosen, resolved, skip))
-    seen: dict[str, Cell] = {}
-    for cell in cells:
-        if cell.key in seen:
+            raise InputError(f"{file}, task ({where}): {str(e).replace('--set ', '')}") from e
+        tasks.append(_task(chosen, resolved, skip))
+    seen: dict[str, SweepTask] = {}
+    for task in tasks:
+        if task.key in seen:
             raise InputError(
-                f"{file}: the cells {seen[cell.key].name} and {cell.name} have equal settings. "
+                f"{file}: the tasks {seen[task.key].name} and {task.name} have equal settings. "
                 "Take one of them out."
             )
-        seen[cell.key] = cell
-    return cells
+        seen[task.key] = task
+    return tasks
 
 
-def check(cells: Sequence[Cell]) -> None:
-    """Look up every name in the cells' settings before anything runs.
+def check(tasks: Sequence[SweepTask]) -> None:
+    """Look up every name in the tasks' settings before anything runs.
 
     Raises:
-        InputError: a stage would refuse a cell's settings; the cell is named.
+        InputError: a stage would refuse a task's settings; the task is named.
     """
     checked: set[tuple[str, str]] = set()
-    for cell in cells:
-        for stage in stages_of(cell.skip):
-            known = json.dumps([cell.config.fingerprint(part) for part in stage.sections])
+    for task in tasks:
+        for stage in stages_of(task.skip):
+            known = json.dumps([task.config.fingerprint(part) for part in stage.sections])
             if (stage.name, known) in checked:
                 continue
             try:
-                stage.check(cell.config)
+                stage.check(task.config)
             except InputError as e:
-                raise InputError(f"cell {cell.name}: {e}") from e
+                raise InputError(f"task {task.name}: {e}") from e
             checked.add((stage.name, known))
 
 
@@ -172,24 +172,24 @@ def _flat(table: Any, where: str, file: Path) -> Settings:
     return flat
 
 
-def _cells(document: Mapping[str, Any], file: Path) -> list[Settings]:
-    """The settings of each cell beyond the base."""
+def _tasks(document: Mapping[str, Any], file: Path) -> list[Settings]:
+    """The settings of each task beyond the base."""
     grid = _flat(document.get("grid", {}), "[grid]", file)
     for key, values in grid.items():
         if not (isinstance(values, list) and values):
             raise InputError(f"{file}: [grid]: {key} must be a list of values, not {values!r}.")
-    single = document.get("cell", [])
+    single = document.get("task", [])
     if not isinstance(single, list):
-        raise InputError(f"{file}: write [[cell]], with two brackets, for every single cell.")
+        raise InputError(f"{file}: write [[task]], with two brackets, for every single task.")
     if not grid and not single:
-        raise InputError(f"{file} has no cell: write a [grid], or a [[cell]] for every run.")
+        raise InputError(f"{file} has no task: write a [grid], or a [[task]] for every run.")
     count = 1
     for values in grid.values():
         count *= len(values)
-    if count > _MOST_CELLS:
-        raise InputError(f"{file}: the grid has {count:,} cells; more than {_MOST_CELLS:,}.")
+    if count > _MOST_TASKS:
+        raise InputError(f"{file}: the grid has {count:,} tasks; more than {_MOST_TASKS:,}.")
     product = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return [*(product if grid else []), *(_flat(table, "[[cell]]", file) for table in single)]
+    return [*(product if grid else []), *(_flat(table, "[[task]]", file) for table in single)]
 
 
 def _override(key: str, value: Any, file: Path) -> str:
@@ -212,7 +212,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _cell(chosen: Settings, config: Config, skip: tuple[str, ...]) -> Cell:
+def _task(chosen: Settings, config: Config, skip: tuple[str, ...]) -> SweepTask:
     values = config.model_dump(mode="json")
     del values["run"]["name"]
     files = {
@@ -225,7 +225,7 @@ def _cell(chosen: Settings, config: Config, skip: tuple[str, ...]) -> Cell:
     name = "_".join(f"{setting}-{_word(value)}" for setting, value in chosen.items())
     folder = f"{name[:80] or 'base'}-{key[:12]}"
     run = config.run.model_copy(update={"name": folder})
-    return Cell(name or "base", chosen, config.model_copy(update={"run": run}), skip, key)
+    return SweepTask(name or "base", chosen, config.model_copy(update={"run": run}), skip, key)
 
 
 def _word(value: Any) -> str:

@@ -1,0 +1,245 @@
+"""Runs a sweep's tasks: in processes here, or on a Dask cluster.
+
+DIR/tasks/NAME/   a run directory (config.toml, manifest.json, train/, ...), and with it
+    task.json       key, settings, key figures: written when the task is finished
+    events.jsonl    one line a start and an end, with host and process
+    log.txt         what the run printed
+"""
+
+import json
+import os
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.files import write_json
+from fpga_flow.console import Progress
+from fpga_flow.errors import RunLockedError, explain, is_bug
+from fpga_flow.pipeline.config import Config
+from fpga_flow.pipeline.run import execute
+from fpga_flow.pipeline.rundir import RunDirectory, versions
+from fpga_flow.pipeline.sweep.grid import SweepTask, stages_of
+from fpga_flow.pipeline.task_process import dask, processes
+from fpga_flow.pipeline.tasks import (
+    LockedError,
+    Log,
+    Outcome,
+    Summary,
+    Task,
+    locked,
+    recorded,
+    run_tasks,
+    since,
+)
+
+SWEEP_LOCK = ".lock"  # in the sweep's folder, held by the one `divqat sweep` that works in it
+TASK_LOCK = ".task-lock"  # in the task's, held by the process that runs it
+RESULT = "task.json"
+
+
+def run(
+    tasks: Sequence[SweepTask],
+    out: Path,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    log: Log = print,
+) -> Summary:
+    """Run every task that is not finished.
+
+    Args:
+        tasks: of `fpga_flow.pipeline.sweep.grid.read_sweep`.
+        out: the sweep's folder; with ``cluster``, one that all its workers see.
+        workers: processes at once; None: as many as the cores allow.
+        cluster: address of a Dask scheduler, such as ``tcp://host:8786``; its workers decide how
+            many tasks run at once. A task whose worker is lost is given to another one, which
+            takes up what the first had finished of it.
+        log: takes a line a task.
+
+    Raises:
+        InputError: too many workers for the machine, no scheduler at the address, or another
+            process works in the folder.
+        ToolMissingError: ``cluster`` without the package ``distributed``.
+        KeyboardInterrupt: what was finished is kept. Processes here have ended; tasks that a
+            cluster has begun go on to their end.
+
+    Example:
+        >>> summary = run(read_sweep(Path("sweep.toml")), Path("runs/sweep"))  # doctest: +SKIP
+        >>> summary.failed  # doctest: +SKIP
+        {}
+    """
+    summary = Summary()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(out / SWEEP_LOCK, wait=False):
+            waiting = [task for task in tasks if not finished(folder_of(out, task), task.key)]
+            summary.there = len(tasks) - len(waiting)
+            if not waiting:
+                return summary
+            if cluster is not None:
+                place = dask(cluster, log)
+            else:
+                count, threads = share(waiting, workers)
+                log(f"{len(waiting)} tasks in {count} processes, {threads} threads each")
+                place = processes(count, threads)
+            with place as submit:
+                run_tasks([task_of(task, out) for task in waiting], submit, summary, log=log)
+    except LockedError as e:
+        raise RunLockedError(
+            f"another divqat sweep works in {out}. Wait for it, or choose another --out."
+        ) from e
+    return summary
+
+
+def share(
+    tasks: Sequence[SweepTask], workers: int | None = None, cores: int | None = None
+) -> tuple[int, int]:
+    """How many processes run at once, and how many threads each has.
+
+    Args:
+        tasks: their ``run.threads`` counts, where it is set.
+        workers: as asked for; None: as many as the cores allow.
+        cores: None: those this process may use.
+
+    Raises:
+        InputError: more threads than cores.
+
+    Example:
+        >>> share([], workers=3, cores=8)
+        (3, 2)
+    """
+    cores = len(os.sched_getaffinity(0)) if cores is None else cores
+    wanted = max((task.config.run.threads or 1 for task in tasks), default=1)
+    if wanted > cores:
+        raise InputError(f"run.threads = {wanted} is more than this machine's {cores} cores.")
+    count = min(max(1, len(tasks)), cores // wanted) if workers is None else workers
+    if count * wanted > cores:
+        raise InputError(
+            f"{count} workers of {wanted} threads are more than this machine's {cores} cores: "
+            f"--workers {cores // wanted} at most."
+        )
+    return count, cores // count
+
+
+def folder_of(out: Path, task: SweepTask) -> Path:
+    """A task's run directory in a sweep's folder."""
+    return out / "tasks" / task.folder
+
+
+def finished(folder: Path, key: str) -> bool:
+    """Whether a task is done and never to be run again."""
+    record = recorded(folder / RESULT, key)
+    return record is not None and record.get("state") == "done"
+
+
+def task_of(task: SweepTask, out: Path) -> Task:
+    """The task of a point of the grid, as any process can run it."""
+    arguments = {
+        "settings": task.settings,
+        "config": task.config.model_dump_json(),
+        "skip": list(task.skip),
+    }
+    folder, lock = folder_of(out, task).absolute(), (out / SWEEP_LOCK).absolute()
+    function = f"{run_pipeline.__module__}:{run_pipeline.__name__}"
+    return Task(task.name, task.key, function, arguments, str(folder), str(lock))
+
+
+def run_pipeline(task: Task) -> Outcome:
+    """Run a task's pipeline in this process, unless it is finished.
+
+    Another process that has the task is waited for: it is the last act of one whose Dask worker
+    was lost, or ends with the task finished.
+    """
+    folder = Path(str(task.folder))
+    started = time.monotonic()
+    with locked(folder / TASK_LOCK, wait=True):
+        if finished(folder, task.key):
+            record = recorded(folder / RESULT, task.key) or {}
+            return Outcome("there", "", record.get("seconds", 0.0), record.get("figures", {}))
+        write_event(folder, "start", parent=os.getppid())
+        try:
+            outcome = _run(folder, task, started)
+        except KeyboardInterrupt:
+            outcome = Outcome("interrupted", "interrupted", since(started))
+        except Exception as e:
+            if is_bug(e):
+                traceback.print_exc()  # into the task's log.txt
+            outcome = Outcome("failed", explain(e)[0], since(started))
+        write_event(folder, outcome.state, seconds=outcome.seconds, detail=outcome.detail)
+    return outcome
+
+
+def _run(folder: Path, task: Task, started: float) -> Outcome:
+    from fpga_flow.pipeline.sweep.figures import key_figures
+
+    config = Config.model_validate_json(task.arguments["config"])
+    stages = stages_of(task.arguments["skip"])
+    outcomes = execute(RunDirectory(folder), config, stages, progress=Progress())
+    lacking = [outcome for outcome in outcomes if outcome.status == "missing-tool"]
+    outcome = Outcome(
+        "missing-tool" if lacking else "done",
+        f"{lacking[0].stage} did not run: {lacking[0].reason}" if lacking else "",
+        since(started),
+        key_figures(folder),
+    )
+    write_json(
+        folder / RESULT,
+        {
+            "schema": 1,
+            "name": task.name,
+            "key": task.key,
+            "state": outcome.state,
+            "detail": outcome.detail,
+            "settings": task.arguments["settings"],
+            "skip": task.arguments["skip"],
+            "seconds": outcome.seconds,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "versions": versions(),
+            "figures": outcome.figures,
+        },
+    )
+    if outcome.state == "done":
+        accuracies = {
+            name.removeprefix("accuracy."): value
+            for name, value in outcome.figures.items()
+            if name.startswith("accuracy.")
+        }
+        words = ", ".join(f"{variant} {value:.1%}" for variant, value in accuracies.items())
+        return replace(outcome, detail=words)
+    return outcome
+
+
+def write_event(folder: Path, event: str, **more: Any) -> None:
+    """Append a line to the task's log; only the holder of the task's lock may."""
+    line = {
+        "event": event,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        **more,
+    }
+    with (folder / "events.jsonl").open("a", encoding="utf-8") as f:
+        f.write(json.dumps(line) + "\n")
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """The task's log, oldest first; a line cut off by a crash is left out."""
+    file = folder / "events.jsonl"
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def last_event(folder: Path) -> str | None:
+    """The last line's word; None where the task was never begun."""
+    rows = events(folder)
+    return str(rows[-1]["event"]) if rows else None
