@@ -74,10 +74,10 @@ def documents(
 def behind_gates(records: Sequence[ExperimentRecord]) -> Iterator[ExperimentRecord]:
     """The experiments, with a network behind its label-only fallback as a victim of its own.
 
-    The fallback, or gate (:mod:`divqat_brevitas.extraction.defences.gate`), belongs to the decoy
-    as the answer unit does to a chip; it is no defence among others: "gate:0:0.05+dcp@0.2" is the
-    defence "dcp@0.2" of the network behind its gate. It keeps every label, so that what attackers
-    with labels only got from the network holds behind the gate as well.
+    The fallback, or gate (:mod:`divqat_brevitas.extraction.defences.label_only`), belongs to the
+    decoy as the answer unit does to a chip; it is no defence among others: "gate:0:0.05+dcp@0.2" is
+    the defence "dcp@0.2" of the network behind its gate. It keeps every label, so that what
+    attackers with labels only got from the network holds behind the gate as well.
     """
     gated = {record.victim for record in records if split_fallback(record.defence)[0]}
     for record in records:

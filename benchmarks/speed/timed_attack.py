@@ -14,7 +14,7 @@ import torch
 from divqat_brevitas.extraction import KnockoffNets, PlainLearner, Victim
 from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet
-from divqat_brevitas.extraction.query.predictor import Predictor
+from divqat_brevitas.extraction.query.predictor import TimedPredictor
 from divqat_brevitas.extraction.surrogates.training import Epoch
 from fpga_flow.integer.engine import IntegerEngine
 
@@ -36,20 +36,6 @@ class TimedAttack:
     surrogate: str
     epochs: int
     threads: int
-
-
-class _TimedEngine:
-    """Counts the seconds in the predictor only."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
-        self.seconds = 0.0
-
-    def predict(self, images: Images) -> Responses:
-        start = time.perf_counter()
-        answers = self._predictor.predict(images)
-        self.seconds += time.perf_counter() - start
-        return answers
 
 
 class _TimedVictim(Victim):
@@ -95,7 +81,7 @@ def run_timed(attack_run: TimedAttack) -> dict[str, Any]:
     network = IntegerEngine(attack_run.qonnx)
     shape = network.network.input_shape
     pool = np.random.default_rng(0).integers(0, 256, (attack_run.queries, *shape), dtype=np.uint8)
-    engine = _TimedEngine(network)
+    engine = TimedPredictor(network)
     victim = _TimedVictim(engine, oracle="soft", budget=attack_run.queries)
     training: list[float] = []
     learner = _TimedLearner(

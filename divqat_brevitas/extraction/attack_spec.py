@@ -6,9 +6,8 @@ attack out.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +29,7 @@ from divqat_brevitas.extraction.evaluation.records import AttackRow
 from divqat_brevitas.extraction.learners import LEARNERS, ShadowPairs, make_learner
 from divqat_brevitas.extraction.learners.base import Learner
 from divqat_brevitas.extraction.query.oracles import make_oracle
-from divqat_brevitas.extraction.query.predictor import Predictor
+from divqat_brevitas.extraction.query.predictor import Predictor, TimedPredictor
 from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
 from divqat_brevitas.short_repr import ShortRepr
@@ -73,14 +72,6 @@ class AttackSpec:
     epochs: int = 20
     precision: str = "float32"
     answer: str = "logits"
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """All fields, for a key and for results; ``answer`` is left out where it is "logits"."""
-        record = asdict(self)
-        if self.answer == "logits":
-            del record["answer"]
-        return record
 
 
 @dataclass(frozen=True)
@@ -330,23 +321,3 @@ def run_attack(
     return AttackOutcome(
         spec, result, learner.name, queries, timed.seconds, seconds - timed.seconds
     )
-
-
-class TimedPredictor:
-    """A predictor that adds up the time it takes.
-
-    Attributes:
-        seconds: time spent in :meth:`predict` so far.
-    """
-
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
-        self.seconds = 0.0
-
-    def predict(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The predictor's own logits, timed."""
-        start = time.perf_counter()
-        try:
-            return self._predictor.predict(images)
-        finally:
-            self.seconds += time.perf_counter() - start

@@ -1,5 +1,6 @@
 """Predictors: anything that computes logits of images can be attacked."""
 
+import time
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -87,6 +88,26 @@ class TorchPredictor:
         value = as_logits(output, len(images), type(self.module).__name__)
         logits: Responses = value.float().cpu().numpy()
         return logits
+
+
+class TimedPredictor:
+    """A predictor that adds up the time it takes.
+
+    Attributes:
+        seconds: time spent in :meth:`predict` so far.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self.seconds = 0.0
+
+    def predict(self, images: Images) -> Responses:
+        """The predictor's own logits, timed."""
+        start = time.perf_counter()
+        try:
+            return self._predictor.predict(images)
+        finally:
+            self.seconds += time.perf_counter() - start
 
 
 def as_predictor(model: Predictor | nn.Module) -> Predictor:

@@ -200,7 +200,7 @@ class _Attacker:
     def key(self, attack: Attack) -> dict[str, object]:
         """Everything the result depends on."""
         return {
-            "attack": asdict(attack) | {"spec": attack.spec.record},
+            "attack": asdict(attack),
             "engine": self.engine,
             "data": self.config.fingerprint("data"),
             "victim": self.context.hash(self.victim.attacked),

@@ -74,7 +74,7 @@ def test_what_names_no_cost_is_as_before(found):
     assert found["none"].defence_cost is None
     assert set(found["gate:0:0.05"].defence_cost) == {"l1", "labels_changed"}
     assert set(found["rounding:1"].defence_cost) == {"l1", "labels_changed", "pool"}
-    assert spec("none").attack.record["defence"] == "none"
+    assert spec("none").attack.defence == "none"
 
 
 def test_an_attacker_with_shadows_knows_the_strength(store, found, monkeypatch):
