@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from fpga_flow.compile.axes import Axis, axes
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import (
@@ -191,6 +193,14 @@ def _threshold_obstacle(network: Network, layer: Threshold) -> tuple[str, str] |
             "take the sign",
             "Use positive factors (batch norm weights), or put a layer with weights between both "
             "quantizers",
+        )
+    # Bipolar and one-bit codes get thresholds beyond these, see `integer_graph`.
+    alone = layer.step == 1 and (layer.base != 0 or layer.thresholds.shape[1] > 2)
+    if alone and np.unique(layer.thresholds).tolist() in ([-1], [-1, 0]):
+        return (
+            "all its thresholds are -1 or 0, and FINN gives such thresholds a type of one bit, "
+            "which has no 0",
+            "Use a smaller scale, or train the model again: hardly any sum reaches other codes",
         )
     return None
 

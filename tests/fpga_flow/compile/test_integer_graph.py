@@ -167,6 +167,18 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
         lambda g: act(g, g.node("Mul", conv(g, g.image()), g.constant(-1.0)), signed=True),
         "negative factor",
     ),
+    "thresholds of -1 and 0 only": (
+        lambda g: g.quant(
+            g.node(
+                "Add",
+                g.node("Conv", g.image(scale=1.0), g.weight((4, 2, 3, 3), axis=None, scale=1.0)),
+                g.constant(0.3),
+            ),
+            0.5,
+            2,
+        ),
+        "a type of one bit",
+    ),
     "several windows on a map of one row": (
         lambda g: conv(
             g, conv(g, g.image(), kernel=(6, 2)), inputs=4, kernel=(3, 2), pads=[2, 0, 2, 0]
