@@ -26,7 +26,7 @@ for spec in specs:
     defence = make_defence(spec, seed=0)
     l1 = cost_of(defence, validation, answers).l1
     clones = {}
-    for learner in ("soft", "argmax"):  # believe the answers, or the label alone
+    for learner in ("soft", "argmax"):  # trust the responses, or only their label
         attack = make_attack(
             "knockoff-random", make_learner(learner, surrogate="compact", epochs=EPOCHS), seed=0
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.short_repr import ShortRepr
@@ -11,8 +12,10 @@ from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.pipeline.run import Outcome, execute
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages import order
-from fpga_flow.report import Results, collect
-from fpga_flow.report.schema import AttackRow
+
+if TYPE_CHECKING:
+    from fpga_flow.report import Results
+    from fpga_flow.report.schema import AttackRow
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class StagesRun(ShortRepr):
         """The first stage that needs a tool which is not installed, or None."""
         return next((one for one in self.stages if one.status == "missing-tool"), None)
 
-    def results(self) -> Results:
+    def results(self) -> "Results":
         """Everything measured so far, read from the run directory.
 
         Raises:
             InputError: the stage ``train`` has not run yet.
         """
+        from fpga_flow.report import collect
+
         return collect(self.directory)
 
 
@@ -99,11 +104,11 @@ def run(
     until: str | None = None,
     only: str | None = None,
     progress: Progress | None = None,
-) -> Results:
+) -> "Results":
     """Train, export, compile, simulate, attack and report: `divqat run` as a function.
 
     What did not change since the last time is not run again. A stage whose tool is not installed
-    is left out: ``results.run.stages`` has each stage's status, and the reason.
+    is left out: ``results.run.stages`` has the status of each stage before the report, and why.
 
     Args:
         settings: a TOML file. With neither it nor a preset: the settings that the run directory
@@ -144,7 +149,7 @@ def run(
 
 def attack(
     directory: Path | str, *, overrides: Overrides = (), progress: Progress | None = None
-) -> list[AttackRow]:
+) -> "list[AttackRow]":
     """Extract the victims of a run through their engine: `divqat attack` as a function.
 
     To attack a model that is no run's, see ``divqat_brevitas.extraction.Victim`` and its attacks.

