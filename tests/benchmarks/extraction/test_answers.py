@@ -34,7 +34,7 @@ def test_a_experiment_measures_attacker_and_victim_behind_the_answer_unit(tmp_pa
     assert (plain.victim, gated.victim) == ("qat", "qat+gated:1")
     assert gated.spec["attack"]["answer"] == "gated:1"
     assert plain.spec["attack"]["answer"] == "logits"
-    assert gated["pool_sha256"] == plain["pool_sha256"]
+    assert gated.pool_sha256 == plain.pool_sha256
     # The clone learned from other answers.
     assert gated.history != plain.history
     images, labels = (t.numpy() for t in store.data(PLAIN.victim, "test"))

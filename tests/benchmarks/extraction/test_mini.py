@@ -50,7 +50,7 @@ def test_an_experiment_says_what_was_run_on_what(store):
         200,
         200,
     )
-    assert len(experiment["pool_sha256"]) == 64
+    assert len(experiment.pool_sha256) == 64
     assert experiment.threads == torch.get_num_threads() == 1
     assert {"torch", "brevitas", "numpy", "divqat"} <= set(experiment.versions)
     # The same experiment again: equal but for the seconds.
