@@ -23,7 +23,7 @@ from fpga_flow.cli.options import Examples, json_option, print_json
 def sweep(
     sweep: Path, out: Path, workers: int | None, cluster: str | None, listing: bool, as_json: bool
 ) -> int:
-    """Run the pipeline once for every task of a grid of settings; continues where it was stopped.
+    """Run the pipeline for every combination of a grid of settings.
 
     \b
     SWEEP is a TOML file:
@@ -37,14 +37,14 @@ def sweep(
       [[task]]                          # one task more
       model.bits = "w8a8"
 
-    Every task is a run directory in OUT/tasks, known by the hash of its settings: a finished one
-    is not run again. OUT/summary.csv and summary.json hold the key figures. What varies in the
-    attack alone is cheaper as lists in [attack], which share one victim.
+    Every task is a run directory in OUT/tasks. The same command continues a sweep and skips
+    finished tasks. OUT/summary.csv and summary.json contain the key figures. If only the attack
+    varies, lists in [attack] are cheaper, because they share one victim.
 
-    With --cluster, OUT must be on a file system that all workers share; Ctrl-C drops the tasks
-    that wait, and those begun go on. Dask runs what its clients send: connect only to a cluster
-    that you trust. Cells without run.threads share the cores; set it where numbers shall be equal
-    to the last bit. Exit code 1 where a task failed or is left, 3 where one lacked a tool.
+    With --cluster, OUT must be on a file system that all workers share. Ctrl-C drops waiting
+    tasks; running ones go on. Dask runs what its clients send: connect only to a cluster that you
+    trust. Tasks without run.threads share the cores; set it for numbers that are equal to the
+    last bit. Exit code 1 if a task failed or is left, 3 if a tool is missing.
     """  # noqa: D301 (\b is a backspace: click keeps the lines)
     from dataclasses import asdict
 
