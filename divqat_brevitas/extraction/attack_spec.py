@@ -14,8 +14,7 @@ import numpy.typing as npt
 from torch import nn
 
 from divqat_brevitas.data import POOLS, dataset_info, load, query_pool
-from divqat_brevitas.data.mix import parse_mix
-from divqat_brevitas.data.pools import DATA_FREE, PoolKind
+from divqat_brevitas.data.pools import DATA_FREE, PoolKind, parse_mix
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction.attacks import ATTACKS, Result, make_attack
 from divqat_brevitas.extraction.attacks.catalogue import StartsFrom

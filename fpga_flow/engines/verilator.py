@@ -5,7 +5,6 @@ runs every cycle, one of all that runs once (barely optimised: most of the build
 there), and Verilator's own runtime, compiled once for all designs.
 """
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -16,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from filelock import FileLock
 
 from divqat_brevitas.errors import DivQATError, InputError, ToolMissingError
 from divqat_brevitas.files import sha256_file, write_text
@@ -96,7 +97,7 @@ def verilate(
     entry = root / digest.hexdigest()[:32]
     with _disk(root):
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f".{entry.name}.lock"):
+        with FileLock(root / f".{entry.name}.lock"):
             if not _is_whole(entry):
                 _remove_oldest(root)
                 growing = _fresh(root / f".{entry.name}.building")
@@ -172,7 +173,7 @@ def _runtime(include: Path, compiler: str) -> Path:
     digest = hashlib.sha256(_versions(include.parent / "bin" / "verilator_bin", compiler).encode())
     root = cache_root()
     target = root / f"runtime-{digest.hexdigest()[:16]}.o"
-    with _locked(root / f".{target.name}.lock"):
+    with FileLock(root / f".{target.name}.lock"):
         if not target.exists():
             growing = root / f".{target.name}.building.o"
             source = growing.with_suffix(".cpp")
@@ -249,14 +250,6 @@ def _remove_oldest(root: Path) -> None:
     entries.sort(key=lambda path: path.stat().st_mtime)
     for path in entries[: max(0, len(entries) - _KEPT + 1)]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process, however that ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

