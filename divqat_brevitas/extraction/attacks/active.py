@@ -122,18 +122,18 @@ class ActiveThief(PoolAttack):
         total: int,
     ) -> tuple[Labels, dict[str, float]]:
         """The next queries, and the clone's mean uncertainty of them and of the pool."""
-        seen = softmax(TorchPredictor(clone).predict(to_float(images[left])))
-        uncertainty = entropy(seen)
+        probabilities = softmax(TorchPredictor(clone).predict(to_float(images[left])))
+        uncertainty = entropy(probabilities)
         if self.selection == "entropy":
-            picked = np.argsort(-uncertainty, kind="stable")[:size]
+            selection = np.argsort(-uncertainty, kind="stable")[:size]
         else:
             near = np.arange(len(left))
             if self.selection == "dfal+k-center":
                 near = self._near_boundary(clone, images, left, size, number, total)
             centers = softmax(TorchPredictor(clone).predict(to_float(images[asked])))
-            picked = near[greedy_k_center(seen[near], centers, size)]
-        means = {"entropy": float(uncertainty[picked].mean()), "pool": float(uncertainty.mean())}
-        return left[picked], means
+            selection = near[greedy_k_center(probabilities[near], centers, size)]
+        means = {"entropy": float(uncertainty[selection].mean()), "pool": float(uncertainty.mean())}
+        return left[selection], means
 
     def _near_boundary(
         self,
@@ -145,9 +145,9 @@ class ActiveThief(PoolAttack):
         total: int,
     ) -> Labels:
         """Positions in ``left`` of the images nearest to another label."""
-        looked = min(len(left), max(size, self.deepfool_images))
+        sample_size = min(len(left), max(size, self.deepfool_images))
         rng = substream(self.seed, f"deepfool {number}")
-        part = np.sort(rng.choice(len(left), looked, replace=False))
+        part = np.sort(rng.choice(len(left), sample_size, replace=False))
         distance = deepfool_distance(clone, to_float(images[left[part]]))
-        kept = max(size, min(total, looked // 2))
-        return part[np.argsort(distance, kind="stable")[:kept]]
+        count = max(size, min(total, sample_size // 2))
+        return part[np.argsort(distance, kind="stable")[:count]]

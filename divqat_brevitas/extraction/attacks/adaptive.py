@@ -111,8 +111,8 @@ def sample_adaptively(
     rounds: list[Round] = []
     for start in range(0, count, settings.round_size):
         size = min(settings.round_size, count - start)
-        chosen = np.array([stock.draw(bandit.policy(stock.available())) for _ in range(size)])
-        images = to_float(pool[chosen])
+        picks = np.array([stock.draw(bandit.policy(stock.available())) for _ in range(size)])
+        images = to_float(pool[picks])
         new = as_probabilities(victim.query(images), victim.oracle)
         if student is None or responses is None:
             student = _Student(surrogate, images, new.shape[1], seed, settings.learning_rate)
@@ -123,8 +123,8 @@ def sample_adaptively(
             "loss": reward_loss(new, student.probabilities(images)),
         }
         steps = np.stack([rewards[name] for name in settings.rewards], axis=1)
-        advantages = [bandit.update(int(labels[i]), r) for i, r in zip(chosen, steps, strict=True)]
-        indices, responses = np.concatenate([indices, chosen]), np.concatenate([responses, new])
+        advantages = [bandit.update(int(labels[i]), r) for i, r in zip(picks, steps, strict=True)]
+        indices, responses = np.concatenate([indices, picks]), np.concatenate([responses, new])
         rounds.append(
             {
                 "queries": len(indices),

@@ -138,10 +138,10 @@ def group_images(
     for _ in range(rounds):
         used = np.unique(labels)
         centres = np.stack([points[labels == group].mean(axis=0) for group in used])
-        moved = _squared_distances(points, centres).argmin(axis=1)
-        if np.array_equal(used[moved], labels):
+        reassigned = _squared_distances(points, centres).argmin(axis=1)
+        if np.array_equal(used[reassigned], labels):
             break
-        labels = moved
+        labels = reassigned
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 

@@ -161,8 +161,8 @@ def step_towards(
     Example:
         >>> clone = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
         >>> images = np.full((2, 1, 8, 8), 0.5, np.float32)
-        >>> moved = step_towards(clone, images, np.array([0, 2]), 0.125)
-        >>> np.unique(np.abs(moved - images)).tolist()
+        >>> result = step_towards(clone, images, np.array([0, 2]), 0.125)
+        >>> np.unique(np.abs(result - images)).tolist()
         [0.125]
     """
     parts = [
@@ -182,5 +182,5 @@ def _step_batch(clone: nn.Module, x: Tensor, y: Tensor, step: float, iterations:
         loss = F.cross_entropy(clone(x), y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x)
         x = (x.detach() - step * gradient.sign()).clamp(0, 1)
-    moved: Images = x.numpy()
-    return moved
+    result: Images = x.numpy()
+    return result

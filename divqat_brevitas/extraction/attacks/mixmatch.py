@@ -147,8 +147,10 @@ def train_mixmatch(
             u = u_all[unlabelled_stock.take(batch)]
             views = [augment(u) for _ in range(settings.augmentations)]
             with torch.no_grad(), cast:
-                seen = [model(view.to(device)).float().softmax(dim=1).cpu() for view in views]
-            guess = sharpen(torch.stack(seen).mean(dim=0), settings.temperature)
+                predictions = [
+                    model(view.to(device)).float().softmax(dim=1).cpu() for view in views
+                ]
+            guess = sharpen(torch.stack(predictions).mean(dim=0), settings.temperature)
             everything = torch.cat([x, *views])
             labels = torch.cat([y] + [guess] * settings.augmentations)
             mixed, mixed_labels = _mix_up(everything, labels, settings.alpha, rng)

@@ -51,13 +51,13 @@ def greedy_k_center(points: NDArray[np.floating], centers: NDArray[np.floating],
     distance = np.full(len(points), np.inf)
     for center in centers.astype(np.float64):
         np.minimum(distance, ((points - center) ** 2).sum(axis=1), out=distance)
-    chosen = np.empty(k, np.int64)
+    selected = np.empty(k, np.int64)
     for i in range(k):
-        chosen[i] = distance.argmax()
-        np.minimum(distance, ((points - points[chosen[i]]) ** 2).sum(axis=1), out=distance)
+        selected[i] = distance.argmax()
+        np.minimum(distance, ((points - points[selected[i]]) ** 2).sum(axis=1), out=distance)
         # Points that coincide are at distance 0: what is chosen lies below even them.
-        distance[chosen[: i + 1]] = -1
-    return chosen
+        distance[selected[: i + 1]] = -1
+    return selected
 
 
 def deepfool_distance(
@@ -88,34 +88,38 @@ def _deepfool_batch(
     clone: nn.Module, images: Images, rivals: int, iterations: int
 ) -> NDArray[np.float64]:
     start = torch.tensor(images)
-    moved = torch.zeros_like(start)
+    perturbation = torch.zeros_like(start)
     logits = torch.from_numpy(TorchPredictor(clone).predict(images))
     order = logits.argsort(dim=1, descending=True, stable=True)[:, : rivals + 1]
     active = torch.arange(len(start))
     for _ in range(iterations):
-        moved[active] += _nearest_boundary(clone, (start + moved)[active], order[active])
-        reached = (start + (1 + OVERSHOOT) * moved)[active]
+        perturbation[active] += _nearest_boundary(
+            clone, (start + perturbation)[active], order[active]
+        )
+        perturbed = (start + (1 + OVERSHOOT) * perturbation)[active]
         with torch.no_grad():
-            active = active[clone(reached).argmax(dim=1) == order[active, 0]]
+            active = active[clone(perturbed).argmax(dim=1) == order[active, 0]]
         if len(active) == 0:
             break
-    length: NDArray[np.float64] = moved.flatten(1).double().norm(dim=1).numpy() * (1 + OVERSHOOT)
+    length: NDArray[np.float64] = perturbation.flatten(1).double().norm(dim=1).numpy() * (
+        1 + OVERSHOOT
+    )
     return length
 
 
 def _nearest_boundary(clone: nn.Module, x: Tensor, order: Tensor) -> Tensor:
     """The smallest step over the linearised boundary to one of the rivals order[:, 1:]."""
     x = x.requires_grad_()
-    seen = clone(x).gather(1, order)
+    logits = clone(x).gather(1, order)
     gradients = torch.stack(
         [
-            torch.autograd.grad(seen[:, i].sum(), x, retain_graph=True)[0].flatten(1)
+            torch.autograd.grad(logits[:, i].sum(), x, retain_graph=True)[0].flatten(1)
             for i in range(order.shape[1])
         ],
         dim=1,
     )
     normals = gradients[:, 1:] - gradients[:, :1]
-    gaps = (seen[:, 1:] - seen[:, :1]).detach().abs()
+    gaps = (logits[:, 1:] - logits[:, :1]).detach().abs()
     # A clone without slope towards a rival never gets there: not a division by zero.
     norms = normals.norm(dim=2).clamp_min(1e-8)
     nearest = (gaps / norms).argmin(dim=1)

@@ -70,8 +70,8 @@ def at_cost(
     Example:
         >>> import numpy as np
         >>> p = np.float32([[0.9, 0.05, 0.05]])
-        >>> found = at_cost("reverse-sigmoid@0.2", p, np.zeros((1, 1, 8, 8), np.float32))
-        >>> found.spec, round(found.cost.l1, 2), found.shortfall
+        >>> calibration = at_cost("reverse-sigmoid@0.2", p, np.zeros((1, 1, 8, 8), np.float32))
+        >>> calibration.spec, round(calibration.cost.l1, 2), calibration.shortfall
         ('reverse-sigmoid:0.390625', 0.2, '')
     """
     plain, target = split_target(spec)
@@ -91,14 +91,14 @@ def at_cost(
 
     shortfall = ""
     try:
-        found = calibrate(make, before, images, target, between=strengths)
+        calibration = calibrate(make, before, images, target, between=strengths)
     except OutOfReachError as e:
-        found = e.nearest
-        used = make(found.strength).name
-        shortfall = f"{e} Used instead: {used!r}, with {found.cost.l1:.4g}."
-    strength = _written(found.strength)
-    made = "+".join([*([head] if head else []), f"{name}:{strength:.6g}"])
-    return AtCost(made, strength, target, found.cost, shortfall)
+        calibration = e.nearest
+        nearest = make(calibration.strength).name
+        shortfall = f"{e} Used instead: {nearest!r}, with {calibration.cost.l1:.4g}."
+    strength = _written(calibration.strength)
+    full_spec = "+".join([*([head] if head else []), f"{name}:{strength:.6g}"])
+    return AtCost(full_spec, strength, target, calibration.cost, shortfall)
 
 
 def _written(strength: float) -> float:

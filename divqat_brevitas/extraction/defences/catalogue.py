@@ -391,15 +391,15 @@ def _entry(name: str) -> DefenceEntry:
 
 
 def _make_one(spec: str, material: DefenceMaterial, seed: int) -> Defence:
-    name, *written = spec.split(":")
+    name, *texts = spec.split(":")
     entry = _entry(name)
-    if len(written) > len(entry.defaults):
+    if len(texts) > len(entry.defaults):
         raise InputError(
-            f"defence {spec!r} has {len(written)} numbers, but {name!r} takes "
+            f"defence {spec!r} has {len(texts)} numbers, but {name!r} takes "
             f"{len(entry.defaults) or 'none'}."
         )
     try:
-        numbers = [float(text) for text in written]
+        numbers = [float(text) for text in texts]
     except ValueError as e:
         raise InputError(
             f"defence {spec!r}: {name!r} takes numbers behind colons, such as "

@@ -131,9 +131,9 @@ def calibrate(
         return cost_of(make(strength), images, probabilities)
 
     least, most = measure(low), measure(high)
-    for strength, found in ((low, least), (high, most)):
-        if abs(found.l1 - l1) <= tolerance * l1:
-            return Calibration(strength, found)
+    for strength, reached in ((low, least), (high, most)):
+        if abs(reached.l1 - l1) <= tolerance * l1:
+            return Calibration(strength, reached)
     if not least.l1 < l1 < most.l1:
         raise OutOfReachError(
             f"a mean ℓ1 distance of {l1:g} is out of reach: defence {make(high).name!r} has "
@@ -142,10 +142,10 @@ def calibrate(
         )
     for _ in range(STEPS):
         middle = (low + high) / 2
-        found = measure(middle)
-        if abs(found.l1 - l1) <= tolerance * l1:
-            return Calibration(middle, found)
-        low, high = (middle, high) if found.l1 < l1 else (low, middle)
+        reached = measure(middle)
+        if abs(reached.l1 - l1) <= tolerance * l1:
+            return Calibration(middle, reached)
+        low, high = (middle, high) if reached.l1 < l1 else (low, middle)
     before = measure(low)
     raise OutOfReachError(
         f"no strength has a mean ℓ1 distance of {l1:g}: at {make(low).name!r} it is "

@@ -76,10 +76,10 @@ class EnsembleOfDiverseModels:
         Raises:
             InputError: a member with another number of classes.
         """
-        chosen = self.members(images)
+        members = self.members(images)
         responses = probabilities.astype(np.float64)
         for number, model in enumerate(self._models, start=1):
-            rows = chosen == number
+            rows = members == number
             if not rows.any():
                 continue
             what = f"the predictions of ensemble member {number}"

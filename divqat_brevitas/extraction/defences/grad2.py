@@ -130,12 +130,12 @@ def redirect(
     y = probabilities.astype(np.float64)
     order = np.argsort(coefficients, axis=1, kind="stable")
     ranked = np.take_along_axis(y, order, axis=1)
-    given = np.minimum(epsilon / 2, 1 - ranked[:, -1:])
+    gain = np.minimum(epsilon / 2, 1 - ranked[:, -1:])
     before = np.cumsum(ranked, axis=1) - ranked
-    taken = np.clip(given - before, 0, ranked)
-    taken[:, -1] = 0
-    ranked = ranked - taken
-    ranked[:, -1:] += taken.sum(axis=1, keepdims=True)
+    loss = np.clip(gain - before, 0, ranked)
+    loss[:, -1] = 0
+    ranked = ranked - loss
+    ranked[:, -1:] += loss.sum(axis=1, keepdims=True)
     responses = np.empty_like(y)
     np.put_along_axis(responses, order, ranked, axis=1)
     return distributions(responses)

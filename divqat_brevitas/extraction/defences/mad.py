@@ -204,24 +204,24 @@ def _greedy_mixture(q: Rows, y: Rows) -> Rows:
     d = y - q
     labels = y.argmax(axis=1)
     rows = np.arange(count)
-    chosen = np.eye(classes)[labels]
-    best: Rows = chosen.copy()
+    classes_in = np.eye(classes)[labels]
+    best: Rows = classes_in.copy()
     highest = angle_of_corners(q, y)[rows, labels]
     q_square = (q**2).sum(axis=1, keepdims=True)
     base = (q * d).sum(axis=1, keepdims=True)
     trials = 0
     for size in range(2, classes + 1):
         # A mixture of `size` classes is (chosen + e_k + AHEAD e_label) / (size + AHEAD).
-        weights = chosen.copy()
+        weights = classes_in.copy()
         weights[rows, labels] += AHEAD
         total = size + AHEAD
         dot = ((weights * d).sum(axis=1, keepdims=True) + d) / total - base
         cross = ((weights * q).sum(axis=1, keepdims=True) + q) / total
         own = ((weights**2).sum(axis=1, keepdims=True) + 1) / total**2
         scores = _one_minus_cos(dot, own - 2 * cross + q_square, d)
-        scores[chosen > 0] = -np.inf
+        scores[classes_in > 0] = -np.inf
         k = scores.argmax(axis=1)
-        chosen[rows, k] = 1
+        classes_in[rows, k] = 1
         weights[rows, k] = 1
         better = scores[rows, k] > highest
         highest = np.where(better, scores[rows, k], highest)

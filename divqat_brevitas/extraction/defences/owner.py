@@ -87,9 +87,9 @@ class Defender:
         Raises:
             InputError: an unknown family or a bad number, or no victim.
         """
-        found = self.at_cost(spec, seed, victim)
-        made = spec if found is None else found.spec
-        return make_defence(made, self._material(made), seed)
+        calibrated = self.at_cost(spec, seed, victim)
+        plain_spec = spec if calibrated is None else calibrated.spec
+        return make_defence(plain_spec, self._material(plain_spec), seed)
 
     def at_cost(self, spec: str, seed: int = 0, victim: Predictor | None = None) -> AtCost | None:
         """``spec`` with the strength that has the cost it names; None where it names no cost.
@@ -109,8 +109,8 @@ class Defender:
                 "images. Give both, or a strength."
             )
         pixels = self._validation()
-        chosen = substream(self._seed, "validation").permutation(len(pixels))[:_VALIDATION_IMAGES]
-        images = to_float(pixels[chosen])
+        subset = substream(self._seed, "validation").permutation(len(pixels))[:_VALIDATION_IMAGES]
+        images = to_float(pixels[subset])
         responses = softmax(victim.predict(images))
         # The key has all inputs: another victim, or another answer unit, has other responses.
         contents = hashlib.sha256(images.tobytes() + responses.tobytes()).hexdigest()
@@ -118,25 +118,25 @@ class Defender:
         if key not in self._found:
             file = None if self._folder is None else self._folder / f"{key[:16]}.json"
             if file is not None and file.is_file():
-                kept = read_json(file)
-                self._found[key] = AtCost(**{**kept, "cost": Cost(**kept["cost"])})
+                record = read_json(file)
+                self._found[key] = AtCost(**{**record, "cost": Cost(**record["cost"])})
             else:
-                found = at_cost(spec, responses, images, self._material(plain), seed)
-                self._found[key] = found
+                calibrated = at_cost(spec, responses, images, self._material(plain), seed)
+                self._found[key] = calibrated
                 if file is not None:
-                    write_json(file, asdict(found))
+                    write_json(file, asdict(calibrated))
         return self._found[key]
 
     def _material(self, spec: str) -> DefenceMaterial:
         families = {part.split(":")[0] for part in spec.split("+")}
-        given: dict[str, Any] = {}
+        material: dict[str, Any] = {}
         if "misinformation" in families:
-            given["misinformation"] = self._network("misinformation", train_misinformation)
+            material["misinformation"] = self._network("misinformation", train_misinformation)
         if families & {"grad2", "grad2-min-ip"}:
-            given["surrogate"] = self._network("redirection", train_redirection)
+            material["surrogate"] = self._network("redirection", train_redirection)
         if "ensemble" in families:
-            given["models"] = self._others()
-        return DefenceMaterial(**given)
+            material["models"] = self._others()
+        return DefenceMaterial(**material)
 
     def _network(self, name: str, train: Callable[..., nn.Module]) -> nn.Module:
         if name not in self._trained:
@@ -149,10 +149,10 @@ class Defender:
                 load_weights(file, network)
                 self._trained[name] = network.eval()
             else:
-                chosen = substream(self._seed, name).permutation(len(images))[:_IMAGES]
+                subset = substream(self._seed, name).permutation(len(images))[:_IMAGES]
                 self._trained[name] = train(
-                    images[chosen],
-                    labels[chosen],
+                    images[subset],
+                    labels[subset],
                     classes=self._classes,
                     network=_NETWORK,
                     epochs=_EPOCHS,

@@ -63,9 +63,9 @@ class TopK(NumberedDefence):
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """At most ``k`` positive entries a row, float32 (N, classes); ties: the lowest index."""
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.k]
-        kept = np.zeros(probabilities.shape)
-        np.put_along_axis(kept, order, np.take_along_axis(probabilities, order, axis=1), axis=1)
-        return distributions(kept)
+        largest = np.zeros(probabilities.shape)
+        np.put_along_axis(largest, order, np.take_along_axis(probabilities, order, axis=1), axis=1)
+        return distributions(largest)
 
 
 @dataclass(frozen=True)

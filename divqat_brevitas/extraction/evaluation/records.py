@@ -56,12 +56,12 @@ class AttackRow:
     agreement: float
 
     def __post_init__(self) -> None:
-        for kind, name, known in (
+        for kind, name, allowed in (
             ("oracle", self.oracle, tuple(ORACLES)),
             ("pool kind", self.pool_kind, get_args(PoolKind)),
         ):
-            if name not in known:
-                raise unknown_name(kind, name, known)
+            if name not in allowed:
+                raise unknown_name(kind, name, allowed)
         check_defence_name(self.defence)
         if not 0 <= self.queries_used <= self.budget:
             raise InputError(

@@ -124,11 +124,11 @@ def difference(
     paired = {pair: ours[pair] - theirs[pair] for pair in common}
     nested = _by_victim(paired)
     means = [fmean(group) for group in nested.values()]
-    several = len(means) > 1
+    repeated = len(means) > 1
     return Difference(
         mean=fmean(means),
-        t=t_interval(means) if several else None,
-        bootstrap=hierarchical_bootstrap(list(nested.values())) if several else None,
+        t=t_interval(means) if repeated else None,
+        bootstrap=hierarchical_bootstrap(list(nested.values())) if repeated else None,
         these=_these(
             paired,
             mean_over_seeds({pair: ours[pair] for pair in common}),

@@ -178,13 +178,15 @@ def defence_of(row: Experiment) -> str:
 
 def attackers(rows: Iterable[Experiment]) -> list[Attacker]:
     """The rows of a group by attacker, in an order that does not depend on that of the rows."""
-    found: dict[tuple[Any, ...], dict[Pair, list[float]]] = defaultdict(lambda: defaultdict(list))
+    groups_of_rows: dict[tuple[Any, ...], dict[Pair, list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for row in rows:
         method = (row.oracle, row.attack, row.treatment or "–", row.pool or "–", row.surrogate)
-        found[method, row.engine][row.victim_seed, row.seed].append(row.clone_accuracy)
+        groups_of_rows[method, row.engine][row.victim_seed, row.seed].append(row.clone_accuracy)
     return [
         Attacker(method, engine, {pair: fmean(values) for pair, values in pairs.items()})
-        for (method, engine), pairs in sorted(found.items())
+        for (method, engine), pairs in sorted(groups_of_rows.items())
     ]
 
 
@@ -375,15 +377,15 @@ def _object(row: Any, **missing: Any) -> Any:
 
 
 def _no_repeats(rows: Iterable[Experiment]) -> None:
-    seen: set[tuple[Any, ...]] = set()
+    identities: set[tuple[Any, ...]] = set()
     for row in rows:
         identity = (
             *(row.victim, row.victim_seed, row.engine, row.oracle, defence_of(row), row.attack),
             *(row.treatment, row.pool, row.pool_kind, row.budget, row.surrogate, row.seed),
         )
-        if identity in seen:
+        if identity in identities:
             raise InputError(f"the same attack has two result rows: {identity}. Remove one.")
-        seen.add(identity)
+        identities.add(identity)
 
 
 def _on_every_victim(candidates: Sequence[Attacker]) -> list[Attacker]:

@@ -115,8 +115,8 @@ def utility_row(
         flips_from_reference=flips_from_reference(logits, reference_logits),
         ood_auroc=None if ood_logits is None else ood_auroc(logits, ood_logits),
         adversarial={
-            name: transfer_row(logits, reference_logits, labels, found)
-            for name, found in (adversarial or {}).items()
+            name: transfer_row(logits, reference_logits, labels, examples)
+            for name, examples in (adversarial or {}).items()
         },
     )
 
@@ -144,9 +144,9 @@ def transfer_row(
         InputError: shapes that do not belong together, or no image that both get right.
 
     Example:
-        >>> clean, moved = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[::-1]
-        >>> found = AdversarialLogits(engine=clean, reference=moved.copy())
-        >>> transfer_row(clean, clean, np.array([0, 1]), found)["transferred"]
+        >>> clean, perturbed = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[::-1]
+        >>> examples = AdversarialLogits(engine=clean, reference=perturbed.copy())
+        >>> transfer_row(clean, clean, np.array([0, 1]), examples)["transferred"]
         0.0
     """
     labels = check_labels(labels, len(engine_logits))
@@ -212,8 +212,8 @@ def adversarial_examples(
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> images = np.full((4, 1, 8, 8), 0.5, np.float32)
-        >>> moved = adversarial_examples(model, images, np.arange(4), eps=0.1, steps=2)
-        >>> bool(abs(moved - images).max() <= 0.1 + 1e-6)
+        >>> perturbed = adversarial_examples(model, images, np.arange(4), eps=0.1, steps=2)
+        >>> bool(abs(perturbed - images).max() <= 0.1 + 1e-6)
         True
     """
     check_images(images)
@@ -230,18 +230,18 @@ def adversarial_examples(
         start = np.clip(images + noise.astype(np.float32), 0, 1)
     step = eps if steps == 1 else 2.5 * eps / steps
     device = device_of(model)
-    found = np.empty_like(images)
+    examples = np.empty_like(images)
     with evaluating(model):
         for i in range(0, len(images), batch_size):
             part = slice(i, i + batch_size)
             clean = torch.tensor(images[part], device=device)
-            moved = torch.tensor(start[part], device=device)
-            wanted = torch.tensor(labels[part], device=device)
+            perturbed = torch.tensor(start[part], device=device)
+            truth = torch.tensor(labels[part], device=device)
             for _ in range(steps):
-                moved = moved + step * _gradient(model, moved, wanted).sign()
-                moved = torch.clamp(torch.clamp(moved, clean - eps, clean + eps), 0, 1)
-            found[part] = moved.cpu().numpy()
-    return found
+                perturbed = perturbed + step * _gradient(model, perturbed, truth).sign()
+                perturbed = torch.clamp(torch.clamp(perturbed, clean - eps, clean + eps), 0, 1)
+            examples[part] = perturbed.cpu().numpy()
+    return examples
 
 
 def _gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -66,5 +66,5 @@ class ShadowPairs(ShortRepr):
         """
         show = make_oracle(oracle, **options)
         batch = check_images(to_float(images), "shadow images")
-        shown = as_probabilities(show(as_predictor(defended).predict(batch)), oracle)
-        return cls(shown, softmax(as_predictor(undefended).predict(batch)))
+        responses = as_probabilities(show(as_predictor(defended).predict(batch)), oracle)
+        return cls(responses, softmax(as_predictor(undefended).predict(batch)))

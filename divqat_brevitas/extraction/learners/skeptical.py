@@ -75,15 +75,15 @@ def _stage_ends(trunk: nn.Sequential) -> list[int]:
 
 
 def _features(trunk: nn.Sequential, images: Tensor, ends: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    found: dict[int, Tensor] = {}
+    features: dict[int, Tensor] = {}
     training = trunk.training
     trunk.eval()
     with torch.no_grad():
         for i, layer in enumerate(trunk):
             images = layer(images)
-            found[i] = images
+            features[i] = images
     trunk.train(training)
-    return found[ends[0]], found[ends[1]]
+    return features[ends[0]], features[ends[1]]
 
 
 def _head(features: Tensor, classes: int) -> nn.Module:

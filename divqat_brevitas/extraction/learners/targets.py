@@ -58,9 +58,9 @@ def at_temperature(probabilities: Responses, temperature: float = TEMPERATURE) -
 def top_k(probabilities: Responses, k: int = TOP_K) -> Responses:
     """The ``k`` largest entries, renormalised; of equal ones the lowest classes."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    kept = np.zeros(probabilities.shape, np.float64)
-    np.put_along_axis(kept, order, np.take_along_axis(probabilities, order, axis=1), axis=1)
-    return _renormalised(kept)
+    largest = np.zeros(probabilities.shape, np.float64)
+    np.put_along_axis(largest, order, np.take_along_axis(probabilities, order, axis=1), axis=1)
+    return _renormalised(largest)
 
 
 def drop_top(probabilities: Responses) -> Responses:

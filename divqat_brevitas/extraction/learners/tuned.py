@@ -88,18 +88,18 @@ class TunedLearner(WrappingLearner):
         """Search, then train a clone on all responses with the best values."""
         informative = np.flatnonzero(transfer_set.responses.any(axis=1))
         order = substream(seed, "validation").permutation(informative)
-        held = int(len(order) * self.validation)
-        if held < SMALLEST_PART:
+        validation_size = int(len(order) * self.validation)
+        if validation_size < SMALLEST_PART:
             learned = self.base.learn(transfer_set, seed, on_epoch)
             return TrainedClone(learned.clone, learned.history, {"chosen": {}, "trials": []})
         fit, check = (
             TransferSet(transfer_set.images[part], transfer_set.responses[part])
-            for part in (order[held:], order[:held])
+            for part in (order[validation_size:], order[:validation_size])
         )
         best = self.base
         agreement = _agreement(best, fit, check, seed)
         trials: list[dict[str, Any]] = [{"option": "base", "agreement": agreement}]
-        chosen: dict[str, Any] = {}
+        best_values: dict[str, Any] = {}
         for name, values in self.options.items():
             start = best
             for value in values:
@@ -107,9 +107,9 @@ class TunedLearner(WrappingLearner):
                 score = _agreement(candidate, fit, check, seed)
                 trials.append({"option": name, "value": value, "agreement": score})
                 if score > agreement:
-                    best, agreement, chosen[name] = candidate, score, value
+                    best, agreement, best_values[name] = candidate, score, value
         learned = best.learn(transfer_set, seed, on_epoch)
-        notes = {"chosen": chosen, "trials": trials, "validation_answers": held}
+        notes = {"chosen": best_values, "trials": trials, "validation_responses": validation_size}
         return TrainedClone(learned.clone, learned.history, notes)
 
 

@@ -112,12 +112,12 @@ def make_oracle(name: str, **options: int) -> Oracle:
     if name not in ORACLES:
         raise unknown_name("oracle", name, ORACLES)
     function = ORACLES[name]
-    known = [
+    names = [
         p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
     ]
     for option, value in options.items():
-        if option not in known:
-            takes = ", ".join(known) or "no options"
+        if option not in names:
+            takes = ", ".join(names) or "no options"
             raise InputError(f"oracle {name!r} has no option {option!r}; it takes {takes}.")
         low, high = _RANGES[option]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:

@@ -187,17 +187,17 @@ def train_surrogate(
     order = substream(seed, "holdout").permutation(informative)
     held = int(len(informative) * settings.holdout)
     held = held if held >= SMALLEST_HOLDOUT else 0
-    heldout, kept = order[:held], order[held:]
+    heldout, rest = order[:held], order[held:]
     # Channels last: the layout that CPU convolutions are fastest in.
-    x = torch.from_numpy(images[kept]).to(memory_format=torch.channels_last)
-    y = torch.from_numpy(targets[kept])
+    x = torch.from_numpy(images[rest]).to(memory_format=torch.channels_last)
+    y = torch.from_numpy(targets[rest])
     device = torch.device(settings.device)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     cast = settings.autocast()
 
     generator = torch.Generator().manual_seed(int(substream(seed, "steps").integers(2**62)))
     mix = substream(seed, "mix")
-    steps = -(-len(kept) // settings.batch_size)
+    steps = -(-len(rest) // settings.batch_size)
     optimizer, schedule = sgd(model, settings, epochs * steps)
     history: list[Epoch] = []
     best, best_epoch, best_state = -1.0, 0, None
@@ -205,7 +205,7 @@ def train_surrogate(
         model.train()
         total = 0.0
         # Parts of equal size: a last batch of one image would break batch normalisation.
-        for part in torch.randperm(len(kept), generator=generator).tensor_split(steps):
+        for part in torch.randperm(len(rest), generator=generator).tensor_split(steps):
             batch = to_input(x[part]) if x.dtype == torch.uint8 else x[part]
             inputs, responses = _augment(batch, y[part], settings, generator, mix)
             with cast:
@@ -217,7 +217,7 @@ def train_surrogate(
             optimizer.step()
             schedule.step()
             total += loss.item() * len(part)
-        row: Epoch = {"epoch": epoch, "loss": total / len(kept)}
+        row: Epoch = {"epoch": epoch, "loss": total / len(rest)}
         if not np.isfinite(row["loss"]):
             raise CheckFailedError(
                 f"the clone's training diverged in epoch {epoch} (loss {row['loss']}). "

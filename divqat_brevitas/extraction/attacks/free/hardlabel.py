@@ -45,16 +45,16 @@ class _Gan:
 
     def proxy(self, count: int) -> Tensor:
         """Random proxy images, float32 in [0, 1]."""
-        chosen = torch.randint(len(self.proxies), (count,), generator=self.course.draws)
-        return self.proxies[chosen].float() / 255
+        rows = torch.randint(len(self.proxies), (count,), generator=self.course.draws)
+        return self.proxies[rows].float() / 255
 
     def step(self, students: Students | None) -> float:
         """One step of each network; students add the class diversity to the generator's loss."""
         size = self.attack.batch_size
         with torch.autocast("cpu", torch.bfloat16, enabled=self.course.bfloat16):
-            made = self.generator(self.generator.noise(size, self.course.draws))
+            generated = self.generator(self.generator.noise(size, self.course.draws))
             real = self.discriminator(self.proxy(size)).float()
-            fake = self.discriminator(made.detach()).float()
+            fake = self.discriminator(generated.detach()).float()
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         self.optimizers[1].zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -62,10 +62,10 @@ class _Gan:
 
         self.discriminator.requires_grad_(False)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.course.bfloat16):
-            loss = F.softplus(-self.discriminator(made).float()).mean()
+            loss = F.softplus(-self.discriminator(generated).float()).mean()
         if students is not None:
             with students.frozen():
-                (logits,) = students.logits(made)
+                (logits,) = students.logits(generated)
             loss = loss + self.attack.diversity * class_diversity(F.softmax(logits, dim=1))
         self.optimizers[0].zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -140,9 +140,11 @@ class DFMSHL(DataFreeAttack):
         for _ in range(self.gan_steps):
             gan.step(None)
         first = min(course.budget, max(2, round(self.start * course.budget)))
-        known = gan.proxy(first // 2)
-        made = [gan.generator.images(n, course.draws) for n in parts(first - len(known), 256)]
-        students, memory = course.start(torch.cat([known, *made]), 1)
+        proxies = gan.proxy(first // 2)
+        generated = [
+            gan.generator.images(n, course.draws) for n in parts(first - len(proxies), 256)
+        ]
+        students, memory = course.start(torch.cat([proxies, *generated]), 1)
         loss = rehearse(course, students, memory, first)
         rounds: list[Round] = [{"queries": first, "loss": loss}]
         for count in parts(course.budget - first, self.batch_size):

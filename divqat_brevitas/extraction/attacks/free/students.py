@@ -102,17 +102,17 @@ class Memory:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """``count`` random batches of up to ``size`` images, as float, and their targets."""
         for _ in range(count):
-            chosen = torch.randint(self.size, (min(size, self.size),), generator=generator)
-            yield self._float(chosen), self.targets[chosen]
+            rows = torch.randint(self.size, (min(size, self.size),), generator=generator)
+            yield self._float(rows), self.targets[rows]
 
     def epoch(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once in random order, in parts of about ``size``, never of one image."""
         parts = max(1, self.size // size)
-        for chosen in torch.randperm(self.size, generator=generator).tensor_split(parts):
-            yield self._float(chosen), self.targets[chosen]
+        for rows in torch.randperm(self.size, generator=generator).tensor_split(parts):
+            yield self._float(rows), self.targets[rows]
 
-    def _float(self, chosen: Tensor) -> Tensor:
-        images = self.images[chosen].float() / 255
+    def _float(self, rows: Tensor) -> Tensor:
+        images = self.images[rows].float() / 255
         return images.to(memory_format=torch.channels_last)
 
 

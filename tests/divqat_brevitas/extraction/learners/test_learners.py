@@ -121,7 +121,7 @@ def test_tuned_finds_what_the_base_lacks(digits) -> None:
     learned = TunedLearner(base=base, options=options).learn(transfer_set, 0)
     assert learned.notes["chosen"]["learning_rate"] == 0.05
     assert [t["option"] for t in learned.notes["trials"]] == ["base", *options]
-    assert learned.notes["validation_answers"] == 140
+    assert learned.notes["validation_responses"] == 140
     tuned = steals(TunedLearner(base=base, options=options), digits, transfer_set.responses)
     assert tuned > steals(base, digits, transfer_set.responses) + 0.2
     # The clone is the chosen configuration, trained on every response.
