@@ -17,7 +17,7 @@ def test_the_defences_numbers_and_the_learners_findings_are_kept(digits) -> None
     assert result.settings["defence_settings"]
     notes = result.settings["learner"]["notes"]
     assert notes["responses"] == 120
-    assert 0 <= notes["decoys"] <= 120
+    assert 0 <= notes["ood_targets"] <= 120
     json.dumps(result.settings, allow_nan=False)
 
 
