@@ -1,21 +1,21 @@
 """Collect what the stages wrote into one ``results.json`` (schema 1).
 
 Only the dataset and the victims must be there. Whatever else is missing (no FINN on this machine,
-a stage still to run) leaves its list empty, and ``run.stages`` says why.
+a stage still to run) leaves its list empty, and ``run.stages`` gives the reason.
 """
 
 import json
 import math
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.evaluation.summary import summarize
-from divqat_brevitas.files import read_json, write_json
-from fpga_flow.report.confusion import without_confusion, worst_case_confusions
+from divqat_brevitas.files import read_json, sha256_file, write_json
+from fpga_flow.report.confusion import worst_case_confusions
 from fpga_flow.report.placement import placement
-from fpga_flow.report.run_record import run_record
 from fpga_flow.report.schema import (
     SCHEMA,
     AttackRow,
@@ -28,12 +28,17 @@ from fpga_flow.report.schema import (
     LayerEstimate,
     LayerRow,
     Results,
+    Row,
+    Run,
+    Stage,
     VictimRow,
     parse,
     validate,
 )
 
 Rows = list[dict[str, Any]]
+R = TypeVar("R", bound=Row)
+_COMPARED = (".safetensors", ".onnx", "/victims.json", "/design/design.json", "/chip.bit")
 
 
 def collect(run_dir: Path) -> Results:
@@ -61,48 +66,52 @@ def collect(run_dir: Path) -> Results:
                 f"{path} is missing, so there is nothing to report yet. "
                 f"Run `divqat train {run_dir}` first."
             )
-    victim_rows = _with_engine_accuracy(_rows(victims), run_dir / "simulate" / "accuracy.json")
-    attack_rows = [
-        row
-        for path in sorted(run_dir.glob("attack/*.json"))
-        for row in _rows(path, one_row_allowed=True)
-    ]
-    shown = _shown(run_dir / "report" / "evidence.json")
-    trained: list[VictimRow] = _parsed(VictimRow, victim_rows, victims)
-    attacks: list[AttackRow] = _parsed(AttackRow, attack_rows, run_dir / "attack")
-    clones = worst_case_confusions(attacks)
+    measured = _object(run_dir / "simulate" / "accuracy.json", "Run `divqat simulate` again.")
+    trained = _parsed(VictimRow, _with_engine_accuracy(_rows(victims), measured), victims)
+    attack_rows = [row for path in sorted(run_dir.glob("attack/*.json")) for row in _rows(path)]
+    attacks = _parsed(AttackRow, attack_rows, run_dir / "attack")
+    evidence = run_dir / "report" / "evidence.json"
+    shown = _object(evidence, "Delete it and run `divqat report`.")
+    bitstreams = sorted(run_dir.glob("compile/*/bitstream/report.json"))
     document = {
         "schema": SCHEMA,
         "dataset": parse(Dataset, _read(dataset), str(dataset)),
         "victims": trained,
         "equivalence": _optional(EquivalenceRow, run_dir / "simulate" / "equivalence.json"),
-        "attacks": _parsed(AttackRow, without_confusion(attack_rows), run_dir / "attack"),
+        "attacks": [row.model_copy(update={"confusion": None}) for row in attacks],
         "summary": [dict(row) for row in summarize(attacks, trained)],
         "hardware": [
             row
             for path in sorted(run_dir.glob("compile/*/hardware.json"))
             for row in _optional(HardwareRow, path)
         ],
-        "run": run_record(run_dir),
+        "run": _run(run_dir),
         "layers": {
             path.stem.removeprefix("network_"): _optional(LayerRow, path)
             for path in sorted(run_dir.glob("export/network_*.json"))
         },
         "estimates": {
-            path.parent.name: _estimates(path)
+            path.parent.name: _parsed(LayerEstimate, _layers(path), path)
             for path in sorted(run_dir.glob("compile/*/estimates.json"))
         },
         "cells": {
-            path.parents[1].name: _cells(path)
-            for path in sorted(run_dir.glob("compile/*/bitstream/report.json"))
+            path.parents[1].name: _parsed(
+                LayerCells,
+                [{"name": row.get("name"), **row.get("cells", {})} for row in _layers(path)],
+                path,
+            )
+            for path in bitstreams
         },
         "placement": {
             path.parents[1].name: placement(path)
-            for path in sorted(run_dir.glob("compile/*/bitstream/report.json"))
+            for path in bitstreams
             if path.with_name("routed.json").is_file()
         },
-        "confusions": _parsed(Confusion, [*shown["confusions"], *clones], run_dir / "attack"),
-        "examples": _parsed(Example, shown["examples"], run_dir / "report" / "evidence.json"),
+        "confusions": [
+            *_parsed(Confusion, shown.get("confusions", []), evidence),
+            *worst_case_confusions(attacks),
+        ],
+        "examples": _parsed(Example, shown.get("examples", []), evidence),
         "training": _json_lines(run_dir / "train" / "metrics.jsonl"),
     }
     return parse(Results, document, str(run_dir))
@@ -141,75 +150,56 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _rows(path: Path, one_row_allowed: bool = False) -> Rows:
+def _rows(path: Path) -> Rows:
+    """A list of objects; a file of one object is a list of one."""
     value = _read(path)
-    if one_row_allowed and isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+    rows = [value] if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} must hold a list of JSON objects. Run its stage again.")
+    return rows
+
+
+def _object(path: Path, remedy: str) -> dict[str, Any]:
+    """The object that a file holds, {} without the file."""
+    value = _read(path) if path.is_file() else {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must map names to values. {remedy}")
     return value
 
 
-def _parsed(model: Any, rows: Rows, path: Path) -> list[Any]:
+def _layers(path: Path) -> Rows:
+    """Rows by layer: the file itself, or its "layers"."""
+    value = _read(path)
+    rows = value.get("layers") if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} must hold one row a layer. Run `divqat compile` again.")
+    return rows
+
+
+def _parsed(model: type[R], rows: Rows, path: Path) -> list[R]:
     return [parse(model, row, f"{path}, row {index}") for index, row in enumerate(rows)]
 
 
-def _optional(model: Any, path: Path) -> list[Any]:
+def _optional(model: type[R], path: Path) -> list[R]:
     return _parsed(model, _rows(path), path) if path.is_file() else []
 
 
-def _with_engine_accuracy(victims: Rows, path: Path) -> Rows:
+def _with_engine_accuracy(victims: Rows, measured: Mapping[str, Any]) -> Rows:
     """Put the accuracy on the engine beside torch's: it is measured two stages later."""
-    measured: Mapping[str, Any] = {}
-    if path.is_file():
-        measured = _read(path)
-        if not isinstance(measured, dict):
-            raise InputError(f"{path} must map variants to accuracies. Run `divqat simulate`.")
-    filled = []
+    rows = []
     for victim in victims:
         row = {"accuracy_engine": None, "engine": None, **victim}
-        found = measured.get(str(row.get("variant")), {})
+        engine = measured.get(str(row.get("variant")), {})
         # Another seed's network may never have been on the engine.
-        if isinstance(found, dict) and found.get("seed", row.get("seed")) == row.get("seed"):
-            row |= {key: found[key] for key in ("accuracy_engine", "engine") if key in found}
-        filled.append(row)
-    return filled
-
-
-def _estimates(path: Path) -> list[Any]:
-    value = _read(path)
-    if isinstance(value, dict):  # {layer name: numbers} says the same as a list of rows
-        value = value.get("layers", value)
-    if isinstance(value, dict):
-        value = [{"name": name, **row} for name, row in value.items() if isinstance(row, dict)]
-    if not isinstance(value, list):
-        raise InputError(f"{path} must hold one row a layer. Run `divqat compile` again.")
-    return _parsed(LayerEstimate, value, path)
-
-
-def _cells(path: Path) -> list[Any]:
-    """Cells by layer of a bitstream's report."""
-    value = _read(path)
-    rows = value.get("layers") if isinstance(value, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path} must hold one row a layer. Run `divqat compile` again.")
-    flat = [{"name": row.get("name"), **row.get("cells", {})} for row in rows]
-    return _parsed(LayerCells, flat, path)
-
-
-def _shown(path: Path) -> dict[str, Rows]:
-    """What the report stage asked the victims, for the page to show."""
-    value = _read(path) if path.is_file() else {}
-    if not isinstance(value, dict):
-        raise InputError(f"{path} must hold a JSON object. Delete it and run `divqat report`.")
-    return {name: value.get(name, []) for name in ("confusions", "examples")}
+        if isinstance(engine, dict) and engine.get("seed", row.get("seed")) == row.get("seed"):
+            row |= {key: engine[key] for key in ("accuracy_engine", "engine") if key in engine}
+        rows.append(row)
+    return rows
 
 
 def _json_lines(path: Path) -> Rows:
-    if not path.is_file():
-        return []
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
     rows: Rows = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if line.strip() else None
@@ -221,3 +211,53 @@ def _json_lines(path: Path) -> Rows:
         if isinstance(row, dict):
             rows.append(_finite(row))
     return rows
+
+
+def _run(run_dir: Path) -> Run:
+    """Settings, versions and outcomes. No clock times: the same run gives the same file."""
+    config, manifest = run_dir / "config.toml", run_dir / "manifest.json"
+    settings = config.read_text("utf-8", errors="replace") if config.is_file() else None
+    recorded = _object(manifest, "Run the stages again.").get("stages")
+    # The report is being written now, so its own record is left out.
+    stages = {
+        name: record
+        for name, record in (recorded if isinstance(recorded, dict) else {}).items()
+        if name != "report" and isinstance(record, dict)
+    }
+    files = {config.name: sha256_file(config)} if settings is not None else {}
+    versions: dict[str, dict[str, None]] = {}
+    for record in stages.values():
+        files |= {
+            path: digest
+            for path, digest in _strings(record, "outputs")
+            if path.endswith(_COMPARED) and "/models/" not in path
+        }
+        for package, version in _strings(record, "versions"):
+            versions.setdefault(package, {})[version] = None
+    return Run(
+        name=_name(settings) or run_dir.resolve().name,
+        config=settings,
+        versions={package: " and ".join(several) for package, several in sorted(versions.items())},
+        files=files,
+        stages={
+            name: parse(
+                Stage,
+                {"status": record.get("status"), "reason": record.get("reason") or None},
+                f"{manifest}, {name}",
+            )
+            for name, record in stages.items()
+        },
+    )
+
+
+def _strings(record: Mapping[str, Any], field: str) -> Iterable[tuple[str, str]]:
+    value = record.get(field)
+    return [(key, str(text)) for key, text in value.items()] if isinstance(value, dict) else []
+
+
+def _name(settings: str | None) -> str | None:
+    try:
+        name = tomllib.loads(settings or "").get("run", {}).get("name")
+    except (tomllib.TOMLDecodeError, AttributeError):
+        return None
+    return name if isinstance(name, str) else None

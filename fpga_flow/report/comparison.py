@@ -95,7 +95,7 @@ class Group:
 
     Attributes:
         runs: in the order given.
-        engines: that answered the thieves.
+        engines: the ones that were attacked.
         merged: all their rows, variants renamed to ``run: variant``.
         entries: the victims.
         changes: against the first run.

@@ -1,10 +1,10 @@
-"""Confusion of victims and clones: counted where they are asked, the worst cases' kept.
+"""Confusion matrices of victims and clones.
 
-An attack's file holds its clone's confusion. Of a run's thousands the results keep one a victim
-and kind of query pool: the worst case's at the largest budget.
+An attack's file holds its clone's matrix. The results keep that of the worst case at the largest
+budget, one for each victim and kind of query pool.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,22 +17,21 @@ from divqat_brevitas.extraction.evaluation.summary import (
     defence_of,
     worst_case,
 )
-from fpga_flow.report.schema import AttackRow
+from fpga_flow.report.schema import AttackRow, Confusion
 
 LARGEST = 20
-"""Classes; of data sets with more a table would not be read."""
-_KEY = "confusion"
+"""Number of classes up to which a matrix is made; larger ones would not be read."""
 
 
 def confusion(
-    labels: npt.NDArray[Any], answered: npt.NDArray[Any], classes: int
+    labels: npt.NDArray[Any], predictions: npt.NDArray[Any], classes: int
 ) -> list[list[int]] | None:
-    """``counts[i][j]``: images of class i answered with class j; None for too many classes.
+    """``counts[i][j]``: images of class i that were taken for class j; None for too many classes.
 
     Args:
         labels: integers (N,), below ``classes``.
-        answered: likewise.
-        classes: of the data set.
+        predictions: integers (N,), below ``classes``.
+        classes: number of classes of the data set.
 
     Example:
         >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2)
@@ -40,12 +39,12 @@ def confusion(
     """
     if classes > LARGEST:
         return None
-    counts = np.bincount(np.asarray(labels) * classes + answered, minlength=classes * classes)
+    counts = np.bincount(np.asarray(labels) * classes + predictions, minlength=classes * classes)
     rows: list[list[int]] = counts.reshape(classes, classes).tolist()
     return rows
 
 
-def worst_case_confusions(rows: Sequence[AttackRow]) -> list[dict[str, Any]]:
+def worst_case_confusions(rows: Sequence[AttackRow]) -> list[Confusion]:
     """Confusion rows of the worst-case clone of every victim and kind of query pool.
 
     At the largest budget and over all oracles, without a defence where it was attacked without
@@ -54,7 +53,7 @@ def worst_case_confusions(rows: Sequence[AttackRow]) -> list[dict[str, Any]]:
     places: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         places.setdefault((row.victim, row.pool_kind), []).append(defence_of(row))
-    confusions = []
+    confusions: list[Confusion] = []
     for (victim, kind), defences in places.items():
         group = Group(victim, kind, 0, defence="none" if "none" in defences else defences[0])
         group = replace(group, budget=group.budgets(rows)[-1])
@@ -62,21 +61,16 @@ def worst_case_confusions(rows: Sequence[AttackRow]) -> list[dict[str, Any]]:
         worst = worst_case(attackers(own))
         clones = [row for row in own if worst and attackers([row])[0].method == worst.method]
         first = min(clones, key=lambda row: (row.victim_seed, row.seed), default=None)
-        counts = (first.model_extra or {}).get(_KEY) if first else None
+        counts = first.confusion if first else None
         if first is not None and worst is not None and counts is not None:
             behind = "" if group.defence == "none" else f" behind {group.defence}"
             confusions.append(
-                {
-                    "kind": "clone",
-                    "victim": victim,
-                    "seed": first.victim_seed,
-                    "what": f"{worst.name}{behind}, {group.budget:,} queries",
-                    "counts": counts,
-                }
+                Confusion(
+                    kind="clone",
+                    victim=victim,
+                    seed=first.victim_seed,
+                    what=f"{worst.name}{behind}, {group.budget:,} queries",
+                    counts=counts,
+                )
             )
     return confusions
-
-
-def without_confusion(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows without their matrices, which would be most of the results file."""
-    return [{name: value for name, value in row.items() if name != _KEY} for row in rows]

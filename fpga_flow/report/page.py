@@ -38,15 +38,15 @@ SECTIONS = {
     "claims": "Claims about the method",
     "costs": "What protection costs",
     "attacks": "What attackers got",
-    "examples": "Answers with and without the defence",
-    "confusion": "What is taken for what",
+    "examples": "Responses with and without the defence",
+    "confusion": "Confusion matrices",
     "victims": "Victims",
     "equivalence": "The same integers on every engine",
     "hardware": "Hardware",
     "layers": "Layers and their cost",
     "training": "Training",
     "limits": "What this does not show",
-    "reproduce": "Run it again",
+    "reproduce": "How to reproduce this run",
 }
 """Of a run's page; each is a template in ``templates/sections``."""
 
@@ -85,7 +85,7 @@ def comparison_page(groups: Sequence[Group]) -> str:
         about.insert(
             0,
             f"These runs form {len(groups)} groups, one below the other: groups differ in their "
-            "data or in the engines that answered the thieves, and nothing is compared across.",
+            "data or in the engines that were attacked, and nothing is compared across groups.",
         )
     return _environment().get_template("comparison.html.j2").render(
         kind="divqat comparison of",

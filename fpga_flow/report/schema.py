@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from divqat_brevitas.data.pools import PoolKind
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.short_repr import short_repr
 
@@ -19,7 +20,6 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 
-PoolKind = Literal["in", "out", "free"]
 Oracle = Literal["logits", "soft", "topk", "rounded", "top1"]
 Status = Literal["done", "running", "failed", "missing-tool", "not-run"]
 
@@ -98,7 +98,7 @@ class EquivalenceRow(Row):
 
 
 class AttackRow(Row):
-    """One clone: who was robbed, how, with how many queries, and how good the clone became."""
+    """One clone: the victim, the attack, its queries, and how good the clone became."""
 
     victim: str
     victim_seed: int
@@ -115,6 +115,7 @@ class AttackRow(Row):
     seed: int
     clone_accuracy: Fraction
     agreement: Fraction | None
+    confusion: list[list[Count]] | None = Field(default=None, exclude=True)  # large, in no results
 
 
 class SummaryRow(Row):
@@ -134,7 +135,7 @@ class SummaryRow(Row):
     naive_clone_accuracy: Fraction | None
     queries_to_90_percent: Count | None
     seeds: Count
-    victim_seeds: Count | None = None  # beyond schema 1
+    victim_seeds: Count | None = None
 
 
 class HardwareRow(Row):
@@ -152,13 +153,13 @@ class HardwareRow(Row):
     images_per_s: Amount | None
     bitstream_bytes: Count | None
     tool: str
-    # Beyond schema 1: the clock the rate is meant at, and fractions of the device by kind of cell.
+    # The clock that the rate is meant at, and fractions of the device by kind of cell.
     clock_mhz: Amount | None = None
     utilisation: dict[str, Amount] = {}
 
 
 class LayerCells(Row):
-    """What synthesis made of one layer of the hardware (beyond schema 1's fields)."""
+    """What synthesis made of one layer of the hardware."""
 
     name: str
     lut: Count
@@ -169,7 +170,7 @@ class LayerCells(Row):
 
 
 class Placement(Row):
-    """Where place-and-route put a design's cells (beyond schema 1's fields).
+    """Where place-and-route put a design's cells.
 
     ``tiles`` maps layers to the tiles they have cells in, ``"x,y x,y ..."``, x from the left and y
     from the top; ``columns`` and ``rows`` are the device's, null where they are not known.
@@ -182,7 +183,7 @@ class Placement(Row):
 
 
 class Confusion(Row):
-    """Which class was taken for which, of a victim or worst-case clone (beyond schema 1's fields).
+    """Which class was taken for which, of a victim or worst-case clone.
 
     ``counts[i][j]``: test images of class i that were answered with class j.
     """
@@ -201,7 +202,7 @@ class Confusion(Row):
 
 
 class ExampleAnswer(Row):
-    """What one victim's interface answers to an image: a probability a class."""
+    """The response of one victim's interface to an image: a probability for each class."""
 
     who: str
     probabilities: list[Fraction]
@@ -217,7 +218,7 @@ class Example(Row):
 
 
 class LayerRow(Row):
-    """One layer of an exported network (beyond schema 1's fields)."""
+    """One layer of an exported network."""
 
     name: str
     op: str
@@ -270,7 +271,7 @@ class Results(Row):
     attacks: list[AttackRow]
     summary: list[SummaryRow]
     hardware: list[HardwareRow]
-    # Beyond the fields of schema 1: what the page needs besides. Keys are variants.
+    # What the page needs besides; keys of the dictionaries are variants.
     run: Run = Run(name="run", config=None, versions={}, stages={})
     layers: dict[str, list[LayerRow]] = {}
     estimates: dict[str, list[LayerEstimate]] = {}

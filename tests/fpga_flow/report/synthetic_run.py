@@ -214,7 +214,7 @@ def put_evidence(run: Path, who: tuple[str, ...] = ("qat", "divqat")) -> None:
             ],
             "examples": [
                 {"source": "test image 1", "label": "3", "png": PIXEL, "answers": answers},
-                {"source": "the thief's image 1 of letters", "label": None, "png": PIXEL}
+                {"source": "the attacker's image 1 of letters", "label": None, "png": PIXEL}
                 | {"answers": answers},
             ],
         },

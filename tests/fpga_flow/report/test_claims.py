@@ -105,7 +105,7 @@ def test_two_victim_seeds_are_no_claim() -> None:
     assert {claim.claim for claim in found} == {"victim accuracy holds"}
 
 
-def test_the_thief_is_the_best_on_mean_and_worst_cases_are_compared() -> None:
+def test_the_attack_is_the_best_on_mean_and_worst_cases_are_compared() -> None:
     better = {"treatment": "argmax"}
     found = claims(
         results(
@@ -146,7 +146,7 @@ def test_accuracy_within_a_point_holds() -> None:
     assert claim.cost == pytest.approx(0.005)
 
 
-def test_a_thief_that_only_the_baseline_met_blocks_support() -> None:
+def test_an_attack_that_only_the_baseline_met_blocks_support() -> None:
     attacks = (
         rows("qat", 0.80),
         rows("divqat-nasty", 0.60),
@@ -157,7 +157,7 @@ def test_a_thief_that_only_the_baseline_met_blocks_support() -> None:
     assert "activethief" in claim.reason
 
 
-def test_a_better_thief_on_one_seed_is_named_and_blocks_support() -> None:
+def test_a_better_attack_on_one_seed_is_named_and_blocks_support() -> None:
     lucky = rows("divqat-nasty", 0.9, seeds=1, attack="jbda")
     claim = one(
         claims(results(rows("qat", 0.8), rows("divqat-nasty", 0.6), lucky)),
@@ -200,7 +200,7 @@ def test_defences_are_combined_at_an_equal_cost() -> None:
     claim = one(claims(found), "combination improves", "soft family")
     assert (claim.victim, claim.against) == ("divqat-nasty + rs:0.5", "qat + rs:0.9")
     assert claim.verdict == "supported"
-    # Undefended thieves are another claim.
+    # Attacks without a defence are another claim.
     assert not [c for c in claims(found) if c.claim == "clone degrades"]
 
 

@@ -53,7 +53,7 @@ def test_differences_and_intervals_are_those_of_the_statistics(two: list[NamedRu
     ]
 
     def soft(drop: float) -> dict[tuple[int, int], float]:
-        """Soft answers used as they come are the best thief of the synthetic runs."""
+        """Soft responses used as they come are the best attack of the synthetic runs."""
         return {
             (row["victim_seed"], row["seed"]): row["clone_accuracy"]
             for row in attack_rows(3, drop)
@@ -96,7 +96,7 @@ def test_other_data_and_other_engines_are_never_compared(make_run: Maker) -> Non
             assert {change.ours[0], change.theirs[0]} <= labels
     assert [group.engines for group in found] == [("integer",), ("rtl",), ("integer",)]
     page = Page((paths[0].parent / "out" / "index.html").read_text(encoding="utf-8"))
-    assert "nothing is compared across" in "".join(page.text)
+    assert "nothing is compared across groups" in "".join(page.text)
     assert len([name for name in page.tables if name.startswith("Victims on")]) == 3
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))

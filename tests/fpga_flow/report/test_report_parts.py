@@ -1,4 +1,4 @@
-"""The page's claim, ladder, floor, confusion, examples and hashes."""
+"""The page's claim, verification levels, floorplan, confusion, examples and hashes."""
 
 import hashlib
 import json
@@ -49,16 +49,19 @@ def test_the_heading_without_attacks_says_so(make_run: Maker) -> None:
     assert heading(collect(make_run(attacked=False))) == "4 victims on digits, not attacked yet"
 
 
-def test_the_ladder_says_what_was_not_run(whole: Path) -> None:
-    ladder = {row[0]: row[1:] for row in page_of(whole).tables["The ladder from float to chip"][1:]}
-    assert ladder["quantized, in torch → QONNX"] == ["✓ identical (1,000 inputs)"] * 3
-    assert ladder["integer engine → FINN, after each step"][0].startswith("✓ identical")
+def test_the_verification_levels_say_what_was_not_run(whole: Path) -> None:
+    levels = {
+        row[0]: row[1:]
+        for row in page_of(whole).tables["Verification levels from float to chip"][1:]
+    }
+    assert levels["quantized, in torch → QONNX"] == ["✓ identical (1,000 inputs)"] * 3
+    assert levels["integer engine → FINN, after each step"][0].startswith("✓ identical")
     for name in ("integer engine → RTL", "RTL → netlist after synthesis"):
-        assert ladder[name] == ["– not run"] * 3
-    assert ladder["float → quantized, in torch"] == ["1.3 % decided differently"] * 3
+        assert levels[name] == ["– not run"] * 3
+    assert levels["float → quantized, in torch"] == ["1.3 % decided differently"] * 3
 
 
-def test_a_rung_that_failed_and_one_of_an_unknown_name_are_in_the_ladder(make_run: Maker) -> None:
+def test_a_level_that_failed_and_one_of_an_unknown_name_are_shown(make_run: Maker) -> None:
     run = make_run()
     rows = json.loads((run / "simulate" / "equivalence.json").read_text())
     row = {"variant": "qat", "inputs": 5, "unit": "accumulators"}
@@ -68,13 +71,15 @@ def test_a_rung_that_failed_and_one_of_an_unknown_name_are_in_the_ladder(make_ru
     ]
     put(run / "simulate" / "equivalence.json", rows)
     build_report(run)
-    ladder = {row[0]: row[1:] for row in page_of(run).tables["The ladder from float to chip"][1:]}
-    assert ladder["RTL → netlist after synthesis"] == [
+    levels = {
+        row[0]: row[1:] for row in page_of(run).tables["Verification levels from float to chip"][1:]
+    }
+    assert levels["RTL → netlist after synthesis"] == [
         "– not run",
         "✗ 2 differ (5 inputs)",
         "– not run",
     ]
-    assert ladder["chip → tea leaves"][1] == "✓ identical (5 inputs)"
+    assert levels["chip → tea leaves"][1] == "✓ identical (5 inputs)"
 
 
 def test_use_of_the_device_and_the_map_of_its_tiles(whole: Path) -> None:
@@ -128,7 +133,7 @@ def test_of_clones_the_worst_cases_at_the_largest_budget_is_kept() -> None:
         )
     ]
     parsed = [AttackRow.model_validate(row) for row in rows]
-    assert [row["counts"] for row in worst_case_confusions(parsed)] == [[[2]], [[3]]]
+    assert [row.counts for row in worst_case_confusions(parsed)] == [[[2]], [[3]]]
 
 
 def test_victim_and_clone_stand_side_by_side(whole: Path) -> None:
@@ -152,11 +157,11 @@ def test_examples_show_image_and_probabilities(whole: Path) -> None:
     assert first[1] == "3"
     assert first[2].split()[:6] == ["0", "90.0", "%", "1", "1.1", "%"]
     assert first[2].split()[-3:] == ["others", "7.8", "%"]
-    assert second[0] == "the thief's image 1 of letters"
+    assert second[0] == "the attacker's image 1 of letters"
     images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
     assert images == [f"data:image/png;base64,{PIXEL}"] * 2
     described = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
-    assert described == ["test image 1: 3", "the thief's image 1 of letters"]
+    assert described == ["test image 1: 3", "the attacker's image 1 of letters"]
 
 
 def test_what_is_no_base64_never_gets_into_the_page(make_run: Maker) -> None:
