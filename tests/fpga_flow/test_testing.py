@@ -116,7 +116,7 @@ def test_bit_exact_refuses_what_cannot_be_compared(onnx, images):
 
 
 def linear():
-    """A victim that a thief learns within seconds, its test set, and a pool."""
+    """A victim that an attacker copies within seconds, its test set, and a pool."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     test, pool = (np.random.default_rng(s).random((300, 1, 8, 8), np.float32) for s in (1, 2))

@@ -31,7 +31,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("run")
 
 
-def test_thieves_get_what_leaves_the_chip(path, monkeypatch):
+def test_attackers_get_what_leaves_the_chip(path, monkeypatch):
     plain = execute(path)
     assert len(plain) == 4
     assert not any("answer" in row or "gated" in name for name, row in plain.items())

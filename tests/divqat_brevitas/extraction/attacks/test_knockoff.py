@@ -98,7 +98,7 @@ def test_same_seed_same_clone_bit_for_bit(strategy: str, digits) -> None:
 
 @pytest.mark.parametrize("strategy", ["random", "adaptive"])
 @pytest.mark.parametrize("targets", ["soft", "argmax"])
-def test_steals_an_undefended_victim(strategy: str, targets: str, digits) -> None:
+def test_copies_an_undefended_victim(strategy: str, targets: str, digits) -> None:
     attack = KnockoffNets(strategy=strategy, targets=targets, surrogate="vgg-small", epochs=12)
     result = attack.run(Victim(digits.model, budget=600), digits.pool)
     untrained = build_surrogate("vgg-small", (1, 8, 8), 10, 0)

@@ -15,7 +15,7 @@ def plain(targets: str = "soft", epochs: int = 8) -> PlainLearner:
     return PlainLearner(surrogate="mlp", targets=targets, epochs=epochs)
 
 
-def clean_answers(digits, count: int = 700) -> F32:
+def clean_responses(digits, count: int = 700) -> F32:
     return softmax(TorchPredictor(digits.model).predict(digits.pool[:count] / np.float32(255)))
 
 
@@ -23,7 +23,7 @@ def one_hot(labels: NDArray[np.int64], classes: int = 10) -> F32:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def steals(learner: Learner, digits, responses: F32, seed: int = 0) -> float:
+def clone_accuracy(learner: Learner, digits, responses: F32, seed: int = 0) -> float:
     """Test accuracy of the clone learnt from the pool's first images and these responses."""
     learned = learner.learn(TransferSet(digits.pool[: len(responses)], responses), seed)
     return accuracy(learned.clone, digits.test, digits.test_labels)

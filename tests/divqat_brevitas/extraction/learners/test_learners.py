@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import clean_answers, one_hot, plain, steals
+from planted import clean_responses, clone_accuracy, one_hot, plain
 from safetensors.torch import save_file
 from torch import nn
 
@@ -37,25 +37,28 @@ def body(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def test_argmax_and_drop_top_see_through_perturbation_and_wrong_classes(digits) -> None:
-    clean = clean_answers(digits)
+    clean = clean_responses(digits)
     wrong = one_hot((clean.argmax(axis=1) + 1) % 10)
     wrong_on_top = 0.6 * wrong + 0.4 * clean  # the wrong class on top, the right one under it
-    assert steals(plain("argmax"), digits, wrong_on_top) < 0.1
-    assert steals(plain("drop-top"), digits, wrong_on_top) > 0.8
-    assert steals(plain("second"), digits, wrong_on_top) > 0.8
+    assert clone_accuracy(plain("argmax"), digits, wrong_on_top) < 0.1
+    assert clone_accuracy(plain("drop-top"), digits, wrong_on_top) > 0.8
+    assert clone_accuracy(plain("second"), digits, wrong_on_top) > 0.8
     # Poison under the right label, of another class in seven of ten images: just below the top.
     top = 0.505 * one_hot(clean.argmax(axis=1))
     poison = top + 0.495 * one_hot(np.where(np.arange(700) % 10 < 7, 3, 8))
-    assert steals(plain("argmax"), digits, poison) > 0.8
-    assert steals(plain(), digits, poison) < steals(plain("argmax"), digits, poison) - 0.1
+    assert clone_accuracy(plain("argmax"), digits, poison) > 0.8
+    assert (
+        clone_accuracy(plain(), digits, poison)
+        < clone_accuracy(plain("argmax"), digits, poison) - 0.1
+    )
 
 
 def test_skeptical_student_learns_labels_under_poison(digits) -> None:
-    clean = clean_answers(digits)
+    clean = clean_responses(digits)
     poison = 0.505 * one_hot(clean.argmax(axis=1)) + 0.495 * one_hot(np.full(700, 3))
     learner = SkepticalLearner(surrogate="mlp", epochs=8)
-    assert steals(learner, digits, poison) > 0.8
-    assert steals(learner, digits, poison) > steals(plain(), digits, poison) + 0.1
+    assert clone_accuracy(learner, digits, poison) > 0.8
+    assert clone_accuracy(learner, digits, poison) > clone_accuracy(plain(), digits, poison) + 0.1
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
@@ -74,7 +77,7 @@ def test_skeptical_clone_is_the_surrogate_alone(surrogate: str) -> None:
 
 def test_pretraining_reaches_the_clone_but_not_its_head(digits) -> None:
     base = PlainLearner(surrogate="mlp", epochs=1, training=STILL)
-    transfer_set = TransferSet(digits.pool[:60], clean_answers(digits, 60))
+    transfer_set = TransferSet(digits.pool[:60], clean_responses(digits, 60))
     untouched = base.learn(transfer_set, 3).clone
     # Pretraining that stands still as well: the weights are those of another fresh network.
     other = PretrainedLearner(base=base, epochs=1).learn(transfer_set, 3).clone
@@ -107,14 +110,14 @@ def test_initial_weights_start_the_clone(tmp_path, digits) -> None:
     learner = PlainLearner(
         surrogate="mlp", epochs=1, training=STILL, init=tmp_path / "a.safetensors"
     )
-    transfer_set = TransferSet(digits.pool[:60], clean_answers(digits, 60))
+    transfer_set = TransferSet(digits.pool[:60], clean_responses(digits, 60))
     clone = learner.learn(transfer_set, 0).clone
     assert all(np.array_equal(v, body(donor)[k]) for k, v in body(clone).items())
     assert learner.settings["init"] == str(tmp_path / "a.safetensors")
 
 
 def test_tuned_finds_what_the_base_lacks(digits) -> None:
-    transfer_set = TransferSet(digits.pool, clean_answers(digits))
+    transfer_set = TransferSet(digits.pool, clean_responses(digits))
     slow = SurrogateTraining(learning_rate=1e-4)
     base = PlainLearner(surrogate="mlp", epochs=3, training=slow)
     options = {"targets": ("argmax",), "learning_rate": (0.05,)}
@@ -122,8 +125,8 @@ def test_tuned_finds_what_the_base_lacks(digits) -> None:
     assert learned.notes["chosen"]["learning_rate"] == 0.05
     assert [t["option"] for t in learned.notes["trials"]] == ["base", *options]
     assert learned.notes["validation_responses"] == 140
-    tuned = steals(TunedLearner(base=base, options=options), digits, transfer_set.responses)
-    assert tuned > steals(base, digits, transfer_set.responses) + 0.2
+    tuned = clone_accuracy(TunedLearner(base=base, options=options), digits, transfer_set.responses)
+    assert tuned > clone_accuracy(base, digits, transfer_set.responses) + 0.2
     # The clone is the chosen configuration, trained on every response.
     chosen = PlainLearner(
         surrogate="mlp",
@@ -144,7 +147,7 @@ def test_tuned_refuses() -> None:
 
 
 def test_consistent_clones_contradict_wrong_labels(digits) -> None:
-    clean = clean_answers(digits)
+    clean = clean_responses(digits)
     rng = np.random.default_rng(2)
     hit = rng.random(700) < 0.4
     wrong = one_hot((clean.argmax(axis=1) + rng.integers(1, 10, 700)) % 10)
@@ -154,13 +157,13 @@ def test_consistent_clones_contradict_wrong_labels(digits) -> None:
     assert learned.notes["contradicted"] > 0.5 * hit.sum()
     assert learned.notes["contradicted"] < 1.1 * hit.sum()
     assert learned.notes["believed"] == 0
-    assert steals(ConsistentLearner(base=plain()), digits, responses) > (
-        steals(plain(), digits, responses) + 0.03
+    assert clone_accuracy(ConsistentLearner(base=plain()), digits, responses) > (
+        clone_accuracy(plain(), digits, responses) + 0.03
     )
 
 
 def test_consistent_learns_from_images_never_asked(digits) -> None:
-    responses = clean_answers(digits, 150)
+    responses = clean_responses(digits, 150)
     learner = ConsistentLearner(base=plain(epochs=20), images=digits.pool[150:])
     learned = learner.learn(TransferSet(digits.pool[:150], responses), 0)
     assert 150 < learned.notes["believed"] <= 550

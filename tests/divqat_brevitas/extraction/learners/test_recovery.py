@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from planted import RolledDefence, clean_answers, plain, rolled_pairs, steals
+from planted import RolledDefence, clean_responses, clone_accuracy, plain, rolled_pairs
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import TransferSet, build_surrogate
@@ -22,14 +22,14 @@ def shadow(count: int = 3000) -> ShadowPairs:
 
 
 def defended(digits) -> np.ndarray:
-    clean = clean_answers(digits)
+    clean = clean_responses(digits)
     return RolledDefence().perturb(digits.pool, clean)
 
 
 def test_network_recovers_labels_that_a_known_defence_moved(digits) -> None:
     pairs = shadow()
     recovery = Recovery.fit(pairs.defended, pairs.undefended, seed=0, epochs=15)
-    clean, shown = clean_answers(digits), defended(digits)
+    clean, shown = clean_responses(digits), defended(digits)
     assert not np.any(shown.argmax(axis=1) == clean.argmax(axis=1))
     recovered = recovery.recover(shown)
     assert recovered.dtype == np.float32
@@ -37,17 +37,17 @@ def test_network_recovers_labels_that_a_known_defence_moved(digits) -> None:
     assert (recovered.argmax(axis=1) == clean.argmax(axis=1)).mean() > 0.97
     assert np.abs(recovered - clean).sum(axis=1).mean() < 0.3  # L1 of the defended ones: near 2
     learner = RecoveryLearner(recovery=recovery, base=plain())
-    assert steals(plain(), digits, shown) < 0.1
-    assert steals(learner, digits, shown) > 0.8
+    assert clone_accuracy(plain(), digits, shown) < 0.1
+    assert clone_accuracy(learner, digits, shown) > 0.8
 
 
 def test_bayes_recovers_labels_that_a_known_defence_moved(digits) -> None:
-    clean, shown = clean_answers(digits), defended(digits)
+    clean, shown = clean_responses(digits), defended(digits)
     recovery = PartialBayes(shadow())
     assert (recovery.recover(shown).argmax(axis=1) == clean.argmax(axis=1)).mean() > 0.97
     learner = RecoveryLearner(recovery=recovery, base=plain("argmax"))
     assert learner.name == "bayes-argmax"
-    assert steals(learner, digits, shown) > 0.8
+    assert clone_accuracy(learner, digits, shown) > 0.8
 
 
 def test_bayes_averages_what_the_defence_makes_one() -> None:
@@ -100,11 +100,11 @@ def test_pairs_of_networks_and_of_a_defence(digits) -> None:
     images = digits.pool[:30]
     other = build_surrogate("mlp", (1, 8, 8), 10, seed=0).eval()
     pairs = ShadowPairs.of_models(other, digits.model, images, "rounded", decimals=1)
-    assert np.array_equal(pairs.undefended, clean_answers(digits, 30))
+    assert np.array_equal(pairs.undefended, clean_responses(digits, 30))
     assert np.array_equal(pairs.defended, pairs.defended.round(1))
     behind = DefendedPredictor(digits.model, RolledDefence())
     pairs = ShadowPairs.of_models(behind, digits.model, images)
-    assert np.array_equal(pairs.undefended, clean_answers(digits, 30))
+    assert np.array_equal(pairs.undefended, clean_responses(digits, 30))
     # float32 logarithm and back
     expected = RolledDefence().perturb(images, pairs.undefended)
     np.testing.assert_allclose(pairs.defended, expected, rtol=1e-5)
@@ -130,7 +130,7 @@ def test_few_pairs_keep_labels_that_the_defence_kept(digits) -> None:
         flat = probabilities.astype(np.float64) ** 0.3
         return (flat / flat.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    clean = clean_answers(digits)
+    clean = clean_responses(digits)
     # Pairs of two classes alone: nothing in them speaks of the others.
     prior = np.random.default_rng(0).dirichlet([0.3, 0.3] + [0.01] * 8, 100).astype(np.float32)
     recovery = Recovery.fit(flatten(prior), prior, seed=0, epochs=20)

@@ -276,7 +276,7 @@ def test_a_cache_cannot_hide_a_query(spy, images) -> None:
     assert sum(len(batch) for batch in spy.asked) == 10  # the network worked once an image
 
 
-def test_a_thief_cannot_write_into_the_cache(spy, images) -> None:
+def test_an_attacker_cannot_write_into_the_cache(spy, images) -> None:
     victim = Victim(spy, cache=True)
     responses = victim.query(images)
     before = responses.copy()
