@@ -12,7 +12,7 @@ import pytest
 from unpacked import run
 
 ROOT = Path(__file__).parents[2]
-DATA = (".toml", ".sv", ".html", ".css", ".json", ".cpp", ".typed")
+DATA = (".toml", ".sv", ".css", ".j2", ".json", ".cpp", ".typed")
 
 pytestmark = pytest.mark.slow
 
