@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fpga_flow.api.building import build
     from fpga_flow.api.checking import check
     from fpga_flow.api.running import attack, run
+    from fpga_flow.api.sweeping import sweep
     from fpga_flow.engines import load_engine
     from fpga_flow.export import export_qonnx
 
@@ -20,9 +21,10 @@ _HOMES = {
     "export_qonnx": "fpga_flow.export",
     "load_engine": "fpga_flow.engines",
     "run": "fpga_flow.api.running",
+    "sweep": "fpga_flow.api.sweeping",
 }
 
-__all__ = ["attack", "build", "check", "export_qonnx", "load_engine", "run"]
+__all__ = ["attack", "build", "check", "export_qonnx", "load_engine", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

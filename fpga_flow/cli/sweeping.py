@@ -1,6 +1,5 @@
 """`divqat sweep`: a grid of runs."""
 
-import warnings
 from pathlib import Path
 
 import click
@@ -48,32 +47,26 @@ def sweep(
     """  # noqa: D301 (\b is a backspace: click keeps the lines)
     from dataclasses import asdict
 
-    from divqat_brevitas.errors import InputError
-    from fpga_flow.pipeline.sweep.figures import rows, table_text, write_table
-    from fpga_flow.pipeline.sweep.grid import check, read_sweep
-    from fpga_flow.pipeline.sweep.run import finished, folder_of, run
+    from fpga_flow.api.sweeping import sweep as run_sweep
+    from fpga_flow.pipeline.sweep.figures import table_text
 
-    if workers is not None and cluster is not None:
-        raise InputError("--workers is for this machine; a cluster's workers are its own.")
-    tasks = read_sweep(sweep)
+    done = run_sweep(
+        sweep,
+        out=out,
+        workers=workers,
+        cluster=cluster,
+        listing=listing,
+        log=lambda line: click.echo(line, err=True),
+    )
+    summary, table = done.summary, done.rows
+    code = 1 if summary.failed or summary.left else 3 if summary.missing else 0
     if listing:
-        table = rows(tasks, out, {})
         if as_json:
             print_json(table)
         else:
             for row in table:
                 click.echo(f"{row['state']:11}  {row['task']}")
-        return 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what libraries warn of is for developers
-        check([task for task in tasks if not finished(folder_of(out, task), task.key)])
-    summary = run(
-        tasks, out, workers=workers, cluster=cluster, log=lambda line: click.echo(line, err=True)
-    )
-    table = rows(tasks, out, summary.states)
-    write_table(table, out)
-    code = 1 if summary.failed or summary.left else 3 if summary.missing else 0
-    if as_json:
+    elif as_json:
         print_json({"out": str(out), **asdict(summary), "tasks": table, "exit_code": code})
     else:
         click.echo(table_text(table))
