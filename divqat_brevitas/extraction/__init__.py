@@ -1,4 +1,4 @@
-"""Model extraction: a victim behind an oracle, attackers, and how well they do.
+"""Model extraction: a victim behind an oracle, attacks, learners, defences, and their evaluation.
 
 Works on anything with ``predict(images) -> logits`` and on torch modules; NumPy at the border.
 
@@ -15,6 +15,13 @@ Example:
     True
 """
 
+from divqat_brevitas.extraction.attack_spec import (
+    AttackOutcome,
+    AttackSpec,
+    QuerySet,
+    draw_queries,
+    run_attack,
+)
 from divqat_brevitas.extraction.attacks import (
     ATTACKS,
     DFME,
@@ -79,7 +86,9 @@ __all__ = [
     "ActiveThief",
     "AdaptiveSampling",
     "Attack",
+    "AttackOutcome",
     "AttackRow",
+    "AttackSpec",
     "AveragedQueries",
     "BudgetExceededError",
     "CopycatCNN",
@@ -91,6 +100,7 @@ __all__ = [
     "MixMatch",
     "PlainLearner",
     "Predictor",
+    "QuerySet",
     "Result",
     "SemiSupervised",
     "ShadowPairs",
@@ -107,6 +117,7 @@ __all__ = [
     "agreement",
     "as_predictor",
     "build_surrogate",
+    "draw_queries",
     "ece",
     "flips_from_reference",
     "l1_to_reference",
@@ -115,6 +126,7 @@ __all__ = [
     "make_oracle",
     "nll",
     "ood_auroc",
+    "run_attack",
     "softmax",
     "strongest_learners",
     "summarize",
