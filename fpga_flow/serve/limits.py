@@ -19,9 +19,7 @@ class Limits:
     Attributes:
         images_per_request: images in one query.
         body_bytes: of a request; a larger one is refused before it is in memory.
-        header_seconds: from a connection's or request's first byte to the end of its headers.
         body_seconds: for the whole body.
-        write_seconds: a client that does not read its answer for so long is cut off.
         idle_seconds: a kept-alive connection without a request is closed.
         queue_seconds: waiting for a place before "busy" (503).
         concurrent: requests whose bodies are in memory at once.
@@ -33,9 +31,7 @@ class Limits:
 
     images_per_request: int = 1024
     body_bytes: int = 16 * 2**20
-    header_seconds: float = 10.0
     body_seconds: float = 30.0
-    write_seconds: float = 30.0
     idle_seconds: float = 30.0
     queue_seconds: float = 60.0
     concurrent: int = 8

@@ -30,8 +30,6 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
-
-    from fpga_flow.serve.protocol import timed
 except ImportError as e:
     raise ToolMissingError(
         "the server's packages are not installed. Get them with: pip install 'divqat[serve]'"
@@ -280,7 +278,7 @@ def _server(service: Service) -> uvicorn.Server:
         uvicorn.Config(
             service.app,
             loop="asyncio",
-            http=timed(limits),
+            http="h11",
             ws="none",
             lifespan="off",
             log_config=None,

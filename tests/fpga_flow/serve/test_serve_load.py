@@ -78,45 +78,6 @@ def _talk(url, data):
         return b"".join(parts)
 
 
-@pytest.mark.parametrize("head", [b"", b"POST /query HT", b"GET /info HTTP/1.1\r\nHost: local"])
-def test_a_client_that_does_not_finish_its_head_is_cut_off(serving, send, head):
-    service = serving(limits=Limits(header_seconds=0.2))
-    assert _talk(service.url, head) == b""
-    assert send(service.url, "GET", "/info")[0] == 200
-
-
-def test_a_dribbled_head_is_cut_off_too(serving):
-    service = serving(limits=Limits(header_seconds=0.2))
-    address = urlsplit(service.url)
-    with socket.create_connection((address.hostname, address.port), timeout=60) as s:
-        stop = threading.Event()
-
-        def dribble():
-            # A byte now and then never lets the connection look idle.
-            try:
-                s.sendall(b"GET /info HTTP/1.1\r\nX: ")
-                while not stop.wait(0.02):
-                    s.sendall(b"x")
-            except OSError:
-                pass
-
-        thread = threading.Thread(target=dribble)
-        thread.start()
-        try:
-            got = s.recv(100)
-        except ConnectionResetError:
-            got = b""
-        stop.set()
-        thread.join()
-    assert got == b""
-
-
-def test_a_second_head_on_a_kept_connection_is_timed_too(serving):
-    service = serving(limits=Limits(header_seconds=0.2))
-    got = _talk(service.url, b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\nGET /inf")
-    assert got.count(b"HTTP/1.1 200") == 1
-
-
 def test_a_slow_body_is_told_so_and_costs_nothing(serving, send):
     service = serving(limits=Limits(body_seconds=0.2))
     got = _talk(
@@ -126,26 +87,6 @@ def test_a_slow_body_is_told_so_and_costs_nothing(serving, send):
     assert got.startswith(b"HTTP/1.1 408")
     assert b"too-slow" in got
     assert service.ledger.used() == 0
-    assert send(service.url, "GET", "/info")[0] == 200
-
-
-def test_a_client_that_does_not_read_its_answers_is_cut_off(serving, send):
-    service = serving(budget=10**7, limits=Limits(write_seconds=0.3))
-    address, body = urlsplit(service.url), encode(np.zeros((1024, 1, 8, 8), np.uint8))
-    head = f"POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: {NPY}\r\n"
-    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        s.settimeout(60)
-        s.connect((address.hostname, address.port))
-
-        def flood():
-            # Answers pile up in the buffers between us until the server can write no more.
-            for _ in range(5000):
-                s.sendall(request)
-
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            flood()
     assert send(service.url, "GET", "/info")[0] == 200
 
 
