@@ -306,8 +306,7 @@ def test_budget_curves_compare_like_with_like(found: dict[str, Results]) -> None
 
     def curves(attacks: list[AttackRow]) -> dict[str, list[str]]:
         (drawn,) = budget_curves(whole.model_copy(update={"attacks": attacks}))
-        assert drawn.numbers is not None
-        return dict(zip(drawn.numbers.head, zip(*drawn.numbers.rows, strict=True), strict=True))
+        return dict(zip(drawn.head, zip(*drawn.rows, strict=True), strict=True))
 
     rows = [r for r in whole.attacks if r.pool_kind == "out" and r.defence == "none"]
     most = max(r.budget for r in rows)
