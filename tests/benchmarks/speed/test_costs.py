@@ -129,7 +129,7 @@ def test_publish_writes_the_figure_beside_the_page(record, tmp_path):
     }
     (tmp_path / "costs.json").write_text(json.dumps(stored))
     assert publish(tmp_path) == [tmp_path / "README.md", tmp_path / "costs.svg"]
-    assert "![How costs grow](costs.svg)" in (tmp_path / "README.md").read_text()
+    assert "draws the curves as `costs.svg`" in (tmp_path / "README.md").read_text()
     ET.parse(tmp_path / "costs.svg")
 
 
