@@ -170,7 +170,7 @@ def _assert_engines_agree(path: Path, name: str, images: NDArray[np.float32]) ->
         found = theirs.accumulators(images)
         labels = theirs.predict(images).argmax(axis=1, keepdims=True)
     expected = ours.accumulators(images)
-    # FINN and the hardware tell the last layer's alone.
+    # FINN and the hardware report only the last layer's.
     _assert_layers(found, expected, f"{path.name}: {name} and integer")
     own = ours.predict(images).argmax(axis=1, keepdims=True)
     _assert_equal(labels, own, f"{path.name}: the labels of {name} and integer")

@@ -227,7 +227,7 @@ class DivQATLoss(nn.Module):
         """``inputs`` with synthetic and given outliers, where the outlier term has a weight.
 
         Give the network the whole: one batch, so that batch normalisation sees both. Then call
-        the loss with its logits, the labels of the images alone, and the whole as ``inputs``.
+        the loss with its logits, the labels of only the images, and the whole as ``inputs``.
 
         Args:
             inputs: (N, C, H, W) float in [0, 1], a training batch.

@@ -1,4 +1,4 @@
-"""Synthetic out-of-distribution images, made from a batch of training images alone.
+"""Synthetic out-of-distribution images, made only from a batch of training images.
 
 They stand for the queries of an attacker without in-distribution data: nine families, from torn-up
 training images to procedural textures (dead leaves: Baradad et al., "Learning to See by Looking at
@@ -6,7 +6,7 @@ Noise", NeurIPS 2021). No image of any query pool is used, so that a defence tra
 tested on pools it has not seen.
 
 A network that cannot tell torn-up training images from whole ones without losing accuracy is given
-the textures alone, and beside them photographs of no pool (``recoloured``).
+only the textures, and also photographs of no pool (``recoloured``).
 """
 
 import math

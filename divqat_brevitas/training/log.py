@@ -76,7 +76,7 @@ class EpochLog:
         self._tensorboard = tensorboard
         self._writer: Any = None
         if tensorboard is not None:
-            _summary_writer()  # that it lacks is said before anything is trained
+            _summary_writer()  # a missing package is reported before anything is trained
 
     def begin(self, known: Iterable[Row]) -> None:
         """Start, or start again: ``known`` are the epochs of a checkpoint, in order."""

@@ -47,7 +47,7 @@ class Criterion(Protocol):
 
 
 class PlainLoss:
-    """Cross-entropy alone: float training and plain QAT."""
+    """Only cross-entropy: float training and plain QAT."""
 
     def __init__(self) -> None:
         self.terms: dict[str, Tensor] = {}
@@ -60,7 +60,7 @@ class PlainLoss:
         return loss
 
     def with_outliers(self, inputs: Tensor, generator: Generator | None = None) -> Tensor:
-        """``inputs`` alone."""
+        """Only ``inputs``."""
         return inputs
 
     def scale_weight(self, factor: float) -> None:
@@ -159,7 +159,7 @@ class Loop:
 
     @property
     def learning_rate(self) -> float:
-        """Of the last step."""
+        """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def weaken(self, factor: float) -> None:

@@ -100,7 +100,7 @@ def check(
 
     Example:
         >>> result = check("model.onnx", bisect=True, inputs=4)
-        >>> result.passed, result.layers[0].output_shape, result.bisection.rungs[0].mismatches
+        >>> result.passed, result.layers[0].output_shape, result.bisection.levels[0].mismatches
         (True, (1, 8, 8), 0)
     """
     model = Path(model)

@@ -59,7 +59,7 @@ def compare_steps(
         one comparison a step, in the order of the build.
 
     Raises:
-        InputError: the build is of another file, or ``reference`` lacks the last tensor.
+        InputError: the build is of another file, or the last tensor is missing in ``reference``.
         LoweringError: the network cannot become integers.
         BuildError: an execution failed.
 
@@ -76,7 +76,7 @@ def compare_steps(
     network = lower(onnx_path)
     if reference is not None and network.output.tensor not in reference:
         raise InputError(
-            f"the reference lacks the last accumulators, tensor {network.output.tensor!r}."
+            f"the last accumulators are missing in the reference, tensor {network.output.tensor!r}."
         )
     differing = {step: np.zeros((0, 0), dtype=bool) for step in build.steps}
     names: dict[str, list[str]] = {}

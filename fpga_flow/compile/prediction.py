@@ -25,7 +25,7 @@ class Prediction(ShortRepr):
         shapes: the layers, as the portable style builds them.
         folding: theirs, by name.
         cycles: clock cycles an image by layer (``MVAU_rtl_0``) and converter (``MVAU_rtl_0_dwc``),
-            each alone, in the portable style.
+            each by itself, in the portable style.
         cycles_per_image: of the whole chain.
         finn_cycles: as ``cycles``, in FINN's style, and ``finn_cycles_per_image``.
         layers: cells by layer.

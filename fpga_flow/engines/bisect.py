@@ -25,7 +25,7 @@ _CARRIERS = {"StreamingFIFO", "StreamingDataWidthConverter"}
 
 
 @dataclass(frozen=True)
-class Rung:
+class Level:
     """One comparison with the integer engine.
 
     Attributes:
@@ -46,13 +46,13 @@ class Fault:
     """The first difference.
 
     Attributes:
-        rung: where it appears: a name as of ``Rung``.
+        level: where it appears: a name as of ``Level``.
         layer: the layer of the exported file whose integers differ.
         nodes: hardware nodes of which one is at fault, in chain order; empty above RTL.
         detail: what differs.
     """
 
-    rung: str
+    level: str
     layer: str
     nodes: tuple[str, ...]
     detail: str
@@ -64,26 +64,26 @@ class Bisection(ShortRepr):
 
     Attributes:
         images: compared.
-        rungs: what was compared, in order, up to the first fault.
+        levels: what was compared, in order, up to the first fault.
         fault: the first difference; None: all equal.
     """
 
     images: int
-    rungs: tuple[Rung, ...]
+    levels: tuple[Level, ...]
     fault: Fault | None
 
     def __str__(self) -> str:
-        """A line a rung, then the fault."""
+        """A line a level, then the fault."""
         lines = [
-            f"{rung.name}: {rung.tensors} tensors, {self.images - rung.mismatches} of "
+            f"{level.name}: {level.tensors} tensors, {self.images - level.mismatches} of "
             f"{self.images} images equal to the integer engine"
-            + (f", {rung.by_noise} but for float noise" if rung.by_noise else "")
-            for rung in self.rungs
+            + (f", {level.by_noise} but for float noise" if level.by_noise else "")
+            for level in self.levels
         ]
         if self.fault is None:
             return "\n".join([*lines, "No difference."])
         fault = self.fault
-        lines.append(f"First difference: {fault.rung}, layer {fault.layer}: {fault.detail}")
+        lines.append(f"First difference: {fault.level}, layer {fault.layer}: {fault.detail}")
         if fault.nodes:
             lines.append(f"At fault is one of: {', '.join(fault.nodes)}")
         return "\n".join(lines)
@@ -128,13 +128,13 @@ def bisect(
     network = engine.network
     layers = [layer for layer in (network.input, *network.layers) if layer.mirrored]
     truth: Mapping[str, Integers] = engine.integers(images, [layer.output for layer in layers])
-    rungs: list[Rung] = []
-    fault = _qonnx(onnx_path, images, network, truth, rungs)
+    levels: list[Level] = []
+    fault = _qonnx(onnx_path, images, network, truth, levels)
     if fault is None and build is not None:
-        fault = _finn(build, onnx_path, images, truth, rungs)
+        fault = _finn(build, onnx_path, images, truth, levels)
     if fault is None and design is not None:
-        fault = _rtl(design, images, network, truth, rungs)
-    return Bisection(len(images), tuple(rungs), fault)
+        fault = _rtl(design, images, network, truth, levels)
+    return Bisection(len(images), tuple(levels), fault)
 
 
 def _qonnx(
@@ -142,20 +142,20 @@ def _qonnx(
     images: npt.NDArray[np.float32],
     network: Network,
     truth: Mapping[str, Integers],
-    rungs: list[Rung],
+    levels: list[Level],
 ) -> Fault | None:
     engine = QonnxEngine(path)
     tensors = engine.tensors(images, list(truth))
     layers = [network.layer(name) for name in truth]
     integers = {layer.output: layer.to_integers(tensors[layer.output]) for layer in layers}
     wrong = {layer: _differing(integers[layer.output], truth[layer.output]) for layer in layers}
-    rung = _rung("QONNX", list(wrong.values()), len(images))
-    if rung.mismatches:
+    level = _level("QONNX", list(wrong.values()), len(images))
+    if level.mismatches:
         faults = NoiseJudge(engine.model).judge(network.run(images), integers).faults
         wrong = {layer: faults[layer.output] > 0 for layer in layers}
-        faulty = _rung("QONNX", list(wrong.values()), len(images))
-        rung = replace(rung, by_noise=rung.mismatches - faulty.mismatches)
-    rungs.append(rung)
+        faulty = _level("QONNX", list(wrong.values()), len(images))
+        level = replace(level, by_noise=level.mismatches - faulty.mismatches)
+    levels.append(level)
     return _first("QONNX", wrong)
 
 
@@ -164,11 +164,11 @@ def _finn(
     path: Path,
     images: npt.NDArray[np.float32],
     truth: Mapping[str, Integers],
-    rungs: list[Rung],
+    levels: list[Level],
 ) -> Fault | None:
     for row in compare_steps(build, path, images, truth):
         name = f"FINN: {row.step}"
-        rungs.append(Rung(name, row.layers, row.mismatches))
+        levels.append(Level(name, row.layers, row.mismatches))
         if row.mismatches:
             detail = f"{row.mismatches} of {row.inputs} images differ after this step."
             return Fault(name, row.first_layer or "?", (), detail)
@@ -180,12 +180,12 @@ def _rtl(
     images: npt.NDArray[np.float32],
     network: Network,
     truth: Mapping[str, Integers],
-    rungs: list[Rung],
+    levels: list[Level],
 ) -> Fault | None:
     try:
         streams = observe(design, images)
     except SimulationError as e:
-        rungs.append(Rung("RTL", 0, len(images)))
+        levels.append(Level("RTL", 0, len(images)))
         nodes = tuple(node.name for node in design.nodes if f" {node.name} (" in str(e))[:1]
         return Fault("RTL", "the stream itself", nodes, str(e))
     weighted = _weighted(design, network)
@@ -195,7 +195,7 @@ def _rtl(
         for node in compared
         if node.layer is not None
     }
-    rungs.append(_rung("RTL", list(wrong.values()), len(images)))
+    levels.append(_level("RTL", list(wrong.values()), len(images)))
     good = 0  # nodes before this index are known to be right
     for index, node in enumerate(design.nodes):
         if node.name in wrong:
@@ -276,9 +276,9 @@ def _differing_but_signs(a: Integers, b: Integers, channels: int) -> npt.NDArray
     return rows
 
 
-def _rung(name: str, rows: Sequence[npt.NDArray[np.bool_]], images: int) -> Rung:
+def _level(name: str, rows: Sequence[npt.NDArray[np.bool_]], images: int) -> Level:
     wrong = np.logical_or.reduce(rows) if rows else np.zeros(images, dtype=bool)
-    return Rung(name, len(rows), int(wrong.sum()))
+    return Level(name, len(rows), int(wrong.sum()))
 
 
 def _first(name: str, wrong: Mapping[Layer, npt.NDArray[np.bool_]]) -> Fault | None:

@@ -37,7 +37,7 @@ class NetlistEngine(RtlEngine):
 
     Raises:
         InputError: no bitstream is there, or it is of another design.
-        ToolMissingError: Verilator, a C++ compiler or pyosys (its models of the cells) lacks.
+        ToolMissingError: Verilator, a C++ compiler or pyosys (its models of the cells) is missing.
 
     Example:
         >>> with NetlistEngine(design, Path("bits")) as netlist:  # doctest: +SKIP

@@ -46,7 +46,7 @@ class Timing:
     seconds: float
 
     def images_per_s(self, clock_mhz: float) -> float:
-        """Of the hardware at a clock of ``clock_mhz``."""
+        """Images the hardware takes in a second at a clock of ``clock_mhz``."""
         return clock_mhz * 1e6 / self.interval_cycles
 
 
@@ -69,7 +69,7 @@ class RtlEngine:
 
     Raises:
         InputError: nothing of the kind is at ``source``, or a value is out of range.
-        ToolMissingError: Verilator or a C++ compiler lacks (finn-plus too, to generate).
+        ToolMissingError: Verilator or a C++ compiler is missing (or finn-plus, to generate).
         VerilationError: Verilator refuses the design.
 
     Example:
@@ -128,7 +128,7 @@ class RtlEngine:
     def predict(self, images: FloatArray) -> FloatArray:
         """Logits, float32 (N, classes), of float32 images (N, *input_shape) in the input range.
 
-        Of a design with an answer unit, what a host makes of its codes.
+        For a design with an answer unit: what a host computes from its codes.
 
         Raises:
             InputError: images of another kind.
@@ -139,7 +139,7 @@ class RtlEngine:
     def answers(self, images: FloatArray) -> Integers:
         """The integers that leave the chip: accumulators or codes, int64 (N, classes).
 
-        Of a design that gives labels alone (N, 1).
+        (N, 1) for a design that returns only labels.
         """
         return self.design.answers(self._run(images))
 

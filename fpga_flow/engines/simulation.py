@@ -56,7 +56,7 @@ class Answer(ShortRepr):
         taken: input beats taken, and ``given``, output beats given.
         beats: uint8 (N, beats, bytes), what left.
         taps: one a node, in chain order; empty without taps.
-        seconds: wall time of the simulation alone.
+        seconds: wall time of only the simulation.
     """
 
     whole: bool

@@ -227,7 +227,7 @@ def _compiler() -> str:
 
 @cache
 def _versions(tool: Path, compiler: str) -> str:
-    """Of both programs; the size tells builds of one version apart."""
+    """The versions of both programs, and the size, which differs between builds of one version."""
     done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     return f"{tool} {tool.stat().st_size} {done.stdout.splitlines()[:1]}"
 

@@ -158,12 +158,12 @@ class Differences:
 
     @property
     def differing(self) -> BoolArray:
-        """Of each image, bool (N,): it has any differing integer."""
+        """Whether each image, bool (N,), has any differing integer."""
         return self._any(self._apart)
 
     @property
     def faulty(self) -> BoolArray:
-        """Of each image, bool (N,): it has a difference that float noise does not account for."""
+        """Whether each image, bool (N,), has a difference that float noise does not account for."""
         return self._any(self._faults)
 
     @property

@@ -1,4 +1,4 @@
-"""What the exported model returns: logits alone, with an axis for the batch, each for itself."""
+"""What the exported model returns: only logits, with an axis for the batch, each for itself."""
 
 import numpy as np
 import torch

@@ -176,7 +176,7 @@ def compare(
 def _integers(
     model: nn.Module, engine: QonnxEngine, integer: IntegerEngine, images: FloatArray
 ) -> tuple[Integers, Integers, Integers]:
-    """Of torch, QONNX and the integer engine; torch shows not every layer."""
+    """Integers of torch, QONNX and the integer engine; torch does not show every layer."""
     network = integer.network
     logits, observed = observe(model, network, images)
     layers = [

@@ -1,4 +1,4 @@
-"""Clock cycles an image: of every layer alone, and of a chain of layers."""
+"""Clock cycles an image: of every single layer, and of a chain of layers."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ FIFO_DEPTH = 16  # entries of the FIFOs between layers, where nobody sized them
 
 
 def cycles(shape: LayerShape, folding: Folding, style: str = "portable") -> int:
-    """Initiation interval of a layer alone: cycles an image, images back to back.
+    """Initiation interval of a single layer: cycles an image, images back to back.
 
     Equal to the RTL's, with inputs always there and outputs always taken.
 
@@ -113,7 +113,7 @@ def fill(shape: LayerShape, folding: Folding) -> int:
 def chain_cycles(
     layers: Sequence[LayerShape], folding: Mapping[str, Folding], style: str = "portable"
 ) -> dict[str, int]:
-    """Cycles an image of every layer alone, and of the converters between them.
+    """Cycles an image of every single layer, and of the converters between them.
 
     Args:
         layers: in network order; for the portable style, of ``portable_layers``.
@@ -139,7 +139,7 @@ def interval(
 ) -> int:
     """Cycles an image of the whole chain, images back to back.
 
-    Of the slowest layer; and a matrix waits where the windows in front of it come in bursts.
+    The slowest layer decides; a matrix also waits where the windows before it come in bursts.
     """
     pairs = itertools.pairwise(layers)
     waits = (

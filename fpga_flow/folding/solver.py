@@ -44,7 +44,7 @@ class Solution(ShortRepr):
 
     Attributes:
         folding: by layer name.
-        cycles: cycles an image of every layer and converter alone.
+        cycles: cycles an image of every single layer and converter.
         cycles_per_image: of the whole chain.
         layers: cells of every layer with the FIFO behind it and the converter in front.
         resources: cells of all layers, and of the host interface.

@@ -31,7 +31,7 @@ class ChipEngine:
     def predict(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits, float32 (N, classes), of float32 images (N, *input_shape) in the input range.
 
-        Of a design with an answer unit, what a host makes of its codes.
+        For a design with an answer unit: what a host computes from its codes.
 
         Raises:
             InputError: images of another kind.
@@ -42,7 +42,7 @@ class ChipEngine:
     def answers(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """The integers that leave the chip: accumulators or codes, int64 (N, classes).
 
-        Of a design that gives labels alone (N, 1).
+        (N, 1) for a design that returns only labels.
         """
         return self.design.answers(self._run(images))
 

@@ -4,7 +4,7 @@ Host to chip:  A5 | command | sequence | image, if the command is RUN | CRC-32
 Chip to host:  5A | type    | sequence | payload                      | CRC-32
 
 The check (that of zlib, lowest byte first) covers everything between the first byte and itself.
-A frame's length follows from its second byte and the design alone. The sequence number is the
+A frame's length follows only from its second byte and the design. The sequence number is the
 host's and comes back with the answer. Answers come in the order of their images; replies to other
 commands may come between them.
 
@@ -201,7 +201,7 @@ class Reader:
         self._bytes += received
 
     def missing(self) -> int:
-        """Bytes the frame under way lacks, at least; 0: one is there."""
+        """Bytes that are missing of the frame under way, at least; 0: one is there."""
         if len(self._bytes) < 2:
             return OVERHEAD - len(self._bytes)
         length = self._lengths.get(self._bytes[1], 0) + OVERHEAD

@@ -138,7 +138,7 @@ class Planner:
         )
 
     def _product_after(self, layer: Layer, keep: Collection[str]) -> MatMul | None:
-        """The product that alone reads a flattened map."""
+        """The product that is the only reader of a flattened map."""
         readers = self._readers.get(layer.output, [])
         if not isinstance(layer, Reshape) or layer.output in keep or len(readers) != 1:
             return None
@@ -166,7 +166,7 @@ class Planner:
         return self._kernels[key]
 
     def _threshold_after(self, layer: Layer) -> Threshold | None:
-        """The thresholds that alone read a layer's sums."""
+        """The thresholds that are the only reader of a layer's sums."""
         readers = self._readers.get(layer.output, [])
         if len(readers) == 1 and isinstance(readers[0], Threshold):
             return readers[0]

@@ -53,7 +53,7 @@ def fit_rescale(
     Args:
         layer: the thresholds.
         source: writes the integers that they are compared with.
-        dtype: of the arithmetic, float32 or float64; in float64 with two roundings alone.
+        dtype: of the arithmetic, float32 or float64; in float64 only with two roundings.
 
     Example:
         >>> from fpga_flow.lowering import lower

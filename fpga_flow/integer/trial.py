@@ -77,7 +77,7 @@ def _spoil(elements: int) -> None:
 
 
 def _narrowed(layer: Conv | MatMul | Threshold, some: IntArray) -> Layer:
-    """The layer with ``some`` of its output channels alone."""
+    """The layer with only ``some`` of its output channels."""
     match layer:
         case Conv():
             return replace(layer, weight=layer.weight[some])

@@ -74,9 +74,9 @@ class Affine(ShortRepr):
 
     All arrays are (C,), C = shape[0]; ``low`` and ``high`` bound n; ``bits`` is n's width.
 
-    Of a float engine's evaluation: ``constants`` is the sum of the magnitudes that were added up
-    to ``bias``, and ``roundings`` how many roundings the longest chain of operations has, from the
-    codes of the last quantizers on (see ``export.noise``).
+    Two fields describe how a float engine computes it: ``constants`` is the sum of the magnitudes
+    that were added up to ``bias``, and ``roundings`` how many roundings the longest chain of
+    operations has, from the codes of the last quantizers on (see ``export.noise``).
     """
 
     ref: str

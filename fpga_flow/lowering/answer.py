@@ -11,7 +11,7 @@ below is defined on scores; hardware and engines compute the same int64 numbers.
 | `rounded:BITS`   | of 2^BITS - 1 thresholds, how many the score passes (``score >= threshold``)  |
 | `posterior:BITS` | the same of ``score - highest score``: a log-posterior with BITS bits         |
 | `topk:K`         | 128 + ``posterior:7`` of the K highest scores (of equals the lowest); else 0  |
-| `gated:C:BITS`   | ``posterior:BITS``, but the label alone where class C is in play: then        |
+| `gated:C:BITS`   | ``posterior:BITS``, but only the label where class C is in play: then         |
 |                  | 2^BITS - 1 for the label and 0 for the others; ``gated:C`` has 8 bits         |
 
 Class C of `gated` is the decoy of a network trained with the preset "decoy", and is in play where
@@ -45,7 +45,7 @@ MASKED = -1e4
 """Logit of a class about which nothing is said: its softmax is 0 in any float format."""
 TOPK_BITS = 7
 GATE_THRESHOLD = 0.05
-"""Probability of the decoy class from which the label alone is shown, as of the defence "gate"."""
+"""Probability of the decoy class from which only the label is shown, as of the defence "gate"."""
 _SCALE_BITS = 18  # of the largest scale: what a multiplier of an FPGA takes
 _MOST_BITS = 8
 
@@ -208,7 +208,7 @@ class AnswerUnit(ShortRepr):
         """What a host makes of codes: float32 (N, classes), ``low + code * step``.
 
         A class without a code, and all but the label of ``top1`` (which gets 0), is `MASKED`;
-        so are the others in an answer of ``gated`` in which one class alone has a code above 0.
+        so are the others in an answer of ``gated`` in which only one class has a code above 0.
         """
         if self.kind == "top1":
             logits = np.full((len(codes), self.classes), MASKED, np.float32)

@@ -147,7 +147,7 @@ def _output_scale(node: NodeProto, weights: Weights, axis: int) -> FloatArray:
 
 
 def _product_roundings(terms: int) -> int:
-    """Of each term of a sum of products: weight * scale, product, and the additions, any order."""
+    """Roundings of each term of a sum: weight * scale, product, additions in any order."""
     return 2 + terms
 
 

@@ -32,7 +32,7 @@ def pad(ctx: Context, node: NodeProto) -> None:
         raise refuse(
             node,
             f"it pads activations of shape {shape} by {pads.tolist()} (starts, then ends)",
-            "Pad height and width alone, by no negative numbers",
+            "Pad only height and width, by no negative numbers",
         )
     ends = ((0, 0), *zip(pads[1:half].tolist(), pads[half + 1 :].tolist(), strict=True))
     value = ctx.values.get(node.input[0])

@@ -172,7 +172,7 @@ class CompileSection(Section):
 
     ``answer`` is all that leaves the chip of an image: ``logits``, ``top1`` (the label),
     ``topk:K``, ``rounded:BITS`` or ``posterior:BITS`` (codes of a few bits; see
-    ``fpga_flow.lowering.answer``), or ``gated:C:BITS``: a posterior, but the label alone where the
+    ``fpga_flow.lowering.answer``), or ``gated:C:BITS``: a posterior, but only the label where the
     decoy class C is in play. The integer engine of the simulate stage answers with them too, and
     the attack stage attacks them.
     """

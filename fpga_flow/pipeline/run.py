@@ -46,9 +46,9 @@ def execute(
     Args:
         run: the directory; created where it does not exist, locked meanwhile.
         config: saved in it first.
-        stages: in order; each depends on earlier ones alone.
+        stages: in order; each depends only on earlier ones.
         progress: where the lines go.
-        only: run this stage alone; the stages before it must be up to date.
+        only: run only this stage; the stages before it must be up to date.
         until: stop after this stage.
 
     Returns:

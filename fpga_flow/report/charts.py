@@ -25,7 +25,7 @@ INK, LINE = "#1c2430", "#808a97"
 COLOURS = (
     "#7d8794", "#3f86d6", "#d4691a", "#0f9580", "#a95ca5", "#9a8014", "#cf5468", "#4a8c98",
 )  # fmt: skip
-"""Of series; each has a contrast of 3 or more with the light and the dark ground."""
+"""Colours of series; each has a contrast of 3 or more with the light and the dark ground."""
 MARKERS = "osD^vPX*<>p"  # not as many as colours, so that the pairs repeat late
 _LINES = ("-", "--", "-.", ":")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx")

@@ -48,7 +48,7 @@ SECTIONS = {
     "limits": "What this does not show",
     "reproduce": "How to reproduce this run",
 }
-"""Of a run's page; each is a template in ``templates/sections``."""
+"""The sections of a run's page, by name: each is a template in ``templates/sections``."""
 
 
 def page(results: Results) -> str:

@@ -353,8 +353,8 @@ def cell_charts(variant: str, number: int, rows: Sequence[LayerCells]) -> list[C
 def device_share(results: Results) -> list[Chart]:
     """Shares of the device's cells that each design takes; none where none is known.
 
-    Of each design the latest stage that names shares; for devices of the open flow, estimates are
-    divided by what the device holds.
+    Each design is shown at the latest stage that reports shares; for devices of the open flow,
+    estimates are divided by what the device holds.
     """
     shares: dict[str, tuple[str, Mapping[str, float]]] = {}
     names = in_order(results, dict.fromkeys(row.variant for row in results.hardware))

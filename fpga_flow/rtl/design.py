@@ -232,7 +232,7 @@ class Design(ShortRepr):
         """The last accumulators, int64 (N, classes), of output beats (N, beats, bytes).
 
         Raises:
-            InputError: the design answers with labels or codes alone.
+            InputError: the design returns only labels or codes.
         """
         if self.answer != "accumulators":
             given = "labels" if self.answer == "top1" else f"codes ({self.answer})"

@@ -21,7 +21,7 @@ class DesignSettings(ShortRepr):
             ``"finn"``: finn-rtllib's own, with only what simulators need changed.
         fifo_depths: entries of every FIFO, or of each by its name (``input_fifo``,
             ``MVAU_rtl_0_fifo``, ...; others get 16). 0: no FIFO there; else at least 2.
-        output: ``"accumulators"``, or ``"top1"``: the label alone, scaled, shifted and compared
+        output: ``"accumulators"``, or ``"top1"``: only the label, scaled, shifted and compared
             on the chip.
         answer: an answer unit: what leaves instead of accumulators, in place of ``output``.
         timeout_s: seconds after which FINN's worker process is stopped.

@@ -202,7 +202,7 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild, style: str) -> list[
 
 
 def _cycles(predicted: Prediction | None, name: str, style: str) -> int | None:
-    """What our cycle model says of a layer alone."""
+    """What our cycle model computes for a single layer."""
     if predicted is None:
         return None
     return (predicted.finn_cycles if style == "finn" else predicted.cycles).get(name)

@@ -1,7 +1,7 @@
 """A victim behind HTTP, and the client of an attacker.
 
 ``divqat serve`` starts a server (extra ``serve``: starlette, uvicorn); :class:`RestVictim` attacks
-one with the standard library alone. The names are imported when first used.
+one with only the standard library. The names are imported when first used.
 
 Example:
     >>> from fpga_flow.serve import RestVictim  # doctest: +SKIP

@@ -315,7 +315,7 @@ class _Remote:
         self.input_range = input_range
 
     def predict(self, images: Images) -> Responses:
-        raise InputError(f"{self._client.url} shows answers of its oracle alone: use query().")
+        raise InputError(f"{self._client.url} returns only responses of its oracle: use query().")
 
 
 def _shape(said: Any) -> tuple[int, ...]:

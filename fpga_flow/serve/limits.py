@@ -145,7 +145,7 @@ def names_loopback(host_header: str) -> bool:
 
 
 def check_reach(host: str, public: bool) -> bool:
-    """Whether ``host`` is this machine alone.
+    """Whether ``host`` is only this machine.
 
     Raises:
         InputError: it is not, and that is not said to be meant.

@@ -37,7 +37,7 @@ def load_served(path: Path, engine: str, variant: str | None) -> Served:
     Args:
         path: either.
         engine: see ``fpga_flow.load_engine``.
-        variant: which victim of a run, such as "qat"; None where there is one alone.
+        variant: which victim of a run, such as "qat"; None where there is only one.
 
     Raises:
         InputError: neither, no such victim, or one that was not exported.

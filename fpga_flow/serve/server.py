@@ -149,7 +149,7 @@ class Service:
     def _client(self, request: Request) -> str:
         if self.local and not names_loopback(request.headers.get("host", "")):
             raise RequestError(
-                421, "wrong-host", "this server answers requests to 127.0.0.1 or localhost alone."
+                421, "wrong-host", "this server only answers requests to 127.0.0.1 or localhost."
             )
         if not self.clients:
             return ANYONE
@@ -268,7 +268,7 @@ def _refusal(error: RequestError) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Paths and methods that are not there."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    message = f"{request.method} {request.url.path}: there are GET /info and POST /query alone."
+    message = f"{request.method} {request.url.path}: there are only GET /info and POST /query."
     return _refusal(RequestError(status, "not-found" if status == 404 else "bad-method", message))
 
 
@@ -330,7 +330,7 @@ def serve(
 
 @contextmanager
 def running(service: Service, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """A server in a thread for the length of a block; gives its URL. Loopback alone.
+    """A loopback server in a thread for the length of a block; returns its URL.
 
     Raises:
         InputError: an address that cannot be taken.

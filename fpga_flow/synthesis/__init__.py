@@ -1,4 +1,4 @@
-"""Synthesis: a hardware design to a netlist and a bitstream, with open tools alone."""
+"""Synthesis: a hardware design to a netlist and a bitstream, with only open tools."""
 
 from fpga_flow.synthesis.advice import NoBitstreamError, Shortfall
 from fpga_flow.synthesis.bitstream_report import BitstreamReport, hardware_rows, layer_rows

@@ -20,7 +20,7 @@ class Shortfall(ShortRepr):
         over: kind of cell (lut, ff, bram, dsp) -> (needed, available); empty where it fits.
         fmax_mhz: reached; None where it didn't fit.
         clock_mhz: asked for.
-        largest: the layer that takes most of what lacks.
+        largest: the layer that takes most of the resource that is short.
         slowest_path: layers the slowest path goes through, in order; empty where it didn't fit.
         layers: the cells of each.
     """
@@ -46,7 +46,7 @@ Advice = Callable[[Shortfall], str | None]
 
 
 def largest_layer(layers: Sequence[LayerCells], over: Mapping[str, tuple[int, int]]) -> str:
-    """The layer with most of what lacks most; of LUTs, where nothing lacks."""
+    """The layer with most of the resource that is shortest; of LUTs where none is short."""
     kind = max(over, key=lambda k: over[k][0] / max(over[k][1], 1), default="lut")
     named = [layer for layer in layers if layer.name != OUTSIDE]
     if not named:

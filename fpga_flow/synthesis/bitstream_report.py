@@ -28,7 +28,7 @@ class BitstreamReport(ShortRepr):
         target: the device's name, such as ``ecp5-85f``.
         part: its part number.
         design_sha256: ``Design.digest`` of what was built.
-        chip: the host interface and board; None: the network alone, with bare pins.
+        chip: the host interface and board; None: only the network, with bare pins.
         clock_mhz: the clock asked for; None: none was.
         fmax_mhz: highest clock of the network's clock domain that nextpnr's timing model allows.
         cells: what synthesis made of the whole chip.

@@ -1,4 +1,4 @@
-"""A design to a bitstream with open tools alone: slang, yosys, nextpnr, ecppack."""
+"""A design to a bitstream with only open tools: slang, yosys, nextpnr, ecppack."""
 
 import shutil
 import tempfile

@@ -33,7 +33,7 @@ class ChipSources(ShortRepr):
 def bare_top(design: Design) -> str:
     """SystemVerilog of a top that gives a design five pins and keeps all of it.
 
-    Bits are shifted in and out one a clock cycle. For measuring the network alone: no board
+    Bits are shifted in and out one a clock cycle. For measuring only the network: no board
     talks to it.
     """
     taken, given = 8 * design.input.bytes, 8 * design.output.bytes

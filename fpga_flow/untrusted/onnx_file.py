@@ -83,7 +83,7 @@ def read_onnx(path: Path | str) -> ModelProto:
 def read_step(path: Path, operators: Mapping[str, Collection[str]]) -> ModelProto:
     """Read and check a model between two steps of a FINN build; it holds all of its tensors.
 
-    Its operators' sizes are not inferred: FINN's are known to FINN alone. So every tensor's shape
+    Its operators' sizes are not inferred: FINN's are known only to FINN. So every tensor's shape
     must stand in the file, and the process that executes it must be bounded.
 
     Args:
@@ -335,7 +335,7 @@ def _check_tensor(tensor: TensorProto, name: str) -> int:
 
 
 def _element_sizes() -> dict[int, int]:
-    """Bytes of an element by ONNX type: plain numbers alone (no text, no packed 4 bits)."""
+    """Bytes of an element by ONNX type: only plain numbers (no text, no packed 4 bits)."""
     plain = "FLOAT DOUBLE FLOAT16 INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 BOOL"
     kinds = [TensorProto.DataType.Value(kind) for kind in plain.split()]
     return {kind: np.dtype(helper.tensor_dtype_to_np_dtype(kind)).itemsize for kind in kinds}

@@ -101,7 +101,7 @@ def dimensions(value: onnx.ValueInfoProto) -> list[int | None]:
 
 
 def _outline(model: ModelProto) -> ModelProto:
-    """The model without its large constants and with ONNX's operators alone, to infer shapes."""
+    """The model without its large constants and with only ONNX's operators, to infer shapes."""
     outline = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = outline.graph
     graph.name = "outline"

@@ -83,7 +83,7 @@ def build_vivado(onnx_path: Path, out_dir: Path, settings: VivadoSettings) -> Vi
 
     Raises:
         VivadoMissingError: a tool or file is missing, after everything that needs none was made;
-            lists what lacks. It is a ToolMissingError.
+            lists what is missing. It is a ToolMissingError.
         ToolMissingError: finn-plus is not installed.
         InputError: no QONNX file, a network FINN has no hardware for, or a folding that does not
             fit.

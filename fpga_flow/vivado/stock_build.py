@@ -20,7 +20,7 @@ from fpga_flow.lowering import load_model
 
 
 def build_for_vivado(job: dict[str, Any]) -> dict[str, Any]:
-    """Run FINN's steps, ours among them, until they end or a vendor tool lacks.
+    """Run FINN's steps, ours among them, until they end or a vendor tool is missing.
 
     Args:
         job: ``onnx``, ``config`` (FINN's YAML), ``folder`` (everything is written there) and

@@ -63,15 +63,15 @@ def test_the_bitstream_is_there_and_reported(run, results):
     assert rows["bitstream"]["images_per_s"] >= 20_000
 
 
-def test_every_rung_down_to_the_chip_is_equal(results):
-    rungs = {(row["a"], row["b"]): row for row in results["equivalence"]}
+def test_every_level_down_to_the_chip_is_equal(results):
+    levels = {(row["a"], row["b"]): row for row in results["equivalence"]}
     assert {
         ("integer", "rtl"): 1000,
         ("integer", "rtl with stalls"): 1000,
         ("rtl", "netlist"): 10,
         ("rtl", "chip"): 3,
-    }.items() <= {pair: row["inputs"] for pair, row in rungs.items()}.items()
-    assert [row for row in rungs.values() if row["mismatches"]] == []
+    }.items() <= {pair: row["inputs"] for pair, row in levels.items()}.items()
+    assert [row for row in levels.values() if row["mismatches"]] == []
 
 
 def test_the_rtl_was_attacked(results):
@@ -100,7 +100,7 @@ def test_flipped_weights_are_found_in_their_layer(run, tmp_path):
     broken = divqat("check", onnx, "--bisect", "--built", built, "--inputs", "8", "--json")
     assert broken.returncode == 1, broken.stderr
     fault = json.loads(broken.stdout)["bisection"]["fault"]
-    assert fault["rung"] == "RTL"
+    assert fault["level"] == "RTL"
     assert fault["nodes"][0].startswith("MVAU_rtl_1")
 
 

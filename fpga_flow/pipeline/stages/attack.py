@@ -240,7 +240,7 @@ class _Attacker:
     def _unit(self, answer: str) -> AnswerUnit | None:
         """The chip's answer unit: the compiled one, or for another seed or want of FINN its like.
 
-        It is made from the QONNX file and training images alone.
+        It is made only from the QONNX file and training images.
         """
         if answer == "logits":
             return None

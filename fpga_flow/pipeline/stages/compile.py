@@ -47,7 +47,7 @@ def check(config: Config) -> None:
 
 
 def run(context: StageContext) -> None:
-    """Build what is not built yet; a tool that lacks stops only the steps that need it."""
+    """Build what is not built yet; a missing tool stops only the steps that need it."""
     missing: ToolMissingError | None = None
     for victim in context.progress.track(compiled(context.config), "victims compiled"):
         try:

@@ -55,7 +55,7 @@ def gather(context: StageContext) -> None:
 
 
 def _victims(context: StageContext) -> list[VictimId]:
-    """Of the first seed; the quantized ones only where they were exported."""
+    """Victims of the first seed; quantized ones only where they were exported."""
     return [
         victim
         for victim in victims(context.config)

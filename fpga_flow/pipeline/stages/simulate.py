@@ -145,13 +145,13 @@ def _hardware_rows(context: StageContext, victim: VictimId) -> list[Row]:
     """The integer engine against the RTL, the RTL against netlist and chip."""
     if not _is_built(context, victim) or not _is_stitched(context, victim):
         return []
-    from fpga_flow.pipeline.stages.rungs import hardware_rungs
+    from fpga_flow.pipeline.stages.levels import hardware_levels
 
     config = context.config
     images = equivalence_inputs(config, config.simulate.rtl_inputs)
     built = context.upstream(_build(victim)).parent
     onnx = context.upstream(victim.attacked)
-    return hardware_rungs(onnx, built, images, config.simulate, context.progress)
+    return hardware_levels(onnx, built, images, config.simulate, context.progress)
 
 
 def _build(victim: VictimId) -> str:

@@ -54,12 +54,12 @@ def test_no_fault(built: Built) -> None:
     path, build, design = built
     found = bisect(path, random_images(6), build=build, design=design)
     assert found.fault is None
-    assert [rung.name for rung in found.rungs] == [
+    assert [level.name for level in found.levels] == [
         "QONNX",
         *(f"FINN: {step}" for step in build.steps),
         "RTL",
     ]
-    assert all(rung.tensors > 1 and rung.mismatches == 0 for rung in found.rungs)
+    assert all(level.tensors > 1 and level.mismatches == 0 for level in found.levels)
     assert str(found).endswith("No difference.")
 
 
@@ -67,7 +67,7 @@ def test_changed_weights_are_found(built: Built, faulty: Design) -> None:
     change(faulty, "MVAU_rtl_0_weights.dat")
     fault = bisect(built[0], random_images(6), design=faulty).fault
     assert fault is not None
-    assert (fault.rung, fault.nodes[-1]) == ("RTL", "MVAU_rtl_0")
+    assert (fault.level, fault.nodes[-1]) == ("RTL", "MVAU_rtl_0")
     assert "Conv" in fault.layer
     assert not any("Threshold" in name for name in fault.nodes)
 

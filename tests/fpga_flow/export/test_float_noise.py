@@ -198,11 +198,11 @@ def test_bisect_goes_on_behind_noise_and_names_a_fault(
 
     monkeypatch.setattr(QonnxEngine, "tensors", noisy)
     result = bisect(exported.path, images)
-    rung = result.rungs[0]
+    level = result.levels[0]
     if code_change < 0:
         assert result.fault is None
-        assert (rung.mismatches, rung.by_noise) == (1, 1)
+        assert (level.mismatches, level.by_noise) == (1, 1)
         assert "1 but for float noise" in str(result)
     else:
         assert result.fault is not None
-        assert (result.fault.layer, rung.mismatches, rung.by_noise) == (relu.source, 1, 0)
+        assert (result.fault.layer, level.mismatches, level.by_noise) == (relu.source, 1, 0)

@@ -151,7 +151,7 @@ REFUSED = {
     ),
     "channels": (
         lambda g: g.node("Pad", codes(g), g.constant([0, 1, 0, 0, 0, 1, 0, 0], np.int64)),
-        "Pad height and width alone",
+        "Pad only height and width",
     ),
     "cropping": (lambda g: padded(g, codes(g), (0, -1, 0, 0)), "no negative numbers"),
     "no integer": (lambda g: padded(g, codes(g), (0, 1, 0, 0), 0.3), "0.3 is no integer"),

@@ -1,4 +1,4 @@
-"""The lower rungs of the equivalence ladder: RTL, netlist, chip. Each against the one above."""
+"""The lower verification levels: RTL, netlist, chip, each compared with the one above."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 _STALLS = 0.3
 
 
-def hardware_rungs(
+def hardware_levels(
     onnx: Path, built: Path, images: Images, chosen: SimulateSection, progress: Progress
 ) -> list[Row]:
     """Compare what ``built`` holds of design, netlist and chip.
@@ -28,7 +28,7 @@ def hardware_rungs(
         onnx: the QONNX file it was built from.
         built: a folder of the compile stage.
         images: to be compared, as many as ``chosen`` says.
-        chosen: how many images each rung gets.
+        chosen: how many images each level gets.
         progress: where bars go.
     """
     design = Design.load(built / "design")
