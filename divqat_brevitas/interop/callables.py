@@ -28,8 +28,9 @@ class _NoGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         raise GradientError(
-            "a gradient was asked of a victim that returns only responses. Use an attack that needs "
-            "no gradient (foolbox: BoundaryAttack, HopSkipJumpAttack; torchattacks: Square, OnePixel; "
+            "a gradient was asked of a victim that returns only responses. Use an attack that "
+            "needs none (foolbox: BoundaryAttack, HopSkipJumpAttack; torchattacks: Square, "
+            "OnePixel; "
             "ART: HopSkipJump, SquareAttack), or train a clone and use the clone's gradient."
         )
 
