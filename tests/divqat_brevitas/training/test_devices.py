@@ -21,13 +21,13 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"
 
 @pytest.mark.parametrize("device", ["cpux", "", "meta", "cuda:99", "cuda:-1"])
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
-    with pytest.raises(InputError, match=r"device='.*' is (none of|not here)"):
+    with pytest.raises(InputError, match=r"device='.*' is (none of|missing)"):
         SurrogateTraining(device=device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_is_refused_without_cuda() -> None:
-    with pytest.raises(InputError, match="sees the CPU and 0 CUDA devices"):
+    with pytest.raises(InputError, match="PyTorch has the CPU and 0 CUDA devices"):
         SurrogateTraining(device="cuda")
 
 
