@@ -140,6 +140,7 @@ def test_quant_tensor_logits_are_taken() -> None:
     assert net[1].weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow  # trains
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 @pytest.mark.parametrize("kind", ["tuple of one", "dict with logits", "model output", "nested"])
 def test_export_takes_the_logits_alone(kind: str, exporter: Any, tmp_path: Path) -> None:

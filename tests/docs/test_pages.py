@@ -137,6 +137,7 @@ def evaluate(page: Path, capsys: pytest.CaptureFixture[str], *, quick: bool) -> 
     assert ran
 
 
+@pytest.mark.slow  # runs the pages
 @pytest.mark.parametrize(
     "page",
     [

@@ -46,6 +46,7 @@ except Exception as e:
 """
 
 
+@pytest.mark.slow  # starts processes
 @pytest.mark.parametrize("kind", ["text", "weights"])
 def test_a_file_that_no_longer_fits_leaves_the_old_one(tmp_path: Path, kind: str) -> None:
     write_text(tmp_path / "a", "old")

@@ -27,6 +27,7 @@ def test_an_answer_is_part_of_name_and_key_only_where_it_is_set():
         replace(GATED, victim=GATED.victim.reference)
 
 
+@pytest.mark.slow  # trains and attacks
 def test_a_experiment_measures_attacker_and_victim_behind_the_answer_unit(tmp_path):
     store = VictimStore(tmp_path)
     plain, gated = run_experiment(PLAIN, store), run_experiment(GATED, store)

@@ -36,6 +36,7 @@ def found(store):
     return {name: run_experiment(spec(name), store) for name in names}
 
 
+@pytest.mark.slow  # trains and attacks
 def test_an_experiment_records_strength_and_cost_on_validation_and_pool(found, store):
     experiment = found[SPEC]
     paid = experiment.defence_cost

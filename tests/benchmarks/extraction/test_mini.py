@@ -35,6 +35,7 @@ def floor():
     return zero_query_accuracy(images, *load("digits", "test"), 10, learner)
 
 
+@pytest.mark.slow  # trains and attacks
 def test_an_experiment_says_what_was_run_on_what(store):
     experiment = run_experiment(FIRST, store)
     victim = read_json(store.folder(FIRST.victim) / "victim.json")

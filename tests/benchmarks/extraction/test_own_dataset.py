@@ -25,6 +25,7 @@ def test_a_grey_set_has_the_grey_matrix_and_says_which_pools_it_lacks(tmp_path) 
     assert {c.attack.pool for c in own.experiments} == {"in", NO_POOL}
 
 
+@pytest.mark.slow  # trains and attacks
 def test_a_pool_of_the_victims_own_images_is_left_out(tmp_path) -> None:
     (line,) = [x for x in scenario_of("mnist5k", tmp_path).left_out if "dataset:mnist" in x]
     assert "shares images" in line

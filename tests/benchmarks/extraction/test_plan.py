@@ -17,6 +17,7 @@ from divqat_brevitas.extraction.defences.owner import split_fallback
 SPEC = VictimSpec(dataset="digits", model="digits-cnn")
 
 
+@pytest.mark.slow  # trains and attacks
 @pytest.mark.parametrize("scale", ["mini", "compact", "paper"])
 def test_names_and_keys_are_one_to_one_and_every_name_is_known(scale):
     experiments = plan(scale)

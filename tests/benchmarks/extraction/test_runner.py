@@ -149,6 +149,7 @@ runner.run(plan("mini")[:2], runner.Place(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 
 
+@pytest.mark.slow  # trains and attacks
 def test_killed_at_any_moment_nothing_is_lost(place, ran):
     command = [sys.executable, "-c", _KILLED, str(place.results), str(place.work)]
     command.append(str(Path(__file__).parent))

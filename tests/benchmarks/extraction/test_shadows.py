@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks.extraction.shadows import shadow_pairs
@@ -12,6 +13,7 @@ from divqat_brevitas.data.cache import staging, store
 from divqat_brevitas.extraction.attack_spec import AttackSpec, QuerySet
 
 
+@pytest.mark.slow  # trains and attacks
 def test_a_shadow_of_a_decoy_with_photographs_takes_coloured_ones(tmp_path: Path, monkeypatch):
     """Its labelled set is grey, the victim's images are not."""
     monkeypatch.setattr("divqat_brevitas.training.reject_class._COUNT", 50)

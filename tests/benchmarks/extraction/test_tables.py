@@ -352,6 +352,7 @@ def test_publishing_writes_everything_beside_the_experiments(tmp_path: Path) -> 
     }
 
 
+@pytest.mark.slow  # trains and attacks
 def test_what_is_committed_is_what_the_experiments_give(tmp_path: Path) -> None:
     """Page, README and summary are those of the committed experiments; all are of the plan."""
     experiments = read_experiments(COMMITTED)

@@ -47,6 +47,7 @@ def results(trained, tmp_path):
     return tmp_path / "results"
 
 
+@pytest.mark.slow  # trains and attacks
 def test_a_kept_victim_is_attacked_without_training(trained, tmp_path):
     lines = []
     store = VictimStore(tmp_path, log=lines.append, kept=trained[0])
@@ -59,6 +60,7 @@ def test_a_kept_victim_is_attacked_without_training(trained, tmp_path):
     assert 0 < record["history"][0]["val_accuracy"] < 1
 
 
+@pytest.mark.slow  # trains and attacks
 def test_others_are_trained_from_a_float_network_that_is_trained_again(trained, tmp_path):
     lines = []
     store = VictimStore(tmp_path, log=lines.append, kept=trained[0])
@@ -118,6 +120,7 @@ def test_a_record_that_does_not_fit_the_network_is_refused(results, tmp_path):
         VictimStore(tmp_path / "work", kept=results).get(SHORT)
 
 
+@pytest.mark.slow  # trains and attacks
 def test_other_settings_are_another_victim(trained, tmp_path):
     lines = []
     store = VictimStore(tmp_path, log=lines.append, kept=trained[0])

@@ -14,6 +14,7 @@ def record() -> Record:
     return found
 
 
+@pytest.mark.slow  # measures
 def test_every_query_is_counted_in_chunks(record: Record) -> None:
     run = record["run"]
     assert (run["queries"], run["counted"], run["batches"]) == (200, 200, 1)

@@ -73,6 +73,7 @@ def test_fits_are_of_medians_along_each_axis_alone():
     assert [law["cost"] for law in costs.fits(rows)] == ["seconds"]
 
 
+@pytest.mark.slow  # measures
 def test_every_axis_but_bits_spans_a_decade_of_sizes():
     for name, stage in costs.STAGES.items():
         points = costs.sizes(stage, costs.BASE)
@@ -89,6 +90,7 @@ def record():
     return costs.measure(Context(rounds=1, quick=True))
 
 
+@pytest.mark.slow  # measures
 def test_a_quick_run_measures_every_stage_that_needs_no_finn(record):
     assert {row["stage"] for row in record["rows"]} == {"train", "export", "engine", "attack"}
     assert record["not_run"] == {"compile": "quick"}
@@ -138,6 +140,7 @@ def test_the_work_of_a_process_that_fails_is_told():
         costs._child("nothing", [Size(8, 4, 4)], 1, 1)
 
 
+@pytest.mark.slow  # measures
 def test_more_images_take_more_memory():
     # Memory is no matter of chance as time is; three orders of magnitude leave no doubt.
     small, large = costs._child("engine", [Size(4, 4, 4), Size(4096, 4, 4)], 1, 1)

@@ -25,6 +25,7 @@ def engine(network: Exported) -> IntegerEngine:
     return IntegerEngine(network.qonnx)
 
 
+@pytest.mark.slow  # measures
 def test_a_quick_run_is_recorded_and_shown(
     network: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:

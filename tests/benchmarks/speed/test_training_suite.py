@@ -46,6 +46,7 @@ def test_the_losses_take_their_full_part(few: dict[str, taking_part.Contestant])
     assert "reject" in decoy.terms
 
 
+@pytest.mark.slow  # measures
 def test_a_quick_run_gives_a_record_that_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weighing, "memory", lambda *a: {"start": 1, "peak": 3, "steps": 2})
     threads = torch.get_num_threads()
@@ -114,6 +115,7 @@ def test_a_profile_names_the_operators_of_a_call() -> None:
     assert sum(one["share"] for one in found) == pytest.approx(1.0)
 
 
+@pytest.mark.slow  # measures
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     found = memory("float", "cifar-cnn", "float32", 8, 1)
     if found is None:

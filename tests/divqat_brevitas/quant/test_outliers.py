@@ -112,6 +112,7 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(images), torch.tensor(labels)
 
 
+@pytest.mark.slow  # trains
 def test_training_gives_outliers_the_decoy_and_keeps_the_images() -> None:
     from divqat_brevitas.data import query_pool
     from divqat_brevitas.models import build_model

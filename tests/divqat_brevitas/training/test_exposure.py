@@ -17,6 +17,7 @@ def reference(pixels: int) -> nn.Module:
     return freeze_reference(nn.Sequential(nn.Flatten(), nn.Linear(pixels, 10)))
 
 
+@pytest.mark.slow  # trains
 @pytest.mark.parametrize(("dataset", "shape"), [("cifar10", None), ("digits", (3, 32, 32))])
 def test_a_pool_is_drawn_in_the_victims_shape_and_colours(
     tmp_path: Path, dataset: str, shape: tuple[int, int, int] | None

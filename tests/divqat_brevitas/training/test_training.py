@@ -124,6 +124,7 @@ class StopError(Exception):
     pass
 
 
+@pytest.mark.slow  # trains
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_a_stopped_training_resumes_to_equal_weights(
     after: int, reference: nn.Module, data: tuple[Data, Data], tmp_path: Path

@@ -157,6 +157,7 @@ def test_a_warning_for_users_is_one_line_and_a_librarys_none(divqat, fakes, tmp_
     assert "for developers" not in out + err
 
 
+@pytest.mark.slow  # takes seconds
 @pytest.mark.parametrize(
     ("error", "expected", "part"),
     [

@@ -191,6 +191,7 @@ ILLEGAL = {
 }
 
 
+@pytest.mark.slow  # builds with FINN
 @pytest.mark.parametrize("name", ILLEGAL)
 def test_node_and_remedy_are_named(name, tmp_path):
     network, op, node, remedy = ILLEGAL[name]

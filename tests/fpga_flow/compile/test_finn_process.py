@@ -33,6 +33,7 @@ def test_finn_is_not_installed(cnn_onnx, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # builds with FINN
 def test_finn_lacks_something_it_imports(cnn_onnx, tmp_path, monkeypatch):
     # A module of that name that cannot be imported shadows the real one in the worker.
     (tmp_path / "psutil.py").write_text("raise ModuleNotFoundError(\"No module named 'psutil'\")")
@@ -87,6 +88,7 @@ def test_parent_killed_then_built_again(cnn_onnx, tmp_path):
     assert FinnBuild.load(out).estimates == build.estimates
 
 
+@pytest.mark.slow  # builds with FINN
 def test_a_failing_step_is_named_with_the_log(cnn_onnx, tmp_path, monkeypatch):
     class Sabotaged(Worker):
         def run(self, job, timeout_s):
@@ -102,6 +104,7 @@ def test_a_failing_step_is_named_with_the_log(cnn_onnx, tmp_path, monkeypatch):
     assert error.value.log_tail.splitlines()[-1] in error.value.log.read_text()
 
 
+@pytest.mark.slow  # builds with FINN
 def test_what_finn_finds_itself_is_bad_input(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "legality", lambda path: [])
     network = networks.cnn(4, 8)

@@ -186,6 +186,7 @@ CNV_FOLDING = {
 }
 
 
+@pytest.mark.slow  # builds with FINN
 @pytest.mark.parametrize(
     ("name", "folding"),
     [
@@ -218,6 +219,7 @@ def test_a_build_script_of_the_examples_runs_to_vivados_doorstep(name, folding, 
     assert list((tmp_path / "release").iterdir()) == []
 
 
+@pytest.mark.slow  # builds with FINN
 @pytest.mark.parametrize(
     ("fifos", "stopped"),
     [
@@ -244,6 +246,7 @@ def test_our_steps_between_theirs_and_fifos(tfc, fifos, stopped, tmp_path):
     assert {node.op_type.split("_")[-1] for node in hardware.graph.node} == {"rtl"}
 
 
+@pytest.mark.slow  # builds with FINN
 def test_a_yaml_names_our_steps(tfc, tmp_path):
     fields = {
         "output_dir": "output",

@@ -130,6 +130,7 @@ steps: [step_qonnx_to_finn, step_tidy_up, step_streamline, step_convert_to_hw,
 """
 
 
+@pytest.mark.slow  # builds with FINN
 @pytest.mark.finn
 def test_a_yaml_of_stock_finn_can_name_the_steps(cnn_onnx, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -103,6 +103,7 @@ def users_build(cnn_onnx, tmp_path_factory):
     return folder / "output_cnn_pynq-z1"
 
 
+@pytest.mark.slow  # builds with FINN
 @pytest.mark.parametrize(
     "step",
     ["step_streamline", "step_create_dataflow_partition", "step_generate_estimate_reports"],
@@ -165,6 +166,7 @@ def write_yaml(folder: Path, onnx: Path, **changes) -> Path:
     return path
 
 
+@pytest.mark.slow  # builds with FINN
 def test_a_step_that_changes_the_network_fails_the_build_and_the_layer_is_named(cnn_onnx, tmp_path):
     (tmp_path / "mine.py").write_text(SPOILED)
     check = "fpga_flow.compile.checks.step_check_exact"
@@ -259,6 +261,7 @@ def bnn_pynq(name: str, shape: tuple[int, ...], path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow  # builds with FINN
 @pytest.mark.parametrize(
     ("name", "shape", "activations"),
     [

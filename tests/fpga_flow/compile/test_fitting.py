@@ -18,6 +18,7 @@ def build(cnn_onnx, tmp_path_factory):
     return compile_finn(cnn_onnx, out, CompileSettings(target="ecp5-85f", target_cycles=300))
 
 
+@pytest.mark.slow  # builds with FINN
 def test_the_advice_is_a_folding_that_builds_and_is_smaller(build, cnn_onnx, tmp_path):
     before = load_prediction(build)
     cells = int(before.resources.lut)

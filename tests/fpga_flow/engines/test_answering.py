@@ -22,6 +22,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_network(tmp_path_factory.mktemp("answering") / "model.onnx")
 
 
+@pytest.mark.slow  # simulates generated hardware
 @pytest.mark.parametrize("name", ALL)
 def test_every_engine_gives_the_codes_of_the_definition(path: Path, name: str) -> None:
     images, calibration = random_images(60, seed=1), random_images(80, seed=2)

@@ -47,6 +47,7 @@ def images():
     return codes.astype(np.float32) / 255
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_same_integers_and_labels_as_the_network(onnx, images, tmp_path):
     engine = FinnEngine(compile_finn(onnx, tmp_path / "build", CompileSettings()).folder)
     network = lower(onnx)
@@ -67,6 +68,7 @@ def test_same_integers_and_labels_as_the_network(onnx, images, tmp_path):
     engine.close()
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_straight_from_a_qonnx_file(onnx, images):
     engine = load_engine(onnx, "finn")
     assert engine.name == "finn"

@@ -39,6 +39,7 @@ def engine(design: Design) -> Iterator[RtlEngine]:
         yield engine
 
 
+@pytest.mark.slow  # simulates generated hardware
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 301])
 def test_any_number_of_images(engine: RtlEngine, count: int) -> None:
     pixels = codes(count)
@@ -104,6 +105,7 @@ def test_a_folder_is_loaded_as_an_engine(design: Design) -> None:
     assert np.array_equal(engine.predict(as_images(codes(3))), sums(codes(3)) * 0.5 + 1.0)
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_streams(design: Design) -> None:
     pixels = codes(3)
     streams = observe(design, as_images(pixels))
@@ -113,6 +115,7 @@ def test_streams(design: Design) -> None:
     assert np.array_equal(streams["burst_fifo"], sums(pixels))
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_a_hang_names_the_stream(tmp_path: Path) -> None:
     stuck = tiny_design(tmp_path / "design", stop=11)
     with RtlEngine(stuck, threads=1) as engine:
@@ -147,10 +150,12 @@ def test_processes_end_with_the_engine(design: Design) -> None:
     engine.close()
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_each_layer_by_itself(design: Design) -> None:
     assert measure_layers(design) == {"slow": SLOW_CYCLES, "burst": BURST_CYCLES}
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_fifos_are_sized_to_the_slowest_layer(design: Design, tmp_path: Path) -> None:
     sizing = size_fifos(design)
     assert sizing.unlimited_cycles == SLOW_CYCLES
@@ -163,6 +168,7 @@ def test_fifos_are_sized_to_the_slowest_layer(design: Design, tmp_path: Path) ->
         assert np.array_equal(engine.accumulators(as_images(codes(9)))["sum"], sums(codes(9)))
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_the_model_with_limits_is_cycle_exact(design: Design, tmp_path: Path) -> None:
     sizing = size_fifos(design, slack=0.2, smallest=0)
     assert sizing.interval_cycles <= 1.2 * SLOW_CYCLES

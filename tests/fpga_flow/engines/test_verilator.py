@@ -23,6 +23,7 @@ def identity(path: Path) -> tuple[int, int]:
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_compiled_once_for_all_memory_files_but_not_for_other_sources(design: Design) -> None:
     first = compiled(design)
     before = identity(first)
@@ -34,6 +35,7 @@ def test_compiled_once_for_all_memory_files_but_not_for_other_sources(design: De
     assert compiled(design) != first
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_a_damaged_executable_is_built_again(design: Design) -> None:
     path = compiled(design)
     whole = path.read_bytes()
@@ -43,6 +45,7 @@ def test_a_damaged_executable_is_built_again(design: Design) -> None:
     assert len(path.read_bytes()) == len(whole)
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_what_a_killed_build_left_is_removed(design: Design) -> None:
     entry = compiled(design).parent
     for name in entry.iterdir():
@@ -55,6 +58,7 @@ def test_what_a_killed_build_left_is_removed(design: Design) -> None:
     assert not left.exists()
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_builds_at_the_same_time_make_one_executable(design: Design) -> None:
     source = design.folder / "src" / "layers.sv"
     source.write_text(source.read_text() + "// together\n")
@@ -64,6 +68,7 @@ def test_builds_at_the_same_time_make_one_executable(design: Design) -> None:
     assert len({identity(path) for path in paths}) == 1
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_few_executables_are_kept(monkeypatch: pytest.MonkeyPatch, design: Design) -> None:
     monkeypatch.setattr(verilator, "_KEPT", 1)
     old = compiled(design)

@@ -43,6 +43,7 @@ def warmed(model: nn.Module, x: np.ndarray) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("bits", ["w4a4", "w2a2", "w8a8"])
 @pytest.mark.parametrize("power_of_two", [False, True])
@@ -68,6 +69,7 @@ def test_our_models_pass_the_gate(
     assert {n.op_type for n in proto.graph.node if n.domain} == {"Quant"}
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_the_file_holds_the_layers_integers(exporter: Any, tmp_path: Path) -> None:
     """Also for a quantizer that does not round to nearest, where stock Brevitas lies."""
@@ -88,6 +90,7 @@ class _StockFloor(Int8WeightPerChannelFloat):  # type: ignore[misc]
     float_to_int_impl_type = FloatToIntImplType.FLOOR
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_the_gate_catches_a_lying_export(exporter: Any, tmp_path: Path) -> None:
     x = images((1, 8, 8))
@@ -185,6 +188,7 @@ class Residual(nn.Module):
         return self.head(self.pooled(self.pool(x)).flatten(1))
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_branches_are_compared_layer_by_layer(exporter: Any, tmp_path: Path) -> None:
     x = images((1, 8, 8))

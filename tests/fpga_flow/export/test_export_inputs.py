@@ -93,6 +93,7 @@ def assert_exact(report: ExportReport, x: np.ndarray) -> None:
     assert np.array_equal(engine.predict(inputs), network.predict(inputs))
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize(
     ("scaling", "act", "declared"),
     [
@@ -116,6 +117,7 @@ def test_scaling_inside_forward_is_the_input_step(
     assert (report.network.input_range.low, report.network.input_range.high) == declared
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_batch_norm_before_the_first_quantizer_is_exact(exporter: Any, tmp_path: Path) -> None:
     x = pixels() / np.float32(255)

@@ -134,6 +134,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] =
 }
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_engine_gives_the_same_integers(name: str, exporter: Any, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ UNLOWERED = {
 }
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 @pytest.mark.parametrize("kind", UNLOWERED)
 def test_constants_of_one_image_are_executed_image_by_image(
@@ -84,6 +85,7 @@ def test_constants_of_one_image_are_executed_image_by_image(
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow  # exports and executes whole networks
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_answers_that_depend_on_the_batch_are_refused(exporter: Any, tmp_path: Path) -> None:
     net = network(after=nn.BatchNorm2d(4, track_running_stats=False))

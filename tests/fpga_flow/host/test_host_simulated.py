@@ -78,6 +78,7 @@ class Hit:
         self.link.close()
 
 
+@pytest.mark.slow  # simulates a chip
 def test_answers_identity_and_counters(design: Design, chip: Chip, link: SimTransport) -> None:
     driver = ChipDriver(link, design)
     identity = driver.identity
@@ -135,6 +136,7 @@ def test_a_reset_while_an_answer_is_on_its_way(
     assert driver.status().images == 5
 
 
+@pytest.mark.slow  # simulates a chip
 @pytest.mark.parametrize("seed", range(4))
 def test_damage_on_the_line_never_gives_a_wrong_answer(
     design: Design, link: SimTransport, seed: int
@@ -181,6 +183,7 @@ def test_a_serial_line_at_the_wrong_speed_is_told(design: Design, link: SimTrans
     link.faults = 0  # the host reads stop bits where there are none
 
 
+@pytest.mark.slow  # simulates a chip
 def test_bytes_faster_than_the_core_are_lost_and_told(tmp_path: Path) -> None:
     """A buffer that is too short loses bytes: images are refused then, never answered wrongly."""
     slow = small_design(tmp_path / "design", pause=1000)

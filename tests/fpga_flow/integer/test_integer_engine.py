@@ -173,6 +173,7 @@ print(peak(128), peak(50_000))
 """
 
 
+@pytest.mark.slow  # compares every kernel
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is counted in KiB on Linux")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     # a process of its own: the peak of this one is that of another test

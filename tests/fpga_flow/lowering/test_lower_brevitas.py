@@ -75,6 +75,7 @@ def torch_labels(model: nn.Module, batch: NDArray[np.float32]) -> NDArray[np.int
     return np.asarray(getattr(logits, "value", logits).argmax(dim=1).numpy())
 
 
+@pytest.mark.slow  # lowers large networks
 @pytest.mark.parametrize("dynamo", [False, True])
 def test_both_exporters(tmp_path: Path, dynamo: bool) -> None:
     torch.manual_seed(0)
@@ -116,6 +117,7 @@ def test_power_of_two_scales_without_batch_norm_tie_exactly(tmp_path: Path, dyna
     assert (value % 1 == 0.5).sum() > 50
 
 
+@pytest.mark.slow  # lowers large networks
 @pytest.mark.parametrize("name", ["CNV_1W1A", "CNV_1W2A", "CNV_2W2A", "LFC_1W1A"])
 def test_networks_of_brevitas_examples(tmp_path: Path, name: str) -> None:
     from brevitas_examples.bnn_pynq.models import model_with_cfg

@@ -28,6 +28,7 @@ def test_weight_and_activation_bit_widths(bits: int) -> None:
     assert threshold.bits == bits
 
 
+@pytest.mark.slow  # lowers large networks
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("bits", [1, 2, 5])
@@ -46,6 +47,7 @@ def test_activation_code_ranges(bits: int, narrow: bool, signed: bool, rounding:
         assert codes.max() == least + 2**bits - 1 - narrow
 
 
+@pytest.mark.slow  # lowers large networks
 @pytest.mark.parametrize(
     "attrs",
     [
@@ -136,6 +138,7 @@ def test_a_dead_channel_is_constant() -> None:
     assert network.layers[1].low[0] == network.layers[1].high[0] == 2
 
 
+@pytest.mark.slow  # lowers large networks
 @pytest.mark.parametrize(
     "attrs",
     [

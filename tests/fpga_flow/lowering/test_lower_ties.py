@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from equivalence import assert_equivalent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ SLOW = settings(
 )
 
 
+@pytest.mark.slow  # lowers large networks
 @SLOW
 @given(
     seed=st.integers(0, 2**16),

@@ -24,6 +24,7 @@ def pooled(g: Graph, signed: bool) -> str:
     return g.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
 
 
+@pytest.mark.slow  # lowers large networks
 @pytest.mark.parametrize("rounding", ["ROUND", "FLOOR", "CEIL"])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize(("shift", "bits"), [(2, 4), (1, 3), (4, 4), (0, 6)])

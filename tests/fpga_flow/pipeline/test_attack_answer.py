@@ -31,6 +31,7 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("run")
 
 
+@pytest.mark.slow  # runs whole stages
 def test_attackers_get_what_leaves_the_chip(path, monkeypatch):
     plain = execute(path)
     assert len(plain) == 4

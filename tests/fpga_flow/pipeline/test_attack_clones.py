@@ -1,5 +1,6 @@
 """A run's attack stage trains no clone twice, and its rows are the same as if it did."""
 
+import pytest
 from small_attack import attack_rows
 
 from divqat_brevitas.extraction.learners import base
@@ -10,6 +11,7 @@ def execute(path, *overrides):
     return {(row["oracle"], row["treatment"]): row for row in rows}
 
 
+@pytest.mark.slow  # runs whole stages
 def test_labels_and_the_argmax_of_soft_answers_train_one_clone(tmp_path, monkeypatch):
     train, trained = base.train_surrogate, []
     monkeypatch.setattr(

@@ -90,6 +90,7 @@ def test_only_what_depends_on_a_change_runs(tmp_path, override, ran):
     assert execute(tmp_path, fakes, [override]) == []
 
 
+@pytest.mark.slow  # runs whole stages
 @pytest.mark.parametrize(
     ("damaged", "ran"),
     [
@@ -318,6 +319,7 @@ def outputs(path):
     return {name: (r.status, r.outputs) for name, r in RunDirectory(path).records().items()}
 
 
+@pytest.mark.slow  # runs whole stages
 def test_killed_anywhere_a_run_ends_with_the_same_files(tmp_path):
     execute(tmp_path / "whole", Fakes())
     expected = files(tmp_path / "whole")

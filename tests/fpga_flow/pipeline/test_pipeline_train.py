@@ -74,6 +74,7 @@ def contents(path):
     return found
 
 
+@pytest.mark.slow  # runs whole stages
 def test_every_victim_has_a_row_of_its_own(whole):
     rows = read_json(whole / "train" / "victims.json")
     assert [(row["variant"], row["seed"]) for row in rows] == [
@@ -119,6 +120,7 @@ def test_plain_qat_trains_and_divqat_is_another_network(whole):
     assert np.array_equal(weights("ptq"), weights("float"))
 
 
+@pytest.mark.slow  # runs whole stages
 @pytest.mark.parametrize(
     ("override", "again"),
     [
@@ -166,6 +168,7 @@ execute(Path(sys.argv[1]), [TRAIN])
 
 
 # Checkpoints are written after each epoch: 1 and 2 are the float network's, 3 is QAT's first.
+@pytest.mark.slow  # runs whole stages
 @pytest.mark.parametrize("checkpoint", [1, 3])
 def test_killed_in_the_middle_of_a_training_the_result_is_the_same(whole, tmp_path, checkpoint):
     killed = subprocess.run(
@@ -180,6 +183,7 @@ def test_killed_in_the_middle_of_a_training_the_result_is_the_same(whole, tmp_pa
     assert not scratch.exists()
 
 
+@pytest.mark.slow  # runs whole stages
 def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path):
     subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), "1"],
@@ -297,6 +301,7 @@ def test_attack_rows_and_resume(whole, tmp_path):
     assert {row["budget"] for row in map(read_json, (tmp_path / "attack").glob("*.json"))} == {40}
 
 
+@pytest.mark.slow  # runs whole stages
 def test_a_decoy_is_balanced_at_its_cost(tmp_path):
     """The accuracy left is the one allowed, and what is exported has the moved bias."""
     decoy = ("run.seeds=0", "train.variants=divqat", "divqat.preset=decoy", "divqat.ood_weight=1")

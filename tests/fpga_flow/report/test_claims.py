@@ -228,6 +228,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
     return int(left.value.code or 0), capsys.readouterr().out
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_command_on_a_run_a_file_and_a_folder(
     reported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

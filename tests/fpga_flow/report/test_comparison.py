@@ -170,6 +170,7 @@ def test_one_victim_has_nothing_to_be_compared_with(make_run: Maker) -> None:
     assert group.changes == ()
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_the_command_compares_and_says_what_it_needs(
     make_run: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def opened(browser: Browser, page: Path, width: int = 1200, dark: bool = False) 
     return browser
 
 
+@pytest.mark.slow  # drives Chromium
 @THEMES
 @pytest.mark.parametrize("width", [360, 768, 1200])
 def test_nothing_sticks_out_of_the_window(
@@ -142,6 +143,7 @@ def test_every_text_can_be_read(browser: Browser, shown: Path, dark: bool) -> No
     assert ratio >= 4.5, (words, tag)
 
 
+@pytest.mark.slow  # drives Chromium
 def test_the_page_follows_the_readers_theme(browser: Browser, shown: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -211,6 +213,7 @@ def test_what_is_folded_opens_by_key_and_wide_tables_scroll_by_key(
     assert browser.evaluate(f"new Promise(done => {{ {moved}; look(); }})")
 
 
+@pytest.mark.slow  # drives Chromium
 def test_a_screen_reader_finds_landmarks_headings_and_named_pictures(
     browser: Browser, shown: Path
 ) -> None:

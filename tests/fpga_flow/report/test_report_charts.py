@@ -45,6 +45,7 @@ def test_there_is_a_chart_for_each_thing_measured(charts: list[Chart]) -> None:
     ]
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_charts_are_well_formed_labelled_and_self_contained(charts: list[Chart]) -> None:
     for chart in charts:
         root = ET.fromstring(chart.svg)
@@ -95,6 +96,7 @@ def test_the_same_results_give_the_same_drawing(make_run: Maker) -> None:
     assert first == again
 
 
+@pytest.mark.slow  # trains and attacks for its page
 @pytest.mark.parametrize(
     "name", ["$x^", "<script>", "_hidden", "\x00\x1b[31m", "é\ud800", "x" * 99]
 )

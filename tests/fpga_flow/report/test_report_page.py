@@ -144,6 +144,7 @@ def test_equality_is_told_in_words_and_a_difference_too(make_run: Maker) -> None
     assert "ptq qonnx → integer" in equivalence_line(results)
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_differences_by_float_noise_are_counted_and_are_no_fault(make_run: Maker) -> None:
     run = make_run()
     rows = json.loads((run / "simulate" / "equivalence.json").read_text())
@@ -289,6 +290,7 @@ def test_a_damaged_report_of_a_bitstream_is_refused(make_run: Maker) -> None:
         collect(run)
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_a_post_hoc_defence_is_named_beside_its_victim(make_run: Maker) -> None:
     run = make_run()
     put(run / "attack" / "rounded.json", attack_row("qat", 0.5, defence="reverse-sigmoid"))

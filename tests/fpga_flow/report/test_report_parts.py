@@ -33,6 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_the_head_has_the_worst_cases_of_the_deployed_model(whole: Path) -> None:
     rows = hardness(read(whole / "report" / "results.json"))
     source = (whole / "report" / "index.html").read_text()
@@ -61,6 +62,7 @@ def test_the_verification_levels_say_what_was_not_run(whole: Path) -> None:
     assert levels["float → quantized, in torch"] == ["1.3 % decided differently"] * 3
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_a_level_that_failed_and_one_of_an_unknown_name_are_shown(make_run: Maker) -> None:
     run = make_run()
     rows = json.loads((run / "simulate" / "equivalence.json").read_text())
@@ -181,6 +183,7 @@ def test_a_page_without_evidence_says_so(reported: Path) -> None:
     assert "Examples: not recorded." in told
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_files_to_compare_are_there_with_their_hashes(make_run: Maker) -> None:
     run = make_run()
     manifest = json.loads((run / "manifest.json").read_text())
@@ -211,6 +214,7 @@ def test_headings_go_down_one_level_at_a_time(whole: Path) -> None:
     assert all(below - above <= 1 for above, below in pairwise(levels))
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_old_results_without_the_new_parts_still_make_a_page(reported: Path) -> None:
     stored = json.loads((reported / "report" / "results.json").read_text())
     for name in ("placement", "confusions", "examples"):

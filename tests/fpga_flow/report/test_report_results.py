@@ -63,6 +63,7 @@ def test_written_results_are_read_back_equal(make_run: Maker) -> None:
     assert raw["victims"][0]["parameters"] == 12345, "extra fields are kept"
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_the_same_run_gives_the_same_files(make_run: Maker) -> None:
     run = make_run()
     build_report(run)

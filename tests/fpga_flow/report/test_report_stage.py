@@ -50,6 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_the_victims_confusion_is_that_of_their_engine(run: Path) -> None:
     results = collect(run)
     labels = load("digits", "test")[1]
@@ -96,6 +97,7 @@ def test_examples_are_the_first_images_with_each_interfaces_answers(run: Path) -
     assert [name.rpartition(" of ")[2] for name in sources[4:]] == ["noise"] * 3
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_a_second_report_asks_nothing_again(run: Path) -> None:
     file = run / "report" / "evidence.json"
     before = file.stat().st_mtime_ns
@@ -120,6 +122,7 @@ def test_the_figures_of_the_page_are_files_too(run: Path) -> None:
     assert names == {f"{name}.{kind}" for name in charts for kind in ("svg", "png")}
 
 
+@pytest.mark.slow  # trains and attacks for its page
 def test_figure_files_stand_alone_and_are_the_same_each_time(tmp_path: Path) -> None:
     from PIL import Image
 

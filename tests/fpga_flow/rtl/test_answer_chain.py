@@ -76,6 +76,7 @@ def module_case(name, unit, sums, bits, signed, rates, serial):
     )
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_modules_give_the_codes_of_the_definition_under_halts(tmp_path):
     names = ["top1", "rounded:1", "rounded:3", "rounded:8", "posterior:1", "posterior:4"]
     names += ["topk:1", "topk:2", "topk:5", "gated:0:1", "gated:4:3", "gated:9"]
@@ -163,6 +164,7 @@ def design(folder, unit, bits, signed, lanes, pace):
     return Design.load(folder)
 
 
+@pytest.mark.slow  # simulates generated hardware
 @pytest.mark.parametrize(
     ("name", "signed", "lanes", "pace"),
     [

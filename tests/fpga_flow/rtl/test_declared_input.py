@@ -70,6 +70,7 @@ class Pixels(nn.Module):
         return logits
 
 
+@pytest.mark.slow  # simulates generated hardware
 @pytest.mark.parametrize(
     ("model", "shape", "declared"),
     [(Features(), (6,), (-3, 5)), (Pixels(), (2, 6, 6), (0, 255))],

@@ -31,6 +31,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow  # simulates generated hardware
 @pytest.mark.finn
 def test_the_same_build_gives_the_same_files_without_paths(build, tmp_path):
     first = generate_design(build, tmp_path / "first")

@@ -55,6 +55,7 @@ def test_finns_own_modules_equal_the_integer_engine(tmp_path, seed):
     check(tmp_path, seed, "finn")
 
 
+@pytest.mark.slow  # simulates generated hardware
 def test_a_random_network_equals_the_integer_engine(tmp_path):
     check(tmp_path, 7, "portable")
 

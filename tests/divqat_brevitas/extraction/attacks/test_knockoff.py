@@ -96,6 +96,7 @@ def test_same_seed_same_clone_bit_for_bit(strategy: str, digits) -> None:
     assert not np.array_equal(a.indices, c.indices)
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("strategy", ["random", "adaptive"])
 @pytest.mark.parametrize("targets", ["soft", "argmax"])
 def test_copies_an_undefended_victim(strategy: str, targets: str, digits) -> None:

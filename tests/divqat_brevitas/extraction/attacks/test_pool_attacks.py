@@ -146,6 +146,7 @@ def test_same_seed_same_bits_whatever_the_global_state(name: str, digits) -> Non
     assert not same_clone(a, c)
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("name", NAMES)
 def test_beats_a_clone_without_queries(name: str, digits) -> None:
     learner = PlainLearner(surrogate="mlp", epochs=20 if name == "semi-supervised" else 40)

@@ -19,6 +19,7 @@ from divqat_brevitas.extraction.attacks.mixmatch import _mix_up, sharpen
 QUICK = PlainLearner(surrogate="mlp", epochs=2)
 
 
+@pytest.mark.slow  # trains clones
 def test_unasked_images_beat_knockoff_on_the_same_answers(digits) -> None:
     """Jagielski et al., table 3: semi-supervised training gains most where responses are few."""
     semi, knockoff = [], []

@@ -61,6 +61,7 @@ def test_skeptical_student_learns_labels_under_poison(digits) -> None:
     assert clone_accuracy(learner, digits, poison) > clone_accuracy(plain(), digits, poison) + 0.1
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_skeptical_clone_is_the_surrogate_alone(surrogate: str) -> None:
     images = np.random.default_rng(0).random((8, 1, 8, 8), np.float32)

@@ -8,6 +8,7 @@ from divqat_brevitas.extraction import SURROGATES, build_surrogate
 from divqat_brevitas.extraction.surrogates.networks import head_of, load_initial
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("name", SURROGATES)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 9, 13)])
 def test_any_shape_and_class_count(name: str, shape: tuple[int, int, int]) -> None:

@@ -29,6 +29,7 @@ def cluster(tmp_path):
         yield cluster
 
 
+@pytest.mark.slow  # runs in processes of its own
 def test_a_worker_killed_in_the_middle_loses_nothing_and_repeats_nothing(
     tiny, tmp_path, cluster, monkeypatch
 ):

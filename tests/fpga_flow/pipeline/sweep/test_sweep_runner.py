@@ -58,6 +58,7 @@ def begin(sweep, out):
     )
 
 
+@pytest.mark.slow  # runs in processes of its own
 def test_tasks_run_once_a_failed_one_is_reported_and_others_go_on(tiny, tmp_path, capsys):
     sweep, out = tiny(2), tmp_path / "out"
     good, bad = read_sweep(sweep)
@@ -92,6 +93,7 @@ def test_tasks_run_once_a_failed_one_is_reported_and_others_go_on(tiny, tmp_path
     assert [row["state"] for row in json.loads(listed[1])] == ["done", "done"]
 
 
+@pytest.mark.slow  # runs in processes of its own
 def test_ctrl_c_ends_the_cells_process_and_the_same_command_continues(tiny, tmp_path):
     sweep, out = tiny(2), tmp_path / "out"
     first, second = read_sweep(sweep)
@@ -113,6 +115,7 @@ def test_ctrl_c_ends_the_cells_process_and_the_same_command_continues(tiny, tmp_
     assert words(out, second) == ["start", "done"]
 
 
+@pytest.mark.slow  # runs in processes of its own
 def test_a_killed_process_is_a_failed_task_and_a_killed_sweep_leaves_none_behind(tiny, tmp_path):
     sweep, out = tiny(2), tmp_path / "out"
     first, second = read_sweep(sweep)

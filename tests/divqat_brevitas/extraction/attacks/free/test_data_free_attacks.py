@@ -37,6 +37,7 @@ def make(name: str, learner: PlainLearner = SMALL, seed: int = 0) -> Any:
     return {"dfme": DFME, "disguide": DisGUIDE}[name](learner=learner, seed=seed)
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("budget", [2, 65, 333, 1001])
 def test_spends_its_budget_to_the_last_query(name: str, budget: int, make_spy: Any) -> None:
@@ -82,6 +83,7 @@ def test_estimated_gradient_points_where_the_distance_grows() -> None:
     assert 0.8 < estimate.norm() / x.grad.norm() < 1.2
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (2, 13, 11)])
 def test_asks_images_in_range_of_the_given_shape(
@@ -112,6 +114,7 @@ def test_same_seed_same_bits_and_no_global_randomness(name: str) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("oracle", "targets"),
@@ -127,6 +130,7 @@ def test_works_with_every_oracle(name: str, oracle: str, targets: str) -> None:
     assert all(np.isfinite(row["loss"]) for row in result.history)
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_and_bfloat16_and_convolutions(name: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
@@ -199,6 +203,7 @@ def test_another_learner_makes_the_clone_from_the_asked_images(name: str, make_s
     assert np.array_equal(learner.given.responses, responses)
 
 
+@pytest.mark.slow  # trains clones
 @pytest.mark.parametrize(
     ("name", "oracle", "floor"),
     [  # Reached: 0.95, 0.95, 0.60, 0.65; the victim has 0.96.
