@@ -56,6 +56,7 @@ class NoiseJudge:
         model: the cleaned model.
 
     Example:
+        >>> from fpga_flow.lowering import clean
         >>> judge = NoiseJudge(clean("model.onnx"))
         >>> exact = judge.network.run(images)
         >>> judge.judge(exact, exact).places
