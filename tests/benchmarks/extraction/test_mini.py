@@ -60,6 +60,7 @@ def test_an_experiment_says_what_was_run_on_what(store):
 
 
 def test_a_changed_victim_is_refused_not_attacked(store):
+    store.get(FIRST.victim)
     fresh = VictimStore(store.work)
     file = store.folder(FIRST.victim) / "model.onnx"
     whole = file.read_bytes()
