@@ -31,7 +31,7 @@ from fpga_flow.engines import load_engine
 from fpga_flow.export import export_qonnx
 from fpga_flow.pipeline.rundir import versions
 
-ARENA = COMPACT[0]
+SCENARIO = COMPACT[0]
 ATTACKERS = (("fonts", "soft"), ("fonts", "argmax"), ("in", "soft"))
 PLAIN = "plain QAT"
 SEARCHED = "the network's weights"
@@ -142,7 +142,7 @@ def trained(name: str, seed: int, work: Path, store: VictimStore) -> nn.Module:
     """One variant's network, in evaluation mode; plain QAT once, for those that start from it."""
     kept = work / f"plain-{seed}.safetensors"
     carrier, make = VARIANTS[name]
-    spec = ARENA.experiment("qat").seeded(seed, 0).victim
+    spec = SCENARIO.experiment("qat").seeded(seed, 0).victim
     reference = store.network(spec.reference)
     recipe = recipe_of(spec)
     network = recipe.calibrated(reference)
@@ -170,7 +170,7 @@ def trained(name: str, seed: int, work: Path, store: VictimStore) -> nn.Module:
 def measure(name: str, seed: int, work: Path) -> dict[str, object]:
     """Train one victim, rob it three times."""
     store = VictimStore(work, kept=Path("benchmarks/extraction"))
-    spec = ARENA.experiment("qat").seeded(seed, 0).victim
+    spec = SCENARIO.experiment("qat").seeded(seed, 0).victim
     network = trained(name, seed, work, store)
     val = store.data(spec, "val")
     model = work / f"{name.replace(' ', '-').replace(',', '')}-{seed}.onnx"
@@ -179,7 +179,7 @@ def measure(name: str, seed: int, work: Path) -> dict[str, object]:
     images, labels = to_float(val[0].numpy()), val[1].numpy()
     clones = {}
     for pool, learner in ATTACKERS:
-        attack = replace(ARENA.experiment("qat", pool=pool, learner=learner).attack, seed=seed)
+        attack = replace(SCENARIO.experiment("qat", pool=pool, learner=learner).attack, seed=seed)
         outcome = run_attack(attack, engine, draw_queries(attack, spec.dataset, None))
         clones[f"{pool}, {learner}"] = accuracy(outcome.result.clone, images, labels)
     return {

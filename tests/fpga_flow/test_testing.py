@@ -131,7 +131,7 @@ def test_thefts_below_the_bound_pass_and_tell_their_accuracies():
     model, given = linear()
     found = assert_extraction_at_most(model, 1.0, **given, **QUICK)
     assert len(found) == 2
-    # Repeatable, and every seed a theft of its own with all of its budget.
+    # Repeatable, and every seed an extraction of its own with all of its budget.
     victim = Victim(model, budget=400)
     assert assert_extraction_at_most(victim, 1.0, **given, **QUICK) == found
     assert victim.queries_used == 400

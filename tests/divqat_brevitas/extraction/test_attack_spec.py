@@ -44,10 +44,10 @@ def test_a_mixture_has_as_many_images_as_its_finite_parts_allow(pool: str, share
     assert (held - 2) / share - 1 <= there <= held / share
     for seed in range(3):
         assert len(query_pool(pool, "digits", there, seed).images) == there
-    theft = AttackSpec(pool=pool, budget=1000)
-    assert len(draw_queries(theft, "digits", fewer=True).images) == there
+    spec = AttackSpec(pool=pool, budget=1000)
+    assert len(draw_queries(spec, "digits", fewer=True).images) == there
     with pytest.raises(InputError, match=f"'in' has {held} images"):
-        draw_queries(theft, "digits")
+        draw_queries(spec, "digits")
 
 
 def test_a_mixture_of_endless_parts_does_not_run_out() -> None:

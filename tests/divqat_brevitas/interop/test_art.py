@@ -69,9 +69,9 @@ def clone():
 def test_arts_own_thefts_spend_exactly_what_they_were_allowed(
     victim, images, attack, options, batch
 ):
-    theft = attack(classifier(victim), nb_stolen=50, nb_epochs=1, batch_size_query=batch, **options)
+    extraction = attack(classifier(victim), nb_stolen=50, nb_epochs=1, batch_size_query=batch, **options)
     labels = np.arange(80) % CLASSES if options.get("sampling_strategy") == "adaptive" else None
-    stolen = theft.extract(images, labels, thieved_classifier=clone())
+    stolen = extraction.extract(images, labels, thieved_classifier=clone())
     assert stolen.predict(images[:3]).shape == (3, CLASSES)
     assert victim.queries_used == 50
     assert sum(row.images for row in victim.ledger) == 50
@@ -90,18 +90,18 @@ def test_predictions_are_the_victims_answers(images):
 
 
 def test_a_theft_beyond_the_budget_meets_the_victims_error_and_spends_nothing(victim, images):
-    theft = KnockoffNets(classifier(victim), nb_stolen=61, nb_epochs=1, batch_size_query=10)
+    extraction = KnockoffNets(classifier(victim), nb_stolen=61, nb_epochs=1, batch_size_query=10)
     with pytest.raises(BudgetExceededError, match="61 more queries do not fit: 0 of 60"):
-        theft.extract(images, thieved_classifier=clone())
+        extraction.extract(images, thieved_classifier=clone())
     assert victim.queries_used == 0
 
 
 def test_an_adaptive_theft_ends_where_the_budget_ends(victim, images):
-    theft = KnockoffNets(
+    extraction = KnockoffNets(
         classifier(victim), nb_stolen=61, sampling_strategy="adaptive", verbose=False
     )
     with pytest.raises(BudgetExceededError, match="60 of 60 are used"):
-        theft.extract(images, np.arange(80) % CLASSES, thieved_classifier=clone())
+        extraction.extract(images, np.arange(80) % CLASSES, thieved_classifier=clone())
     assert victim.queries_used == 60
 
 
