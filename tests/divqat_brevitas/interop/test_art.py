@@ -69,7 +69,9 @@ def clone():
 def test_arts_own_thefts_spend_exactly_what_they_were_allowed(
     victim, images, attack, options, batch
 ):
-    extraction = attack(classifier(victim), nb_stolen=50, nb_epochs=1, batch_size_query=batch, **options)
+    extraction = attack(
+        classifier(victim), nb_stolen=50, nb_epochs=1, batch_size_query=batch, **options
+    )
     labels = np.arange(80) % CLASSES if options.get("sampling_strategy") == "adaptive" else None
     stolen = extraction.extract(images, labels, thieved_classifier=clone())
     assert stolen.predict(images[:3]).shape == (3, CLASSES)
