@@ -14,7 +14,7 @@ from fixture_experiments import of_spec
 from benchmarks.extraction import repeat as repeating
 from benchmarks.extraction import runner
 from benchmarks.extraction.plan import plan
-from benchmarks.extraction.repeat import prediction_interval, repeat
+from benchmarks.extraction.repeat import repeat
 from benchmarks.extraction.runner import Place, run
 from benchmarks.extraction.victims import OutOfTimeError
 from divqat_brevitas.errors import InputError
@@ -185,13 +185,6 @@ def test_an_experiment_again_beside_its_committed_seeds(place, ran, values, insi
     kept = place.experiments.get(experiments[0])
     assert kept is not None
     assert kept.clone_accuracy == values[0]
-
-
-def test_prediction_interval_by_hand():
-    low, high = prediction_interval([0.4, 0.6])
-    # s = 0.1414, t(1) = 12.7062, sqrt(1 + 1/2) = 1.2247
-    assert (low + high) / 2 == pytest.approx(0.5)
-    assert high - low == pytest.approx(2 * 12.7062 * 0.141421 * 1.224745, rel=1e-5)
 
 
 def test_the_command_lists_runs_and_repeats(place, ran, capsys, monkeypatch):

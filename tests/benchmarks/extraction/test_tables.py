@@ -23,7 +23,6 @@ from benchmarks.extraction.tables import (
     every_attacker,
     headline_table,
     main_table,
-    not_run,
     utility_table,
 )
 from benchmarks.pages import block_of, marks, rewrite_block
@@ -31,7 +30,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
 from fpga_flow.report import read
 from fpga_flow.report.claims import claims
-from fpga_flow.report.run_charts import budget_curves, frontiers
+from fpga_flow.report.run_charts import budget_curves
 from fpga_flow.report.schema import AttackRow, Results
 
 ROOT = Path(__file__).parents[3]
@@ -75,23 +74,6 @@ def test_results_are_schema_1_with_one_row_a_experiment_and_victim(
     assert claims(again) == claims(counted)
 
 
-def test_counts_of_images_stay_where_the_images_are_not_here(
-    found: dict[str, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (before,) = read_json(write_summary(found, tmp_path))["datasets"]
-
-    def missing(*_: object) -> None:
-        raise InputError("not here")
-
-    monkeypatch.setattr("benchmarks.extraction.results.load", missing)
-    assert read_json(write_summary(found, tmp_path))["datasets"] == [before]
-    (path,) = write_documents(found, tmp_path)
-    assert read(path).dataset.test == before["test"] > 0
-    (tmp_path / "summary.json").unlink()
-    (path,) = write_documents(found, tmp_path)
-    assert read(path).dataset.test is None
-
-
 def test_the_summary_has_a_row_a_group_with_its_data_set(
     found: dict[str, Results], tmp_path: Path
 ) -> None:
@@ -125,20 +107,6 @@ def test_the_main_table_says_what_the_experiments_say(found: dict[str, Results])
     assert re.fullmatch(r"[+−]?\d\.\d \[−\d\.\d, \+\d\.\d\]", literal)
 
 
-def test_the_main_table_leaves_out_victims_of_too_few_seeds(found: dict[str, Results]) -> None:
-    whole = found["digits"]
-
-    def shown(attacks: list[AttackRow]) -> set[str]:
-        lines = main_table(whole.model_copy(update={"attacks": attacks}))
-        return {row.split(" | ")[1] for row in lines[2:] if row}
-
-    assert {"qat", "divqat-nasty"} <= shown(whole.attacks)
-    fewer = [r for r in whole.attacks if r.victim != "divqat-nasty" or r.victim_seed == 0]
-    assert shown(fewer) == shown(whole.attacks) - {"divqat-nasty"}
-    # Where no victim has so many, all are shown.
-    assert shown([r for r in whole.attacks if r.victim_seed == 0]) == shown(whole.attacks)
-
-
 def test_equal_cost_composition_and_utility_are_on_the_page(found: dict[str, Results]) -> None:
     text = results_page(found, [])
     row = line(
@@ -155,18 +123,6 @@ def test_equal_cost_composition_and_utility_are_on_the_page(found: dict[str, Res
         "65.0 ± 0.0",
         "1.0 ± 0.0",
     ]
-
-
-def test_no_table_has_more_than_eight_columns(found: dict[str, Results]) -> None:
-    rows = [row for row in results_page(found, plan("mini")).splitlines() if row.startswith("|")]
-    assert max(row.count("|") - 1 for row in rows) == 8
-
-
-def test_the_page_says_what_was_planned_and_not_run(found: dict[str, Results]) -> None:
-    planned = plan("mini")
-    lines = not_run(found, planned)
-    assert f"0 of {len(planned)} planned experiments are here." in lines
-    assert any(row.startswith("| digits | knockoff-random |") for row in lines)
 
 
 def test_every_attacker_has_a_row_with_its_mean(found: dict[str, Results]) -> None:
@@ -244,14 +200,6 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
         read_experiments(tmp_path)
 
 
-def test_victims_are_known_from_experiments_alone(tmp_path: Path) -> None:
-    folder = fixture_experiments.write(tmp_path, victims=False)
-    results = documents(read_experiments(folder))["digits"]
-    assert results.victims[-1].accuracy == 0.872
-    assert results.victims[-1].ece is None
-    assert "Not run." in results_page({"digits": results}, [])  # utility
-
-
 def test_networks_of_one_data_set_get_documents_of_their_own(folder: Path) -> None:
     experiments = read_experiments(folder)
     experiments += [
@@ -262,16 +210,6 @@ def test_networks_of_one_data_set_get_documents_of_their_own(folder: Path) -> No
     found = documents(experiments)
     assert list(found) == ["digits", "digits.digits-cnn.w2a2"]
     assert {row.variant for row in found["digits.digits-cnn.w2a2"].victims} == {"float", "qat"}
-
-
-def test_frontier_names_every_variant_and_attacker(found: dict[str, Results]) -> None:
-    out, inside, free = frontiers(found["digits"])
-    # What all attackers share is said once.
-    assert "Worst-case attack: knockoff-random / soft / wallpapers / vgg-small" in out.svg
-    assert "divqat-nasty: on top1" in out.svg
-    assert "float: " in inside.svg
-    assert "float: " not in free.svg  # no data-free attacker attacked it
-    assert "Worst-case attack: dfme" in free.svg
 
 
 def test_plots_are_svg_with_text(tmp_path: Path) -> None:

@@ -8,15 +8,13 @@ import pytest
 
 from benchmarks.extraction.experiment import run_experiment
 from benchmarks.extraction.plan import plan
-from benchmarks.extraction.records import read_experiments, write_experiments
+from benchmarks.extraction.records import write_experiments
 from benchmarks.extraction.results import documents, kept_victims
-from benchmarks.extraction.tables import not_run
 from benchmarks.extraction.victim_archive import (
     ARCHIVE,
     keep_victims,
     member,
     read_victims,
-    spec_of,
     write_victims,
 )
 from benchmarks.extraction.victims import VictimStore
@@ -118,31 +116,6 @@ def test_a_record_that_does_not_fit_the_network_is_refused(results, tmp_path):
     write_victims(results, [r | {"test_accuracy": 0.123} for r in read_victims(results)])
     with pytest.raises(CheckFailedError, match=r"12\.30% on record"):
         VictimStore(tmp_path / "work", kept=results).get(SHORT)
-
-
-@pytest.mark.slow  # trains and attacks
-def test_other_settings_are_another_victim(trained, tmp_path):
-    lines = []
-    store = VictimStore(tmp_path, log=lines.append, kept=trained[0])
-    store.get(replace(SHORT, quant_epochs=2))
-    assert any("training" in line for line in lines)
-
-
-def test_a_record_names_its_victim(trained):
-    for record in read_victims(trained[0]):
-        spec = spec_of(record)
-        assert (spec.name, spec.key) == (record["name"], record["key"])
-
-
-def test_attacks_on_victims_that_are_not_kept_are_counted(results):
-    experiments = read_experiments(results)
-
-    def text():
-        return "\n".join(not_run(documents(experiments, kept_victims(results)), []))
-
-    assert "whose weights were not kept" not in text()
-    (results / ARCHIVE).unlink()
-    assert "1 of 1 attack met an earlier training" in text()
 
 
 def test_a_victims_accuracy_is_that_of_the_kept_training(trained, results):

@@ -29,16 +29,6 @@ def test_parts_lie_within_the_whole(record: Record) -> None:
     assert 0 < memory["pool"] < memory["before"] <= memory["peak"]
 
 
-def test_the_section_shows_shares_and_loops(record: Record) -> None:
-    section = attacks.section(record)
-    text = "\n".join(section.lines)
-    seconds = record["run"]["seconds"]
-    assert f"{seconds['victim'] / seconds['total']:.1%}" in text
-    assert "200 queries" in text
-    assert all(name in text for name in attacks._SHOWN.values())
-    assert section.summary[0].value.endswith("of the time")
-
-
 def test_plain_loops_start_where_ours_does() -> None:
     calls = attacks._epochs((1, 8, 8), "mlp", 64)
     assert set(calls) == set(attacks._SHOWN)

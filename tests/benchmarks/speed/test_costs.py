@@ -1,18 +1,15 @@
 import json
 import math
 import random
-import xml.etree.ElementTree as ET
 
 import pytest
 
 from benchmarks.speed import costs
-from benchmarks.speed.cost_work import Size, _network
+from benchmarks.speed.cost_work import Size
 from benchmarks.speed.power_law import fit
-from benchmarks.speed.runner import publish
 from benchmarks.speed.suite import Context
 from divqat_brevitas.errors import CheckFailedError
 from fpga_flow.compile.worker_process import finn_installed
-from fpga_flow.report.charts import save
 
 SIZES = (16, 32, 64, 128, 256)
 
@@ -73,18 +70,6 @@ def test_fits_are_of_medians_along_each_axis_alone():
     assert [law["cost"] for law in costs.fits(rows)] == ["seconds"]
 
 
-@pytest.mark.slow  # measures
-def test_every_axis_but_bits_spans_a_decade_of_sizes():
-    for name, stage in costs.STAGES.items():
-        points = costs.sizes(stage, costs.BASE)
-        assert len(points) == len({size for _, size in points})
-        images = [size.images for axes, size in points if "images" in axes]
-        widths = [size.width for axes, size in points if "parameters" in axes]
-        assert name == "compile" or max(images) >= 10 * min(images)
-        parameters = [sum(p.numel() for p in _network(width).parameters()) for width in widths]
-        assert max(parameters) >= 10 * min(parameters)
-
-
 @pytest.fixture(scope="module")
 def record():
     return costs.measure(Context(rounds=1, quick=True))
@@ -100,39 +85,6 @@ def test_a_quick_run_measures_every_stage_that_needs_no_finn(record):
         assert row["seconds"][0] > 0
         assert row["parameters"] == 1 * 4 * 9 + 8 + 4 * 8 * 9 + 16 + (8 * 16 + 1) * 10
     json.dumps(record, allow_nan=False)
-
-
-def test_the_page_has_the_exponents_and_the_curves(record, tmp_path):
-    rows = made_up(1.0) + made_up(2.0, "attack")
-    whole = record | {"rows": rows, "fits": costs.fits(rows)}
-    section = costs.section(whole)
-    assert "| training, a QAT step | 1.00 [1.00, 1.00] | – |" in "\n".join(section.lines)
-    assert "Not run: FINN build: quick." in section.lines
-    assert [(line.ours, line.value) for line in section.summary] == [
-        ("training, a QAT step", "1.00 [1.00, 1.00]"),
-        ("attack, a clone's epoch", "2.00 [2.00, 2.00]"),
-    ]
-    drawing = ET.parse(save(costs.charts(whole), tmp_path / "costs.svg"))
-    texts = {text.text for text in drawing.iter() if text.tag.endswith("text")}
-    assert {"Time by images", "Peak memory by images"} <= texts
-    assert {"20", "50", "100"} <= texts  # plain numbers on the axes
-
-
-def test_publish_writes_the_figure_beside_the_page(record, tmp_path):
-    rows = made_up(1.0)
-    stored = {
-        "schema": 1,
-        "suite": "costs",
-        "quick": False,
-        "rounds": 3,
-        "load": {"before": None, "after": None},
-        "environment": {"threads": 1, "source": "0" * 64, "cpu": {"usable": 2, "model": "cpu"}},
-        "result": record | {"rows": rows, "fits": costs.fits(rows)},
-    }
-    (tmp_path / "costs.json").write_text(json.dumps(stored))
-    assert publish(tmp_path) == [tmp_path / "README.md", tmp_path / "costs.svg"]
-    assert "draws the curves as `costs.svg`" in (tmp_path / "README.md").read_text()
-    ET.parse(tmp_path / "costs.svg")
 
 
 def test_the_work_of_a_process_that_fails_is_told():

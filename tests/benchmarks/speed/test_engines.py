@@ -1,7 +1,6 @@
 """The suite of engines: what it times computes the same, and its record has it all."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from benchmarks.speed import engines, racers
 from benchmarks.speed.exported import Exported, exported
 from benchmarks.speed.suite import Context
-from benchmarks.speed.timing import Spread
 from divqat_brevitas.errors import CheckFailedError
 from fpga_flow.integer.engine import IntegerEngine
 
@@ -71,24 +69,3 @@ def test_short_calls_are_repeated_and_counted_once() -> None:
     found = engines._turns({"short": lambda: calls.append("x")}, rounds=2, least=0.001)
     assert len(calls) > 20
     assert found["short"].median < 0.001
-
-
-def test_seconds_are_of_an_image() -> None:
-    times = {"integer": Spread((1.0, 2.0)), "qonnx-alone": Spread((5.0, 8.0))}
-    found = engines._compared(times, {"integer": 100, "qonnx-alone": 1})
-    assert found["seconds"]["integer"]["samples"] == [0.01, 0.02]
-    assert found["to_integer"]["qonnx-alone"]["samples"] == [500.0, 400.0]
-
-
-def test_the_share_of_the_peak_is_of_the_same_round() -> None:
-    # 10 operations in 2 s and 1 s, beside 100 in 10 s and 5 s
-    found = engines._peak(Spread((2.0, 1.0)), 10, Spread((10.0, 5.0)), 100)
-    assert found["share"]["samples"] == [0.5, 0.5]
-
-
-def test_the_float_file_takes_any_number_of_images(network: Exported, tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    session = onnxruntime.InferenceSession(str(network.float_onnx))
-    for count in (1, 3):
-        images = np.zeros((count, *network.shape), np.float32)
-        assert session.run(None, {"images": images})[0].shape == (count, 10)

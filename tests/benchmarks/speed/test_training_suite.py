@@ -13,10 +13,8 @@ from benchmarks.speed import training
 from benchmarks.speed.contestants import NAMES, contestants
 from benchmarks.speed.memory import memory
 from benchmarks.speed.suite import Context
-from benchmarks.speed.timing import Spread
 from benchmarks.speed.training import operators
 from divqat_brevitas.errors import CheckFailedError
-from divqat_brevitas.quant.loss import DivQATLoss
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +34,6 @@ def test_every_contestant_trains_a_network_of_its_own(
     assert all(not torch.equal(w, before[name]) for name, w in weights.items())
 
 
-def test_the_losses_take_their_full_part(few: dict[str, taking_part.Contestant]) -> None:
-    for name in ("nasty", "decoy"):
-        few[name].step()
-    nasty, decoy = few["nasty"].loop.criterion, few["decoy"].loop.criterion
-    assert isinstance(nasty, DivQATLoss)
-    assert nasty.terms["weight"].item() == pytest.approx(nasty.settings.weight)  # after warm-up
-    assert nasty.terms["divergence"] > 0
-    assert "reject" in decoy.terms
-
-
 @pytest.mark.slow  # measures
 def test_a_quick_run_gives_a_record_that_can_be_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weighing, "memory", lambda *a: {"start": 1, "peak": 3, "steps": 2})
@@ -63,48 +51,6 @@ def test_a_quick_run_gives_a_record_that_can_be_published(monkeypatch: pytest.Mo
         assert any("convolution" in name or "conv2d" in name for name in names)
     page = "\n".join(training.section(record).lines)
     assert "| cifar-cnn, bfloat16, batch 8 | QAT, ours |" in page
-
-
-def planted() -> dict:
-    def spread(value: float) -> dict:
-        return Spread((value,)).record()
-
-    others = dict(zip(NAMES[1:], (2.0, 1.25, 1.5, 1.75), strict=True))
-    to_stock = {name: spread(value / 2) for name, value in {"float": 1.0, **others}.items()}
-    to_stock.pop("stock")
-    row = {
-        "model": "net",
-        "precision": "float32",
-        "batch": 4,
-        "seconds": {name: spread(others.get(name, 1.0)) for name in NAMES},
-        "to_float": {name: spread(value) for name, value in others.items()},
-        "to_stock": to_stock,
-        "cpu_to_float": {name: spread(value) for name, value in others.items()},
-        "cpu_to_stock": to_stock,
-        "memory": {
-            "float": {"steps": 100 << 20},
-            "stock": {"steps": 280 << 20},
-            "ours": {"steps": 117 << 20},
-        },
-        "operators": {"ours": [{"name": "aten::div", "share": 0.25}]},
-    }
-    return {"bits": "w4a4", "steps": [row]}
-
-
-def test_what_is_published_is_in_the_record() -> None:
-    section = training.section(planted())
-    page = "\n".join(section.lines)
-    assert "| net, float32, batch 4 | QAT, ours | 1.25 s (1.25 to 1.25) | 1.25x" in page
-    assert "0.62x (0.62 to 0.62) | 117 MiB | 1.17x |" in page
-    assert "`aten::div` 25%" in page
-    shown = [(line.what, line.value, line.beside) for line in section.summary]
-    assert shown[0] == (
-        "Time of a training step, net, float32, batch 4",
-        "1.25x (1.25 to 1.25)",
-        "float (Brevitas' quantizers: 2.00x)",
-    )
-    assert [value[:5] for _, value, _ in shown[1:3]] == ["0.75x", "0.88x"]
-    assert shown[3][1:] == ("1.17x", "float (Brevitas' quantizers: 2.80x)")
 
 
 def test_a_profile_names_the_operators_of_a_call() -> None:
@@ -131,8 +77,3 @@ def test_a_child_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(weighing.sys, "executable", str(child))
     with pytest.raises(CheckFailedError, match="memory of float failed: no room left"):
         memory("float", "cifar-cnn", "float32", 8, 1)
-
-
-def test_memory_is_not_told_beside_linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weighing.sys, "platform", "darwin")
-    assert memory("float", "cifar-cnn", "float32", 8, 1) is None

@@ -283,12 +283,15 @@ def test_a_folder_of_the_user_is_never_replaced(served: Path, tmp_path: Path) ->
     assert precious.read_text() == "mine"
 
 
-def test_ctrl_c_leaves_nothing(served: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
+def test_ctrl_c_or_a_reader_that_goes_away_leaves_nothing(
+    error: type[BaseException], served: Path, tmp_path: Path
+) -> None:
     def interrupt(line: str) -> None:
         if "decoding" in line:
-            raise KeyboardInterrupt
+            raise error
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         fetch("mnist", tmp_path / "root", progress=interrupt)
     assert left_over(tmp_path / "root") == []
 
@@ -319,15 +322,6 @@ def test_a_full_disk_is_readable_and_leaves_nothing(
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(InputError, match=r"cannot write below .*No space left"):
         fetch("mnist", tmp_path / "root")
-    assert left_over(tmp_path / "root") == []
-
-
-def test_a_reader_that_goes_away_is_not_called_a_full_disk(served: Path, tmp_path: Path) -> None:
-    def gone(line: str) -> None:
-        raise BrokenPipeError
-
-    with pytest.raises(BrokenPipeError):
-        fetch("mnist", tmp_path / "root", progress=gone)
     assert left_over(tmp_path / "root") == []
 
 

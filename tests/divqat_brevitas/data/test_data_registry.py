@@ -41,11 +41,6 @@ def test_sets_from_wheels(name: str, sizes: list[int]) -> None:
     assert len(set(everything)) == len(everything), "an image is in two splits"
 
 
-def test_digits_are_scaled_from_16_to_255() -> None:
-    images, _ = load("digits", "train")
-    assert set(np.unique(images)) == {round(v * 255 / 16) for v in range(17)}
-
-
 def test_loading_twice_gives_the_same_and_not_the_same_memory() -> None:
     first, _ = load("mnist5k", "val")
     kept = first.copy()
@@ -282,29 +277,3 @@ def test_a_set_that_is_an_image_folder_says_how_to_arrange_it() -> None:
     for name, said in (("tiny-imagenet", r"val_annotations\.txt"), ("cub-200", "train_test_split")):
         with pytest.raises(InputError, match=rf"{said}.*imagefolder:"):
             load(name, "train")
-
-
-def test_tiny_imagenet_as_the_advice_arranges_it(tmp_path: Path) -> None:
-    for label, name in enumerate(("n01", "n02")):
-        for i in range(10):
-            paint(tmp_path / f"train/{name}/images/{name}_{i}.JPEG", 100 * label + i, (64, 64))
-        paint(tmp_path / f"val/{name}/val_{label}.JPEG", 100 * label, (64, 64))
-    name = f"imagefolder:{tmp_path}?size=32"
-    assert dataset_info(name).classes == ("n01", "n02")
-    assert load(name, "test")[1].tolist() == [0, 1]
-    assert load(name, "train")[0].shape == (16, 3, 32, 32)
-
-
-def test_svhn_from_its_matlab_files(tmp_path: Path) -> None:
-    savemat = pytest.importorskip("scipy.io").savemat
-    sets = {
-        part: random_set(count, (3, 32, 32), 10) for part, count in (("train", 50), ("test", 20))
-    }
-    for part, (images, labels) in sets.items():
-        stored = np.where(labels == 0, 10, labels)[:, None]
-        savemat(tmp_path / f"{part}_32x32.mat", {"X": images.transpose(2, 3, 1, 0), "y": stored})
-    for split, part in (("official-train", "train"), ("test", "test")):
-        x, y = load("svhn", split, tmp_path)
-        assert np.array_equal(x, sets[part][0])
-        assert np.array_equal(y, sets[part][1])
-    assert [len(load("svhn", s, tmp_path)[1]) for s in SPLITS] == [40, 5, 20, 5]

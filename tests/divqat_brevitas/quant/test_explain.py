@@ -48,24 +48,6 @@ def test_numbers_are_the_layers() -> None:
     assert explained.problems == ()
 
 
-def test_words_name_everything() -> None:
-    text = str(
-        explain(nn.Sequential(layer(), qnn.QuantReLU(act_quant=Uint4ActPerTensorFloatDivQAT)))
-    )
-    for said in (
-        "0 (QuantConv2d)",
-        "weight: 4 bits, signed, narrow range: codes -7…7",
-        "8 of them, learned",
-        "Int4WeightPerChannelFloatDivQAT (DivQAT, one fused pass in training)",
-        "integer engine: yes, these codes exactly",
-        "1 (QuantReLU)",
-        "activation: 4 bits, unsigned: codes 0…15",
-        "not set yet: no data seen (train or calibrate)",
-        "integer engine: yes, 15 thresholds a channel",
-    ):
-        assert said in text
-
-
 def test_where_the_scale_comes_from() -> None:
     relu = qnn.QuantReLU(act_quant=stock.Uint8ActPerTensorFloat, collect_stats_steps=2)
     sources = []

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -125,7 +124,7 @@ class StopError(Exception):
 
 
 @pytest.mark.slow  # trains
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("after", [1, 3])
 def test_a_stopped_training_resumes_to_equal_weights(
     after: int, reference: nn.Module, data: tuple[Data, Data], tmp_path: Path
 ) -> None:
@@ -339,13 +338,6 @@ def test_models_by_name() -> None:
         assert torch.equal(before, torch.get_rng_state())
         assert equal(state(a), state(b))
         assert a.eval()(torch.rand(2, 3, side, side)).shape == (2, 7)
-    sizes = {
-        name: sum(p.numel() for p in build_model(name, (3, 32, 32), 10).parameters() if p.dim() > 1)
-        for name in ("cnv", "resnet-18")
-    }
-    assert 1.5e6 < sizes["cnv"] < 1.6e6  # FINN's CNV: 1.54 million
-    # He et al.'s 11.69 million, with 10 classes and a stem of 3x3 instead of 7x7.
-    assert 11.1e6 < sizes["resnet-18"] < 11.2e6
     with pytest.raises(InputError, match="digits-cnn"):
         build_model("digit-cnn", (1, 8, 8), 10)
     with pytest.raises(InputError, match="at least 32x32"):
@@ -359,28 +351,3 @@ def test_models_by_name() -> None:
 def test_bad_settings_are_refused(kwargs: dict) -> None:
     with pytest.raises(InputError):
         TrainSettings(**kwargs)
-
-
-def test_one_image_too_few(reference: nn.Module) -> None:
-    one = torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor(np.array([1]))
-    with pytest.raises(InputError, match="too few"):
-        fit(reference, (one, one))
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "weights", "linear"),
-    [("fashion-cnn", (1, 28, 28), 23_184, 576), ("cifar-cnn", (3, 32, 32), 93_024, 2_048)],
-)
-def test_small_networks_pool_after_every_convolution(
-    name: str, shape: tuple[int, int, int], weights: int, linear: int
-) -> None:
-    net = build_model(name, shape, 10)
-    assert sum(m.weight.numel() for m in net.modules() if isinstance(m, nn.Conv2d)) == weights
-    assert net[-1].in_features == linear
-
-
-def test_lenet5_has_the_weights_of_lenet5() -> None:
-    net = build_model("lenet5", (1, 28, 28), 10)
-    weights = [p.shape for p in net.parameters() if p.ndim > 1]
-    assert weights == [(6, 1, 5, 5), (16, 6, 5, 5), (120, 400), (84, 120), (10, 84)]
-    assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import PlainLearner, TransferSet, Victim, make_attack
+from divqat_brevitas.extraction import PlainLearner, TransferSet, Victim
 from divqat_brevitas.extraction.attacks.averaged import AveragedQueries
 
 LEARNER = PlainLearner(surrogate="mlp", epochs=1)
@@ -73,29 +73,6 @@ def test_averages_out_a_random_defence(digits) -> None:
         return float((learner.transfer_set.responses.argmax(axis=1) != clean).mean())
 
     assert wrong(copies=8) < 0.5 * wrong(copies=1)
-
-
-def test_the_same_seed_asks_the_same(make_spy, pool) -> None:
-    def asked(seed: int) -> np.ndarray:
-        spy = make_spy()
-        attack = AveragedQueries(learner=LEARNER, seed=seed, flip=True)
-        attack.run(Victim(spy, budget=60), pool)
-        return np.concatenate(spy.asked)
-
-    assert np.array_equal(asked(1), asked(1))
-    assert not np.array_equal(asked(1), asked(2))
-
-
-def test_small_pool_and_one_copy(spy, pool) -> None:
-    attack = AveragedQueries(learner=LEARNER, copies=1)
-    result = attack.run(Victim(spy, budget=1000), pool)
-    assert np.array_equal(np.sort(result.indices), np.arange(150))
-
-
-def test_by_name(spy, pool) -> None:
-    attack = make_attack("knockoff-averaged", LEARNER, seed=3)
-    assert attack == AveragedQueries(learner=LEARNER, seed=3)
-    assert attack.run(Victim(spy, budget=20), pool).queries_used == 18
 
 
 def test_refusals_cost_no_query(spy, pool) -> None:

@@ -41,24 +41,6 @@ def test_a_step_is_the_sign_of_the_gradient(digits) -> None:
     assert np.allclose(towards[alive], by_hand[alive], rtol=0, atol=1e-6)  # one float32 rounding
 
 
-def test_many_small_steps_stay_as_near_as_one(digits) -> None:
-    images = digits.pool[:20] / np.float32(255)
-    moved = step_towards(digits.model, images, np.full(20, 7), 0.1, iterations=8)
-    assert np.abs(moved - images).max() <= 0.1 + 1e-6  # eight float32 additions
-    assert 0 <= moved.min() <= moved.max() <= 1
-    assert (logit(digits.model, moved, 7) >= logit(digits.model, images, 7)).all()
-
-
-def test_steps_do_not_depend_on_batches(digits, monkeypatch) -> None:
-    images = digits.pool[:30] / np.float32(255)
-    labels = np.arange(30) % 10
-    whole = step_towards(digits.model, images, labels, 0.1)
-    monkeypatch.setattr("divqat_brevitas.extraction.attacks.jacobian.CRAFTING_BATCH", 7)
-    parts = step_towards(digits.model, images, labels, 0.1)
-    # Another batch size may round a gradient of almost zero to the other sign.
-    assert (whole == parts).mean() > 0.99
-
-
 def test_doubles_each_round_and_ends_at_the_budget(spy, pool) -> None:
     result = augment(seeds=10).run(Victim(spy, budget=97), pool)
     assert [round_["queries"] for round_ in result.rounds] == [10, 20, 40, 80, 97]
@@ -146,10 +128,3 @@ def test_random_targets_change_more_answers_than_steps_to_the_own_label(digits) 
 def test_refuses(settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         augment(**settings)
-
-
-def test_substitute_refuses() -> None:
-    with pytest.raises(InputError, match="at least 1 step"):
-        Substitute(steps=0)
-    with pytest.raises(InputError, match="unknown surrogate"):
-        Substitute(surrogate="vgg")

@@ -10,7 +10,6 @@ from divqat_brevitas.extraction import (
     MixMatch,
     PlainLearner,
     SemiSupervised,
-    SurrogateTraining,
     Victim,
     accuracy,
 )
@@ -60,19 +59,6 @@ def test_history_has_the_parts_of_the_loss(digits) -> None:
     # 128 unasked images are two steps an epoch; the weight rises 1/4, 2/4, 3/4, 1.
     for row in seen:
         assert row["labelled"] < row["loss"] < row["labelled"] + 10 * 2 * row["unlabelled"]
-
-
-def test_treatment_and_flip_of_the_learner_are_used(digits) -> None:
-    def first_weights(learner: PlainLearner) -> torch.Tensor:
-        result = SemiSupervised(learner).run(Victim(digits.model, budget=30), digits.pool[:100])
-        return next(result.clone.parameters())
-
-    plain = first_weights(QUICK)
-    smooth = PlainLearner(surrogate="mlp", epochs=2, targets="smooth")
-    flip = PlainLearner(surrogate="mlp", epochs=2, training=SurrogateTraining(flip=True))
-    assert not torch.equal(plain, first_weights(smooth))
-    assert not torch.equal(plain, first_weights(flip))
-    assert torch.equal(plain, first_weights(QUICK))
 
 
 def test_refuses_a_learner_with_a_training_of_its_own() -> None:

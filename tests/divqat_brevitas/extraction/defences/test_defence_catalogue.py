@@ -21,7 +21,6 @@ from divqat_brevitas.extraction.defences import (
     check_defence_name,
     cost,
     cost_of,
-    defence_table,
     family,
     make_defence,
 )
@@ -89,24 +88,6 @@ def test_specs() -> None:
 def test_bad_specs_are_refused(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_defence(spec)
-
-
-def test_names_in_result_rows() -> None:
-    for name in ("none", "reverse-sigmoid:0.5", "dcp:0.7+rounding:2", "ensemble:3"):
-        assert check_defence_name(name) == name
-    for name in ("nasty", "reverse-sigmoid:0.5+nasty:1", ""):
-        with pytest.raises(InputError, match="unknown defence"):
-            check_defence_name(name)
-
-
-def test_the_table_says_what_an_fpga_can_do() -> None:
-    rows = {row.name: row for row in defence_table()}
-    assert list(rows) == list(FAMILIES)
-    assert all(row.hardware for row in rows.values())
-    assert rows["grad2"].hardware.startswith("no")
-    assert rows["reverse-sigmoid"].hardware.startswith("table")
-    assert rows["misinformation"].hardware.startswith("second network")
-    assert [name for name, row in rows.items() if not row.deterministic] == ["noise"]
 
 
 def test_a_composition_is_its_parts_in_order() -> None:

@@ -59,17 +59,6 @@ def test_bootstrap_repeats_and_ends_at_the_outermost_of_three_seeds() -> None:
     assert (found.low, found.high) == pytest.approx((0.1, 0.6))
 
 
-def test_bootstrap_of_many_groups_is_about_normal() -> None:
-    rng = np.random.default_rng(0)
-    groups = [list(rng.normal(at, 0.01, 3)) for at in rng.normal(0, 1, 60)]
-    found = hierarchical_bootstrap(groups)
-    expected = t_interval([fmean(group) for group in groups])
-    width = expected.high - expected.low
-    # A percentile bootstrap of 60 values is short by a factor of about sqrt(59 / 60).
-    assert found.low == pytest.approx(expected.low, abs=0.05 * width)
-    assert found.high == pytest.approx(expected.high, abs=0.05 * width)
-
-
 def test_coverage_at_three_seeds_is_what_the_module_says() -> None:
     rng = np.random.default_rng(1)
     worlds = rng.normal(size=(1000, 3))

@@ -12,9 +12,7 @@ from divqat_brevitas.extraction import (
     PlainLearner,
     SurrogateTraining,
     TransferSet,
-    Victim,
     build_surrogate,
-    make_attack,
 )
 from divqat_brevitas.extraction.learners import (
     ConsistentLearner,
@@ -181,12 +179,3 @@ def test_consistency_asks_for_the_views_that_training_had(images) -> None:
     assert np.array_equal(up[:, :, :-1], images[:, :, 1:])
     assert np.array_equal(down[:, :, 1:], images[:, :, :-1])
     assert np.array_equal(all_views[5], images[..., ::-1])
-
-
-def test_learners_go_with_attacks(spy) -> None:
-    pool = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), np.uint8)
-    result = make_attack("knockoff-random", SkepticalLearner(surrogate="mlp", epochs=1)).run(
-        Victim(spy, budget=40), pool
-    )
-    assert result.queries_used == 40
-    assert result.settings["learner"]["name"] == "skeptical"

@@ -13,10 +13,6 @@ from divqat_brevitas.extraction.learners.targets import (
 ANSWERS = np.array([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0], [0.1, 0.2, 0.6]], np.float32)
 
 
-def test_soft_is_as_answered() -> None:
-    assert np.array_equal(training_targets(ANSWERS, "soft"), ANSWERS)
-
-
 def test_argmax_and_smooth() -> None:
     hard = np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]], np.float32)
     assert np.array_equal(training_targets(ANSWERS, "argmax"), hard)
@@ -30,11 +26,6 @@ def test_only_logits_are_put_through_softmax() -> None:
     logits = np.array([[2.0, 0.0, -1.0]], np.float32)
     assert np.array_equal(as_probabilities(logits, "logits"), softmax(logits))
     assert np.array_equal(as_probabilities(ANSWERS, "topk"), ANSWERS)
-
-
-def test_unknown_treatment() -> None:
-    with pytest.raises(InputError, match="did you mean 'argmax'"):
-        training_targets(ANSWERS, "argmx")
 
 
 def test_temperature_is_that_of_the_softmax() -> None:

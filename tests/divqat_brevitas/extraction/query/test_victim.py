@@ -170,12 +170,6 @@ def test_constructor_refuses(spy) -> None:
         Victim(object())  # type: ignore[arg-type]
 
 
-def test_repr_says_what_it_is(spy, images) -> None:
-    victim = Victim(spy, oracle="topk", budget=20, k=2)
-    victim.query(images)
-    assert repr(victim) == "Victim(oracle='topk', k=2, defence='none', queries=10/20)"
-
-
 def test_without_a_defence_every_oracle_sees_the_networks_own_logits(spy, images) -> None:
     logits = spy.predict(images)
     for oracle in ORACLES:
@@ -208,14 +202,6 @@ def test_a_zero_behind_a_defence_stays_zero(spy, images) -> None:
     assert set(np.unique(Victim(spy, defence="top1").query(images))) == {0.0, 1.0}
     logits = Victim(spy, oracle="logits", defence="top1").query(images)
     assert np.isfinite(logits).all()
-
-
-def test_compositions(spy, images) -> None:
-    victim = Victim(spy, defence="reverse-sigmoid:2+top1")
-    both = victim.query(images)
-    defended = ReverseSigmoid(2.0).perturb(images, softmax(spy.predict(images)))
-    assert np.array_equal(both, Top1().perturb(images, defended))
-    assert victim.defence == "reverse-sigmoid:2+top1"
 
 
 def test_a_broken_defence_costs_nothing(spy, images) -> None:
@@ -282,8 +268,3 @@ def test_an_attacker_cannot_write_into_the_cache(spy, images) -> None:
     before = responses.copy()
     responses[:] = 0
     assert np.array_equal(victim.query(images), before)
-
-
-def test_a_defence_that_needs_material_says_so(spy) -> None:
-    with pytest.raises(InputError, match="DefenceMaterial"):
-        Victim(spy, defence="misinformation:0.9")

