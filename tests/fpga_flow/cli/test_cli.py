@@ -56,25 +56,6 @@ def test_every_command_has_help_an_example_and_json(divqat, path, command):
     assert ("--json" in out) != isinstance(command, click.Group)
 
 
-def test_help_and_version_import_nothing_heavy():
-    code = (
-        "import sys\n"
-        "from fpga_flow.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'brevitas', 'pydantic', 'numpy', 'onnx', 'tqdm'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    for arguments in (["--help"], ["--version"], ["run", "--help"], ["train"]):
-        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
-
-
-def test_version(divqat):
-    code, out, _ = divqat("--version")
-    assert code == 0
-    assert out.startswith("divqat 0.")
-
-
 def test_run_from_a_preset_then_continue_from_the_directory(divqat, fakes, tmp_path):
     run = tmp_path / "run"
     code, out, err = divqat("run", "--preset", "smoke", "--out", run)

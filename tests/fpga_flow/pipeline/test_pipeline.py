@@ -50,26 +50,6 @@ def test_nothing_runs_twice(tmp_path):
     assert files(tmp_path) == before
 
 
-def test_the_manifest_says_what_was_made_from_what(tmp_path):
-    execute(tmp_path, Fakes())
-    records = RunDirectory(tmp_path).records()
-    assert {name: record.status for name, record in records.items()} == {
-        "train": "done",
-        "compile": "done",
-        "report": "done",
-    }
-    assert set(records["compile"].inputs) == {"divqat", "[compile]", "train"}
-    assert set(records["compile"].outputs) == {"compile/build/a/1.v", "compile/build/a/2.v"}
-    assert set(records["train"].outputs) == {
-        "train/float.txt",
-        "train/float.json",
-        "train/qat.txt",
-        "train/qat.json",
-        "train/victims.json",
-    }
-    assert records["train"].versions["divqat"]
-
-
 @pytest.mark.parametrize(
     ("override", "ran"),
     [
@@ -117,22 +97,6 @@ def test_a_damaged_output_is_made_again(tmp_path, damaged, ran, how):
     made.pop(".tasks/train/qat.json", None)
     before.pop(".tasks/train/qat.json")
     assert made == before
-
-
-def test_the_reason_for_running_is_said(tmp_path):
-    fakes = Fakes()
-
-    def lines(*overrides):
-        progress = Silent()
-        config = resolve(overrides=[*VARIANTS, *overrides])
-        pipeline.execute(RunDirectory(tmp_path), config, fakes.stages, progress=progress)
-        return progress.lines
-
-    assert "train: running (first time)" in lines()
-    assert "train: up to date" in lines()
-    (tmp_path / "train/qat.txt").unlink()
-    assert "train: running (train/qat.txt is gone)" in lines()
-    assert "compile: running (changed: [compile])" in lines("compile.clock_ns=5")
 
 
 def test_a_users_file_counts_by_its_content(tmp_path):
@@ -276,10 +240,6 @@ def test_a_stage_alone_needs_what_is_before_it(tmp_path):
         execute(tmp_path, fakes, ["compile.clock_ns=5"], only="report")
     with pytest.raises(InputError, match=r"report needs train.*\[train\]"):
         execute(tmp_path, fakes, ["train.learning_rate=1"], only="report")
-
-
-def test_until_stops_after_a_stage(tmp_path):
-    assert execute(tmp_path, Fakes(), until="compile") == ALL[:3]
 
 
 def test_names_are_looked_up_before_anything_runs(tmp_path):

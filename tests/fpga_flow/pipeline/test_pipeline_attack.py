@@ -1,13 +1,21 @@
-"""A run's attack stage asks what the chip answers, not what the network knows."""
+"""A run's attack stage: behind the answer unit, with shared clones, with costed defences."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import small_attack
 from fakes import Silent
 
+from divqat_brevitas.data import load
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction import softmax
+from divqat_brevitas.extraction.arrays import to_float
+from divqat_brevitas.extraction.defences import at_cost
+from divqat_brevitas.extraction.learners import base
 from divqat_brevitas.files import read_json
+from fpga_flow.cli import main
 from fpga_flow.engines import load_engine
 from fpga_flow.pipeline import run as pipeline
 from fpga_flow.pipeline.resolve import resolve
@@ -15,7 +23,29 @@ from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages import attack, order
 from fpga_flow.pipeline.stages.victims import split
 
-SETTINGS = [*small_attack.SETTINGS, "run.seeds=0,3", "train.variants=float,qat"]
+SMALL = [
+    "data.name=digits",
+    "model.name=mlp",
+    "train.variants=qat",
+    "train.float_epochs=1",
+    "train.quant_epochs=1",
+    "attack.budgets=40",
+    "attack.surrogates=mlp",
+    "attack.epochs=1",
+    "attack.oracles=soft",
+    "attack.learners=soft",
+]
+
+
+def attack_rows(path: Path, *overrides: str) -> list[dict[str, Any]]:
+    """Train, export and attack; gives the rows of the attacks."""
+    config = resolve(overrides=[*SMALL, *overrides])
+    stages = [*order.STAGES[:2], order.STAGES[4]]
+    pipeline.execute(RunDirectory(path), config, stages, progress=Silent())
+    return [read_json(file) for file in (path / "attack").glob("*.json")]
+
+
+SETTINGS = [*SMALL, "run.seeds=0,3", "train.variants=float,qat"]
 STAGES = [*order.STAGES[:2], replace(order.STAGES[4], uses=())]
 GATED = "compile.answer=gated:0:4"
 
@@ -73,3 +103,71 @@ def test_only_victims_that_get_a_chip_have_its_answer():
     assert found == {"float": "logits", "qat": "gated:0:4"}
     without = attack.attacks(resolve(overrides=SETTINGS))
     assert {cell.spec.answer for cell in without} == {"logits"}
+
+
+def both_learners(path, *overrides):
+    rows = attack_rows(path, "attack.epochs=2", *overrides)
+    return {(row["oracle"], row["treatment"]): row for row in rows}
+
+
+@pytest.mark.slow  # runs whole stages
+def test_labels_and_the_argmax_of_soft_answers_train_one_clone(tmp_path, monkeypatch):
+    train, trained = base.train_surrogate, []
+    monkeypatch.setattr(
+        base, "train_surrogate", lambda *a, **k: trained.append(a) or train(*a, **k)
+    )
+    both = both_learners(
+        tmp_path / "both", "attack.oracles=soft,top1", "attack.learners=soft,argmax"
+    )
+    assert set(both) == {("soft", "soft"), ("soft", "argmax"), ("top1", "soft")}
+    assert len(trained) == 2
+    alone = both_learners(tmp_path / "alone", "attack.oracles=top1", "attack.learners=soft")
+    assert len(trained) == 3
+    assert alone["top1", "soft"] == both["top1", "soft"]
+    measured = ("clone_accuracy", "agreement", "confusion")
+    labels, argmax = both["top1", "soft"], both["soft", "argmax"]
+    assert {name: labels[name] for name in measured} == {name: argmax[name] for name in measured}
+
+
+def test_a_row_has_the_strength_found_on_validation_images(tmp_path):
+    found = attack_rows(tmp_path, "attack.defences=reverse-sigmoid@0.2,dcp:0.7")
+    rows = {row["defence"]: row for row in found}
+    assert set(rows) == {"reverse-sigmoid@0.2", "dcp:0.7"}
+    assert "defence_found" not in rows["dcp:0.7"]
+    images = to_float(load("digits", "val")[0])
+    answers = softmax(load_engine(tmp_path / "export" / "qat.onnx").predict(images))
+    row = rows["reverse-sigmoid@0.2"]
+    # A smaller split than 1,000 images is taken whole; its order does not count but for rounding.
+    expected = at_cost("reverse-sigmoid@0.2", answers, images)
+    assert row["defence_found"]["spec"] == expected.spec
+    assert row["defence_l1"] == pytest.approx(expected.cost.l1, rel=1e-12)
+
+
+def test_bad_costs_are_refused_before_training():
+    for name, says in (("rounding@0.2", "no continuous strength"), ("dcp@3", "up to 2")):
+        with pytest.raises(InputError, match=says):
+            attack.check(resolve(overrides=[*SMALL, f"attack.defences={name}"]))
+
+
+EIGHT_BITS = ("model.bits=w8a8", "train.variants=float,divqat", "divqat.guard=1")
+
+
+@pytest.mark.slow  # runs whole stages
+def test_eight_bits_pass_export_and_simulation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    sets = [part for setting in EIGHT_BITS for part in ("--set", setting)]
+    train_and_export = ["run", "--preset", "smoke", *sets, "--out", out, "--until", "export"]
+    for command in (train_and_export, ["simulate", out]):
+        with pytest.raises(SystemExit) as done:
+            main(command)
+        assert done.value.code == 0, capsys.readouterr().err
+    parity = read_json(tmp_path / "run/export/parity.json")["divqat"]
+    rows = read_json(tmp_path / "run/simulate/equivalence.json")
+    assert [(row["a"], row["b"]) for row in rows] == [("torch", "qonnx"), ("qonnx", "integer")]
+    # How many images noise decides depends on this machine; that nothing else differs does not.
+    assert parity["mismatches"] == parity["by_noise"]
+    assert [row["mismatches"] for row in rows] == [row.get("by_noise", 0) for row in rows]
+    for row in rows:
+        assert bool(row.get("noise")) == (row.get("by_noise", 0) > 0)

@@ -1,13 +1,11 @@
 """The bodies of train and attack, on a data set and networks that take seconds."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from fakes import Silent
@@ -18,9 +16,9 @@ from divqat_brevitas.files import read_json, sha256_file
 from fpga_flow.pipeline import run as pipeline
 from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.pipeline.rundir import RunDirectory
-from fpga_flow.pipeline.stages import attack, order, train
+from fpga_flow.pipeline.stages import attack, order
 from fpga_flow.pipeline.stages.context import StageContext
-from fpga_flow.pipeline.stages.victims import identify, predictor, split, trained, victims
+from fpga_flow.pipeline.stages.victims import predictor, split, victims
 
 SETTINGS = [
     "data.name=digits",
@@ -88,17 +86,6 @@ def test_every_victim_has_a_row_of_its_own(whole):
     assert all(row["accuracy"] > 0.5 for row in rows)  # 10 classes: chance is 0.1
 
 
-def test_the_files_say_what_was_trained_on_what(whole):
-    dataset = read_json(whole / "train" / "dataset.json")
-    assert dataset["name"] == "digits"
-    assert dataset["shape"] == [1, 8, 8]
-    assert len(dataset["classes"]) == 10
-    lines = (whole / "train" / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert len(rows) == 2 * 3 * 2  # seeds, trained variants, epochs
-    assert {"variant", "seed", "epoch", "loss", "val_accuracy"} <= rows[0].keys()
-
-
 def test_the_accuracy_in_the_row_is_the_loaded_victims(whole):
     here = context(whole)
     images, labels = split(here.config, "test")
@@ -106,18 +93,6 @@ def test_the_accuracy_in_the_row_is_the_loaded_victims(whole):
     for victim, row in zip(victims(here.config), rows, strict=True):
         logits = predictor(here, victim, "torch").predict(images)
         assert (logits.argmax(axis=1) == labels).mean() == row["accuracy"]
-
-
-def test_plain_qat_trains_and_divqat_is_another_network(whole):
-    here = context(whole)
-
-    def weights(variant):
-        state = trained(here, identify(here.config, variant, 0)).state_dict()
-        return next(v for name, v in state.items() if name.endswith("weight")).numpy()
-
-    assert not np.array_equal(weights("qat"), weights("ptq"))
-    assert not np.array_equal(weights("qat"), weights("divqat"))
-    assert np.array_equal(weights("ptq"), weights("float"))
 
 
 @pytest.mark.slow  # runs whole stages
@@ -195,19 +170,6 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path):
     execute(tmp_path / "fresh", [TRAIN], *settings)
     assert contents(tmp_path) == contents(tmp_path / "fresh")
     assert not list(tmp_path.glob(".tasks/train/*.scratch"))
-
-
-@pytest.mark.parametrize(
-    ("override", "part"),
-    [
-        ("data.name=digitz", "did you mean 'digits'"),
-        ("model.name=digits-cn", "did you mean 'digits-cnn'"),
-        ("model.name=cnv", "needs images of at least"),
-    ],
-)
-def test_training_checks_names_first(override, part):
-    with pytest.raises(InputError, match=part):
-        train.check(resolve(overrides=[*SETTINGS, override]))
 
 
 @pytest.mark.parametrize(

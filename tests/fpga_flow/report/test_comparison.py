@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_run import TOP, attack_rows, put, victim_rows
+from synthetic_run import TOP, attack_rows, put
 from test_report_page import Page
 
 from divqat_brevitas.errors import InputError
@@ -161,13 +161,6 @@ def test_a_run_named_twice_is_refused(make_run: Maker) -> None:
     run = run_of(make_run, "demo", attacked=False)
     with pytest.raises(InputError, match="named twice"):
         write_comparison([run, run / "report" / "results.json"], run / "out")
-
-
-def test_one_victim_has_nothing_to_be_compared_with(make_run: Maker) -> None:
-    run = make_run(attacked=False)
-    put(run / "train" / "victims.json", victim_rows(1)[:1])
-    (group,) = groups([NamedRun("a", "a", collect(run))])
-    assert group.changes == ()
 
 
 @pytest.mark.slow  # trains and attacks for its page

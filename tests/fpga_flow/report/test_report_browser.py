@@ -2,14 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 from browser import EXECUTABLE, Browser
 from synthetic_run import attack_row, build, put, put_bitstream, put_evidence, victim_rows
-from test_theme import palette
 
 from fpga_flow.report import build_report, collect, write, write_comparison
 
@@ -141,24 +138,6 @@ def test_every_text_can_be_read(browser: Browser, shown: Path, dark: bool) -> No
     ratio, words, tag, texts = browser.evaluate(_CONTRAST)
     assert texts > 1000
     assert ratio >= 4.5, (words, tag)
-
-
-@pytest.mark.slow  # drives Chromium
-def test_the_page_follows_the_readers_theme(browser: Browser, shown: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    brightness = {}
-    for dark in (False, True):
-        browser.open(shown, 360, dark)
-        ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
-        page = palette(dark)["page"]
-        assert ground == f"rgb({', '.join(str(int(page[i : i + 2], 16)) for i in (1, 3, 5))})"
-        browser.screenshot(tmp_path / "page.png")
-        picture = Image.open(BytesIO((tmp_path / "page.png").read_bytes()))
-        assert picture.width == 360
-        brightness[dark] = np.asarray(picture.convert("L")).mean()
-    # Mostly ground: above half of white in one theme, below a quarter in the other.
-    assert brightness[False] > 128 > 64 > brightness[True]
 
 
 def test_the_skip_link_comes_first_and_leads_into_the_results(

@@ -1,21 +1,18 @@
 """The page's claim, verification levels, floorplan, confusion, examples and hashes."""
 
-import hashlib
 import json
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_run import PIXEL, attack_row, put, put_bitstream, put_evidence, victim_rows
-from test_report_page import Page, page_of
+from synthetic_run import attack_row, put, put_bitstream, put_evidence
+from test_report_page import page_of
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.report import build_report, collect, read
 from fpga_flow.report.confusion import LARGEST, confusion, worst_case_confusions
-from fpga_flow.report.hardness import hardness, heading, sentence
-from fpga_flow.report.page import page
+from fpga_flow.report.hardness import hardness, sentence
 from fpga_flow.report.schema import AttackRow
 
 Maker = Callable[..., Path]
@@ -46,22 +43,6 @@ def test_the_head_has_the_worst_cases_of_the_deployed_model(whole: Path) -> None
         assert word not in head.lower()
 
 
-def test_the_heading_without_attacks_says_so(make_run: Maker) -> None:
-    assert heading(collect(make_run(attacked=False))) == "4 victims on digits, not attacked yet"
-
-
-def test_the_verification_levels_say_what_was_not_run(whole: Path) -> None:
-    levels = {
-        row[0]: row[1:]
-        for row in page_of(whole).tables["Verification levels from float to chip"][1:]
-    }
-    assert levels["quantized, in torch → QONNX"] == ["✓ identical (1,000 inputs)"] * 3
-    assert levels["integer engine → FINN, after each step"][0].startswith("✓ identical")
-    for name in ("integer engine → RTL", "RTL → netlist after synthesis"):
-        assert levels[name] == ["– not run"] * 3
-    assert levels["float → quantized, in torch"] == ["1.3 % decided differently"] * 3
-
-
 @pytest.mark.slow  # trains and attacks for its page
 def test_a_level_that_failed_and_one_of_an_unknown_name_are_shown(make_run: Maker) -> None:
     run = make_run()
@@ -82,26 +63,6 @@ def test_a_level_that_failed_and_one_of_an_unknown_name_are_shown(make_run: Make
         "– not run",
     ]
     assert levels["chip → tea leaves"][1] == "✓ identical (5 inputs)"
-
-
-def test_use_of_the_device_and_the_map_of_its_tiles(whole: Path) -> None:
-    tables = page_of(whole).tables
-    assert tables["Use of the device: numbers"][1:] == [
-        ["LUT", "12.5"],
-        ["FF", "2"],
-        ["block RAM", "50"],
-        ["DSP", "0"],
-    ]
-    # The FIFO's tile belongs to its layer, two cells of one tile count once.
-    assert tables["Where qat lies on LFE5U-85F-6CABGA381: numbers"][1:] == [
-        ["1", "MVAU_0", "2", "5–6, 9–9"],
-        ["2", "(interface)", "1", "1–1, 2–2"],
-    ]
-    assert "<image" in (whole / "report" / "index.html").read_text()
-
-
-def test_without_a_placed_design_the_page_says_so(reported: Path) -> None:
-    assert "Placement: not run." in "".join(page_of(reported).text)
 
 
 def test_a_damaged_placement_is_refused(make_run: Maker) -> None:
@@ -138,34 +99,6 @@ def test_of_clones_the_worst_cases_at_the_largest_budget_is_kept() -> None:
     assert [row.counts for row in worst_case_confusions(parsed)] == [[[2]], [[3]]]
 
 
-def test_victim_and_clone_stand_side_by_side(whole: Path) -> None:
-    page = page_of(whole)
-    victim = page.tables["divqat, seed 0: first 301 test images (99.7 % right)"]
-    assert victim[1] == ["0", "30", "1", *"00000000"]
-    clone = (
-        "Clone of divqat, seed 0: knockoff-random / soft / letters / vgg-small on soft, "
-        "400 queries (10.0 % right)"
-    )
-    assert [row[5] for row in page.tables[clone][1:]] == ["10"] * 10
-    stored = json.loads((whole / "report" / "results.json").read_text())
-    assert len(stored["confusions"]) == 4  # two victims, a worst case a kind of pool
-    assert not any("confusion" in row for row in stored["attacks"])
-
-
-def test_examples_show_image_and_probabilities(whole: Path) -> None:
-    page = page_of(whole)
-    head, first, second = page.tables["Images and the answers to them"]
-    assert head == ["Image", "True class", "qat", "divqat"]
-    assert first[1] == "3"
-    assert first[2].split()[:6] == ["0", "90.0", "%", "1", "1.1", "%"]
-    assert first[2].split()[-3:] == ["others", "7.8", "%"]
-    assert second[0] == "the attacker's image 1 of letters"
-    images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
-    assert images == [f"data:image/png;base64,{PIXEL}"] * 2
-    described = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
-    assert described == ["test image 1: 3", "the attacker's image 1 of letters"]
-
-
 def test_what_is_no_base64_never_gets_into_the_page(make_run: Maker) -> None:
     run = make_run()
     put_evidence(run)
@@ -175,59 +108,3 @@ def test_what_is_no_base64_never_gets_into_the_page(make_run: Maker) -> None:
     put(path, shown)
     with pytest.raises(InputError, match=r"evidence\.json"):
         collect(run)
-
-
-def test_a_page_without_evidence_says_so(reported: Path) -> None:
-    told = "".join(page_of(reported).text)
-    assert "Confusion: not recorded." in told
-    assert "Examples: not recorded." in told
-
-
-@pytest.mark.slow  # trains and attacks for its page
-def test_files_to_compare_are_there_with_their_hashes(make_run: Maker) -> None:
-    run = make_run()
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["stages"]["train"]["outputs"] = {
-        "train/qat.safetensors": "ab" * 32,
-        "train/metrics.jsonl": "cd" * 32,
-    }
-    put(run / "manifest.json", manifest)
-    results = build_report(run)
-    digest = hashlib.sha256((run / "config.toml").read_bytes()).hexdigest()
-    assert results.run.files == {"config.toml": digest, "train/qat.safetensors": "ab" * 32}
-    assert f"{digest}  config.toml\n{'ab' * 32}  train/qat.safetensors" in "".join(
-        page_of(run).text
-    )
-
-
-def test_every_chart_has_its_numbers_as_a_table(whole: Path) -> None:
-    page = page_of(whole)
-    charts = page.tags.count("figure")
-    assert charts == page.tags.count("svg") > 0
-    assert len([name for name in page.tables if name.endswith(": numbers")]) == charts
-
-
-def test_headings_go_down_one_level_at_a_time(whole: Path) -> None:
-    levels = [int(tag[1]) for tag in page_of(whole).tags if tag in ("h1", "h2", "h3", "h4")]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(below - above <= 1 for above, below in pairwise(levels))
-
-
-@pytest.mark.slow  # trains and attacks for its page
-def test_old_results_without_the_new_parts_still_make_a_page(reported: Path) -> None:
-    stored = json.loads((reported / "report" / "results.json").read_text())
-    for name in ("placement", "confusions", "examples"):
-        del stored[name]
-    del stored["run"]["files"]
-    from fpga_flow.report import validate
-
-    shown = Page(page(validate(stored)))
-    assert "Victims on the test set" in shown.tables
-
-
-def test_rows_of_victims_alone_are_enough(make_run: Maker) -> None:
-    run = make_run(attacked=False)
-    put(run / "train" / "victims.json", victim_rows(1)[:1])
-    results = build_report(run)
-    assert hardness(results) == []

@@ -60,27 +60,11 @@ def test_a_server_that_others_emptied_says_so(serving, images):
     assert service.ledger.used() == 8
 
 
-def test_tokens(serving, images):
-    url = serving(clients=[RED]).url
-    with pytest.raises(RestError, match="401, unauthorized"):
-        RestVictim(url)
-    victim = RestVictim(url, token=RED.token)
-    assert victim.budget == 7
-    victim.query(images(7))
-    assert victim.remaining == 0
-
-
 def test_a_predictor_needs_logits(serving, model, images):
     predictor = RestPredictor(serving(oracle="logits").url)
     np.testing.assert_array_equal(predictor.predict(images(5)), model.predict(images(5)))
     with pytest.raises(InputError, match="RestVictim"):
         RestPredictor(serving(oracle="soft").url)
-
-
-def test_defence_and_options_are_known_to_the_attack(serving):
-    victim = RestVictim(serving(oracle="topk", defence="rounding:1").url)
-    assert (victim.oracle, victim.defence) == ("topk", "rounding:1")
-    assert victim.options == {}
 
 
 class Cutting:

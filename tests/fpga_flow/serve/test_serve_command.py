@@ -71,6 +71,7 @@ def started(*arguments):
         child.communicate()
 
 
+@pytest.mark.slow  # three processes that import torch
 def test_it_serves_counts_and_remembers_after_a_kill(onnx, tmp_path, images):
     model = shutil.copy(onnx, tmp_path / "model.onnx")
     arguments = [str(model), "--oracle", "topk", "--k", "2", "--budget", "10"]

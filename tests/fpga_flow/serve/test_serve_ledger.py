@@ -126,6 +126,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_kept(tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow  # processes that are killed
 def test_a_killed_process_leaves_what_it_committed(tmp_path):
     path = tmp_path / "ledger.sqlite"
     code = f"""

@@ -16,7 +16,6 @@ from fpga_flow.errors import RunLockedError
 from fpga_flow.pipeline import task_process
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.sweep import run as runner
-from fpga_flow.pipeline.sweep.figures import rows, table_text, write_table
 from fpga_flow.pipeline.sweep.grid import read_sweep
 from fpga_flow.pipeline.sweep.run import SWEEP_LOCK, TASK_LOCK, events, folder_of, task_of
 from fpga_flow.pipeline.task_process import launch
@@ -217,28 +216,6 @@ def test_two_sweeps_in_one_folder_are_refused(tiny, tmp_path):
         runner.run(tasks, tmp_path)
 
 
-def test_the_table_shows_what_each_task_is_worth(tiny, tmp_path):
-    tasks = read_sweep(tiny(2))
-    for task, worst in zip(tasks, (0.5, 0.75), strict=True):
-        folder = folder_of(tmp_path, task)
-        folder.mkdir(parents=True)
-        figures = {"accuracy.qat": 0.9, "worst.qat.soft.out.100": 0.25, "clone.qat.out": worst}
-        record = {"key": task.key, "state": "done", "seconds": 1.5, "figures": figures}
-        (folder / "task.json").write_text(json.dumps(record))
-    table = rows(tasks, tmp_path, {tasks[1].name: "failed"})
-    assert table_text(table).splitlines() == [
-        "run.seeds  state   qat   clone of qat, out",
-        "0          done    90.0  50.0",
-        "1          failed  90.0  75.0",
-    ]
-    write_table(table, tmp_path)
-    assert read_json(tmp_path / "summary.json")["tasks"] == table
-    header = (tmp_path / "summary.csv").read_text().splitlines()[0]
-    assert header == (
-        "task,state,run.seeds,accuracy.qat,worst.qat.soft.out.100,clone.qat.out,seconds,folder"
-    )
-
-
 def test_a_cluster_that_does_not_answer_or_makes_no_sense(tiny, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="the extra 'sweep' is not installed")
     monkeypatch.setattr(task_process, "_CONNECT_SECONDS", 1)
@@ -246,3 +223,73 @@ def test_a_cluster_that_does_not_answer_or_makes_no_sense(tiny, tmp_path, monkey
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(InputError, match=f"no Dask scheduler answers at {address}"):
             runner.run(tasks, tmp_path, cluster=address)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="the extra 'sweep' is not installed")
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        local_directory=str(tmp_path / "dask"),
+        silence_logs="CRITICAL",
+    ) as cluster:
+        yield cluster
+
+
+@pytest.mark.slow  # runs in processes of its own
+def test_a_worker_killed_in_the_middle_loses_nothing_and_repeats_nothing(
+    tiny, tmp_path, cluster, monkeypatch
+):
+    tasks, out = read_sweep(tiny(4)), tmp_path / "out"
+    killed = {}
+
+    def kill(line):
+        """After the first finished task: the worker that is in the middle of another one."""
+        if killed or not line.startswith("[1/"):
+            return
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            for task in tasks:
+                log = events(folder_of(out, task))
+                if [event["event"] for event in log] == ["start"]:
+                    os.kill(log[0]["parent"], signal.SIGKILL)
+                    killed.update(task=task.name, worker=log[0]["parent"], at=_state(tasks, out))
+                    return
+            time.sleep(0.01)
+
+    workers = {worker.pid for worker in cluster.workers.values()}
+    summary = runner.run(tasks, out, cluster=cluster.scheduler_address, log=kill)
+
+    assert killed["worker"] in workers
+    assert sorted(summary.done) == sorted(task.name for task in tasks)
+    assert summary == Summary(done=summary.done)
+    logs = _state(tasks, out)
+    assert all(log.count("done") == 1 and log[-1] == "done" for log in logs.values())
+    # Only what the killed worker was in the middle of was begun again ...
+    assert {name for name, log in logs.items() if log.count("start") > 1} == {killed["task"]}
+    # ... and what was finished at that moment was not touched.
+    finished = [name for name, log in killed["at"].items() if "done" in log]
+    assert finished
+    assert all(logs[name] == ["start", "done"] for name in finished)
+
+    # The same command afterwards, on the same cluster or here, has nothing to do.
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(out)])
+    assert not caught.value.code
+    assert _state(tasks, out) == logs
+
+
+def _state(tasks, out):
+    return {task.name: [event["event"] for event in events(folder_of(out, task))] for task in tasks}
+
+
+def test_without_dask_the_command_says_what_to_install(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    sweep = tiny(1)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sweep", str(sweep), "--out", str(tmp_path / "out"), "--cluster", "tcp://x:1"])
+    assert caught.value.code == 3
+    assert "pip install '.[sweep]'" in capsys.readouterr().err
