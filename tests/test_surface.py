@@ -61,5 +61,6 @@ def test_the_plug_in_never_imports_the_flow() -> None:
 def test_no_stage_imports_a_later_one() -> None:
     for number, stage in enumerate(STAGES):
         later = tuple(f"fpga_flow.{name}" for name in STAGES[number + 1 :])
-        for file in (ROOT / "fpga_flow" / stage).rglob("*.py"):
+        room = ROOT / "fpga_flow" / stage
+        for file in [room.with_suffix(".py")] if stage == "api" else room.rglob("*.py"):
             assert not [name for name in imports(file) if name.startswith(later)], file

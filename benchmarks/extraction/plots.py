@@ -17,8 +17,8 @@ from divqat_brevitas.extraction.evaluation.summary import (
     worst_case,
 )
 from divqat_brevitas.files import replacing
+from fpga_flow.report.runs import POOLS
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import POOLS
 
 # Okabe and Ito's colours that are read on white and on black.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73")

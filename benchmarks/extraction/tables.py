@@ -39,9 +39,8 @@ from fpga_flow.report.claims import (
     equally_costly,
     unequal_costs,
 )
-from fpga_flow.report.runs import compared, is_plain, variants
+from fpga_flow.report.runs import POOLS, compared, counted, is_plain, variants
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import POOLS, counted
 
 NONE = "–"
 _TITLES = {

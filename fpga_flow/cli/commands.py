@@ -9,23 +9,20 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from divqat_brevitas.errors import DivQATWarning
-from fpga_flow.cli.bench import bench
-from fpga_flow.cli.hardware import check, finn_config
-from fpga_flow.cli.options import json_option, print_json, set_option
-from fpga_flow.cli.plugged import PluggedCommands, plugins
-from fpga_flow.cli.serving import serve
-from fpga_flow.cli.sweeping import sweep
+from fpga_flow.cli.machine import bench, data, doctor, plugins
+from fpga_flow.cli.models import check, finn_config, serve
+from fpga_flow.cli.options import PATH, PluggedCommands, emit, json_option, print_json, set_option
 
 if TYPE_CHECKING:
-    from fpga_flow.pipeline.run import Outcome
+    from fpga_flow.api import StagesRun
 
-_PATH = click.Path(path_type=Path)
 STAGES = {
     "train": "Train the victims: float, quantized, QAT, DivQAT.",
     "export": "Write the victims as QONNX files, if they pass the parity gate.",
@@ -59,13 +56,13 @@ def cli() -> None:
               divqat run my.toml --set attack.budgets=[1000,5000] --seeds 0,1,2
               divqat run --out runs/smoke""",
 )
-@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.argument("config", required=False, type=PATH)
 @click.option("--preset", metavar="NAME", help="Settings that come with divqat.")
 @click.option("--data", metavar="NAME", help="Data set: --set data.name=NAME.")
 @click.option("--bits", metavar="wXaY", help="Bit widths: --set model.bits=wXaY.")
 @click.option("--seeds", metavar="N,N", help="Training seeds: --set run.seeds=N,N.")
 @set_option
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory [runs/NAME].")
+@click.option("--out", type=PATH, help="Run directory [runs/NAME].")
 @click.option("--until", type=click.Choice(list(STAGES)), help="Stop after this stage.")
 @json_option
 def run_command(
@@ -87,13 +84,9 @@ def run_command(
     """
     flags = {"data.name": data, "model.bits": bits, "run.seeds": seeds}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    changes = [*overrides, *given]
     return _run_stages(
-        as_json,
-        settings=config,
-        preset=preset,
-        overrides=[*overrides, *given],
-        out=out,
-        until=until,
+        as_json, settings=config, preset=preset, overrides=changes, out=out, until=until
     )
 
 
@@ -103,7 +96,7 @@ def _add_stage_command(stage: str, summary: str) -> None:
     def command(directory: Path, overrides: tuple[str, ...], as_json: bool) -> int:
         return _run_stages(as_json, out=directory, only=stage, overrides=overrides)
 
-    argument = click.argument("directory", type=click.Path(path_type=Path))
+    argument = click.argument("directory", type=PATH)
     declare = cli.command(stage, help=summary, epilog=f"divqat {stage} runs/smoke")
     declare(argument(command))
 
@@ -118,9 +111,9 @@ def _add_compile_command(summary: str) -> None:
                   divqat compile runs/smoke --target ecp5-85f
                   divqat compile model.onnx --target ecp5-85f --out build""",
     )
-    @click.argument("path", type=click.Path(path_type=Path))
+    @click.argument("path", type=PATH)
     @click.option("--target", metavar="NAME", help="Device or board; builds a bitstream for it.")
-    @click.option("--out", type=click.Path(path_type=Path), help="Folder, for a QONNX file.")
+    @click.option("--out", type=PATH, help="Folder, for a QONNX file.")
     @set_option
     @json_option
     def command(
@@ -154,8 +147,8 @@ def _add_report_command(summary: str) -> None:
                   divqat report --claims runs/smoke
                   divqat report --claims benchmarks/extraction --json""",
     )
-    @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=_PATH)
-    @click.option("--out", type=_PATH, help="Folder of the comparison of several runs.")
+    @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=PATH)
+    @click.option("--out", type=PATH, help="Folder of the comparison of several runs.")
     @click.option("--claims", is_flag=True, help="Print how hard to copy, and the claims.")
     @set_option
     @json_option
@@ -174,7 +167,10 @@ def _add_report_command(summary: str) -> None:
         if several:
             return _compare(paths, out, as_json)
         if claims:
-            return _judge(paths[0], as_json)
+            from fpga_flow.report.claims import claims_document, claims_text
+
+            emit(as_json, lambda: claims_document(paths[0]), lambda: claims_text(paths[0]))
+            return 0
         return _run_stages(as_json, out=paths[0], only="report", overrides=overrides)
 
 
@@ -188,21 +184,9 @@ def _compare(paths: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
             "A comparison needs several runs and a folder for its page: "
             "`divqat report RUN1 RUN2 --out DIR`."
         )
-    found = write_comparison(paths, out)
-    if as_json:
-        print_json(document(found))
-    else:
-        click.echo(comparison_text(found, out / "index.html"))
-    return 0
-
-
-def _judge(path: Path, as_json: bool) -> int:
-    from fpga_flow.report.claim_list import claims_document, claims_text
-
-    if as_json:
-        print_json(claims_document(path))
-    else:
-        click.echo(claims_text(path))
+    groups = write_comparison(paths, out)
+    text = partial(comparison_text, groups, out / "index.html")
+    emit(as_json, lambda: document(groups), text)
     return 0
 
 
@@ -218,31 +202,29 @@ for _stage, _summary in STAGES.items():
 def _compile_file(
     path: Path, target: str | None, out: Path, overrides: Sequence[str], as_json: bool
 ) -> int:
-    from fpga_flow.api.building import build
+    from fpga_flow.api import build
     from fpga_flow.console import columns
 
     with _quiet():
         built = build(path, target, out=out, overrides=overrides)
     rows = [row.model_dump(exclude_unset=True) for row in built.rows]
-    if as_json:
-        print_json({"model": str(path), "out": str(out), "hardware": rows})
-    else:
-        names = ("stage", "device", "lut", "bram", "fmax_mhz", "images_per_s", "tool")
-        click.echo(columns([names, *([row[name] for name in names] for row in rows)]))
+    names = ("stage", "device", "lut", "bram", "fmax_mhz", "images_per_s", "tool")
+    emit(
+        as_json,
+        lambda: {"model": str(path), "out": str(out), "hardware": rows},
+        lambda: columns([names, *([row[name] for name in names] for row in rows)]),
+    )
     return 0
 
 
 def _run_stages(as_json: bool, **arguments: Any) -> int:
     """``run_stages``, printed."""
-    from fpga_flow.api.running import run_stages
+    from fpga_flow.api import run_stages
 
     with _quiet():
         done = run_stages(**arguments)
     code = 0 if done.missing is None else 3
-    if as_json:
-        print_json(_run_document(done.directory, done.stages, code))
-    else:
-        _print_run(done.directory, done.stages)
+    emit(as_json, lambda: _run_document(done, code), lambda: _run_text(done))
     if done.missing is not None:
         click.echo(f"error: {done.missing.stage} did not run: {done.missing.reason}", err=True)
     return code
@@ -273,89 +255,104 @@ def _warn(
     click.echo(f"warning: {message}", err=True)
 
 
-def _run_document(directory: Path, outcomes: "Sequence[Outcome]", code: int) -> dict[str, Any]:
-    results = directory / "report" / "results.json"
+def _run_document(done: "StagesRun", code: int) -> dict[str, Any]:
+    results = done.directory / "report" / "results.json"
     return {
-        "run": str(directory),
-        "stages": [vars(outcome) for outcome in outcomes],
+        "run": str(done.directory),
+        "stages": [vars(outcome) for outcome in done.stages],
         "results": str(results) if results.is_file() else None,
         "exit_code": code,
     }
 
 
-def _print_run(directory: Path, outcomes: "Sequence[Outcome]") -> None:
-    last = outcomes[-1]
+def _run_text(done: "StagesRun") -> str:
+    last = done.stages[-1]
     if last.stage == "report" and last.status == "done":
         from fpga_flow.pipeline.stages.report import summary
 
-        click.echo(summary(directory))
-    else:
-        click.echo(f"{last.stage}: {last.status} ({directory / last.stage})")
+        return summary(done.directory)
+    return f"{last.stage}: {last.status} ({done.directory / last.stage})"
 
 
-cli.add_command(check)
-cli.add_command(finn_config)
-cli.add_command(bench)
-cli.add_command(sweep)
-cli.add_command(serve)
-cli.add_command(plugins)
+for _command in (check, finn_config, bench):
+    cli.add_command(_command)
 
 
-@cli.command(epilog="divqat doctor --json")
-@json_option
-def doctor(as_json: bool) -> None:
-    """Show what this machine can do, and which tools are missing."""
-    from fpga_flow.doctor import examine, table
-
-    findings = examine()
-    if as_json:
-        print_json([vars(finding) for finding in findings])
-    else:
-        click.echo(table(findings))
-
-
-@cli.group(
-    epilog="""divqat data list
-              divqat data fetch mnist"""
+@cli.command(
+    epilog="""divqat sweep sweep.toml --out runs/sweep --list
+              divqat sweep sweep.toml --out runs/sweep --workers 4
+              divqat sweep sweep.toml --out /shared/sweep --cluster tcp://head:8786""",
 )
-def data() -> None:
-    """List and fetch data sets."""
-
-
-@data.command("list", epilog="divqat data list --json")
+@click.argument("sweep", type=PATH)
+@click.option("--out", required=True, type=PATH, help="Folder of the runs.")
+@click.option("--workers", type=click.IntRange(1), help="Processes [as many as the cores allow].")
+@click.option("--cluster", metavar="ADDRESS", help="Run on the workers of this Dask scheduler.")
+@click.option("--list", "listing", is_flag=True, help="Show the tasks, and run none.")
 @json_option
-def data_list(as_json: bool) -> None:
-    """Show the data sets, and which of them are on this machine."""
-    from fpga_flow.doctor import datasets, table
+def sweep(
+    sweep: Path, out: Path, workers: int | None, cluster: str | None, listing: bool, as_json: bool
+) -> int:
+    """Run the pipeline for every combination of a grid of settings.
 
-    findings = datasets()
-    if as_json:
-        print_json([vars(finding) for finding in findings])
-    else:
-        click.echo(table(findings))
+    \b
+    SWEEP is a TOML file:
+      preset = "smoke"                  # or: config = "base.toml"
+      skip = ["compile", "simulate"]    # stages to leave out
+      [base]                            # settings of all tasks
+      train.float_epochs = 3
+      [grid]                            # every combination is a task
+      model.bits = ["w2a2", "w4a4"]
+      run.seeds = [0, 1, 2]
+      [[task]]                          # one task more
+      model.bits = "w8a8"
+
+    Every task is a run directory in OUT/tasks. The same command continues a sweep and skips
+    finished tasks. OUT/summary.csv and summary.json contain the key figures. If only the attack
+    varies, lists in [attack] are cheaper, because they share one victim.
+
+    With --cluster, OUT must be on a file system that all workers share. Ctrl-C drops waiting
+    tasks; running ones go on. Dask runs what its clients send: connect only to a cluster that you
+    trust. Tasks without run.threads share the cores; set it for numbers that are equal to the
+    last bit. Exit code 1 if a task failed or is left, 3 if a tool is missing.
+    """  # noqa: D301 (\b is a backspace: click keeps the lines)
+    from dataclasses import asdict
+
+    from fpga_flow.api import sweep as run_sweep
+    from fpga_flow.pipeline.sweep_run import table_text
+
+    done = run_sweep(
+        sweep,
+        out=out,
+        workers=workers,
+        cluster=cluster,
+        listing=listing,
+        log=lambda line: click.echo(line, err=True),
+    )
+    summary, table = done.summary, done.rows
+    code = 1 if summary.failed or summary.left else 3 if summary.missing else 0
+    if listing:
+        lines = [f"{row['state']:11}  {row['task']}" for row in table]
+        emit(as_json, lambda: table, lambda: "\n".join(lines))
+        return code
+    emit(
+        as_json,
+        lambda: {"out": str(out), **asdict(summary), "tasks": table, "exit_code": code},
+        lambda: (
+            f"{table_text(table)}\n{len(summary.done)} tasks run, {summary.there} were there, "
+            f"{len(summary.left)} left, {len(summary.failed)} failed ({out / 'summary.csv'})"
+        ),
+    )
+    for name, why in (summary.failed | summary.missing).items():
+        click.echo(f"{name}: {why}", err=True)
+    return code
 
 
-@data.command("fetch", epilog="divqat data fetch fashion-mnist")
-@click.argument("name")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder to keep it in [the cache].")
-@json_option
-def data_fetch(name: str, root: Path | None, as_json: bool) -> None:
-    """Download a data set, and check its hash."""
-    from divqat_brevitas.data import fetch
-
-    folder = fetch(name, root, progress=lambda line: click.echo(line, err=True))
-    if as_json:
-        print_json({"name": name, "path": str(folder)})
-    else:
-        click.echo(f"{name} is in {folder}")
+for _command in (serve, plugins, doctor, data):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: run a command and leave with its exit code.
-
-    Args:
-        arguments: the command line without the program's name (default: the process').
-    """
+    """Entry point: run a command (None: the process's) and leave with its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = "--json" in arguments
     try:

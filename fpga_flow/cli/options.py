@@ -2,11 +2,20 @@
 
 import json
 from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+_PLUGINS = {
+    "divqat.attacks": "attacks",
+    "divqat.defences": "defences",
+    "divqat.engines": "engines",
+    "divqat.datasets": "data sets",
+}
 
 
 class Examples(click.Command):
@@ -39,6 +48,22 @@ class Commands(Examples, click.Group):
             raise InterruptedRunError from e
 
 
+class PluggedCommands(Commands):
+    """The top of the command line: its help ends with the names that other packages add."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names, where there are any, and the examples."""
+        groups = _PLUGINS if ctx.parent is None else {}
+        names = {
+            words: sorted({point.name for point in entry_points(group=group)})
+            for group, words in groups.items()
+        }
+        if any(names.values()):
+            with formatter.section("From other packages (divqat plugins)"):
+                formatter.write_dl([(words, ", ".join(n)) for words, n in names.items() if n])
+        super().format_epilog(ctx, formatter)
+
+
 def json_option(command: F) -> F:
     """``--json``: one JSON document on stdout."""
     return click.option(
@@ -60,3 +85,11 @@ def set_option(command: F) -> F:
 def print_json(document: Any) -> None:
     """The one document of ``--json`` on stdout."""
     click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+
+
+def emit(as_json: bool, document: Callable[[], Any], text: Callable[[], object]) -> None:
+    """Print a command's result: as the one JSON document, or as text for people."""
+    if as_json:
+        print_json(document())
+    else:
+        click.echo(text())

@@ -10,10 +10,9 @@ from typing import Self
 from divqat_brevitas.errors import InputError
 from fpga_flow.engines.simulation import SimulationError, watchdog
 from fpga_flow.engines.verilator import CFLAGS, verilate
+from fpga_flow.host.boards import LEAST_DIVIDER
 from fpga_flow.host.chip import Chip
-from fpga_flow.host.driver import ChipDriver
-from fpga_flow.host.engine import ChipEngine
-from fpga_flow.host.pll import LEAST_DIVIDER
+from fpga_flow.host.driver import ChipDriver, ChipEngine
 from fpga_flow.rtl.design import Design
 
 _DRIVER = Path(__file__).parent / "cpp" / "chip.cpp"

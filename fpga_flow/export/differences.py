@@ -75,9 +75,6 @@ class Differences:
         model: the cleaned model that the engines execute.
         network: the same in integers; None where it cannot be lowered and labels are compared.
         count: images in all.
-
-    Attributes:
-        layers: names compared, in order of execution.
     """
 
     def __init__(self, model: ModelWrapper, network: Network | None, count: int) -> None:
@@ -96,14 +93,9 @@ class Differences:
     def add(
         self, start: int, images: FloatArray, torch: Integers, qonnx: Integers, integer: Integers
     ) -> None:
-        """Compare the integers of one batch.
+        """Compare the integers of a batch of float32 images (N, ...), the first of index ``start``.
 
-        Args:
-            start: index of its first image.
-            images: float32 (N, ...).
-            torch: what torch computed, of any layers.
-            qonnx: what QONNX computed, in order of execution.
-            integer: what the integer engine computed; empty where there is none.
+        ``torch`` may hold any layers, ``qonnx`` is in order of execution, ``integer`` may be empty.
         """
         self.layers = tuple(map(self._name, qonnx))
         at = np.arange(start, start + len(images))

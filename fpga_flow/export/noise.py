@@ -50,10 +50,7 @@ class Judgement(ShortRepr):
 
 
 class NoiseJudge:
-    """Tells float noise from faults, for the engines of one file.
-
-    Args:
-        model: the cleaned model.
+    """Tells float noise from faults, for the engines of one cleaned model.
 
     Example:
         >>> from fpga_flow.lowering import clean
@@ -72,9 +69,8 @@ class NoiseJudge:
     def judge(self, exact: Integers, integers: Integers) -> Judgement:
         """Follow an engine from layer to layer.
 
-        Args:
-            exact: by tensor name the integers (N, ...) of every layer, from ``network.run``.
-            integers: by tensor name the engine's integers (N, ...), of any layers.
+        ``exact`` has the integers (N, ...) of every layer by tensor name, from ``network.run``, and
+        ``integers`` the engine's, of any layers.
         """
         count = len(exact[self.network.input.output])
         places: dict[str, IntArray] = {}
@@ -137,15 +133,10 @@ class NoiseJudge:
 
 
 def bound(site: Site, size: npt.NDArray[np.integer], channels: npt.NDArray[np.intp]) -> FloatArray:
-    """The largest error of a float engine before a quantizer, in integer steps.
+    """The largest error of a float engine before a quantizer, in integer steps, float64 (P,).
 
-    Args:
-        site: the quantizer.
-        size: (P,) sums of the magnitudes of the products behind P integers.
-        channels: (P,) the channels they are of.
-
-    Returns:
-        float64 (P,).
+    ``size`` (P,) are sums of the magnitudes of the products behind P integers, of ``channels``
+    (P,).
     """
     gamma = site.roundings * _UNIT / (1 - site.roundings * _UNIT)
     limits: FloatArray = gamma * (size + site.constants[channels])

@@ -35,19 +35,11 @@ def logits_of(model: nn.Module, images: FloatArray) -> FloatArray:
 def observe(
     model: nn.Module, network: Network, images: FloatArray
 ) -> tuple[FloatArray, dict[Layer, IntArray]]:
-    """Execute the model, and recover the integers of its layers.
+    """Execute the model on float32 images (N, ...): logits, and by layer the integers (N, ...).
 
-    Activation quantizers and weighted layers are matched with the network's, each kind in
-    order of execution. A kind whose numbers of layers differ (an output quantizer inside a
-    convolution, for one) is left out: the layers around it show the same difference.
-
-    Args:
-        model: the torch model.
-        network: the file exported from it, in integers.
-        images: float32 (N, ...) in the input range.
-
-    Returns:
-        logits, and by layer in order of execution the integers (N, ...).
+    Activation quantizers and weighted layers are matched with the network's, each kind in order of
+    execution. A kind whose numbers of layers differ (an output quantizer inside a convolution, for
+    one) is left out: the layers around it show the same difference.
     """
     with _recording(model) as calls:
         logits = logits_of(model, images)

@@ -30,12 +30,16 @@ from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.files import replacing
 from divqat_brevitas.input_range import UNIT, InputRange
 from divqat_brevitas.short_repr import ShortRepr
-from fpga_flow.export.inputs import check_fit, example_inputs, explicit_batch_norms
+from fpga_flow.export.boundary import (
+    check_fit,
+    example_inputs,
+    explicit_batch_norms,
+    logits_alone,
+    refuse_batch_dependence,
+)
 from fpga_flow.export.observe import logits_of
-from fpga_flow.export.outputs import logits_alone, refuse_batch_dependence
 from fpga_flow.export.parity import ParityError, ParityResult, compare, probes
-from fpga_flow.export.rescaled import rescale
-from fpga_flow.export.settled import apply_to_model
+from fpga_flow.export.settled import apply_to_model, rescale
 from fpga_flow.lowering import (
     Network,
     Settled,

@@ -3,10 +3,17 @@
 Names do not survive the exporters, so initializers are matched with parameters by value. Where
 equal values leave a choice (an untrained network, whose biases are all 0), a copy of the model is
 exported whose parameters are numbered instead of trained: the file then tells which is which.
+
+Thresholds that lie on integers and have no bias to be moved by: behind a global pooling, or with
+batch norm merged and biases quantized (Brevitas' ``graph.quantize``), they can coincide with
+integers systematically, as a scale that was calibrated on the very same integers is a rational
+multiple of theirs. There float engines decide by noise. A scale 0.16 % larger (``rescale``) makes
+ordinary thresholds of them.
 """
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +21,8 @@ import torch
 from qonnx.core.modelwrapper import ModelWrapper
 from torch import nn
 
-from fpga_flow.lowering import Settled
+from fpga_flow.export.observe import FloatArray, quantizers_by_layer
+from fpga_flow.lowering import Network, Settled
 
 
 def apply_to_model(
@@ -23,7 +31,7 @@ def apply_to_model(
     model: nn.Module,
     export: Callable[[nn.Module], ModelWrapper],
 ) -> None:
-    """Set the torch parameters behind the moved initializers.
+    """Set the torch parameters behind the moved initializers, in place.
 
     A constant that is no parameter (written in ``forward``) stays as it is, and so does an
     initializer whose parameter cannot be told: the parity gate judges the result in any case.
@@ -31,7 +39,7 @@ def apply_to_model(
     Args:
         records: what ``settle`` did.
         before: the cleaned model before it was settled.
-        model: the torch model it was exported from; changed in place.
+        model: the torch model it was exported from.
         export: gives the cleaned model of a torch model, as ``before`` was made.
     """
     moved = {r.parameter: r.values for r in records if r.parameter and r.values is not None}
@@ -85,3 +93,48 @@ def _values(model: ModelWrapper, name: str) -> npt.NDArray[np.float32]:
 
 def _same(parameter: nn.Parameter, values: npt.NDArray[np.float32]) -> bool:
     return parameter.dim() == 1 and np.array_equal(parameter.detach().cpu().numpy(), values)
+
+
+FACTOR = 1 + 1 / 613  # a prime, so that few thresholds come to lie on another integer
+
+
+def rescale(
+    model: nn.Module, network: Network, layers: Sequence[str], images: FloatArray
+) -> list[str]:
+    """Enlarge the scales of the activation quantizers of threshold ``layers``, in place.
+
+    Scales that are constants, or powers of two, stay. ``images`` show which quantizer is which.
+    Returns the names of the layers whose scale was changed.
+    """
+    quantizers = quantizers_by_layer(model, network, images[:1])
+    changed: list[str] = []
+    done: dict[int, bool] = {}  # a scale may be shared: it is changed once
+    for name in layers:
+        if name not in quantizers:
+            continue
+        proxy = quantizers[name]
+        scaling = proxy.fused_activation_quant_proxy.tensor_quant.scaling_impl
+        if id(scaling) not in done:
+            done[id(scaling)] = _enlarge(proxy, scaling)
+        if done[id(scaling)]:
+            changed.append(name)
+    return changed
+
+
+def _enlarge(proxy: Any, scaling: nn.Module) -> bool:
+    before = proxy.scale().detach().clone()
+    # Until its statistics are collected a scale is in a buffer; a constant one is in a module.
+    stored = [
+        tensor
+        for name in ("value", "buffer")
+        if isinstance(tensor := getattr(scaling, name, None), torch.Tensor)
+    ]
+    with torch.no_grad():
+        kept = [tensor.clone() for tensor in stored]
+        for tensor in stored:
+            tensor.mul_(FACTOR)
+        if torch.allclose(proxy.scale(), before * FACTOR, rtol=1e-5, atol=0):
+            return True
+        for tensor, old in zip(stored, kept, strict=True):
+            tensor.copy_(old)
+    return False

@@ -1,22 +1,28 @@
 """Writes the chip: a design with a host interface around it, its clock and its pins."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.files import read_json, write_json, write_text
-from divqat_brevitas.short_repr import ShortRepr
-from fpga_flow.host.boards import INTERFACES, constraints, find_board
-from fpga_flow.host.pll import Pll, fastest_baud, pll, uart_divider
+from divqat_brevitas.files import write_text
+from fpga_flow.host.boards import (
+    INTERFACES,
+    Pll,
+    constraints,
+    fastest_baud,
+    find_board,
+    pll,
+    uart_divider,
+)
 from fpga_flow.host.protocol import OVERHEAD, VERSION, Identity
+from fpga_flow.records import Recorded
 from fpga_flow.rtl.design import Design
-from fpga_flow.synthesis.top import ChipSources
+from fpga_flow.synthesis.synth import ChipSources
 
-RECORD = "chip.json"
-SCHEMA = 1
 TOP = "divqat_chip"
 _SHELL = ("crc32", "fifo", "receive", "send", "link", "reset", "pll")
 _LINKS = {"uart": ("uart",), "ft245": ("async_fifo", "ft245")}
@@ -27,7 +33,7 @@ _BLOCK_RAM = 2048  # bytes of one
 
 
 @dataclass(frozen=True)
-class Chip(ShortRepr):
+class Chip(Recorded):
     """A design with everything a board needs around it.
 
     Attributes:
@@ -45,6 +51,9 @@ class Chip(ShortRepr):
         window: images a host may have sent and not got answers to.
         design_digest: the design it was written for.
     """
+
+    RECORD = "chip.json"
+    ABSENT = "holds no chip. Run `divqat compile` with a board's target."
 
     folder: Path
     top: str
@@ -75,33 +84,6 @@ class Chip(ShortRepr):
             clock_mhz=self.clock_mhz,
         )
 
-    def save(self) -> None:
-        """Write ``chip.json``."""
-        record = asdict(self) | {"schema": SCHEMA}
-        del record["folder"]
-        write_json(self.folder / RECORD, record)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a chip.
-
-        Raises:
-            InputError: none is there, or it is of another version.
-        """
-        folder = Path(folder).absolute()
-        if not (folder / RECORD).is_file():
-            raise InputError(f"{folder} holds no chip. Run `divqat compile` with a board's target.")
-        record = read_json(folder / RECORD)
-        try:
-            if record.pop("schema") != SCHEMA:
-                raise KeyError("schema")
-            record["sources"] = tuple(record["sources"])
-            return cls(folder=folder, **record)
-        except (KeyError, TypeError) as e:
-            raise InputError(
-                f"{folder / RECORD} is not of this version ({e}). Run `divqat compile` again."
-            ) from e
-
 
 def write_chip(
     design: Design,
@@ -113,7 +95,7 @@ def write_chip(
     baud: int | None = None,
     pins: Path | None = None,
 ) -> Chip:
-    """Write a chip's top, its shell and its constraint file.
+    """Write a chip's top, its shell, its constraint file and ``chip.json``.
 
     Args:
         design: what goes inside.
@@ -124,17 +106,9 @@ def write_chip(
         baud: of the serial line; None: the fastest the clock serves.
         pins: an own ``.lpf`` in place of the board's.
 
-    Returns:
-        The chip, also saved as ``chip.json``.
-
     Raises:
         InputError: unknown interface or board, a clock the PLL or the serial line cannot use, or
             an image too large for the protocol.
-
-    Example:
-        >>> chip = write_chip(design, Path("chip"), clock_mhz=75)  # doctest: +SKIP
-        >>> chip.clock_mhz, chip.baud  # doctest: +SKIP
-        (75.0, 3000000)
     """
     if interface not in INTERFACES:
         raise unknown_name("interface", interface, INTERFACES)
@@ -228,170 +202,20 @@ def _buffers(design: Design, interface: str, divider: int | None) -> tuple[int, 
     return depth, window
 
 
-_UART_PORTS = """    input  logic uart_rx,
-    output logic uart_tx,
-"""
-_UART = """  divqat_uart #(
-      .DIVIDER(`DIVQAT_DIVIDER)
-  ) uart (
-      .clk,
-      .rst_n,
-      .rx(uart_rx),
-      .tx(uart_tx),
-      .in_data(rx_data),
-      .in_valid(rx_valid),
-      .in_broken(rx_broken),
-      .out_data(tx_data),
-      .out_valid(tx_valid),
-      .out_ready(tx_ready)
-  );
-"""
-_FT245_PORTS = """    input  logic ft_clk,
-    input  logic ft_rxf_n,
-    input  logic ft_txe_n,
-    output logic ft_rd_n,
-    output logic ft_wr_n,
-    output logic ft_oe_n,
-    output logic ft_siwu_n,
-`ifdef DIVQAT_SIM  // the pads' two sides
-    input  logic [7:0] ft_in,
-    output logic [7:0] ft_out,
-    output logic ft_drive,
-`else
-    inout  wire [7:0] ft_data,
-`endif
-"""
-_FT245 = """  logic ft_rst_n;
-`ifndef DIVQAT_SIM
-  logic ft_drive;
-  logic [7:0] ft_in, ft_out;
-  assign ft_in = ft_data;
-  assign ft_data = ft_drive ? ft_out : 8'hzz;
-`endif
-  assign rx_broken = 1'b0;
-  assign ft_siwu_n = 1'b1;
-  divqat_reset ft_reset (
-      .clk(ft_clk),
-      .ready(locked),
-      .rst_n(ft_rst_n)
-  );
-  divqat_ft245 ft245 (
-      .ft_clk,
-      .ft_rst_n,
-      .ft_rxf_n,
-      .ft_txe_n,
-      .ft_rd_n,
-      .ft_wr_n,
-      .ft_oe_n,
-      .ft_in,
-      .ft_out,
-      .ft_drive,
-      .clk,
-      .rst_n,
-      .in_data(rx_data),
-      .in_valid(rx_valid),
-      .in_ready(rx_ready),
-      .out_data(tx_data),
-      .out_valid(tx_valid),
-      .out_ready(tx_ready)
-  );
-"""
-
-
 def _top(design: Design, identity: Identity, clock: Pll, divider: int | None, depth: int) -> str:
     """The chip's top module."""
-    uart = divider is not None
-    fields: dict[str, Any] = {
-        "top": TOP,
-        "digest": design.digest[:16],
-        "divider": divider or 0,
-        "ports": _UART_PORTS if uart else _FT245_PORTS,
-        "link": _UART if uart else _FT245,
-        "clock": clock,
-        "identity": identity,
-        "in_top": 8 * identity.in_bytes - 1,
-        "out_top": 8 * identity.out_bytes - 1,
-        "constant": int.from_bytes(identity.pack(), "little"),
-        "depth": depth,
-        "crc_bits": 1 if uart else 8,
-        "tags": 4 if uart else 16,
-        "lossy": int(uart),
-        "core": design.top,
-    }
-    return _TOP.format(**fields)
-
-
-_TOP = """// Written by divqat for the design {digest}: host interface, clock and core.
-`ifndef DIVQAT_DIVIDER
-`define DIVQAT_DIVIDER {divider}  // a simulation may want a faster line
-`endif
-module {top} (
-    input  logic clk_in,
-{ports}    output logic wifi_gpio0,  // ULX3S: high, or its ESP32 may reset the board
-    output logic [7:0] led
-);
-  logic clk, locked, rst_n, core_rst_n;
-  logic [7:0] rx_data, tx_data;
-  logic rx_valid, rx_ready, rx_broken, tx_valid, tx_ready;
-  logic [{in_top}:0] s_data;
-  logic [{out_top}:0] m_data;
-  logic s_valid, s_ready, m_valid, m_ready;
-  logic [3:0] lights;
-  assign wifi_gpio0 = 1'b1;
-  assign led = {{lights[3], 3'b000, rx_valid, lights[2:0]}};
-
-  divqat_pll #(
-      .INPUT_DIVIDER({clock.input_divider}),
-      .FEEDBACK_DIVIDER({clock.feedback_divider}),
-      .OUTPUT_DIVIDER({clock.output_divider})
-  ) pll (
-      .clk_in,
-      .clk,
-      .locked
-  );
-  divqat_reset reset (
-      .clk,
-      .ready(locked),
-      .rst_n
-  );
-{link}  divqat_link #(
-      .IN_BYTES({identity.in_bytes}),
-      .IN_BEATS({identity.in_beats}),
-      .OUT_BYTES({identity.out_bytes}),
-      .OUT_BEATS({identity.out_beats}),
-      .RX_DEPTH({depth}),
-      .CRC_BITS({crc_bits}),
-      .TAGS({tags}),
-      .LOSSY({lossy}),
-      .IDENTITY(192'h{constant:048x})
-  ) link (
-      .clk,
-      .rst_n,
-      .rx_data,
-      .rx_valid,
-      .rx_ready,
-      .rx_broken,
-      .tx_data,
-      .tx_valid,
-      .tx_ready,
-      .core_rst_n,
-      .s_axis_tdata(s_data),
-      .s_axis_tvalid(s_valid),
-      .s_axis_tready(s_ready),
-      .m_axis_tdata(m_data),
-      .m_axis_tvalid(m_valid),
-      .m_axis_tready(m_ready),
-      .lights
-  );
-  {core} core (
-      .ap_clk(clk),
-      .ap_rst_n(core_rst_n),
-      .s_axis_tdata(s_data),
-      .s_axis_tvalid(s_valid),
-      .s_axis_tready(s_ready),
-      .m_axis_tdata(m_data),
-      .m_axis_tvalid(m_valid),
-      .m_axis_tready(m_ready)
-  );
-endmodule
-"""
+    environment = Environment(
+        loader=PackageLoader("fpga_flow.host", "sv"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("divqat_chip.sv.j2").render(
+        top=TOP,
+        design=design,
+        identity=identity,
+        clock=clock,
+        divider=divider,
+        depth=depth,
+        constant=f"{int.from_bytes(identity.pack(), 'little'):048x}",
+    )

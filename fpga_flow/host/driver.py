@@ -1,13 +1,18 @@
-"""The host's side of the protocol: images in, integers out, over any transport."""
+"""The host's side of the protocol: links to a chip, its driver, and the chip as an engine."""
 
+import time
 from collections import deque
-from typing import Protocol
+from importlib import import_module
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from divqat_brevitas.errors import CheckFailedError, InputError
+from divqat_brevitas.errors import CheckFailedError, InputError, ToolMissingError
+from divqat_brevitas.input_range import InputRange
 from fpga_flow.host import protocol
 from fpga_flow.host.protocol import Damage, Identity, Reader, Reply, Status
+from fpga_flow.lowering import check_images
 from fpga_flow.rtl.design import Bytes, Design
 
 
@@ -64,13 +69,7 @@ class ChipDriver:
         self.identity = self._identify(design)
 
     def run(self, beats: Bytes) -> Bytes:
-        """Answers of images.
-
-        Args:
-            beats: uint8 (N, input beats, bytes), as ``Design.beats`` gives.
-
-        Returns:
-            uint8 (N, output beats, bytes), as ``Design.accumulators`` takes.
+        """Answers, uint8 (N, output beats, bytes), to the images of ``Design.beats``.
 
         Raises:
             CheckFailedError: the link loses or damages bytes all the time.
@@ -106,19 +105,11 @@ class ChipDriver:
         return answers
 
     def status(self) -> Status:
-        """The chip's counters since the last reset.
-
-        Raises:
-            CheckFailedError: no right reply came.
-        """
+        """The chip's counters since the last reset (CheckFailedError: no right reply came)."""
         return Status.unpack(self._ask(protocol.STATUS))
 
     def reset(self) -> None:
-        """Throw away what is under way in the chip, and its counters.
-
-        Raises:
-            CheckFailedError: no chip answers.
-        """
+        """Throw away what is under way in the chip, and its counters."""
         self._recover()
 
     def close(self) -> None:
@@ -189,3 +180,121 @@ class ChipDriver:
             "bitstream loaded, and are the port and its speed right? With a long or bad cable, "
             "use a lower baud rate."
         )
+
+
+class ChipEngine:
+    """Runs images on a chip, simulated or real, to which ``driver`` is connected."""
+
+    name = "chip"
+
+    def __init__(self, design: Design, driver: ChipDriver) -> None:
+        self.design = design
+        self.driver = driver
+
+    @property
+    def input_range(self) -> InputRange:
+        """The values that an input may have."""
+        return self.design.input_step.declared
+
+    def predict(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits, float32 (N, classes), of float32 images (N, *input_shape) in the input range.
+
+        For a design with an answer unit: what a host computes from its codes.
+        """
+        return self.design.predict(self._run(images))
+
+    def answers(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """The integers that leave the chip: accumulators or codes, int64 (N, classes).
+
+        (N, 1) for a design that returns only labels.
+        """
+        return self.design.answers(self._run(images))
+
+    def accumulators(self, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.int64]]:
+        """The last accumulators, int64 (N, classes), by their layer's name."""
+        return {self.design.output_layer: self.design.accumulators(self._run(images))}
+
+    def _run(self, images: npt.NDArray[np.float32]) -> Bytes:
+        check_images(images, self.design.input_shape, self.design.input_step.declared)
+        return self.driver.run(self.design.beats(images))
+
+
+class SerialTransport:
+    """A serial port, such as a board's USB port: ``/dev/ttyUSB0``, ``COM3``, or a pyserial URL.
+
+    ``baud`` is as ``Chip.baud``; ``read`` gives up after ``timeout`` seconds without a byte.
+
+    Raises:
+        ToolMissingError: pyserial is not installed.
+        InputError: the port cannot be opened.
+    """
+
+    def __init__(self, port: str, baud: int = 3_000_000, timeout: float = 0.5) -> None:
+        try:
+            serial = import_module("serial")
+        except ImportError as e:
+            raise ToolMissingError(
+                "talking to a board over a serial port needs pyserial: pip install pyserial"
+            ) from e
+        try:
+            self._port: Any = serial.serial_for_url(port, baudrate=baud, timeout=timeout)
+        except (serial.SerialException, ValueError) as e:
+            raise InputError(f"cannot open the serial port {port} at {baud} baud: {e}.") from e
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self._port.write(data)
+
+    def read(self, count: int) -> bytes:
+        """Up to ``count`` bytes; what there is when the time-out is over."""
+        return bytes(self._port.read(count))
+
+    def close(self) -> None:
+        """Close the port."""
+        self._port.close()
+
+
+class FtdiTransport:
+    """FTDI's synchronous FIFO (FT232H, FT2232H), by pyftdi; ``url`` is pyftdi's of the device.
+
+    ``read`` gives up after ``timeout`` seconds without a byte.
+
+    Raises:
+        ToolMissingError: pyftdi is not installed.
+        InputError: the device cannot be opened.
+    """
+
+    def __init__(self, url: str = "ftdi:///1", timeout: float = 0.5) -> None:
+        try:
+            ftdi = import_module("pyftdi.ftdi").Ftdi
+        except ImportError as e:
+            raise ToolMissingError(
+                "talking to a board over an FTDI FIFO needs pyftdi: pip install pyftdi"
+            ) from e
+        self._device: Any = ftdi()
+        self._timeout = timeout
+        try:
+            self._device.open_from_url(url)
+            self._device.set_bitmode(0xFF, ftdi.BitMode.SYNCFF)
+            self._device.set_latency_timer(1)
+        except (OSError, ValueError) as e:
+            raise InputError(f"cannot open the FTDI device {url}: {e}.") from e
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self._device.write_data(data)
+
+    def read(self, count: int) -> bytes:
+        """Up to ``count`` bytes; what there is when the time-out is over."""
+        received = bytearray()
+        end = time.monotonic() + self._timeout
+        while len(received) < count and time.monotonic() < end:
+            part = self._device.read_data(count - len(received))
+            if part:
+                received += part
+                end = time.monotonic() + self._timeout
+        return bytes(received)
+
+    def close(self) -> None:
+        """Give the device free."""
+        self._device.close()

@@ -32,13 +32,7 @@ INTERFACE_CODES = {"uart": 0, "ft245": 1}
 
 
 def frame(start: int, kind: int, sequence: int, payload: bytes = b"") -> bytes:
-    """A whole frame.
-
-    Args:
-        start: ``FROM_HOST`` or ``FROM_CHIP``.
-        kind: command or type, 0 to 255.
-        sequence: taken modulo 256.
-        payload: an image, an answer, or nothing.
+    """A whole frame: ``kind`` is a command or type, ``sequence`` is taken modulo 256.
 
     Example:
         >>> frame(FROM_HOST, RESET, 7).hex(" ")
@@ -179,11 +173,7 @@ class Damage(Exception):  # noqa: N818 - caught by the driver, never shown
 
 
 class Reader:
-    """Takes bytes from the chip, gives frames.
-
-    Args:
-        answer: bytes of an answer.
-    """
+    """Takes bytes from the chip, gives frames; ``answer`` is the number of bytes of an answer."""
 
     def __init__(self, answer: int) -> None:
         self._lengths = {
@@ -208,11 +198,7 @@ class Reader:
         return max(0, length - len(self._bytes))
 
     def take(self) -> Reply | None:
-        """The next frame, None if it is not there yet.
-
-        Raises:
-            Damage: what is there is no frame. Nothing is taken.
-        """
+        """The next frame, None if it is not there yet; what is no frame raises Damage and stays."""
         have = self._bytes
         if have and have[0] != FROM_CHIP:
             raise Damage("a byte that starts no frame")

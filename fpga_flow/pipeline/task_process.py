@@ -62,12 +62,7 @@ def here() -> Iterator[Submit]:
 
 @contextmanager
 def processes(count: int, threads: int) -> Iterator[Submit]:
-    """Run tasks in processes on this machine; an exception in the block ends those that run.
-
-    Args:
-        count: processes at once.
-        threads: of each.
-    """
+    """Run tasks in ``count`` processes here; an exception in the block ends those that run."""
     stop = threading.Event()
     with ThreadPoolExecutor(count) as pool:
         try:
@@ -112,16 +107,10 @@ def dask(address: str, log: Log) -> Iterator[Submit]:
 
 
 def launch(task: Task, threads: int | None = None, stop: threading.Event | None = None) -> Outcome:
-    """Run a task in a process of its own.
+    """Run a task in a process of its own; one that dies, or cannot be started, is a failed task.
 
-    Args:
-        task: the task.
-        threads: threads the process may use; None: what the environment says (a Dask nanny sets
-            it), else one.
-        stop: when set, the process is interrupted as by Ctrl-C.
-
-    Returns:
-        The outcome; a process that dies, or cannot be started, is a failed task, not an exception.
+    ``threads`` may be used by the process; None: what the environment says (a Dask nanny sets it),
+    else one. When ``stop`` is set, the process is interrupted as by Ctrl-C.
     """
     try:
         return _launch(task, threads, stop)

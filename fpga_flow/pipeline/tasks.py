@@ -34,13 +34,9 @@ class LockedError(Exception):
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock ``path``, a file that is made and stays.
+    """Hold the lock ``path``, a file that is made and stays; ``wait`` for another holder.
 
     The operating system releases the lock when its process ends, however that ends.
-
-    Args:
-        path: the lock's file; its folder is created.
-        wait: wait for the lock while another holder has it.
 
     Raises:
         LockedError: another holder has it and ``wait`` is False.
@@ -61,11 +57,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 def recorded(file: Path, key: str | None = None) -> dict[str, Any] | None:
     """The JSON document of a result; None where there is none, or one of another key.
 
-    A damaged document counts as none: the task is run again.
-
-    Args:
-        file: the document.
-        key: the task's; None takes a document of any key.
+    A damaged document counts as none: the task is run again. ``key`` None takes one of any key.
     """
     if not file.is_file():
         return None

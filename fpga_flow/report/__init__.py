@@ -6,7 +6,7 @@ from pathlib import Path
 
 from divqat_brevitas.files import write_json, write_text
 from fpga_flow.report.charts import save
-from fpga_flow.report.claim_list import claims_text
+from fpga_flow.report.claims import claims_text
 from fpga_flow.report.collection import collect, read, write
 from fpga_flow.report.comparison import Group, comparison_text, document, groups, load_runs
 from fpga_flow.report.page import comparison_page, page
@@ -30,20 +30,14 @@ __all__ = [
 
 
 def build_report(run_dir: Path) -> Results:
-    """Write ``report/results.json`` and ``report/index.html`` of a run directory.
-
-    The numbers are written first: they stay where the page cannot be drawn.
-
-    Args:
-        run_dir: a run directory in which at least ``train`` is done.
+    """Write ``report/results.json``, then ``index.html``, of a run in which ``train`` is done.
 
     Raises:
         InputError: nothing to report yet, or a stage's file is damaged (named).
-        ToolMissingError: matplotlib is not installed.
+        ToolMissingError: matplotlib is not installed; the numbers are written all the same.
 
     Example:
         >>> results = build_report(Path("runs/demo"))  # doctest: +SKIP
-        >>> print(summary_text(results, Path("runs/demo/report/index.html")))  # doctest: +SKIP
     """
     results = collect(run_dir)
     folder = Path(run_dir) / "report"
@@ -53,19 +47,18 @@ def build_report(run_dir: Path) -> Results:
 
 
 def write_comparison(paths: Sequence[Path], folder: Path) -> list[Group]:
-    """Compare runs: ``comparison.json`` and ``index.html`` in ``folder``.
+    """Compare runs: ``comparison.json`` and ``index.html`` in ``folder``, which is made.
 
     Args:
         paths: run directories with a report, results files, or benchmark folders.
-        folder: made where it is missing.
+        folder: gets both files.
 
     Raises:
         InputError: no results at a path, one named twice, or the folder cannot be written.
-        ToolMissingError: matplotlib, which draws the charts, is not installed.
+        ToolMissingError: matplotlib is not installed.
 
     Example:
-        >>> write_comparison([Path("runs/a"), Path("runs/b")], Path("runs/a-b"))
-        ... # doctest: +SKIP
+        >>> write_comparison([Path("a"), Path("b")], Path("a-b"))  # doctest: +SKIP
     """
     compared = groups(load_runs(paths))
     write_json(folder / "comparison.json", document(compared))
@@ -79,10 +72,6 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
     Raises:
         InputError: the folder cannot be written.
         ToolMissingError: matplotlib is not installed.
-
-    Example:
-        >>> write_figures(read(Path("runs/demo/report/results.json")), Path("figures"))
-        ... # doctest: +SKIP
     """
     charts = gallery(results)
     shutil.rmtree(folder, ignore_errors=True)

@@ -17,8 +17,7 @@ from markupsafe import Markup
 
 from divqat_brevitas.errors import ToolMissingError
 from divqat_brevitas.files import replacing
-from fpga_flow.report.runs import Spread
-from fpga_flow.report.text import printable
+from fpga_flow.report.runs import Spread, printable
 
 INK, LINE = "#1c2430", "#808a97"
 """Text in files, and axes, grids and whiskers."""
@@ -84,11 +83,7 @@ class Chart:
 
     @property
     def svg(self) -> Markup:
-        """The chart as one ``<svg>`` element, whose ids begin with the chart's name.
-
-        Raises:
-            ToolMissingError: matplotlib is not installed.
-        """
+        """The chart as one ``<svg>`` element, whose ids begin with the chart's name."""
         text = io.StringIO()
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         with _figure([self], titles=False) as figure:
@@ -116,12 +111,7 @@ class Chart:
 
 
 def save(charts: Sequence[Chart], path: Path) -> Path:
-    """Write charts, one below the other under their titles, as SVG or PNG by the file's suffix.
-
-    Raises:
-        InputError: the folder cannot be written.
-        ToolMissingError: matplotlib is not installed.
-    """
+    """Write charts, one below the other under their titles, as SVG or PNG by the file's suffix."""
     kind = path.suffix[1:]
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with _figure(charts, titles=True) as figure, replacing(path) as temporary:

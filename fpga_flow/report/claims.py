@@ -33,9 +33,11 @@ out in favour of either side.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
+from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.evaluation.statistics import MIN_VICTIMS, Difference, Interval
 from divqat_brevitas.extraction.evaluation.summary import (
     ALL_ORACLES,
@@ -47,9 +49,23 @@ from divqat_brevitas.extraction.evaluation.summary import (
     accuracy_difference,
     largest_common_budget,
 )
-from fpga_flow.report.runs import compared, defended, image_count, is_plain, named, variants
+from fpga_flow.report.collection import read
+from fpga_flow.report.hardness import hardness, line, records
+from fpga_flow.report.runs import (
+    bracketed,
+    compared,
+    counted,
+    defended,
+    image_count,
+    is_plain,
+    named,
+    percent,
+    points,
+    printable,
+    variants,
+    with_interval,
+)
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import counted, points
 
 Verdict = Literal["supported", "not supported", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "undecided")
@@ -102,14 +118,7 @@ class Claim:
 
 
 def claims(results: Results) -> list[Claim]:
-    """Every claim that three trained victims or more stand behind, victim by victim.
-
-    Example:
-        >>> from fpga_flow.report import read
-        >>> found = claims(read(Path("runs/demo/report/results.json")))  # doctest: +SKIP
-        >>> found[0].verdict  # doctest: +SKIP
-        'undecided'
-    """
+    """Every claim that three trained victims or more stand behind, victim by victim."""
     found: list[Claim] = []
     for victim in defended(results):
         for against in baselines(results, victim):
@@ -313,3 +322,90 @@ def _verdict(found: Comparison, interval: Interval, unequal: str) -> tuple[Verdi
     if found.better_on_fewer:
         return "undecided", f"on fewer seeds {found.better_on_fewer[0]} did better"
     return "supported", "the interval lies below zero, at an equal accuracy of the victims"
+
+
+NOTE = (
+    "The worst case is the attacker's best mean over victim seeds, chosen on the numbers shown, "
+    "which errs against the defence. Of claims, in brackets: 95 % t-interval over victim seeds; "
+    "'boot': hierarchical bootstrap, which at few seeds is too narrow. No correction is made for "
+    "the number of claims."
+)
+
+
+def results_files(path: Path) -> list[Path]:
+    """What a path means: a results file, a run directory, or a benchmark's folder."""
+    if path.is_file():
+        return [path]
+    for found in (path / "report" / "results.json", path / "results.json"):
+        if found.is_file():
+            return [found]
+    found_many = sorted(path.glob("results-*.json"))
+    if not found_many:
+        raise InputError(
+            f"{path} holds no results: name a run directory with a report (`divqat report DIR` "
+            "writes one), a results.json, or a folder with results-<dataset>.json "
+            "(`divqat bench extraction --publish` writes those of the benchmark)."
+        )
+    return found_many
+
+
+def claims_document(path: Path) -> dict[str, Any]:
+    """The models' worst cases and all claims of all results at ``path``, as a JSON document."""
+    return {
+        "note": NOTE,
+        "results": [{"file": str(file), **_document(read(file))} for file in results_files(path)],
+    }
+
+
+def claims_text(path: Path) -> str:
+    """The models' worst cases and all claims of all results at ``path``, for a terminal.
+
+    Raises:
+        InputError: no results there, or they are not schema 1.
+    """
+    parts = [_text(read(file)) for file in results_files(path)]
+    return "\n\n".join([*parts, NOTE])
+
+
+def _document(results: Results) -> dict[str, Any]:
+    found = claims(results)
+    return {
+        "dataset": results.dataset.name,
+        "models": records(results),
+        "claims": [asdict(claim) for claim in found],
+        "count": {name: dict(count) for name, count in counts(found).items()},
+    }
+
+
+def _text(results: Results) -> str:
+    found, rows = claims(results), hardness(results)
+    lines = [results.dataset.name, "  How hard are these models to steal?"]
+    lines += [f"    {line(row)}" for row in rows] or ["    Not attacked yet."]
+    lines.append("  What holds of the method?")
+    lines += [f"    {claim}: {count_text(count)}" for claim, count in counts(found).items()]
+    lines += [f"    {part}" for claim in found for part in _lines(claim)]
+    lines += [] if found else [f"    {no_claims(results)}"]
+    return printable("\n".join(lines))
+
+
+def _lines(claim: Claim) -> Iterator[str]:
+    setting = [f"answers: {claim.answers}" if claim.answers else None, claim.pool_kind]
+    setting.append(None if claim.budget is None else counted(claim.budget, "query"))
+    where = ", ".join(part for part in setting if part)
+    yield f"[{claim.verdict}] {claim.claim}: {claim.victim} against {claim.against}" + (
+        f" ({where})" if where else ""
+    )
+    found = claim.difference
+    boot = f", boot {bracketed(found.bootstrap)}" if found.bootstrap else ""
+    clones = ""
+    if claim.clone_accuracy is not None and claim.baseline_clone_accuracy is not None:
+        clones = (
+            f"; clones {percent(claim.clone_accuracy)} and {percent(claim.baseline_clone_accuracy)}"
+        )
+    yield (
+        f"    {with_interval(found)}{boot}; {counted(found.victim_seeds, 'victim seed')}, "
+        f"{counted(found.pairs, 'pair')}{clones}"
+    )
+    yield f"    {claim.reason}"
+    if claim.attack is not None:
+        yield f"    worst-case attack: {claim.attack}; on the baseline: {claim.baseline_attack}"

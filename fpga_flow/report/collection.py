@@ -6,6 +6,7 @@ a stage still to run) leaves its list empty, and ``run.stages`` gives the reason
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,6 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.evaluation.summary import summarize
 from divqat_brevitas.files import read_json, sha256_file, write_json
 from fpga_flow.report.confusion import worst_case_confusions
-from fpga_flow.report.placement import placement
 from fpga_flow.report.schema import (
     SCHEMA,
     AttackRow,
@@ -42,19 +42,11 @@ _COMPARED = (".safetensors", ".onnx", "/victims.json", "/design/design.json", "/
 
 
 def collect(run_dir: Path) -> Results:
-    """Read a run directory's stage files.
-
-    Args:
-        run_dir: a run directory (``runs/<name>``) in which at least ``train`` is done.
+    """Read the stage files of a run directory in which at least ``train`` is done.
 
     Raises:
         InputError: no run directory, ``train`` has not run, or a file does not hold what schema 1
             asks for (file and field named).
-
-    Example:
-        >>> results = collect(Path("runs/demo"))  # doctest: +SKIP
-        >>> [victim.accuracy for victim in results.victims]  # doctest: +SKIP
-        [0.981, 0.974]
     """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
@@ -118,20 +110,12 @@ def collect(run_dir: Path) -> Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """Write ``results`` as JSON (schema 1), whole or not at all.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
+    """Write ``results`` as JSON (schema 1), whole or not at all."""
     write_json(path, results.model_dump(by_alias=True, mode="json"))
 
 
 def read(path: Path) -> Results:
-    """Read and check a ``results.json``.
-
-    Raises:
-        InputError: missing, not JSON, or not schema 1.
-    """
+    """Read and check a ``results.json``; an InputError names what is missing or wrong."""
     return validate(_read(path))
 
 
@@ -261,3 +245,44 @@ def _name(settings: str | None) -> str | None:
     except (tomllib.TOMLDecodeError, AttributeError):
         return None
     return name if isinstance(name, str) else None
+
+
+_BEL = re.compile(r"X(\d+)/Y(\d+)/")
+# Columns and rows of tiles by die, from Project Trellis' database (max_col, max_row).
+_DIES = {"-12F": (72, 50), "-25F": (72, 50), "-45F": (90, 71), "-85F": (126, 95)}
+
+
+def placement(report: Path) -> dict[str, Any]:
+    """The tiles that each layer of a placed design has cells in, largest layers first.
+
+    Takes ``report.json`` of a bitstream, with nextpnr's ``routed.json`` beside it; returns the
+    fields of :class:`fpga_flow.report.schema.Placement`.
+    """
+    from fpga_flow.synthesis.cells import Layers  # a second to import
+
+    routed = report.with_name("routed.json")
+    try:
+        built = read_json(report)
+        layers = Layers([row["name"] for row in built["layers"] if row["name"][:1] != "("])
+        (module, *_) = read_json(routed)["modules"].values()
+        found: dict[str, set[tuple[int, int]]] = {}
+        for name, cell in module["cells"].items():
+            place = _BEL.match(cell["attributes"].get("NEXTPNR_BEL", ""))
+            if place:
+                of = layers.of(cell["attributes"].get("hdlname", name).replace(" ", "."))
+                found.setdefault(of, set()).add((int(place[1]), int(place[2])))
+        device = str(built["part"])
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise InputError(
+            f"{routed} or the report beside it is damaged. Run `divqat compile` again."
+        ) from e
+    columns, rows = next((d for die, d in _DIES.items() if die in device), (None, None))
+    return {
+        "device": device,
+        "columns": columns,
+        "rows": rows,
+        "tiles": {
+            name: " ".join(f"{x},{y}" for x, y in sorted(tiles, key=lambda t: (t[1], t[0])))
+            for name, tiles in sorted(found.items(), key=lambda item: -len(item[1]))
+        },
+    }

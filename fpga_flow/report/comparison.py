@@ -24,18 +24,22 @@ from divqat_brevitas.extraction.evaluation.summary import (
     worst_case,
 )
 from divqat_brevitas.extraction.evaluation.summary import Group as Attacked
-from fpga_flow.report.claim_list import results_files
+from fpga_flow.report.claims import results_files
 from fpga_flow.report.collection import read
 from fpga_flow.report.runs import (
+    POOLS,
     Spread,
     clone_spread,
     compared,
     image_count,
+    listed,
+    percent,
+    printable,
     variants,
     victim_spread,
+    with_interval,
 )
 from fpga_flow.report.schema import Results
-from fpga_flow.report.text import POOLS, listed, percent, printable, with_interval
 
 NOTE = (
     "Ours minus theirs; in brackets a 95 % interval, paired by victim seed and attack seed. From "
@@ -117,11 +121,7 @@ class Group:
 
 
 def load_runs(paths: Sequence[Path]) -> list[NamedRun]:
-    """Read the results of run directories, results files or benchmark folders.
-
-    Raises:
-        InputError: none there, one named twice, or not schema 1.
-    """
+    """Read the results at paths; an InputError names one without results, or named twice."""
     files = [file for path in paths for file in results_files(path)]
     seen: set[Path] = set()
     for file in files:

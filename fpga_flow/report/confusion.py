@@ -28,10 +28,7 @@ def confusion(
 ) -> list[list[int]] | None:
     """``counts[i][j]``: images of class i that were taken for class j; None for too many classes.
 
-    Args:
-        labels: integers (N,), below ``classes``.
-        predictions: integers (N,), below ``classes``.
-        classes: number of classes of the data set.
+    ``labels`` and ``predictions`` are integers (N,) below ``classes``.
 
     Example:
         >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2)

@@ -29,16 +29,21 @@ from divqat_brevitas.extraction.evaluation.summary import (
     worst_case,
 )
 from fpga_flow.report.runs import (
+    POOLS,
     Spread,
     clone_spread,
     compared,
+    counted,
     deployed_first,
     image_count,
+    listed,
     named,
+    percent,
+    points,
     variants,
+    with_interval,
 )
 from fpga_flow.report.schema import Results, SummaryRow
-from fpga_flow.report.text import POOLS, counted, listed, percent, points, with_interval
 
 
 @dataclass(frozen=True)

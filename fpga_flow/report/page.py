@@ -21,17 +21,28 @@ from fpga_flow.report.comparison import NOTE, Entry, Group, worst_clone
 from fpga_flow.report.confusion import LARGEST
 from fpga_flow.report.hardness import hardness, heading, sentence, worst_cases
 from fpga_flow.report.runs import (
+    POOLS,
     Spread,
+    bracketed,
     class_names,
+    counted,
     defended,
     in_order,
+    listed,
     not_run,
+    percent,
+    points,
+    printable,
     victim_spread,
 )
 from fpga_flow.report.schema import AttackRow, LayerRow, Results, VictimRow
-from fpga_flow.report.summary import RECONSTRUCTION, lead
-from fpga_flow.report.text import POOLS, bracketed, counted, listed, percent, points, printable
-from fpga_flow.report.verification import equivalence_line, noise_lines, verification_levels
+from fpga_flow.report.summary import (
+    RECONSTRUCTION,
+    equivalence_line,
+    lead,
+    noise_lines,
+    verification_levels,
+)
 
 SECTIONS = {
     "models": "How hard is this model to steal?",
@@ -52,11 +63,7 @@ SECTIONS = {
 
 
 def page(results: Results) -> str:
-    """The page of a run.
-
-    Raises:
-        ToolMissingError: matplotlib, which draws the charts, is not installed.
-    """
+    """The page of a run; a ToolMissingError says that matplotlib is not installed."""
     models = hardness(results)
     return _environment().get_template("page.html.j2").render(
         kind="divqat run",
@@ -74,11 +81,7 @@ def page(results: Results) -> str:
 
 
 def comparison_page(groups: Sequence[Group]) -> str:
-    """The page on several runs.
-
-    Raises:
-        ToolMissingError: matplotlib is not installed.
-    """
+    """The page on several runs; a ToolMissingError says that matplotlib is not installed."""
     runs = [run for group in groups for run in group.runs]
     about = [NOTE, RECONSTRUCTION]
     if len(groups) > 1:

@@ -25,10 +25,12 @@ from fpga_flow.report.charts import (
     whiskers,
 )
 from fpga_flow.report.runs import (
+    POOLS,
     Spread,
     class_names,
     clone_spread,
     in_order,
+    printable,
     variants,
     victim_spread,
 )
@@ -41,7 +43,6 @@ from fpga_flow.report.schema import (
     Placement,
     Results,
 )
-from fpga_flow.report.text import POOLS, printable
 
 _CLONE = "worst-case clone's accuracy, %"
 _CELLS = {"lut": "LUT", "ff": "FF", "bram": "block RAM", "dsp": "DSP"}

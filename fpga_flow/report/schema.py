@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from divqat_brevitas.data.pools import PoolKind
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.short_repr import short_repr
+from fpga_flow.records import reason
 
 SCHEMA = 1
 
@@ -286,36 +287,23 @@ M = TypeVar("M", bound=Row)
 
 
 def parse(model: type[M], value: Any, where: str) -> M:
-    """Check ``value`` (as read from JSON) against ``model``.
-
-    Raises:
-        InputError: a field is missing, of the wrong type or out of range; ``where`` and the field
-            are named.
-    """
+    """``value``, read from JSON, as ``model``; an InputError names ``where`` and the field."""
     try:
         return model.model_validate(value)
     except ValidationError as e:
-        first = e.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole value"
-        more = f" ({e.error_count() - 1} more like it)" if e.error_count() > 1 else ""
         raise InputError(
-            f"{where}: {field}: {first['msg'].lower()}{more}. "
-            "Run the stage that wrote it again, or restore the file."
+            f"{where}: {reason(e)}. Run the stage that wrote it again, or restore the file."
         ) from e
 
 
 def validate(value: Any) -> Results:
-    """Check a document against schema 1.
-
-    Args:
-        value: what ``json.load`` gave for a ``results.json``.
+    """Check a document, as read from a ``results.json``, against schema 1.
 
     Raises:
         InputError: not a document of schema 1; the first wrong field is named.
 
     Example:
-        >>> empty = {"victims": [], "equivalence": [], "attacks": [], "summary": [],
-        ...          "hardware": []}
+        >>> empty = {"victims": [], "equivalence": [], "attacks": [], "summary": [], "hardware": []}
         >>> digits = {"name": "digits", "train": 8, "test": 2, "classes": 10, "shape": [1, 8, 8]}
         >>> validate({"schema": 1, "dataset": digits, **empty}).dataset.name
         'digits'

@@ -18,34 +18,21 @@ if TYPE_CHECKING:
     from fpga_flow.serve.limits import Client, Limits
     from fpga_flow.serve.server import Service, running, serve
 
-_HOMES = {
-    "Client": "fpga_flow.serve.limits",
-    "Limits": "fpga_flow.serve.limits",
-    "QueryLedger": "fpga_flow.serve.ledger",
-    "RestClient": "fpga_flow.serve.client",
-    "RestError": "fpga_flow.serve.client",
-    "RestPredictor": "fpga_flow.serve.client",
-    "RestVictim": "fpga_flow.serve.client",
-    "Service": "fpga_flow.serve.server",
-    "running": "fpga_flow.serve.server",
-    "serve": "fpga_flow.serve.server",
+_NAMES = {
+    "client": ("RestClient", "RestError", "RestPredictor", "RestVictim"),
+    "ledger": ("QueryLedger",),
+    "limits": ("Client", "Limits"),
+    "server": ("Service", "running", "serve"),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "Client",
-    "Limits",
-    "QueryLedger",
-    "RestClient",
-    "RestError",
-    "RestPredictor",
-    "RestVictim",
-    "Service",
-    "running",
-    "serve",
-]
+    "Client", "Limits", "QueryLedger", "RestClient", "RestError", "RestPredictor", "RestVictim",
+    "Service", "running", "serve",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

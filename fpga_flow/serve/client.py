@@ -5,10 +5,11 @@ import json
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from divqat_brevitas.errors import DivQATError, InputError
 from divqat_brevitas.extraction.arrays import Images, Responses, check_images, check_logits
@@ -16,6 +17,7 @@ from divqat_brevitas.extraction.query.oracles import ORACLES
 from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
 from divqat_brevitas.input_range import InputRange
 from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.records import reason
 from fpga_flow.serve.wire import JSON, NPY, encode
 
 _MOST_ANSWER_BYTES = 2**30
@@ -45,8 +47,8 @@ class RestInfo(ShortRepr):
         body_bytes: of a request.
     """
 
-    input_shape: tuple[int, ...]
-    input_range: InputRange
+    input_shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    input_range: Annotated[InputRange, BeforeValidator(InputRange.of)]
     classes: int
     oracle: str
     oracle_options: dict[str, int]
@@ -63,6 +65,9 @@ class RestInfo(ShortRepr):
         """Images that fit into one request."""
         size = 4 * int(np.prod(self.input_shape))
         return max(1, min(self.images_per_request, (self.body_bytes - _HEADER_BYTES) // size))
+
+
+_INFO = TypeAdapter(RestInfo)
 
 
 class RestClient:
@@ -109,22 +114,11 @@ class RestClient:
         """
         said = self._exchange("GET", "/info", None, {})
         try:
-            found = RestInfo(
-                input_shape=_shape(said["input_shape"]),
-                input_range=InputRange.of(said["input_range"]),
-                classes=int(said["classes"]),
-                oracle=str(said["oracle"]),
-                oracle_options={str(k): int(v) for k, v in dict(said["oracle_options"]).items()},
-                defence=str(said["defence"]),
-                defence_settings=dict(said["defence_settings"]),
-                budget=int(said["budget"]),
-                queries_used=int(said["queries_used"]),
-                remaining=int(said["remaining"]),
-                images_per_request=int(said["limits"]["images_per_request"]),
-                body_bytes=int(said["limits"]["body_bytes"]),
-            )
+            found = _INFO.validate_python(said | said["limits"])
         except (KeyError, TypeError, ValueError, InputError) as e:
-            raise RestError(f"{self.url} is no server of `divqat serve`: {e!r} in /info.") from e
+            raise RestError(
+                f"{self.url} is no server of `divqat serve`: {reason(e)} in /info."
+            ) from e
         if found.oracle not in ORACLES:
             raise RestError(
                 f"{self.url} has the oracle {found.oracle!r}, which this version does not know."
@@ -146,9 +140,8 @@ class RestClient:
             RestError: the server cannot be reached, or refuses.
         """
         headers = {"Content-Type": NPY, "Idempotency-Key": key or uuid.uuid4().hex}
-        said = self._exchange(
-            "POST", "/query", encode(check_images(images, declared=declared)), headers
-        )
+        body = encode(check_images(images, declared=declared))
+        said = self._exchange("POST", "/query", body, headers)
         try:
             answers = np.asarray(said["answers"], np.float32)
         except (KeyError, TypeError, ValueError) as e:
@@ -169,11 +162,9 @@ class RestClient:
                         "Whether the last query was counted is in its /info."
                     ) from e
             else:
-                if status == 503 and tries_left:
-                    pass
-                elif status == 200:
+                if status == 200:
                     return self._document(content)
-                else:
+                if status != 503 or not tries_left:
                     raise self._refused(status, content)
             time.sleep(pause)
             pause *= 2
@@ -182,17 +173,12 @@ class RestClient:
     def _once(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> tuple[int, bytes]:
-        kind = (
-            http.client.HTTPSConnection
-            if self._parts.scheme == "https"
-            else http.client.HTTPConnection
-        )
-        host = self._parts.hostname or ""
-        connection = kind(host, self._parts.port, timeout=self.timeout)
+        parts = self._parts
+        https = parts.scheme == "https"
+        kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=self.timeout)
         try:
-            connection.request(
-                method, self._parts.path.rstrip("/") + path, body, self._headers | headers
-            )
+            connection.request(method, parts.path.rstrip("/") + path, body, self._headers | headers)
             response = connection.getresponse()
             content = response.read(_MOST_ANSWER_BYTES)
             if response.length:
@@ -242,12 +228,9 @@ class RestPredictor(RestClient):
 
     def predict(self, images: Images) -> Responses:
         """Logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1]."""
-        batch = self._info.batch
-        declared = self.input_range
-        parts = [
-            self.ask(images[i : i + batch], declared=declared) for i in range(0, len(images), batch)
-        ]
-        return np.concatenate(parts)
+        batch, declared = self._info.batch, self.input_range
+        starts = range(0, len(images), batch)
+        return np.concatenate([self.ask(images[i : i + batch], declared=declared) for i in starts])
 
 
 class RestVictim(Victim):
@@ -298,9 +281,8 @@ class RestVictim(Victim):
         batch = self.info.batch
         if len(images) <= batch or len(images) > self.remaining:
             return super().query(images)
-        ask = super().query
-        parts = [ask(images[i : i + batch]) for i in range(0, len(images), batch)]
-        return np.concatenate(parts)
+        ask, starts = super().query, range(0, len(images), batch)
+        return np.concatenate([ask(images[i : i + batch]) for i in starts])
 
     def _fresh(self, images: Images) -> Responses:
         """The oracle and the defence have been at work at the server."""
@@ -316,10 +298,3 @@ class _Remote:
 
     def predict(self, images: Images) -> Responses:
         raise InputError(f"{self._client.url} returns only responses of its oracle: use query().")
-
-
-def _shape(said: Any) -> tuple[int, ...]:
-    shape = tuple(int(side) for side in said)
-    if min(shape) < 1:
-        raise ValueError(f"an image of shape {said}")
-    return shape

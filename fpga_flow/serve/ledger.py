@@ -52,21 +52,22 @@ class Recalled(ShortRepr):
     answers: Responses
 
 
+@dataclass
 class Reservation:
-    """Queries set aside; :meth:`commit` spends them, leaving the block without it frees them."""
+    """Queries set aside; :meth:`commit` spends them, leaving the block without it frees them.
 
-    def __init__(self, ledger: "QueryLedger", client: str, images: int) -> None:
-        self._ledger, self._client, self._images = ledger, client, images
+    Attributes:
+        open: queries set aside and not spent.
+    """
+
+    ledger: "QueryLedger"
+    client: str
+    open: int
 
     def commit(self, key: str | None, sha256: str, answers: Responses) -> None:
         """Count the queries, and keep the answers; on the disk when this returns."""
-        self._ledger._commit(self._client, key, self._images, sha256, answers)
-        self._images = 0
-
-    @property
-    def open(self) -> int:
-        """Queries set aside and not spent."""
-        return self._images
+        self.ledger._commit(self.client, key, self.open, sha256, answers)
+        self.open = 0
 
 
 class QueryLedger:

@@ -6,10 +6,14 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_toml
+from fpga_flow.records import reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +48,28 @@ class Limits:
                 raise InputError(f"the server's {field.name} must be above 0, but is {value!r}.")
 
 
+def _plain(token: str) -> str:
+    if not (token.isprintable() and token.isascii() and token == token.strip()):
+        raise ValueError("it must be printable ASCII without outer spaces")
+    return token
+
+
 @dataclass(frozen=True)
 class Client:
     """Who may ask.
 
     Attributes:
         name: what the ledger calls it.
-        token: sent as ``Authorization: Bearer TOKEN``.
+        token: sent as ``Authorization: Bearer TOKEN``: what such a header can carry, and long
+            enough not to be guessed by chance.
         budget: queries; None is whatever the server's budget leaves.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
-    token: str
-    budget: int | None = None
+    token: Annotated[str, Field(min_length=16), AfterValidator(_plain)]
+    budget: Annotated[int, Field(ge=0, strict=True)] | None = None
 
 
 def read_clients(path: Path) -> list[Client]:
@@ -72,29 +85,17 @@ def read_clients(path: Path) -> list[Client]:
         >>> read_clients(file)[0].budget
         100
     """
-    tables = read_toml(path, "clients' file")
     clients = []
-    for name, table in tables.items():
-        if not isinstance(table, dict) or not set(table) <= {"token", "budget"}:
+    for name, table in read_toml(path, "clients' file").items():
+        try:
+            clients.append(TypeAdapter(Client).validate_python({**table, "name": name}))
+        except (TypeError, ValidationError) as e:
             raise InputError(
-                f'{path}: {name!r} must be a table with token = "..." and, if the client has a '
-                "budget of its own, budget = N; nothing else."
-            )
-        token, budget = table.get("token"), table.get("budget")
-        # What an Authorization header can carry, and long enough not to be guessed by chance.
-        if not isinstance(token, str) or len(token) < 16 or not token.isprintable():
-            raise InputError(
-                f"{path}: the token of {name!r} must be a text of at least 16 printable "
-                'characters. One: python -c "import secrets; print(secrets.token_urlsafe())"'
-            )
-        if not token.isascii() or token != token.strip():
-            raise InputError(f"{path}: the token of {name!r} must be ASCII without outer spaces.")
-        whole = isinstance(budget, int) and not isinstance(budget, bool) and budget >= 0
-        if budget is not None and not whole:
-            raise InputError(
-                f"{path}: the budget of {name!r} must be a whole number of at least 0."
-            )
-        clients.append(Client(name, token, budget))
+                f"{path}: {name!r} must be a table with a token of at least 16 printable "
+                "characters and, if the client has a budget of its own, budget = N; nothing "
+                f"else ({reason(e)}). For a token: python -c "
+                '"import secrets; print(secrets.token_urlsafe())"'
+            ) from e
     if not clients:
         raise InputError(f"{path} names no client. Leave out --clients to serve without tokens.")
     if len({client.token for client in clients}) < len(clients):
@@ -106,11 +107,9 @@ def find_client(clients: Sequence[Client], authorization: str) -> Client | None:
     """The client whose token an ``Authorization`` header carries; compared in constant time."""
     scheme, _, token = authorization.partition(" ")
     given = token.strip().encode()
-    found = None
-    for client in clients:
-        if hmac.compare_digest(client.token.encode(), given):
-            found = client
-    return found if scheme.lower() == "bearer" else None
+    # Every token is compared, so that the time does not depend on which one it is.
+    same = [client for client in clients if hmac.compare_digest(client.token.encode(), given)]
+    return same[0] if same and scheme.lower() == "bearer" else None
 
 
 def is_loopback(host: str) -> bool:

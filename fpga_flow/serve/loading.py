@@ -32,12 +32,7 @@ class Served(ShortRepr):
 
 
 def load_served(path: Path, engine: str, variant: str | None) -> Served:
-    """The model of a QONNX file or of a run directory.
-
-    Args:
-        path: either.
-        engine: see ``fpga_flow.load_engine``.
-        variant: which victim of a run, such as "qat"; None where there is only one.
+    """The model of a QONNX file, or of a run directory and its ``variant`` (None: the only one).
 
     Raises:
         InputError: neither, no such victim, or one that was not exported.

@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -114,8 +115,7 @@ class Service:
             **self._count(client),
             "budget": self.ledger.budget_of(client),
             "limits": {
-                "images_per_request": self.limits.images_per_request,
-                "body_bytes": self.limits.body_bytes,
+                name: getattr(self.limits, name) for name in ("images_per_request", "body_bytes")
             },
             "divqat": metadata.version("divqat"),
         }
@@ -173,9 +173,8 @@ class Service:
             body = await self._body(request)
             kind = request.headers.get("content-type", "")
             loop = asyncio.get_running_loop()
-            document = await loop.run_in_executor(
-                self._worker, self._answer, client, key, kind, body
-            )
+            answer = partial(self._answer, client, key, kind, body)
+            document = await loop.run_in_executor(self._worker, answer)
         return Response(document, media_type=JSON)
 
     @asynccontextmanager
@@ -217,12 +216,8 @@ class Service:
                     else:
                         parts.clear()
         except TimeoutError as e:
-            raise RequestError(
-                408,
-                "too-slow",
-                f"the body did not arrive within {self.limits.body_seconds:g} s.",
-                close=True,
-            ) from e
+            message = f"the body did not arrive within {self.limits.body_seconds:g} s."
+            raise RequestError(408, "too-slow", message, close=True) from e
         if size > most:
             raise too_large
         return b"".join(parts)
@@ -236,11 +231,8 @@ class Service:
         before = None if key is None else self.ledger.recall(client, key)
         if before is not None:
             if before.sha256 != sha256:
-                raise RequestError(
-                    422,
-                    "key-reused",
-                    "this Idempotency-Key came with other images before: take a new one.",
-                )
+                message = "this Idempotency-Key came with other images before: take a new one."
+                raise RequestError(422, "key-reused", message)
             return answer_document(before.answers, replayed=True, **self._count(client))
         try:
             with self.ledger.reserve(client, len(images)) as reservation:

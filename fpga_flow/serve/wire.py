@@ -52,15 +52,8 @@ def decode(
 ) -> Images:
     """Images, float32 (N, *shape) in the victim's input range, of a request's body.
 
-    Args:
-        body: as it came.
-        content_type: the header; its parameters are ignored.
-        shape: of an image, such as (C, H, W).
-        most: images that one request may carry.
-        declared: the victim's input range; None is [0, 1].
-
-    Raises:
-        RequestError: anything that is not such images, with the fix.
+    At most ``most`` images; ``declared`` None is the range [0, 1]. A RequestError says what is
+    wrong with anything that is not such images, with the fix.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in (JSON, NPY):

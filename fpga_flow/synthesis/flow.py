@@ -2,28 +2,104 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from divqat_brevitas.errors import CheckFailedError
 from divqat_brevitas.files import read_json
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis import synth
-from fpga_flow.synthesis.advice import (
-    Advice,
-    NoBitstreamError,
-    Shortfall,
-    largest_layer,
-    no_bitstream,
-)
 from fpga_flow.synthesis.bitstream_report import BITSTREAM, CONFIG, SVF, BitstreamReport
-from fpga_flow.synthesis.cells import core_clock_names, count, of_nodes, top_module
+from fpga_flow.synthesis.cells import (
+    OUTSIDE,
+    LayerCells,
+    core_clock_names,
+    count,
+    of_nodes,
+    top_module,
+)
 from fpga_flow.synthesis.route import PINS, REPORT, ROUTED, DoesNotFitError, place_and_route
-from fpga_flow.synthesis.synth import NETLIST
+from fpga_flow.synthesis.synth import NETLIST, ChipSources
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool, versions
-from fpga_flow.synthesis.top import ChipSources
 from fpga_flow.targets import OpenTarget
+
+_UNITS = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers"}
+
+
+@dataclass(frozen=True)
+class Shortfall(ShortRepr):
+    """Why a design is no bitstream: what a folding would have to change.
+
+    Attributes:
+        over: kind of cell (lut, ff, bram, dsp) -> (needed, available); empty where it fits.
+        fmax_mhz: reached; None where it didn't fit.
+        clock_mhz: asked for.
+        largest: the layer that takes most of the resource that is short.
+        slowest_path: layers the slowest path goes through, in order; empty where it didn't fit.
+        layers: the cells of each.
+    """
+
+    over: Mapping[str, tuple[int, int]]
+    fmax_mhz: float | None
+    clock_mhz: float | None
+    largest: str
+    slowest_path: tuple[str, ...]
+    layers: tuple[LayerCells, ...]
+
+
+class NoBitstreamError(CheckFailedError):
+    """The design doesn't fit the device, or misses the clock asked for (exit code 1)."""
+
+    def __init__(self, message: str, shortfall: Shortfall, folder: Path) -> None:
+        self.shortfall = shortfall
+        self.folder = folder
+        super().__init__(message)
+
+
+Advice = Callable[[Shortfall], str | None]
+
+
+def largest_layer(layers: Sequence[LayerCells], over: Mapping[str, tuple[int, int]]) -> str:
+    """The layer with most of the resource that is shortest; of LUTs where none is short."""
+    kind = max(over, key=lambda k: over[k][0] / max(over[k][1], 1), default="lut")
+    named = [layer for layer in layers if layer.name != OUTSIDE]
+    if not named:
+        return OUTSIDE
+    return max(named, key=lambda layer: int(getattr(layer.cells, kind))).name
+
+
+def no_bitstream(
+    target: OpenTarget, short: Shortfall, advice: Advice | None, folder: Path
+) -> NoBitstreamError:
+    """The error for a shortfall, with what helps; ``folder`` keeps what was made."""
+    largest = next((layer for layer in short.layers if layer.name == short.largest), None)
+    if short.over:
+        lacks = ", ".join(
+            f"{needed:,} {_UNITS[kind]} of {available:,} ({100 * needed / max(available, 1):.0f} %)"
+            for kind, (needed, available) in short.over.items()
+        )
+        said = f"The design doesn't fit {target.name}: it needs {lacks}."
+        remedy = "Fold it more (a lower PE or SIMD there), or take a larger device."
+    else:
+        fmax, clock = short.fmax_mhz or 0.0, short.clock_mhz or 0.0
+        said = f"The design reaches {fmax:.1f} MHz on {target.name}, and {clock:g} MHz were asked."
+        if short.slowest_path:
+            said += f" The slowest path goes through {' -> '.join(short.slowest_path)}."
+        remedy = "Ask for a lower clock, fold that layer more, or try another seed."
+    if largest is not None:
+        cells = largest.cells
+        said += (
+            f" The largest layer is {largest.name}: {cells.lut:,} LUTs, {cells.ff:,} flip-flops, "
+            f"{cells.bram} block RAMs."
+        )
+    helps = advice(short) if advice is not None else None
+    return NoBitstreamError(
+        f"{said} {helps or remedy} What was made is in {folder}.", short, folder
+    )
+
 
 # Where no clock is asked for: above what the networks reach, so that all of the placer's and
 # router's effort goes into speed.
@@ -51,8 +127,7 @@ def build_bitstream(
     Args:
         design: the network's hardware.
         target: the device.
-        folder: gets the netlist, the routed design, ``chip.bit``, ``chip.svf`` and
-            ``report.json``.
+        folder: gets the netlist, the routed design, ``chip.bit``, ``chip.svf``, ``report.json``.
         chip: host interface and pins; None: the network with five pins anywhere, for measuring.
         freq_mhz: clock to be met; None: the chip's, or none.
         seed: of nextpnr: another one gives another placement, a few per cent faster or slower.
@@ -64,12 +139,6 @@ def build_bitstream(
         NoBitstreamError: it doesn't fit, or the clock is missed.
         ToolMissingError: a tool is not installed.
         ToolFailedError: a tool failed, or time is up.
-
-    Example:
-        >>> design = Design.load(Path("runs/demo/compile/qat/design"))  # doctest: +SKIP
-        >>> report = build_bitstream(  # doctest: +SKIP
-        ...     design, open_target("ecp5-85f"), Path("bits")
-        ... )
     """
     found = versions()
     folder = Path(folder).absolute()

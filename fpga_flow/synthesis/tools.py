@@ -42,11 +42,7 @@ class ToolFailedError(CheckFailedError):
 
 
 def version(tool: str) -> str:
-    """The version of the package that brings ``tool``.
-
-    Raises:
-        ToolMissingError: it is not installed.
-    """
+    """The version of the package that brings ``tool``; a ToolMissingError says how to get it."""
     package = PACKAGES[tool]
     try:
         return metadata.version(package)
@@ -58,20 +54,12 @@ def version(tool: str) -> str:
 
 
 def versions(tools: Sequence[str] = tuple(PACKAGES)) -> dict[str, str]:
-    """Package -> version of all that ``tools`` come from.
-
-    Raises:
-        ToolMissingError: one of them is not installed.
-    """
+    """Package -> version of what ``tools`` come from; a ToolMissingError names a missing one."""
     return {PACKAGES[tool]: version(tool) for tool in tools}
 
 
 class Deadline:
-    """A time limit for several tools in turn.
-
-    Args:
-        seconds: from now.
-    """
+    """A time limit, in seconds from now, for several tools in turn."""
 
     def __init__(self, seconds: float) -> None:
         self.total = seconds
@@ -91,22 +79,16 @@ def run_tool(
     deadline: Deadline,
     watch: Callable[[str], None] | None = None,
 ) -> float:
-    """Run a tool in ``folder`` and wait for it.
-
-    The WebAssembly tools see files through a sandbox with a temporary folder of its own, so paths
-    in ``arguments`` have to be relative to ``folder``.
+    """Run a tool in ``folder`` and wait for it; gives seconds.
 
     Args:
         tool: a key of ``PACKAGES``.
-        arguments: of the command line; for ``yosys``, one command each.
+        arguments: of the command line; for ``yosys``, one command each. Paths are relative to
+            ``folder``: the WebAssembly tools see files through a sandbox.
         folder: working directory.
         log: file that gets everything the tool prints.
         deadline: time it may take.
-        watch: gets the whole log again and again while the tool runs; what it raises stops the
-            tool.
-
-    Returns:
-        Seconds it took.
+        watch: gets the whole log again and again; what it raises stops the tool.
 
     Raises:
         ToolMissingError: it is not installed.

@@ -26,10 +26,10 @@ from fpga_flow.untrusted.onnx_sizes import (
     QUANTIZERS,
     check_shape,
     check_sizes,
+    count_messages,
     dimensions,
     write_kernel_shapes,
 )
-from fpga_flow.untrusted.protobuf import count_messages
 
 MAX_FILE = 2**31 - 1  # bytes: protobuf's own bound
 MAX_MESSAGES = 400_000  # entries of the file: each costs memory beyond its bytes
@@ -52,10 +52,7 @@ _WINDOWS = {"strides": 1, "dilations": 1, "kernel_shape": 1, "pads": 0, "group":
 
 
 def read_onnx(path: Path | str) -> ModelProto:
-    """Read and check an ONNX file, with the tensors stored beside it.
-
-    Args:
-        path: an ONNX file; tensors stored outside it must lie in its folder or below.
+    """Read and check an ONNX file, with the tensors stored beside it, in its folder or below.
 
     Returns:
         a model whose operators, names, references and sizes are within bounds.
@@ -86,14 +83,11 @@ def read_step(path: Path, operators: Mapping[str, Collection[str]]) -> ModelProt
     Its operators' sizes are not inferred: FINN's are known only to FINN. So every tensor's shape
     must stand in the file, and the process that executes it must be bounded.
 
-    Args:
-        path: an ONNX file.
-        operators: the ones allowed, by domain.
-
     Raises:
         InputError: missing, no ONNX, or truncated.
-        UnsafeModelError: other operators, an operator that would run a program or reaches for a
-            file, or what :func:`read_onnx` says.
+        UnsafeModelError: others than ``operators`` (by domain), an operator that would run a
+        program or
+            reaches for a file, or what :func:`read_onnx` says.
     """
     name = str(path)
     model = _parsed(_content(path), name)
@@ -113,12 +107,8 @@ def read_step(path: Path, operators: Mapping[str, Collection[str]]) -> ModelProt
 def check_model(model: ModelProto, name: str) -> None:
     """Check operators, names and references of a model; tensors' content is not looked at.
 
-    Args:
-        model: as parsed.
-        name: of the file, for messages.
-
     Raises:
-        UnsafeModelError: what :func:`read_onnx` says.
+        UnsafeModelError: what :func:`read_onnx` says, with ``name``, that of the file.
     """
     _check_graph(model, name, _check_node)
 
@@ -158,10 +148,6 @@ def _check_graph(
 
 def check_annotations(graph: GraphProto, name: str) -> None:
     """Check what a graph says of its tensors beside their shapes.
-
-    Args:
-        graph: as parsed.
-        name: of the file, for messages.
 
     Raises:
         UnsafeModelError: a datatype of no use, or a layout or sparsity that is no plain literal:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 from onnx import GraphProto, ModelProto, helper
@@ -17,11 +18,7 @@ _SMALL = 64  # elements: constants that may be shapes keep their values for shap
 
 
 def check_sizes(model: ModelProto, name: str) -> None:
-    """Bound what computing the constants and one image would allocate.
-
-    Args:
-        model: one that :func:`check_model` let through, its tensors loaded.
-        name: of the file, for messages.
+    """Bound what computing the constants and one image would allocate, after :func:`check_model`.
 
     Raises:
         UnsafeModelError: a tensor would be larger than ``MAX_ELEMENTS``, or the size of a
@@ -74,12 +71,7 @@ def write_kernel_shapes(graph: GraphProto, name: str) -> None:
 
 
 def check_shape(dims: Sequence[int | None], name: str, where: str) -> None:
-    """Bound a tensor by the elements that one image takes in it.
-
-    Args:
-        dims: the batch first; None where unknown.
-        name: of the file, for messages.
-        where: the tensor, for messages.
+    """Bound a tensor by the elements that one image takes in it; the batch is the first dimension.
 
     Raises:
         UnsafeModelError: a negative dimension, or more than ``MAX_ELEMENTS``.
@@ -131,3 +123,66 @@ def _outline(model: ModelProto) -> ModelProto:
     for value in model.graph.output:
         graph.output.add().name = value.name
     return outline
+
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def count_messages(content: bytes, descriptor: Any, most: int, deepest: int) -> int:
+    """Number of entries (fields) of a serialized message and all messages in it.
+
+    Two bytes of a file can be a message of a hundred bytes in memory, and messages can lie in
+    messages without end: so they are counted in the bytes, before they become objects. The encoding
+    is defined in https://protobuf.dev/programming-guides/encoding. ``descriptor`` is the message's
+    type.
+
+    Raises:
+        ValueError: no such message, or a truncated one.
+        OverflowError: more than ``most`` entries, or messages nested more than ``deepest`` deep.
+
+    Example:
+        >>> from onnx import ModelProto
+        >>> model = ModelProto(producer_name="me", ir_version=8)
+        >>> count_messages(model.SerializeToString(), ModelProto.DESCRIPTOR, 100, 10)
+        2
+    """
+    entries = 0
+    open_messages = [(descriptor, 0, len(content), 0)]
+    while open_messages:
+        kind, at, end, depth = open_messages.pop()
+        if depth > deepest:
+            raise OverflowError(f"messages nested more than {deepest} deep (subgraphs)")
+        fields = kind.fields_by_number
+        while at < end:
+            entries += 1
+            if entries > most:
+                raise OverflowError(f"more than {most} entries")
+            tag, at = _varint(content, at, end)
+            number, wire = tag >> 3, tag & 7
+            if wire == _VARINT:
+                _, at = _varint(content, at, end)
+            elif wire == _BYTES:
+                length, at = _varint(content, at, end)
+                field = fields.get(number)
+                if field is not None and field.message_type is not None:
+                    open_messages.append((field.message_type, at, at + length, depth + 1))
+                at += length
+            elif wire in (_FIXED64, _FIXED32):
+                at += 8 if wire == _FIXED64 else 4
+            else:
+                raise ValueError(f"wire type {wire}")
+            if at > end:
+                raise ValueError("truncated")
+    return entries
+
+
+def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = content[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise ValueError("truncated")

@@ -5,7 +5,9 @@ a stand-in that records them. What Vivado makes of it was not run.
 """
 
 import os
+import re
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from divqat_brevitas.files import sha256_file, write_json
 from fpga_flow.compile.configuration import VivadoSettings
 from fpga_flow.compile.finn_yaml import write_finn_config
 from fpga_flow.compile.worker_process import BuildError, Worker, python_path, require_finn
-from fpga_flow.vivado.toolchain import find_tool, lacking, vivado_version
+from fpga_flow.targets import VivadoTarget
 
 RECORD = "vivado.json"
 LOG = "finn.log"
@@ -73,26 +75,20 @@ def build_vivado(onnx_path: Path, out_dir: Path, settings: VivadoSettings) -> Vi
     """Build a network by stock FINN with our steps, up to bitfile and PYNQ driver.
 
     The configuration is the one of ``write_finn_config`` (``out_dir/finn.yaml``). FINN runs in a
-    worker process. Unlike ``compile_finn``, a build that stops keeps what it made: a bitfile
-    takes an hour.
-
-    Args:
-        onnx_path: a QONNX file (batch 1; logits as output).
-        out_dir: folder of the build; a former build in it is replaced.
-        settings: board, clock, folding.
+    worker process. A former build in ``out_dir`` is replaced. Unlike ``compile_finn``, a build that
+    stops keeps what it made: a bitfile takes an hour.
 
     Raises:
         VivadoMissingError: a tool or file is missing, after everything that needs none was made;
             lists what is missing. It is a ToolMissingError.
         ToolMissingError: finn-plus is not installed.
-        InputError: no QONNX file, a network FINN has no hardware for, or a folding that does not
-            fit.
+        InputError: no QONNX file (batch 1; logits as output), a network FINN has no hardware for,
+        or a
+            folding that does not fit.
         BuildError: FINN or Vivado failed, with everything there.
 
     Example:
-        >>> build_vivado(
-        ...     Path("model.onnx"), Path("z1"), VivadoSettings()
-        ... ).bitfile  # doctest: +SKIP
+        >>> build_vivado(Path("model.onnx"), Path("z1"), VivadoSettings()).bitfile  # doctest: +SKIP
         PosixPath('z1/bitfile/finn-accel.bit')
     """
     require_finn()
@@ -219,3 +215,70 @@ def _finished(folder: Path, report: dict[str, Any]) -> VivadoBuild:
         seconds=report["seconds"],
         fifos=report["fifos"],
     )
+
+
+_OVERRIDE = "FINN_TOOL_DIR_OVERRIDE"
+_VERSION = re.compile(r"\b(20\d{2})\.([12])\b")
+# Since this version Vitis HLS is called by vitis-run.
+_VITIS_RUN = (2025, 1)
+
+
+def find_tool(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Path of a vendor tool, looked for as FINN does: its override folder, else PATH."""
+    folder = environment.get(_OVERRIDE)
+    if folder:
+        return shutil.which(str(Path(folder) / name))
+    return shutil.which(name, path=environment.get("PATH"))
+
+
+def vivado_version(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """Year and half of the Vivado that XILINX_VIVADO names, as FINN reads it; None: unknown."""
+    found = _VERSION.search(environment.get("XILINX_VIVADO", ""))
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def lacking(
+    board: VivadoTarget,
+    hls_layers: Sequence[str],
+    dependencies: Path,
+    environment: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """What a bitfile for ``board`` needs and this machine does not have, one phrase a thing.
+
+    ``hls_layers`` are layers that FINN has as HLS code only, ``dependencies`` is FINN's folder of
+    downloaded parts. Each phrase says what is missing, and where it was looked for.
+    """
+    missing = []
+    where = environment.get(_OVERRIDE) or "PATH"
+    if find_tool("vivado", environment) is None:
+        missing.append(f"vivado (not in {where})")
+    if vivado_version(environment) is None:
+        value = environment.get("XILINX_VIVADO")
+        said = "is not set" if value is None else f"is {value!r}, without a version such as 2023.2"
+        missing.append(f"Vivado's settings, settings64.sh (XILINX_VIVADO {said})")
+    missing += _lacking_hls(hls_layers, where, environment)
+    if board.shell == "vitis_alveo" and find_tool("v++", environment) is None:
+        missing.append(f"v++ of Vitis, for an Alveo card (not in {where})")
+    if not (dependencies / "finn-hlslib").is_dir():
+        missing.append(f"finn-hlslib (not in {dependencies}; `finn deps update` fetches it)")
+    files = dependencies / "board_files"
+    if board.shell == "vivado_zynq" and not (files.is_dir() and any(files.iterdir())):
+        missing.append(
+            f"board files of {board.board} (not in {files}; `finn deps update` fetches them)"
+        )
+    return missing
+
+
+def _lacking_hls(layers: Sequence[str], where: str, environment: Mapping[str, str]) -> list[str]:
+    version = vivado_version(environment)
+    if version is None:
+        names: tuple[str, ...] = ("vitis_hls", "vitis-run")
+    else:
+        names = ("vitis-run",) if version >= _VITIS_RUN else ("vitis_hls",)
+    if any(find_tool(name, environment) for name in names):
+        return []
+    of_network = f", and for the network's {', '.join(layers)}" if layers else ""
+    return [
+        f"Vitis HLS, {' or '.join(names)} (not in {where}), for the DMA layers that FINN adds"
+        f"{of_network}"
+    ]

@@ -22,17 +22,14 @@ from fpga_flow.lowering import load_model
 def build_for_vivado(job: dict[str, Any]) -> dict[str, Any]:
     """Run FINN's steps, ours among them, until they end or a vendor tool is missing.
 
-    Args:
-        job: ``onnx``, ``config`` (FINN's YAML), ``folder`` (everything is written there) and
-            ``simulator``: whether Vivado's simulator can size FIFOs.
+    The job has ``onnx``, ``config`` (FINN's YAML), ``folder`` (everything is written there) and
+    ``simulator``: whether Vivado's simulator can size FIFOs.
 
     Returns:
         ``seconds`` by step, ``stopped`` (step and FINN's message, or None), ``not_run`` (steps),
         ``hls`` (layers that are HLS code), ``fifos``, ``dependencies`` (FINN's folder of
-        downloads) and ``versions``.
-
-    Raises:
-        StepFailedError: a step failed that needs no vendor tool.
+        downloads) and ``versions``. A step that fails and needs no vendor tool is a
+        StepFailedError.
     """
     import finn.builder.build_dataflow as builder
     import finn.builder.build_dataflow_config as config

@@ -151,7 +151,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 INSTRUMENTED = [
     "fpga_flow.untrusted.onnx_file",
-    "fpga_flow.untrusted.protobuf",
+    "fpga_flow.untrusted.onnx_sizes",
     "fpga_flow.lowering",
     "fpga_flow.pipeline.config",
     "fpga_flow.pipeline.resolve",

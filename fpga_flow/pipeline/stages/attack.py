@@ -13,12 +13,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.data import dataset_info, load, query_pool
+from divqat_brevitas.data import dataset_info, query_pool
 from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import Predictor, attack_spec, make_oracle
 from divqat_brevitas.extraction.attack_spec import AttackSpec
-from divqat_brevitas.extraction.defences.owner import Defender
 from divqat_brevitas.extraction.evaluation.metrics import labels_of
 from divqat_brevitas.files import sha256_text, write_json
 from divqat_brevitas.quant.loss import loss_settings
@@ -30,6 +29,7 @@ from fpga_flow.pipeline.stages.victims import (
     answer_of,
     chip_answer,
     compiled_answer,
+    defender,
     predictor,
     split,
     victims,
@@ -185,12 +185,7 @@ class _Attacker:
         self.victim = victim
         self.clones = clones
         self.config = config = context.config
-        self.defender = Defender(
-            partial(load, config.data.name, "train", config.data.root),
-            len(dataset_info(config.data.name).classes),
-            victim.seed,
-            validation=lambda: load(config.data.name, "val", config.data.root)[0],
-        )
+        self.defender = defender(config, victim)
         self._loaded: _Target | None = None
 
     @property

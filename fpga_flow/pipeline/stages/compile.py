@@ -15,7 +15,7 @@ from divqat_brevitas.data import dataset_info
 from divqat_brevitas.errors import ToolMissingError
 from divqat_brevitas.files import sha256_file, write_json
 from fpga_flow.lowering.answer import AnswerUnit, check_answer
-from fpga_flow.pipeline.config import CompileSection, Config
+from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.stages import hardware
 from fpga_flow.pipeline.stages.context import StageContext
 from fpga_flow.pipeline.stages.victims import ANSWER, VictimId, chip_answer, first_seed, split
@@ -30,7 +30,6 @@ _FINN = (
     "report",
     "finn.log",
 )
-_OPEN = ("chip", "bitstream")
 
 
 def compiled(config: Config) -> list[VictimId]:
@@ -77,11 +76,11 @@ def _build(context: StageContext, victim: VictimId) -> None:
         "folding": sha256_file(chosen.folding) if chosen.folding else None,
     }
 
-    def task(name: str, outputs: Sequence[str], work: Callable[[], None], **more: str) -> None:
+    def task(name: str, outputs: Sequence[str], work: Callable[[], object], **more: str) -> None:
         paths = [f"{victim.stem}/{output}" for output in outputs]
         context.task(f"{victim.stem}{name}", {**key, **more}, paths, work)
 
-    task("", _FINN, partial(_build_finn, onnx, folder, chosen))
+    task("", _FINN, partial(hardware.build_finn, onnx, folder, chosen))
     unit, answer = None, {}
     if chosen.answer != "logits":
         answer = {"answer": chosen.answer, "data": context.config.fingerprint("data")}
@@ -95,13 +94,9 @@ def _build(context: StageContext, victim: VictimId) -> None:
         task("-design", ("design", hardware.SPEED), work, **answer)
     if chosen.until == "bitstream":
         context.progress.log(f"compile: {victim.stem}: bitstream for {chosen.target}")
-        outputs = _OPEN if is_open else (hardware.VIVADO,)
+        outputs = (hardware.CHIP, hardware.BITSTREAM) if is_open else (hardware.VIVADO,)
         work = partial(hardware.build_chip, onnx, folder, chosen)
         task("-bitstream", outputs, work, interface=chosen.interface, **answer)
-
-
-def _build_finn(onnx: Path, folder: Path, chosen: CompileSection) -> None:
-    hardware.build_finn(onnx, folder, chosen)
 
 
 def _write_answer(config: Config, onnx: Path, file: Path) -> None:

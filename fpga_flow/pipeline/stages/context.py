@@ -1,8 +1,8 @@
 """What a stage gets: the run directory, the settings, and tasks that are not computed twice.
 
-A stage writes into the folder of its own name and declares each output. A part
-that takes long (one victim, one attack) is a task: it is skipped when its inputs
-and its files are those of an earlier run, even if that run was killed after it.
+A stage writes into the folder of its own name and declares each output. A part that takes long (one
+victim, one attack) is a task: it is skipped when its inputs and its files are those of an earlier
+run, even if that run was killed after it.
 """
 
 import json
@@ -21,15 +21,10 @@ from fpga_flow.pipeline.tasks import recorded
 
 
 class StageContext:
-    """A stage's access to its run.
+    """A stage's access to its run, which the caller has locked.
 
-    Args:
-        stage: the stage's name, which is its folder's too.
-        run: the run directory, locked by the caller.
-        config: the resolved settings.
-        progress: where lines and bars go.
-        readable: the upstream stages whose outputs may be read: those done, and those that
-            lacked a tool, as far as they came.
+    ``stage`` is the stage's and its folder's name. Outputs of the upstream stages in ``readable``
+    may be read: those done, and those in which a tool is missing, as far as they came.
     """
 
     def __init__(
@@ -72,18 +67,15 @@ class StageContext:
         name: str,
         key: Mapping[str, Any],
         outputs: Sequence[str],
-        work: Callable[[], None],
+        work: Callable[[], object],
     ) -> bool:
         """Do ``work``, which writes ``outputs``, unless it was done with the same ``key``.
 
         Args:
             name: the task's name, a file name without folders.
             key: everything the outputs depend on, as JSON values.
-            outputs: names within the stage's folder.
-            work: writes each output whole or not at all.
-
-        Returns:
-            True where the work was done now.
+            outputs: names within the stage's folder; each is written whole or not at all.
+            work: writes them.
         """
         record_file = self._records / f"{name}.json"
         self._tasks.add(name)
@@ -117,11 +109,7 @@ class StageContext:
                 file.unlink()
 
     def finish(self, before: Mapping[str, str]) -> dict[str, str]:
-        """Hashes of all outputs; what earlier settings left and these did not make is removed.
-
-        Args:
-            before: outputs of the stage's last record.
-        """
+        """Hashes of all outputs; those of the last record, ``before``, not made now are removed."""
         made = self.run.hashes(self._outputs)
         stale = set(before)
         for record_file in self._records.glob("*.json"):

@@ -16,7 +16,7 @@ from divqat_brevitas.files import read_json, write_json
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
 from fpga_flow.compile.configuration import VivadoSettings
 from fpga_flow.compile.finn_build import hardware_rows as estimate_rows
-from fpga_flow.compile.prediction import Prediction, load_prediction
+from fpga_flow.compile.prediction import Prediction, fitting_advice, load_prediction
 from fpga_flow.console import Progress
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.pipeline.config import CompileSection
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DESIGN = "design"
 BITSTREAM = "bitstream"
+CHIP = "chip"
 VIVADO = "vivado"
 SPEED = "speed.json"
 _DEFAULT_MHZ = {OpenTarget: 50.0, VivadoTarget: 100.0}
@@ -91,11 +92,8 @@ def build_design(folder: Path, answer: AnswerUnit | None = None) -> None:
     """The stitched design of the build in ``folder``, with FIFOs as deep as they need to be.
 
     Writes design/ and speed.json (cycles, simulated). Without Verilator the FIFOs keep their
-    default depth and speed.json is empty.
-
-    Args:
-        folder: of the build.
-        answer: the answer unit on the chip; None: accumulators leave it.
+    default depth and speed.json is empty. ``answer`` is the answer unit on the chip (None:
+    accumulators).
     """
     from fpga_flow.rtl import DesignSettings, generate_design, restitch
 
@@ -141,22 +139,33 @@ def build_chip(onnx: Path, folder: Path, chosen: CompileSection) -> None:
     """
     device = target(chosen.target)
     if isinstance(device, OpenTarget):
-        from fpga_flow.pipeline.stages.open_chip import build_open_chip
-
-        build_open_chip(folder, device, chosen.interface, clock_mhz(chosen))
+        _build_open_chip(folder, device, chosen.interface, clock_mhz(chosen))
     else:
         from fpga_flow.vivado.handover import build_vivado
 
-        build_vivado(onnx, folder / VIVADO, _vivado_settings(device, chosen))
+        settings = VivadoSettings(
+            target=device.name,
+            clock_ns=1e3 / clock_mhz(chosen),
+            target_fps=chosen.target_fps,
+            folding_json=chosen.folding,
+        )
+        build_vivado(onnx, folder / VIVADO, settings)
 
 
-def _vivado_settings(device: VivadoTarget, chosen: CompileSection) -> VivadoSettings:
-    return VivadoSettings(
-        target=device.name,
-        clock_ns=1e3 / clock_mhz(chosen),
-        target_fps=chosen.target_fps,
-        folding_json=chosen.folding,
-    )
+def _build_open_chip(folder: Path, device: OpenTarget, interface: str, clock: float) -> None:
+    """Write chip/ (host interface) and bitstream/ beside the design in ``folder``."""
+    from fpga_flow.host.chip import write_chip
+    from fpga_flow.rtl import Design
+    from fpga_flow.synthesis import Shortfall, build_bitstream
+
+    build, design = FinnBuild.load(folder), Design.load(folder / DESIGN)
+    chip = write_chip(design, folder / CHIP, interface=interface, clock_mhz=clock)
+
+    def advice(short: Shortfall) -> str | None:
+        return fitting_advice(build, device, short.over, folder) if short.over else None
+
+    sources = chip.for_synthesis()
+    build_bitstream(design, device, folder / BITSTREAM, chip=sources, advice=advice)
 
 
 def rows(folder: Path, variant: str, chosen: CompileSection) -> list[Row]:

@@ -4,9 +4,11 @@ Reads train/, export/ and, where it is done, compile/. Writes simulate/equivalen
 simulate/accuracy.json, and what they are made of, one file a victim of the first seed.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from fpga_flow.export import compare
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.integer.gate import refuse
 from fpga_flow.lowering import lower
+from fpga_flow.lowering.ir import IntArray
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.stages.context import StageContext
 from fpga_flow.pipeline.stages.victims import (
@@ -32,7 +35,12 @@ from fpga_flow.pipeline.stages.victims import (
     split,
 )
 
+if TYPE_CHECKING:
+    from fpga_flow.rtl import Design
+
 Row = dict[str, Any]
+# Fractions of the clock cycles in which no input is offered, or no output taken.
+_STALLS = 0.3
 _BUILT = ("build.json", "design/design.json", "bitstream/report.json", "chip/chip.json")
 
 
@@ -145,13 +153,63 @@ def _hardware_rows(context: StageContext, victim: VictimId) -> list[Row]:
     """The integer engine against the RTL, the RTL against netlist and chip."""
     if not _is_built(context, victim) or not _is_stitched(context, victim):
         return []
-    from fpga_flow.pipeline.stages.levels import hardware_levels
+    from fpga_flow.engines.netlist import compare_netlist
+    from fpga_flow.rtl import Design
 
-    config = context.config
-    images = equivalence_inputs(config, config.simulate.rtl_inputs)
+    config, log = context.config, context.progress.log
+    chosen = config.simulate
+    images = equivalence_inputs(config, chosen.rtl_inputs)
     built = context.upstream(_build(victim)).parent
-    onnx = context.upstream(victim.attacked)
-    return hardware_levels(onnx, built, images, config.simulate, context.progress)
+    design = Design.load(built / "design")
+    rows: list[Row] = []
+    if chosen.rtl_inputs:
+        rows += _rtl_rows(context.upstream(victim.attacked), design, images, log)
+    if (built / "bitstream" / "report.json").is_file():
+        if chosen.netlist_inputs:
+            log(f"simulate: {built.name}: netlist after synthesis")
+            some = images[: chosen.netlist_inputs]
+            rows.append(compare_netlist(design, built / "bitstream", some))
+        if chosen.chip_inputs:
+            log(f"simulate: {built.name}: whole chip, from the host's bytes")
+            rows.append(_chip_row(design, built / "chip", images[: chosen.chip_inputs]))
+    return rows
+
+
+def _rtl_rows(
+    onnx: Path, design: "Design", images: Images, log: Callable[[str], None]
+) -> list[Row]:
+    from fpga_flow.engines.rtl import RtlEngine
+
+    expected = IntegerEngine(onnx).accumulators(images)[design.output_layer]
+    if design.unit is not None:
+        expected = design.unit.codes(expected)
+    rows = []
+    for name, stalls in (("rtl", 0.0), ("rtl with stalls", _STALLS)):
+        log(f"simulate: {name}, {len(images):,} images")
+        with RtlEngine(design, idle=stalls, back_pressure=stalls) as engine:
+            answers = engine.answers(images)
+        rows.append(_compared(design, "integer", name, expected, answers))
+    return rows
+
+
+def _chip_row(design: "Design", folder: Path, images: Images) -> Row:
+    from fpga_flow.engines.chip import simulate_chip
+    from fpga_flow.engines.rtl import RtlEngine
+    from fpga_flow.host.chip import Chip
+
+    with RtlEngine(design) as engine:
+        expected = engine.answers(images)
+    chip = simulate_chip(design, Chip.load(folder))
+    try:
+        answers = chip.answers(images)
+    finally:
+        chip.driver.close()
+    return _compared(design, "rtl", "chip", expected, answers)
+
+
+def _compared(design: "Design", a: str, b: str, expected: IntArray, answers: IntArray) -> Row:
+    differs = (expected != answers).any(axis=1)
+    return _row(a, b, len(expected), int(differs.sum())) | design.compared
 
 
 def _build(victim: VictimId) -> str:

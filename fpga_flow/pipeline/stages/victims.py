@@ -1,15 +1,17 @@
 """Which victims a run has, what their files are called, and how they are loaded again."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from divqat_brevitas.data import load
+from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.extraction import Predictor, TorchPredictor
 from divqat_brevitas.extraction.arrays import to_float
+from divqat_brevitas.extraction.defences.owner import Defender
 from divqat_brevitas.training import TrainSettings, VictimRecipe, load_weights
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.pipeline.config import Config, Variant
@@ -158,18 +160,25 @@ def compiled_answer(context: StageContext, victim: VictimId) -> AnswerUnit | Non
     return AnswerUnit.load(file) if there else None
 
 
+def defender(config: Config, victim: VictimId) -> Defender:
+    """The owner of a victim, who builds defences from the run's data."""
+    data = config.data
+    return Defender(
+        partial(load, data.name, "train", data.root),
+        len(dataset_info(data.name).classes),
+        victim.seed,
+        validation=lambda: load(data.name, "val", data.root)[0],
+    )
+
+
 def predictor(
     context: StageContext, victim: VictimId, engine: str, answer: AnswerUnit | None = None
 ) -> Predictor:
-    """What answers for a victim: an engine, or torch.
+    """What answers for a victim: torch, or an engine.
 
-    Args:
-        context: of a stage after export.
-        victim: the victim.
-        engine: "torch", "integer", "qonnx", or "finn" and "rtl", which take what the compile
-            stage built.
-        answer: the answer unit between the engine's integers and the answers, as
-            ``compiled_answer`` gives it; an RTL design has its own.
+    ``engine`` is "torch", "integer", "qonnx", or "finn" and "rtl", which take what the compile
+    stage built. ``answer`` is the answer unit behind the engine's integers; an RTL design has its
+    own.
     """
     if engine == "torch":
         return TorchPredictor(trained(context, victim))

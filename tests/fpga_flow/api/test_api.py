@@ -7,9 +7,7 @@ from fakes import MISSING, Fakes
 
 import fpga_flow
 from divqat_brevitas.errors import InputError
-from fpga_flow.api.building import HardwareBuild
-from fpga_flow.api.overrides import texts
-from fpga_flow.api.running import run_stages
+from fpga_flow.api import HardwareBuild, run_stages, texts
 from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages import order

@@ -26,7 +26,7 @@ def fakes(monkeypatch):
     fakes = Fakes()
     monkeypatch.setattr(order, "STAGES", fakes.stages)
     # The fakes' report has no numbers to sum up.
-    monkeypatch.setattr(cli, "_print_run", lambda directory, outcomes: print("summary"))
+    monkeypatch.setattr(cli, "_run_text", lambda done: "summary")
     return fakes
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from small_core import small_design
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.host.boards import fastest_baud, pll, uart_divider
 from fpga_flow.host.chip import Chip, write_chip
-from fpga_flow.host.pll import fastest_baud, pll, uart_divider
 from fpga_flow.rtl.design import Design, Stream
 
 

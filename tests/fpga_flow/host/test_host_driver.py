@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from small_core import BEATS, BYTES, expected, small_design
 
 from divqat_brevitas.errors import CheckFailedError, InputError, ToolMissingError
-from fpga_flow.host.driver import ChipDriver
-from fpga_flow.host.engine import ChipEngine
+from fpga_flow.host.driver import ChipDriver, ChipEngine, FtdiTransport, SerialTransport
 from fpga_flow.host.protocol import Identity
-from fpga_flow.host.transport import FtdiTransport, SerialTransport
 from fpga_flow.rtl.design import Bytes, Design
 
 

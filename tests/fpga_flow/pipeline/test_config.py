@@ -16,7 +16,7 @@ from fpga_flow.pipeline.config import CompileSection, Config
 from fpga_flow.pipeline.resolve import presets, resolve, to_toml
 from fpga_flow.pipeline.stages import compile as stage
 from fpga_flow.pipeline.stages import hardware
-from fpga_flow.pipeline.sweep.grid import read_sweep
+from fpga_flow.pipeline.sweep_grid import read_sweep
 from fpga_flow.serve.limits import read_clients
 
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

@@ -12,7 +12,7 @@ from test_report_page import page_of
 from benchmarks.extraction.tables import clones, main_table, worst_of
 from divqat_brevitas.extraction.evaluation.statistics import wilson
 from fpga_flow.cli import main
-from fpga_flow.pipeline.sweep.figures import key_figures
+from fpga_flow.pipeline.sweep_run import key_figures
 from fpga_flow.report import build_report, collect, summary_text
 from fpga_flow.report.hardness import hardness, heading, sentence
 from fpga_flow.report.run_charts import clone_curves, frontiers

@@ -10,8 +10,8 @@ from synthetic_run import attack_row, put, victim_rows
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.report import build_report, collect, summary_text
-from fpga_flow.report.text import POOLS
-from fpga_flow.report.verification import equivalence_line
+from fpga_flow.report.runs import POOLS
+from fpga_flow.report.summary import equivalence_line
 
 Maker = Callable[..., Path]
 VOID = {"meta", "link", "br", "img", "input", "hr"}

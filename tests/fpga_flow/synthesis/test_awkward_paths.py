@@ -6,10 +6,10 @@ from pathlib import Path
 
 import memory_core
 import pytest
+from read_back import read_back
 
 from fpga_flow.engines.netlist import compare_netlist
 from fpga_flow.synthesis import build_bitstream
-from fpga_flow.synthesis.bitstream import read_back
 from fpga_flow.synthesis.tools import Deadline, run_tool
 from fpga_flow.targets import open_target
 

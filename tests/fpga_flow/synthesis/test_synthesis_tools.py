@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
+from read_back import logic
 
 from divqat_brevitas.errors import InputError, ToolMissingError
 from fpga_flow.synthesis import BitstreamReport, tools
-from fpga_flow.synthesis.bitstream import logic
 from fpga_flow.synthesis.cells import OUTSIDE, Layers, count
 from fpga_flow.synthesis.route import overflow
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool

@@ -21,8 +21,7 @@ from fpga_flow.compile.configuration import VivadoSettings, vivado_target
 from fpga_flow.lowering import lower
 from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.targets import TARGETS, VivadoTarget
-from fpga_flow.vivado.handover import VivadoMissingError, build_vivado
-from fpga_flow.vivado.toolchain import lacking
+from fpga_flow.vivado.handover import VivadoMissingError, build_vivado, lacking
 
 STAND_IN = Path(__file__).parent / "vendor_stand_in.py"
 

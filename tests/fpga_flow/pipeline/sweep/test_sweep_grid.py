@@ -5,7 +5,7 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.pipeline.config import Config
-from fpga_flow.pipeline.sweep.grid import check, read_sweep
+from fpga_flow.pipeline.sweep_grid import check_tasks, read_sweep
 
 
 @pytest.fixture
@@ -114,10 +114,10 @@ def test_what_is_wrong_is_said_with_the_file(sweep, text, part):
 def test_names_are_looked_up_before_anything_runs(sweep):
     tasks = sweep("preset = 'smoke'\n[grid]\nattack.attacks = ['copycat', 'copycta']")
     with pytest.raises(InputError, match=r"task attack.attacks-copycta: .*did you mean 'copycat'"):
-        check(tasks)
+        check_tasks(tasks)
 
 
 def test_the_example_is_a_sweep():
     tasks = read_sweep(Path(__file__).parents[4] / "examples" / "sweep.toml")
     assert len(tasks) == 5
-    check(tasks)
+    check_tasks(tasks)

@@ -13,11 +13,11 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import read_json
 from fpga_flow.cli import commands as cli
 from fpga_flow.errors import RunLockedError
+from fpga_flow.pipeline import sweep_run as runner
 from fpga_flow.pipeline import task_process
 from fpga_flow.pipeline.rundir import RunDirectory
-from fpga_flow.pipeline.sweep import run as runner
-from fpga_flow.pipeline.sweep.grid import read_sweep
-from fpga_flow.pipeline.sweep.run import SWEEP_LOCK, TASK_LOCK, events, folder_of, task_of
+from fpga_flow.pipeline.sweep_grid import read_sweep
+from fpga_flow.pipeline.sweep_run import SWEEP_LOCK, TASK_LOCK, events, folder_of, task_of
 from fpga_flow.pipeline.task_process import launch
 from fpga_flow.pipeline.tasks import Outcome, Summary, locked, run_tasks
 
@@ -213,7 +213,7 @@ def test_two_sweeps_in_one_folder_are_refused(tiny, tmp_path):
         locked(tmp_path / SWEEP_LOCK, wait=False),
         pytest.raises(RunLockedError, match="another divqat sweep works in"),
     ):
-        runner.run(tasks, tmp_path)
+        runner.run_sweep(tasks, tmp_path)
 
 
 def test_a_cluster_that_does_not_answer_or_makes_no_sense(tiny, tmp_path, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_cluster_that_does_not_answer_or_makes_no_sense(tiny, tmp_path, monkey
     tasks = read_sweep(tiny(1))
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(InputError, match=f"no Dask scheduler answers at {address}"):
-            runner.run(tasks, tmp_path, cluster=address)
+            runner.run_sweep(tasks, tmp_path, cluster=address)
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_repeats_nothing(
             time.sleep(0.01)
 
     workers = {worker.pid for worker in cluster.workers.values()}
-    summary = runner.run(tasks, out, cluster=cluster.scheduler_address, log=kill)
+    summary = runner.run_sweep(tasks, out, cluster=cluster.scheduler_address, log=kill)
 
     assert killed["worker"] in workers
     assert sorted(summary.done) == sorted(task.name for task in tasks)

@@ -6,26 +6,29 @@ DIR/tasks/NAME/   a run directory (config.toml, manifest.json, train/, ...), and
     log.txt         what the run printed
 """
 
+import csv
+import io
 import json
 import os
 import socket
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import write_json
-from fpga_flow.console import Progress
+from divqat_brevitas.files import write_json, write_text
+from fpga_flow.console import Progress, columns
 from fpga_flow.errors import RunLockedError, explain, is_bug
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.run import execute
 from fpga_flow.pipeline.rundir import RunDirectory, versions
-from fpga_flow.pipeline.sweep.grid import SweepTask, stages_of
+from fpga_flow.pipeline.sweep_grid import SweepTask, stages_of
 from fpga_flow.pipeline.task_process import dask, processes
 from fpga_flow.pipeline.tasks import (
     LockedError,
@@ -44,7 +47,7 @@ TASK_LOCK = ".task-lock"  # in the task's, held by the process that runs it
 RESULT = "task.json"
 
 
-def run(
+def run_sweep(
     tasks: Sequence[SweepTask],
     out: Path,
     *,
@@ -55,7 +58,7 @@ def run(
     """Run every task that is not finished.
 
     Args:
-        tasks: of `fpga_flow.pipeline.sweep.grid.read_sweep`.
+        tasks: of `fpga_flow.pipeline.sweep_grid.read_sweep`.
         out: the sweep's folder; with ``cluster``, one that all its workers see.
         workers: processes at once; None: as many as the cores allow.
         cluster: address of a Dask scheduler, such as ``tcp://host:8786``; its workers decide how
@@ -69,11 +72,6 @@ def run(
         ToolMissingError: ``cluster`` without the package ``distributed``.
         KeyboardInterrupt: what was finished is kept. Processes here have ended; tasks that a
             cluster has begun go on to their end.
-
-    Example:
-        >>> summary = run(read_sweep(Path("sweep.toml")), Path("runs/sweep"))  # doctest: +SKIP
-        >>> summary.failed  # doctest: +SKIP
-        {}
     """
     summary = Summary()
     out.mkdir(parents=True, exist_ok=True)
@@ -103,13 +101,8 @@ def share(
 ) -> tuple[int, int]:
     """How many processes run at once, and how many threads each has.
 
-    Args:
-        tasks: their ``run.threads`` counts, where it is set.
-        workers: as asked for; None: as many as the cores allow.
-        cores: None: those this process may use.
-
-    Raises:
-        InputError: more threads than cores.
+    The tasks' ``run.threads`` count. ``workers`` None: as many as ``cores``, None: those of this
+    process, allow. An InputError names more threads than cores.
 
     Example:
         >>> share([], workers=3, cores=8)
@@ -154,8 +147,8 @@ def task_of(task: SweepTask, out: Path) -> Task:
 def run_pipeline(task: Task) -> Outcome:
     """Run a task's pipeline in this process, unless it is finished.
 
-    Another process that has the task is waited for: it is the last act of one whose Dask worker
-    was lost, or ends with the task finished.
+    Another process that has the task is waited for: its Dask worker was lost, or it finishes the
+    task.
     """
     folder = Path(str(task.folder))
     started = time.monotonic()
@@ -177,7 +170,6 @@ def run_pipeline(task: Task) -> Outcome:
 
 
 def _run(folder: Path, task: Task, started: float) -> Outcome:
-    from fpga_flow.pipeline.sweep.figures import key_figures
 
     config = Config.model_validate_json(task.arguments["config"])
     stages = stages_of(task.arguments["skip"])
@@ -243,3 +235,92 @@ def last_event(folder: Path) -> str | None:
     """The last line's word; None where the task was never begun."""
     rows = events(folder)
     return str(rows[-1]["event"]) if rows else None
+
+
+def key_figures(run: Path) -> dict[str, float]:
+    """Accuracies on test data, fractions of 1, by name, of a run in which ``train`` is done.
+
+    ``accuracy.VARIANT`` (mean over training seeds), ``clone.VICTIM.POOL_KIND`` (the worst case over
+    all oracles at the largest budget) and, for each oracle and budget,
+    ``naive.VICTIM.ORACLE.POOL_KIND.BUDGET`` and ``worst.VICTIM.ORACLE.POOL_KIND.BUDGET``. A victim
+    behind a defence is ``VICTIM + DEFENCE``.
+    """
+    from fpga_flow.report import collect
+    from fpga_flow.report.hardness import hardness
+    from fpga_flow.report.runs import named
+
+    results = collect(run)
+    by_variant: dict[str, list[float]] = {}
+    for victim in results.victims:
+        by_variant.setdefault(victim.variant, []).append(victim.accuracy)
+    figures = {f"accuracy.{variant}": fmean(values) for variant, values in by_variant.items()}
+    for model in hardness(results):
+        figures[f"clone.{model.victim}.{model.group.pool_kind}"] = model.worst.mean
+    for row in results.summary:
+        where = f"{named(row.victim, row.defence)}.{row.oracle}.{row.pool_kind}.{row.budget}"
+        if row.naive_clone_accuracy is not None:
+            figures[f"naive.{where}"] = row.naive_clone_accuracy
+        figures[f"worst.{where}"] = row.worst_case_clone_accuracy
+    return figures
+
+
+def rows(tasks: Sequence[SweepTask], out: Path, states: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row a task: name, folder, state, settings, seconds and figures.
+
+    ``states`` is what became of tasks just now, by name; of others the state is what their folders
+    say: "start" is a task that runs, or ran when it was killed.
+    """
+    table = []
+    for task in tasks:
+        folder = folder_of(out, task)
+        record = recorded(folder / RESULT, task.key) or {}
+        row: dict[str, Any] = {
+            "task": task.name,
+            "folder": folder.relative_to(out).as_posix(),
+            "state": states.get(task.name) or record.get("state") or last_event(folder) or "left",
+        }
+        row |= {"settings": task.settings, "seconds": record.get("seconds")}
+        table.append(row | {"figures": record.get("figures", {})})
+    return table
+
+
+def write_table(table: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Write ``summary.json`` and ``summary.csv`` (a column a setting and a figure) to ``out``."""
+    write_json(out / "summary.json", {"schema": 1, "tasks": list(table)})
+    settings, figures = _names(table, "settings"), _names(table, "figures")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "state", *settings, *figures, "seconds", "folder"])
+    for row in table:
+        values = [row["settings"].get(name) for name in settings]
+        measured = [row["figures"].get(name) for name in figures]
+        writer.writerow(
+            [row["task"], row["state"], *values, *measured, row["seconds"], row["folder"]]
+        )
+    write_text(out / "summary.csv", text.getvalue())
+
+
+def table_text(table: Sequence[Mapping[str, Any]]) -> str:
+    """The rows for a terminal: settings, accuracies, and the worst-case clones, in per cent."""
+    settings = _names(table, "settings")
+    figures = _names(table, "figures")
+    variants = [name.removeprefix("accuracy.") for name in figures if name.startswith("accuracy.")]
+    clone_keys = [name for name in figures if name.startswith("clone.")]
+    clones = (name.removeprefix("clone.").rpartition(".") for name in clone_keys)
+    header = [*settings, "state", *variants, *(f"clone of {v}, {kind}" for v, _, kind in clones)]
+    lines: list[list[object]] = [[*header]]
+    for row in table:
+        found = row["figures"]
+        line: list[object] = [row["settings"].get(name) for name in settings]
+        line += [row["state"], *(_percent(found.get(f"accuracy.{v}")) for v in variants)]
+        lines.append([*line, *(_percent(found.get(clone)) for clone in clone_keys)])
+    return columns(lines)
+
+
+def _names(table: Sequence[Mapping[str, Any]], part: str) -> list[str]:
+    """The keys of all rows' ``part``, in the order met."""
+    return list(dict.fromkeys(name for row in table for name in row[part]))
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.1f}"

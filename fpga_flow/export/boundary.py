@@ -1,33 +1,28 @@
-"""What the exported model takes: examples, their declared range, and the operators before codes."""
+"""What the exported model takes and returns: examples, their range, early batch norms, logits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from brevitas.proxy import ActQuantProxyFromInjector
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.inference import evaluating
+from divqat_brevitas.inference import as_logits, evaluating, plain
 from divqat_brevitas.input_range import InputRange
 from divqat_brevitas.quant.input_fit import InputFit, first_quantizer_fit, warn_of_cut
+from fpga_flow.export.observe import FloatArray, logits_of
 from fpga_flow.lowering import check_images
 from fpga_flow.lowering.preamble import scale_and_shift
 
-FloatArray = npt.NDArray[np.float32]
 _MOST = 256  # examples that the range is measured on
 
 
 def example_inputs(images: FloatArray | Tensor, declared: InputRange) -> FloatArray:
-    """The examples as an array.
-
-    Args:
-        images: float32 (N, ...), at least one.
-        declared: the range that they have to lie in.
+    """The examples as an array, float32 (N, ...), at least one, in the ``declared`` range.
 
     Raises:
         InputError: anything else.
@@ -45,11 +40,6 @@ def check_fit(model: nn.Module, images: FloatArray, declared: InputRange) -> Non
     """Compare what the first quantizer receives with what it holds.
 
     Warns (``InputRangeWarning``) where a learned scale cuts more than 1 % of the examples.
-
-    Args:
-        model: the Brevitas network.
-        images: the examples.
-        declared: the model's input range.
 
     Raises:
         InputError: a constant scale cuts more than 1 % of what the examples make, a learned one
@@ -79,14 +69,10 @@ def check_fit(model: nn.Module, images: FloatArray, declared: InputRange) -> Non
 
 
 def explicit_batch_norms(model: nn.Module, image: Tensor) -> None:
-    """Replace batch norms before the first quantizer by a multiplication and an addition.
+    """Replace batch norms before the first quantizer by a multiplication and an addition, in place.
 
     Libraries round a batch norm differently, and these two operators alike: see
-    ``lowering.preamble``. A value moves by float32 noise.
-
-    Args:
-        model: in evaluation mode; changed in place.
-        image: (1, ...) one input.
+    ``lowering.preamble``. A value moves by float32 noise. ``image`` is (1, ...) one input.
     """
     early: list[nn.Module] = []
     try:
@@ -152,3 +138,70 @@ def _fit(model: nn.Module, inputs: Tensor) -> InputFit | None:
         return first_quantizer_fit(model, inputs)
     except Exception:  # the exporter runs the model too, and says what is wrong with it
         return None
+
+
+def logits_alone(model: nn.Module, image: Tensor) -> nn.Module:
+    """The model itself, or wrapped where its output holds more than the logits.
+
+    Raises:
+        InputError: an output that holds no logits, or logits without an axis for the batch.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> logits_alone(net, torch.zeros(1, 1, 2, 2)) is net
+        True
+    """
+    name = type(model).__name__
+    try:
+        with torch.no_grad():
+            output = model(image)
+    except Exception:  # the exporter runs the model too, and says what is wrong with it
+        return model
+    logits = as_logits(output, 1, name)
+    value: object = plain(output)
+    if not isinstance(value, Tensor):
+        return _Logits(model)
+    if value.dim() < 2:
+        raise InputError(
+            f"{name} returns logits of shape {tuple(logits[0].shape)} for one image: without an "
+            "axis for the batch its file would be wrong for more images. Use flatten(1), or "
+            "squeeze with the axes named, in place of squeeze()."
+        )
+    return model
+
+
+def refuse_batch_dependence(model: nn.Module, images: FloatArray) -> None:
+    """Raise an InputError if the model answers an image otherwise alone than among others.
+
+    A file answers one image at a time. Batch norm without running statistics, and averages over
+    the batch, move the logits of every image; float noise moves a label at a threshold now and
+    then. So most of a few images must have moved by more than a thousandth of the largest logit.
+    """
+    few = images[:8]
+    together = logits_of(model, few)
+    alone = np.concatenate([logits_of(model, few[i : i + 1]) for i in range(len(few))])
+    moved = np.abs(alone - together).max(axis=1) > 1e-3 * np.abs(together).max()
+    if 2 * moved.sum() > len(few):
+        norms = [
+            f"{name} ({type(m).__name__})"
+            for name, m in model.named_modules()
+            if isinstance(m, _BatchNorm) and m.running_mean is None
+        ]
+        cause = f"{', '.join(norms)} keeps no running statistics" if norms else "the forward pass"
+        raise InputError(
+            f"the answer of {type(model).__name__} to an image depends on the other images of its "
+            f"batch (cause: {cause}), but an exported file takes each image for itself. Keep "
+            "statistics (track_running_stats=True) and train again, or average over channels and "
+            "pixels only."
+        )
+
+
+class _Logits(nn.Module):
+    """A network of which only the logits are wanted."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return as_logits(self.network(images), len(images), type(self.network).__name__)

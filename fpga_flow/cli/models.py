@@ -1,4 +1,4 @@
-"""`divqat serve`: a victim behind HTTP."""
+"""Commands about one model file: `divqat check`, `divqat finn-config`, `divqat serve`."""
 
 import warnings
 from pathlib import Path
@@ -6,7 +6,73 @@ from typing import Any
 
 import click
 
-from fpga_flow.cli.options import Examples, json_option, print_json
+from fpga_flow.cli.options import PATH, Examples, emit, json_option, print_json
+
+
+@click.command(
+    cls=Examples,
+    epilog="""divqat check runs/smoke/export/qat.onnx
+              divqat check runs/demo/export/qat.onnx --bisect --built runs/demo/compile/qat""",
+)
+@click.argument("model", type=PATH)
+@click.option("--bisect", is_flag=True, help="Compare QONNX, FINN's steps and RTL, in order.")
+@click.option("--built", type=PATH, help="The model's folder of the compile stage.")
+@click.option(
+    "--inputs", type=click.IntRange(1), default=16, show_default=True, help="Random images."
+)
+@json_option
+def check(model: Path, bisect: bool, built: Path | None, inputs: int, as_json: bool) -> int:
+    """Show a QONNX file's layers, and what has no hardware.
+
+    With --bisect: execute every verification level on random images, layer by layer, and name
+    the first step and layer that differ from the integer engine. Exit code 1 if FINN has no
+    hardware for a layer, a kernel of the integer engine is wrong on this machine, or a level
+    differs. Layers that only need AMD's tools are named.
+    """
+    from fpga_flow.api import check as check_model
+
+    result = check_model(model, bisect=bisect, built=built, inputs=inputs)
+    emit(as_json, result.document, lambda: result)
+    return 0 if result.passed else 1
+
+
+@click.command(
+    "finn-config",
+    cls=Examples,
+    epilog="""divqat finn-config runs/demo/export/qat.onnx --out finn
+              finn build finn/finn.yaml runs/demo/export/qat.onnx""",
+)
+@click.argument("model", type=PATH)
+@click.option("--target", metavar="NAME", default="pynq-z1", show_default=True, help="Board.")
+@click.option("--clock-ns", type=float, default=10.0, show_default=True, help="Clock period.")
+@click.option("--target-fps", type=int, default=1000, show_default=True, help="Images a second.")
+@click.option("--folding", type=PATH, help="A FINN folding JSON.")
+@click.option("--estimates-only", is_flag=True, help="Stop before code generation: no Vivado.")
+@click.option("--out", type=PATH, default=Path("finn"), show_default=True)
+@json_option
+def finn_config(
+    model: Path,
+    target: str,
+    clock_ns: float,
+    target_fps: int,
+    folding: Path | None,
+    estimates_only: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Write the YAML and JSON files with which stock FINN builds a QONNX file.
+
+    FINN's own command line takes them; our steps are in them by their dotted names.
+    """
+    from fpga_flow.compile.configuration import VivadoSettings
+    from fpga_flow.compile.finn_yaml import write_finn_config
+
+    settings = VivadoSettings(
+        target=target, clock_ns=clock_ns, target_fps=target_fps, folding_json=folding
+    )
+    files = write_finn_config(model, out, settings, estimates_only=estimates_only)
+    written = {name: path and str(path) for name, path in vars(files).items()}
+    emit(as_json, lambda: written, lambda: "\n".join(filter(None, written.values())))
 
 
 @click.command(
@@ -17,7 +83,7 @@ from fpga_flow.cli.options import Examples, json_option, print_json
               divqat serve model.onnx --defence reverse-sigmoid:0.5 --clients clients.toml
               curl http://127.0.0.1:8080/info""",
 )
-@click.argument("model", metavar="MODEL.onnx|RUN_DIR", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL.onnx|RUN_DIR", type=PATH)
 @click.option("--victim", metavar="NAME", help="Victim of a run directory, such as qat.")
 @click.option("--engine", default="integer", show_default=True, help="integer, qonnx, finn, rtl.")
 @click.option("--oracle", default="soft", show_default=True, help="What a response shows.")
@@ -92,13 +158,8 @@ def serve(
         from fpga_flow.serve.server import serve as run_server
 
         served = load_served(model, engine, victim)
-    target = Victim(
-        served.predictor,
-        oracle,
-        budget,
-        make_defence(defence, seed=seed),
-        **options,
-    )
+    shown = make_defence(defence, seed=seed)
+    target = Victim(served.predictor, oracle, budget, shown, **options)
     about = served.identity | {
         "oracle": target.oracle,
         "oracle_options": target.options,

@@ -106,7 +106,7 @@ def read_sweep(file: Path) -> list[SweepTask]:
     return tasks
 
 
-def check(tasks: Sequence[SweepTask]) -> None:
+def check_tasks(tasks: Sequence[SweepTask]) -> None:
     """Look up every name in the tasks' settings before anything runs.
 
     Raises:

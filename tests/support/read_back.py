@@ -1,32 +1,25 @@
 """A bitstream read back: every bit understood, and the same logic and wires in it."""
 
 import re
-from collections.abc import Set
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from divqat_brevitas.files import sha256_file
-from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.synthesis.bitstream_report import BITSTREAM, CONFIG, BitstreamReport
 from fpga_flow.synthesis.synth import LOGS
 from fpga_flow.synthesis.tools import Deadline, run_tool
 
 READ_BACK = "read-back.config"
-_PACKED_AGAIN = "read-back.bit"
-_LOGIC = ":PLC2"
 # Which of a slice's signals leaves by a pin: without a bit of its own for the usual one.
 _OUTPUT = re.compile(r"arc: F\d ")
 # An unprogrammed LUT: no bit tells it from a LUT that is always 1.
 _BLANK = re.compile(r"word: \S+\.INIT 1+")
 
 
-@dataclass(frozen=True)
-class ReadBack(ShortRepr):
+class ReadBack(NamedTuple):
     """How a bitstream compares with what nextpnr wrote.
 
-    Attributes:
-        same_bits: unpacked and packed again it is the same file: no bit was lost on the way.
-        compared: LUT tables and wires of the logic tiles, and words of block RAM.
-        differing: those that only one side has.
+    ``same_bits``: unpacked and packed again it is the same file. ``compared`` counts LUT tables and
+    wires of the logic tiles, and words of block RAM; ``differing`` are those only one side has.
     """
 
     same_bits: bool
@@ -34,31 +27,25 @@ class ReadBack(ShortRepr):
     differing: tuple[str, ...]
 
 
-def read_back(report: BitstreamReport, *, timeout_s: float = 300) -> ReadBack:
+def read_back(report: BitstreamReport) -> ReadBack:
     """Unpack ``chip.bit``, compare it with ``design.config``, and pack it again.
 
-    The unpacked configuration stays beside the bitstream, as ``read-back.config``. Compared are
-    the tables of the LUTs, the wires between logic cells and the contents of block RAMs; other
-    settings have several spellings.
-
-    Raises:
-        ToolMissingError: ecpunpack or ecppack is not installed.
-        ToolFailedError: one cannot read its file.
+    The unpacked configuration stays beside the bitstream. Other settings than those compared have
+    several spellings.
     """
-    folder, deadline = report.folder, Deadline(timeout_s)
+    folder, deadline = report.folder, Deadline(300)
     unpack = ["--input", BITSTREAM, "--textcfg", READ_BACK]
     run_tool("ecpunpack", unpack, folder, folder / LOGS / "ecpunpack.log", deadline)
-    pack = ["--compress", "--input", READ_BACK, "--bit", _PACKED_AGAIN]
+    again = folder / "read-back.bit"
+    pack = ["--compress", "--input", READ_BACK, "--bit", again.name]
     run_tool("ecppack", pack, folder, folder / LOGS / "ecppack-again.log", deadline)
-    again = folder / _PACKED_AGAIN
     same = sha256_file(report.bitstream) == sha256_file(again)
     again.unlink()
-    written = logic((folder / CONFIG).read_text(encoding="utf-8"))
-    found = logic((folder / READ_BACK).read_text(encoding="utf-8"))
-    return ReadBack(same, len(written), tuple(sorted(written ^ found)))
+    written, unpacked = (logic((folder / name).read_text("utf-8")) for name in (CONFIG, READ_BACK))
+    return ReadBack(same, len(written), tuple(sorted(written ^ unpacked)))
 
 
-def logic(config: str) -> Set[str]:
+def logic(config: str) -> set[str]:
     r"""LUT tables, wires and block RAM words of a text configuration, each with its place.
 
     Example:
@@ -75,7 +62,7 @@ def logic(config: str) -> Set[str]:
             # A block RAM's words have their place; the other settings are a set.
             found.add(f"{section} {row}: {line}")
             row += 1
-        elif section.endswith(_LOGIC) and _telling(line):
+        elif section.endswith(":PLC2") and _telling(line):
             found.add(f"{section} {line}")
     return found
 
