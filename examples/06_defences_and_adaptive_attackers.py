@@ -4,9 +4,8 @@ import os
 import sys
 
 from divqat_brevitas.data import load, query_pool
-from divqat_brevitas.extraction import Victim, accuracy, make_attack
+from divqat_brevitas.extraction import Victim, accuracy, make_attack, make_learner
 from divqat_brevitas.extraction.defences import calibrate, cost_of, family, make_defence
-from divqat_brevitas.extraction.learners import make_learner
 from fpga_flow import load_engine
 
 BUDGET, EPOCHS = int(os.environ.get("BUDGET", "200")), int(os.environ.get("EPOCHS", "15"))

@@ -21,7 +21,7 @@ from divqat_brevitas.extraction import (
     make_attack,
 )
 from divqat_brevitas.extraction.arrays import check_labels, check_pool, to_float
-from divqat_brevitas.extraction.query.predictor import as_predictor
+from divqat_brevitas.extraction.predictor import as_predictor
 
 Model = Path | str | Predictor | nn.Module | Victim
 

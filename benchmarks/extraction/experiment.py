@@ -134,7 +134,7 @@ def _row(
         clone_accuracy=float((guesses == labels.numpy()).mean()),
         agreement=float((guesses == victim.test_logits.argmax(axis=1)).mean()),
     )
-    return asdict(row)
+    return row.model_dump()
 
 
 def _defence_cost(

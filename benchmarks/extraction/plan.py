@@ -26,7 +26,7 @@ from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.extraction import ATTACKS
 from divqat_brevitas.extraction.attack_spec import NO_POOL, needs_shadow
 from divqat_brevitas.extraction.evaluation.summary import BASELINE
-from divqat_brevitas.extraction.learners import strongest_learners
+from divqat_brevitas.extraction.learners.catalogue import strongest_learners
 
 Scale = Literal["mini", "compact", "paper"]
 Pairs = tuple[tuple[int, int], ...]

@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.extraction.specs import ExperimentSpec
-from divqat_brevitas.data.pools import PoolKind
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.evaluation.records import AttackFields
 from divqat_brevitas.files import replacing
 
 FILE = "experiments.jsonl.gz"
@@ -39,8 +39,8 @@ class VictimIdentity(BaseModel):
     sha256: dict[str, str]
 
 
-class ExperimentRecord(BaseModel):
-    """One experiment: an attack row (``divqat_brevitas.extraction.AttackRow``) and its provenance.
+class ExperimentRecord(AttackFields):
+    """One experiment: an attack and its provenance.
 
     Attributes:
         name: readable and unique.
@@ -64,27 +64,14 @@ class ExperimentRecord(BaseModel):
         retired: whether the plan no longer has it; it is kept since a published table rests on it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str
     key: str
     dataset: str
     model: str
     bits: str
-    victim: str
-    victim_seed: int
-    engine: str
-    oracle: str
     defence: str
-    attack: str
     treatment: str
     pool: str
-    pool_kind: PoolKind
-    budget: int
-    queries_used: int
-    surrogate: str
-    seed: int
-    clone_accuracy: float
     agreement: float
     victim_accuracy: float
     victim_validation_accuracy: float | None = None

@@ -6,7 +6,6 @@ accuracy that its experiments state.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from benchmarks.extraction.victim_archive import (
 from divqat_brevitas.data import dataset_info, load
 from divqat_brevitas.errors import DivQATError
 from divqat_brevitas.extraction.defences.owner import split_fallback
-from divqat_brevitas.extraction.evaluation.records import AttackRow
+from divqat_brevitas.extraction.evaluation.records import AttackFields
 from divqat_brevitas.extraction.evaluation.summary import BASELINE, summarize
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.report.schema import Results, validate
@@ -31,7 +30,7 @@ FLOAT = "float"
 GATED = "+gate"
 HASH = "victim_sha256"
 """Of a victim's row: the kept file, if there is one; of an attack's: what was attacked."""
-_ROW = tuple(field.name for field in fields(AttackRow))
+_ROW = tuple(AttackFields.model_fields)
 
 
 def kept_victims(folder: Path) -> list[Record]:
@@ -74,7 +73,7 @@ def documents(
 def behind_gates(records: Sequence[ExperimentRecord]) -> Iterator[ExperimentRecord]:
     """The experiments, with a network behind its label-only fallback as a victim of its own.
 
-    The fallback, or gate (:mod:`divqat_brevitas.extraction.defences.label_only`), belongs to the
+    The fallback, or gate (:mod:`divqat_brevitas.extraction.defences.truncation`), belongs to the
     decoy as the answer unit does to a chip; it is no defence among others: "gate:0:0.05+dcp@0.2" is
     the defence "dcp@0.2" of the network behind its gate. It keeps every label, so that what
     attackers with labels only got from the network holds behind the gate as well.

@@ -14,7 +14,7 @@ from divqat_brevitas.data import dataset_info
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.attack_spec import AttackSpec, QuerySet
 from divqat_brevitas.extraction.defences import DefendedPredictor
-from divqat_brevitas.extraction.learners import ShadowPairs
+from divqat_brevitas.extraction.learners.recovery import ShadowPairs
 
 # Other objects than the victim's, but as many classes; a subset takes as many of the first.
 _SETS = {

@@ -23,7 +23,7 @@ from torch import nn
 from benchmarks.extraction.specs import VictimSpec
 from benchmarks.extraction.victim_archive import MODEL, WEIGHTS, attacked_file, restore
 from divqat_brevitas.data import dataset_info
-from divqat_brevitas.data.noise import noise
+from divqat_brevitas.data.drawings import noise
 from divqat_brevitas.errors import CheckFailedError, DivQATError
 from divqat_brevitas.extraction import Predictor, TorchPredictor, utility_row
 from divqat_brevitas.extraction.arrays import Images, to_float

@@ -14,7 +14,7 @@ import torch
 from divqat_brevitas.extraction import KnockoffNets, PlainLearner, Victim
 from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet
-from divqat_brevitas.extraction.query.predictor import TimedPredictor
+from divqat_brevitas.extraction.predictor import TimedPredictor
 from divqat_brevitas.extraction.surrogates.training import Epoch
 from fpga_flow.integer.engine import IntegerEngine
 

@@ -50,17 +50,7 @@ def staging(root: Path, name: str) -> Iterator[Path]:
 
 
 def store(root: Path, name: str, content: Content, work: Path) -> Path:
-    """Write files to ``root/name`` in one move; what was there is replaced.
-
-    Args:
-        root: data folder.
-        name: of the set.
-        content: for each file name, bytes as they are, or an array for a ``.npy`` file.
-        work: a staging folder below ``root``.
-
-    Returns:
-        The folder ``root/name``.
-    """
+    """Write files to ``root/name`` in one move; what was there is replaced."""
     new = work / "new"
     new.mkdir()
     for file, value in content.items():

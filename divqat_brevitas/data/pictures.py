@@ -1,5 +1,6 @@
-"""Picture files: find them, decode them readably, fit them to one shape."""
+"""Picture files: find them, decode them readably, fit them to one shape, cut patches of them."""
 
+import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -108,12 +109,6 @@ def read_pictures(
     drawings that cannot be seen on their background, and of pictures that are all dark because
     their values stay far below the range of their mode.
 
-    Args:
-        paths: picture files below ``folder``.
-        rules: how values and transparency become RGB.
-        folder: the set's, for messages.
-        longest: shrink to at most so many pixels a side; None: as they are.
-
     Raises:
         InputError: a file is no picture, or does not fit the rules.
         ToolMissingError: Pillow is not installed.
@@ -197,3 +192,106 @@ def stack(pictures: Iterable["Image.Image"], count: int, shape: tuple[int, int, 
             plain = plain.resize((width, height))  # antialiased bicubic
         out[i] = np.asarray(plain).reshape(height, width, channels)
     return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+
+
+_FLAT = 12  # a patch with no channel of this standard deviation is sky or wall: drawn again
+_TRIES = 20
+_LONGEST = 1024  # pixels; photos are shrunk to this, patches are far smaller
+
+
+def patches(
+    photos: Sequence["Image.Image"], count: int, shape: tuple[int, int, int], seed: int
+) -> Pixels:
+    """Random square crops at random scale (8 % to 90 % of the shorter side), half mirrored."""
+    rng = np.random.default_rng(seed)
+    return stack((_patch(photos, shape, rng) for _ in range(count)), count, shape)
+
+
+def _patch(
+    photos: Sequence["Image.Image"], shape: tuple[int, int, int], rng: np.random.Generator
+) -> "Image.Image":
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    for _ in range(_TRIES):
+        photo = photos[int(rng.integers(len(photos)))]
+        shorter = min(photo.size)
+        side = int(shorter * np.exp(rng.uniform(np.log(0.08), np.log(0.9))))
+        side = min(max(side, height, width), shorter)
+        x, y = (int(rng.integers(extent - side + 1)) for extent in photo.size)
+        box = (x, y, x + side, y + side)
+        patch = photo.resize((width, height), Image.Resampling.BOX, box=box)
+        patch = patch.convert("L" if channels == 1 else "RGB")
+        if rng.random() < 0.5:
+            patch = ImageOps.mirror(patch)
+        if np.asarray(patch).std(axis=(0, 1)).max() >= _FLAT:
+            break
+    return patch
+
+
+def sample_photos() -> list["Image.Image"]:
+    """The two photographs in scikit-learn: a temple and a flower (CC BY, see its licence file).
+
+    Raises:
+        ToolMissingError: scikit-learn or Pillow is not installed.
+    """
+    require("PIL")
+    require("sklearn.datasets")
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    return [Image.fromarray(photo) for photo in load_sample_images().images]
+
+
+def photo_folder(folder: Path, rules: PictureRules) -> list["Image.Image"]:
+    """All photographs below a folder, at most 1024 pixels long.
+
+    Hidden folders and other files are skipped; one warning says how many.
+
+    Raises:
+        InputError: no such folder, no pictures in it, or one that cannot be read.
+        ToolMissingError: Pillow is not installed.
+    """
+    found, skipped = list_pictures(folder) if folder.is_dir() else ([], [])
+    if not found:
+        raise InputError(f"{folder} holds no pictures. Give a folder of photographs.")
+    say_skipped(folder, skipped)
+    return open_photos(found, folder, rules)
+
+
+def one_of_each(members: dict[str, bytes]) -> dict[str, bytes]:
+    """One size of every picture that has several, at most 1024 pixels long, as PNG.
+
+    Raises:
+        ValueError: a name of another form, or a file that is no picture.
+        ToolMissingError: Pillow is not installed.
+    """
+    require("PIL")
+    from PIL import Image
+
+    sizes: dict[str, dict[int, bytes]] = {}
+    for name, content in members.items():
+        *_, picture, _contents, folder, file = name.split("/")
+        width, height = (int(side) for side in file.partition(".")[0].split("x"))
+        sizes.setdefault(f"{picture}-{folder}.png", {})[width * height] = content
+    found = {}
+    for name, by_size in sizes.items():
+        with Image.open(io.BytesIO(by_size[min(by_size)])) as file_:
+            small = to_rgb(file_, PictureRules(), name).rgb
+        small.thumbnail((_LONGEST, _LONGEST))
+        out = io.BytesIO()
+        small.save(out, "PNG")
+        found[name] = out.getvalue()
+    return found
+
+
+def open_photos(
+    paths: Sequence[Path], folder: Path, rules: PictureRules | None = None
+) -> list["Image.Image"]:
+    """Decode photographs to RGB, at most 1024 pixels long.
+
+    Raises:
+        InputError: a file that is no picture, named.
+        ToolMissingError: Pillow is not installed.
+    """
+    return list(read_pictures(paths, rules or PictureRules(), folder, _LONGEST))

@@ -38,10 +38,6 @@ class PictureRules:
     def of(options: Mapping[str, str], name: str) -> "PictureRules":
         """The rules among the options of a set's or pool's name.
 
-        Args:
-            options: other keys than ``background`` and ``range`` are ignored.
-            name: of the set, for messages.
-
         Raises:
             InputError: no colour, or no range.
             ToolMissingError: a background is given, and Pillow is not installed.
@@ -114,11 +110,6 @@ def to_rgb(picture: "Image.Image", rules: PictureRules, where: str) -> Converted
     TIFF by its own 4095; Pillow itself reduces 16-bit colour to the high bytes. Float and 32-bit
     integers are mapped from the range of ``rules``. Transparent pixels (alpha, a transparent
     palette entry or key colour) are composed on the background.
-
-    Args:
-        picture: any mode; one just opened is loaded here.
-        rules: range and background.
-        where: the file, for messages.
 
     Raises:
         InputError: values that are not finite or outside the range, or integers of 32 bits

@@ -9,16 +9,12 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.data.arrays import Pixels, Shape, default_root, require
+from divqat_brevitas.data.arrays import Pixels, Shape, default_root, permutation, require
 from divqat_brevitas.data.cache import is_stored, verified
-from divqat_brevitas.data.drawings import drawings
-from divqat_brevitas.data.letters import letters
-from divqat_brevitas.data.noise import noise
-from divqat_brevitas.data.photos import open_photos, patches, photo_folder, sample_photos
-from divqat_brevitas.data.pictures import stack
+from divqat_brevitas.data.drawings import drawings, letters, noise
+from divqat_brevitas.data.pictures import open_photos, patches, photo_folder, sample_photos, stack
 from divqat_brevitas.data.pixels import OPTIONS, PictureRules, split_options
 from divqat_brevitas.data.registry import Dataset, load, resolve
-from divqat_brevitas.data.splits import permutation
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.short_repr import ShortRepr
 

@@ -7,13 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from divqat_brevitas.data.arrays import DatasetInfo, Labels, Part, Pixels, default_root
+from divqat_brevitas.data.arrays import (
+    DatasetInfo,
+    Labels,
+    Part,
+    Pixels,
+    default_root,
+    split_indices,
+)
 from divqat_brevitas.data.cache import is_stored
-from divqat_brevitas.data.folders import class_folders, image_folder
+from divqat_brevitas.data.formats import class_folders, image_folder
 from divqat_brevitas.data.packages import PACKAGES
 from divqat_brevitas.data.pixels import OPTIONS, PictureRules, split_options
 from divqat_brevitas.data.sources import AS_FOLDERS, SOURCES, Layout, Source
-from divqat_brevitas.data.splits import split_indices
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.plugins import Registry
 from divqat_brevitas.short_repr import ShortRepr
@@ -108,7 +114,7 @@ def load(name: str, split: str, root: Path | None = None) -> tuple[Pixels, Label
     "test" is the official test set where there is one; "pool" stands for unlabelled images
     in-distribution images of an attacker. Of an official train set, train/val/pool take
     45/5/10 sixtieths (MNIST and its kin) or 8/1/1 tenths (the others); "official-train" is
-    all of it. Stratified by :func:`divqat_brevitas.data.splits.split_indices`.
+    all of it. Stratified by :func:`divqat_brevitas.data.arrays.split_indices`.
 
     Args:
         name: one of ``DATASETS``; with some classes only, relabelled from 0: "cifar10:0-4",

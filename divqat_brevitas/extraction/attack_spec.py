@@ -16,8 +16,8 @@ from torch import nn
 from divqat_brevitas.data import POOLS, dataset_info, load, query_pool
 from divqat_brevitas.data.pools import DATA_FREE, PoolKind, parse_mix
 from divqat_brevitas.errors import unknown_name
-from divqat_brevitas.extraction.attacks import ATTACKS, Result, make_attack
-from divqat_brevitas.extraction.attacks.catalogue import StartsFrom
+from divqat_brevitas.extraction.attacks.base import Result
+from divqat_brevitas.extraction.attacks.catalogue import ATTACKS, StartsFrom, make_attack
 from divqat_brevitas.extraction.defences import (
     Defence,
     DefenceMaterial,
@@ -25,12 +25,13 @@ from divqat_brevitas.extraction.defences import (
     split_target,
 )
 from divqat_brevitas.extraction.evaluation.records import AttackRow
-from divqat_brevitas.extraction.learners import LEARNERS, ShadowPairs, make_learner
 from divqat_brevitas.extraction.learners.base import Learner
-from divqat_brevitas.extraction.query.oracles import make_oracle
-from divqat_brevitas.extraction.query.predictor import Predictor, TimedPredictor
-from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.learners.catalogue import LEARNERS, make_learner
+from divqat_brevitas.extraction.learners.recovery import ShadowPairs
+from divqat_brevitas.extraction.oracles import make_oracle
+from divqat_brevitas.extraction.predictor import Predictor, TimedPredictor
 from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
+from divqat_brevitas.extraction.victim import Victim
 from divqat_brevitas.short_repr import ShortRepr
 
 NO_POOL = "none"
@@ -300,8 +301,7 @@ def run_attack(
         spec: what to do.
         predictor: the network under attack.
         queries: what the attacker starts from.
-        defence: the defence that ``spec`` names, where it needs material; None: made from its
-            name.
+        defence: the defence that ``spec`` names, where it needs material; None: made from its name.
         shadow: pairs for learners that need them.
         remember: folder of trained clones; saves training the same clone again.
 

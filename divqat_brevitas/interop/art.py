@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.extraction.arrays import Responses
-from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.victim import Victim
 
 try:
     from art.estimators.classification import BlackBoxClassifierNeuralNetwork

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.victim import Victim
 
 
 class GradientError(InputError):

@@ -115,7 +115,7 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
 
     Attributes:
         rectifying: whether the ReLU before it was left out, to be done here; set by whoever
-            leaves it out (see :mod:`divqat_brevitas.quant.rectify`), with unsigned codes alone.
+            leaves it out (see :mod:`divqat_brevitas.training.kernels`), with unsigned codes alone.
 
     Example:
         >>> from brevitas.core.function_wrapper import Identity

@@ -29,13 +29,13 @@ do more than sharpen the outputs. Reverse KL rewards mass where p is tiny and so
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.errors import CheckedSettings, InputError, OneOf, Within, unknown_name
 from divqat_brevitas.inference import as_logits
 from divqat_brevitas.quant.outliers import KINDS, recoloured, synthetic_outliers
 
@@ -43,7 +43,7 @@ Order = Literal["forward", "reverse", "js"]
 
 
 @dataclass(frozen=True)
-class LossSettings:
+class LossSettings(CheckedSettings):
     """The numbers of the loss.
 
     Attributes:
@@ -68,35 +68,19 @@ class LossSettings:
             fallback, a coarse posterior) then shows only this class.
     """
 
-    order: Order = "reverse"
-    temperature: float = 4.0
-    weight: float = 0.04
-    ce_weight: float = 1.0
-    cap: float = 3.0
-    warmup: float = 0.2
-    ood_weight: float = 0.0
-    ood_fraction: float = 0.5
-    ood_families: str = "all"
+    order: Annotated[Order, OneOf("divergence order", get_args(Order))] = "reverse"
+    temperature: Annotated[float, Within(above=0)] = 4.0
+    weight: Annotated[float, Within(low=0)] = 0.04
+    ce_weight: Annotated[float, Within(low=0)] = 1.0
+    cap: Annotated[float, Within(low=0)] = 3.0
+    warmup: Annotated[float, Within(0, 1)] = 0.2
+    ood_weight: Annotated[float, Within(low=0)] = 0.0
+    ood_fraction: Annotated[float, Within(above=0, high=1)] = 0.5
+    ood_families: Annotated[str, OneOf("kind of outliers", KINDS)] = "all"
     ood_pool: str = ""
-    ood_share: float = 0.67
-    decoy_class: int = 0
-    decoy_mass: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.order not in _DIVERGENCES:
-            raise unknown_name("divergence order", str(self.order), _DIVERGENCES)
-        if not self.temperature > 0:
-            raise InputError(f"temperature={self.temperature}: it must be above 0.")
-        for name in ("weight", "ce_weight", "cap", "ood_weight", "decoy_class"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name}={getattr(self, name)}: it must be 0 or more.")
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"warmup={self.warmup}: a fraction of training, from 0 to 1.")
-        if self.ood_families not in KINDS:
-            raise unknown_name("kind of outliers", self.ood_families, KINDS)
-        for name in ("ood_fraction", "ood_share", "decoy_mass"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"{name}={getattr(self, name)}: a fraction above 0, at most 1.")
+    ood_share: Annotated[float, Within(above=0, high=1)] = 0.67
+    decoy_class: Annotated[int, Within(low=0)] = 0
+    decoy_mass: Annotated[float, Within(above=0, high=1)] = 1.0
 
     @property
     def trained_pool(self) -> str:

@@ -7,13 +7,19 @@ bit-identical to one that was not (same machine, same number of threads).
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
+from divqat_brevitas.errors import (
+    CheckedSettings,
+    CheckFailedError,
+    InputError,
+    OneOf,
+    Within,
+)
 from divqat_brevitas.files import sha256_text
 from divqat_brevitas.inference import as_logits, device_of, to_input
 from divqat_brevitas.training.checkpoint import load_tensors, restore, save_tensors
@@ -21,6 +27,7 @@ from divqat_brevitas.training.kernels import PRECISIONS, channels_last, fast_ker
 
 Data = tuple[Tensor, Tensor]
 Row = dict[str, float]
+AUGMENTATIONS = ("none", "shift", "flip-shift")
 
 
 class TrainingDivergedError(CheckFailedError):
@@ -68,7 +75,7 @@ class PlainLoss:
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(CheckedSettings):
     """How to train.
 
     Attributes:
@@ -84,24 +91,15 @@ class TrainSettings:
             processor has it). Weights, quantizers, batch norm and loss stay float32.
     """
 
-    epochs: int = 10
-    batch_size: int = 128
-    learning_rate: float = 0.05
+    epochs: Annotated[int, Within(above=0)] = 10
+    batch_size: Annotated[int, Within(above=0)] = 128
+    learning_rate: Annotated[float, Within(above=0)] = 0.05
     weight_decay: float = 5e-4
     momentum: float = 0.9
-    clip_norm: float = 5.0
-    augment: str = "none"
+    clip_norm: Annotated[float, Within(above=0)] = 5.0
+    augment: Annotated[str, OneOf("augmentation", AUGMENTATIONS)] = "none"
     seed: int = 0
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)}: it must be above 0.")
-        if self.augment not in ("none", "shift", "flip-shift"):
-            raise InputError(f"augment={self.augment!r}: take none, shift or flip-shift.")
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
+    precision: Annotated[str, OneOf("precision", PRECISIONS)] = "float32"
 
 
 class Loop:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from divqat_brevitas.data.pools import PoolKind
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.evaluation.records import AttackFields
 from divqat_brevitas.short_repr import short_repr
 from fpga_flow.records import reason
 
@@ -98,22 +99,13 @@ class EquivalenceRow(Row):
         return self.mismatches - self.by_noise
 
 
-class AttackRow(Row):
+class AttackRow(AttackFields, Row):
     """One clone: the victim, the attack, its queries, and how good the clone became."""
 
-    victim: str
-    victim_seed: int
-    engine: str
     oracle: Oracle
     defence: str | None
-    attack: str
-    treatment: str | None
-    pool: str | None
-    pool_kind: PoolKind
     budget: Count
     queries_used: Count
-    surrogate: str
-    seed: int
     clone_accuracy: Fraction
     agreement: Fraction | None
     confusion: list[list[Count]] | None = Field(default=None, exclude=True)  # large, in no results

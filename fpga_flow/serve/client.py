@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 
 from divqat_brevitas.errors import DivQATError, InputError
 from divqat_brevitas.extraction.arrays import Images, Responses, check_images, check_logits
-from divqat_brevitas.extraction.query.oracles import ORACLES
-from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
+from divqat_brevitas.extraction.oracles import ORACLES
+from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
 from divqat_brevitas.input_range import InputRange
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.records import reason

@@ -19,7 +19,7 @@ import numpy as np
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Responses
-from divqat_brevitas.extraction.query.victim import BudgetExceededError
+from divqat_brevitas.extraction.victim import BudgetExceededError
 from divqat_brevitas.short_repr import ShortRepr
 
 ANYONE = ""

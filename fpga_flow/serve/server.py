@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import Any
 
 from divqat_brevitas.errors import InputError, ToolMissingError
-from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
+from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
 from divqat_brevitas.input_range import UNIT
 from fpga_flow.serve.ledger import ANYONE, QueryLedger
 from fpga_flow.serve.limits import Client, Limits, bind, find_client, names_loopback

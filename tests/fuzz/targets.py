@@ -104,7 +104,7 @@ def checkpoint(data: bytes) -> None:
 
 def archive(data: bytes) -> None:
     """A fetched archive: a tar (compressed here, so that mutations reach its inside) or a .deb."""
-    from divqat_brevitas.data.archive import read_members
+    from divqat_brevitas.data.download import read_members
 
     for suffix, content in ((".tgz", gzip.compress(data, 1)), (".deb", data)):
         with written(content, suffix) as path, contextlib.suppress(DivQATError):

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from targets import TARGETS, seeds
 
-from divqat_brevitas.data import archive, formats, load, query_pool
+from divqat_brevitas.data import download, formats, load, query_pool
 from divqat_brevitas.errors import CheckFailedError, DivQATError, InputError
 from divqat_brevitas.extraction import make_attack
 from divqat_brevitas.extraction.defences import make_defence
-from divqat_brevitas.extraction.learners import make_learner
+from divqat_brevitas.extraction.learners.catalogue import make_learner
 from divqat_brevitas.files import read_json, write_json
 from divqat_brevitas.training.checkpoint import load_tensors, save_tensors
 from fpga_flow.compile.folding_file import read_folding
@@ -66,7 +66,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
 def test_every_compression_is_read(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "a.tgz"
     path.write_bytes(pack(tar_of((member("p/a"), b"1"), (member("p/b"), b"22"))))
-    assert archive.read_members(path, "p/*") == {"a": b"1", "b": b"22"}
+    assert download.read_members(path, "p/*") == {"a": b"1", "b": b"22"}
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_members_that_leave_the_archive(
     path = tmp_path / "a.tgz"
     path.write_bytes(gzip.compress(tar_of((bad, content))))
     with pytest.raises(CheckFailedError, match="refused the unsafe member"):
-        archive.read_members(path, "*")
+        download.read_members(path, "*")
     assert [p.name for p in tmp_path.rglob("*")] == ["a.tgz"]
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(download, "MAX_BYTES", 2**20)
     path = tmp_path / "a.tgz"
     path.write_bytes(gzip.compress(tar_of((member("p/a"), bytes(2**21)))))
     with pytest.raises(CheckFailedError, match="unpacked it is larger than 1048576"):
-        archive.read_members(path, "p/*")
+        download.read_members(path, "p/*")
 
 
 def test_a_member_that_declares_a_terabyte(tmp_path: Path) -> None:
@@ -107,15 +107,15 @@ def test_a_member_that_declares_a_terabyte(tmp_path: Path) -> None:
     path = tmp_path / "a.tgz"
     path.write_bytes(gzip.compress(bytes(content)))
     with pytest.raises(CheckFailedError, match="not a readable archive"):
-        archive.read_members(path, "p/*")
+        download.read_members(path, "p/*")
 
 
 def test_members_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 50)
+    monkeypatch.setattr(download, "MAX_MEMBERS", 50)
     path = tmp_path / "a.tgz"
     path.write_bytes(gzip.compress(tar_of(*((member(f"x/{i}"), b"") for i in range(60)))))
     with pytest.raises(CheckFailedError, match="more than 50 members"):
-        archive.read_members(path, "p/*")
+        download.read_members(path, "p/*")
 
 
 @pytest.mark.parametrize("size", [b"-60", b"-1", b"9" * 10, b"nine"])
@@ -124,7 +124,7 @@ def test_a_debian_package_of_odd_sizes_ends(tmp_path: Path, size: bytes) -> None
     path = tmp_path / "a.deb"
     path.write_bytes(b"!<arch>\n" + b"other".ljust(48) + size.ljust(10) + b"`\n" + bytes(40))
     with pytest.raises(CheckFailedError, match="not a readable archive"):
-        archive.read_members(path, "*")
+        download.read_members(path, "*")
 
 
 def test_a_gzip_bomb_beside_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,20 @@
-"""What all attacks share: the contract, the spending of queries, the result.
+"""What all attacks share: the contract, the spending of queries, substitutes, the result.
 
 :class:`PoolAttack` is the base of attacks on a pool of images: a subclass asks the queries; the
 base checks the input, lets the learner train the clone and packs the result. Attacks without images
-have their own base in :mod:`divqat_brevitas.extraction.attacks.free.common`.
+have their own base in :mod:`divqat_brevitas.extraction.attacks.data_free`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import CheckedSettings, InputError, Within
 from divqat_brevitas.extraction.arrays import Labels, Responses, check_pool, substream, to_float
 from divqat_brevitas.extraction.learners.base import (
     Learner,
@@ -24,9 +24,9 @@ from divqat_brevitas.extraction.learners.base import (
     described,
 )
 from divqat_brevitas.extraction.learners.targets import as_probabilities
-from divqat_brevitas.extraction.query.victim import BudgetExceededError, Victim
 from divqat_brevitas.extraction.surrogates.networks import check_image_shape
-from divqat_brevitas.extraction.surrogates.training import Epoch, OnEpoch
+from divqat_brevitas.extraction.surrogates.training import Epoch, OnEpoch, SurrogateTraining
+from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
 from divqat_brevitas.input_range import UNIT
 from divqat_brevitas.short_repr import ShortRepr
 
@@ -141,7 +141,7 @@ def clone_seed(seed: int) -> int:
 
 
 @dataclass(frozen=True)
-class SeededAttack(ABC):
+class SeededAttack(CheckedSettings, ABC):
     """A learner, a seed, and the end of every attack.
 
     Attributes:
@@ -153,13 +153,7 @@ class SeededAttack(ABC):
     """
 
     learner: Learner | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(
-                f"{type(self).__name__} needs a seed of at least 0, but got {self.seed}."
-            )
+    seed: Annotated[int, Within(low=0)] = 0
 
     @property
     @abstractmethod
@@ -284,3 +278,77 @@ class PoolAttack(SeededAttack):
         A smaller budget takes the first of the images that a larger one takes.
         """
         return substream(self.seed, "pool").permutation(len(images))[:budget]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Substitute(CheckedSettings):
+    """Settings of the substitutes, each trained from scratch on all responses of earlier rounds.
+
+    The training of a round has a fixed number of steps, not of epochs: few responses get more
+    epochs, and all rounds have about the same cost.
+
+    Args:
+        surrogate: the network, see :func:`build_surrogate`.
+        targets: how training targets are made of the responses, see
+            :mod:`divqat_brevitas.extraction.learners.targets`.
+        steps: number of steps of gradient descent a round, at least 1, rounded up to whole epochs.
+        training: settings of the training.
+
+    Raises:
+        InputError: an unknown name, or no step.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.random.default_rng(0).random((10, 1, 8, 8), np.float32)
+        >>> responses = np.eye(2, dtype=np.float32)[[0, 1] * 5]
+        >>> clone = Substitute(surrogate="mlp", steps=2).train(images, responses, seed=0, round_=0)
+        >>> clone.training
+        False
+    """
+
+    surrogate: str = "vgg-small"
+    targets: str = "soft"
+    steps: Annotated[int, Within(low=1)] = 200
+    training: SurrogateTraining = field(default_factory=SurrogateTraining)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._learner(1)
+
+    def _learner(self, images: int) -> PlainLearner:
+        steps_an_epoch = -(-images // self.training.batch_size)
+        return PlainLearner(
+            surrogate=self.surrogate,
+            targets=self.targets,
+            epochs=-(-self.steps // steps_an_epoch),
+            training=self.training,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All arguments."""
+        return asdict(self)
+
+    @classmethod
+    def beside(cls, learner: Learner) -> Self:
+        """The default settings, in the precision of the learner's training."""
+        if not isinstance(learner, PlainLearner):
+            return cls()
+        return cls(training=SurrogateTraining(precision=learner.training.precision))
+
+    def train(
+        self, images: NDArray[Any], responses: Responses, seed: int, round_: int
+    ) -> nn.Module:
+        """Train a new clone; returned in eval mode.
+
+        Args:
+            images: the queried images, uint8 or float32 in [0, 1], (N, C, H, W), at least 2.
+            responses: on the scale of probabilities, float32 (N, classes).
+            seed: of the attack.
+            round_: index of the round; each round has its own seed.
+
+        Raises:
+            InputError: fewer than 2 responses that are not zero.
+        """
+        own_seed = int(substream(seed, f"substitute {round_}").integers(2**31))
+        return self._learner(len(images)).learn(TransferSet(images, responses), own_seed).clone

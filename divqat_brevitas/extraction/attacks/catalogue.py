@@ -7,14 +7,12 @@ from typing import Literal
 
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction.attacks.active import ActiveThief
-from divqat_brevitas.extraction.attacks.averaged import AveragedQueries
-from divqat_brevitas.extraction.attacks.base import Attack
-from divqat_brevitas.extraction.attacks.copycat import CopycatCNN
-from divqat_brevitas.extraction.attacks.free import DFME, DFMSHL, DisGUIDE
+from divqat_brevitas.extraction.attacks.base import Attack, Substitute
+from divqat_brevitas.extraction.attacks.dfme import DFME
+from divqat_brevitas.extraction.attacks.disguide import DFMSHL, DisGUIDE
 from divqat_brevitas.extraction.attacks.jacobian import JacobianAugmentation
-from divqat_brevitas.extraction.attacks.knockoff import KnockoffNets
+from divqat_brevitas.extraction.attacks.knockoff import AveragedQueries, CopycatCNN, KnockoffNets
 from divqat_brevitas.extraction.attacks.semi import SemiSupervised
-from divqat_brevitas.extraction.attacks.substitute import Substitute
 from divqat_brevitas.extraction.learners.base import Learner
 from divqat_brevitas.plugins import Registry
 

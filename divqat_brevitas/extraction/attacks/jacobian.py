@@ -8,7 +8,7 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from divqat_brevitas.errors import unknown_name
-from divqat_brevitas.extraction.arrays import Images, Labels, check_bounds, substream, to_float
-from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, Round, ask
-from divqat_brevitas.extraction.attacks.substitute import Substitute
+from divqat_brevitas.errors import OneOf, Within
+from divqat_brevitas.extraction.arrays import Images, Labels, substream, to_float
+from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, Round, Substitute, ask
 from divqat_brevitas.extraction.learners.base import TransferSet
-from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.victim import Victim
 
 METHODS = ("jbda", "jbtr")
 CRAFTING_BATCH = 256
@@ -71,26 +70,13 @@ class JacobianAugmentation(PoolAttack):
         [10, 20, 35]
     """
 
-    method: str = "jbda"
-    seeds: int = 100
-    step: float = 0.1
-    iterations: int = 8
-    period: int | None = 3
-    reservoir: int | None = None
+    method: Annotated[str, OneOf("augmentation method", METHODS)] = "jbda"
+    seeds: Annotated[int, Within(low=2)] = 100
+    step: Annotated[float, Within(above=0, high=1)] = 0.1
+    iterations: Annotated[int, Within(low=1)] = 8
+    period: Annotated[int | None, Within(low=1)] = 3
+    reservoir: Annotated[int | None, Within(low=1)] = None
     substitute: Substitute = field(default_factory=Substitute)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.method not in METHODS:
-            raise unknown_name("augmentation method", self.method, METHODS)
-        check_bounds(
-            self,
-            seeds=self.seeds >= 2,
-            step=0 < self.step <= 1,
-            iterations=self.iterations >= 1,
-            period=self.period is None or self.period >= 1,
-            reservoir=self.reservoir is None or self.reservoir >= 1,
-        )
 
     @property
     def name(self) -> str:

@@ -1,19 +1,30 @@
-"""KnockoffNets: train a clone on the victim's responses to images that the attacker has.
+"""Attacks that ask random images of a pool, and KnockoffNets' adaptive strategy.
 
-Orekondy, Schiele and Fritz, "Knockoff Nets: Stealing Functionality of Black-Box Models",
-CVPR 2019, sec. 4.
+Orekondy, Schiele and Fritz, "Knockoff Nets: Stealing Functionality of Black-Box Models", CVPR 2019,
+sec. 4; Correia-Silva, Berriel, Badue, de Souza and Oliveira-Santos, "Copycat CNN: Stealing
+Knowledge by Persuading Confession with Random Non-Labeled Data", IJCNN 2018, sec. III.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from divqat_brevitas.errors import unknown_name
-from divqat_brevitas.extraction.arrays import check_labels, check_pool, substream
-from divqat_brevitas.extraction.attacks.adaptive import AdaptiveSampling, sample_adaptively
-from divqat_brevitas.extraction.attacks.bandit import group_images
+from divqat_brevitas.errors import InputError, OneOf, Within
+from divqat_brevitas.extraction.arrays import (
+    Images,
+    check_labels,
+    check_pool,
+    substream,
+    to_float,
+)
+from divqat_brevitas.extraction.attacks.adaptive import (
+    AdaptiveSampling,
+    group_images,
+    sample_adaptively,
+)
 from divqat_brevitas.extraction.attacks.base import (
     ImagePool,
     PoolAttack,
@@ -22,8 +33,14 @@ from divqat_brevitas.extraction.attacks.base import (
     ask,
 )
 from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
-from divqat_brevitas.extraction.query.victim import Victim
-from divqat_brevitas.extraction.surrogates.training import OnEpoch, SurrogateTraining
+from divqat_brevitas.extraction.learners.targets import training_targets
+from divqat_brevitas.extraction.surrogates.training import (
+    OnEpoch,
+    SurrogateTraining,
+    random_flip,
+    random_shift,
+)
+from divqat_brevitas.extraction.victim import Victim
 
 STRATEGIES = ("random", "adaptive")
 
@@ -62,7 +79,7 @@ class KnockoffNets(PoolAttack):
     """
 
     surrogate: str = "vgg-small"
-    strategy: str = "random"
+    strategy: Annotated[str, OneOf("query strategy", STRATEGIES)] = "random"
     targets: str = "soft"
     epochs: int = 20
     training: SurrogateTraining = field(default_factory=SurrogateTraining)
@@ -70,8 +87,6 @@ class KnockoffNets(PoolAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.strategy not in STRATEGIES:
-            raise unknown_name("query strategy", self.strategy, STRATEGIES)
         self._plain()
 
     def _plain(self) -> PlainLearner:
@@ -149,3 +164,106 @@ class KnockoffNets(PoolAttack):
         )
         transfer_set = TransferSet(images[indices], responses)
         return Queries(transfer_set, indices, rounds, settings={"actions": actions})
+
+
+@dataclass(frozen=True)
+class AveragedQueries(PoolAttack):
+    """Asks ``copies`` versions of random images of a pool and averages the responses.
+
+    The first version is the image itself. A budget of B queries is enough for B // copies images;
+    the remainder is not used. The clone is trained on the images themselves.
+
+    Args:
+        learner: trains the clone.
+        seed: of the selection and the changes, at least 0.
+        copies: number of versions of an image, at least 1.
+        shift: largest shift in pixels, in each direction; zeros fill the border.
+        flip: mirror half of the versions; for natural images only.
+        noise: standard deviation of Gaussian noise on pixels in [0, 1].
+
+    Raises:
+        InputError: a number out of range.
+
+    Example:
+        >>> from torch import nn
+        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> pool = np.random.default_rng(0).random((40, 1, 8, 8), np.float32)
+        >>> learner = PlainLearner(surrogate="mlp", epochs=1)
+        >>> AveragedQueries(learner=learner).run(Victim(model, budget=50), pool).queries_used
+        48
+    """
+
+    copies: Annotated[int, Within(low=1)] = 3
+    shift: Annotated[int, Within(low=0)] = 1
+    flip: bool = False
+    noise: Annotated[float, Within(0, 1)] = 0.02
+
+    name = "knockoff-averaged"
+
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        """Ask all versions of random images; indices name an image once a query."""
+        count = min(budget // self.copies, len(images))
+        if count < 2:
+            raise InputError(
+                f"a clone needs at least 2 answered images, but {budget} queries in {self.copies} "
+                f"copies of {len(images)} images make {count}."
+            )
+        indices = self._random(images, count)
+        responses = ask(victim, self._versions(to_float(images[indices])))
+        averages = responses.reshape(count, self.copies, -1).mean(axis=1, dtype=np.float64)
+        return Queries(
+            TransferSet(images[indices], averages.astype(np.float32)),
+            np.repeat(indices, self.copies),
+            used=count * self.copies,
+        )
+
+    def _versions(self, images: Images) -> Images:
+        """All versions, float32 (N · copies, C, H, W); those of one image are consecutive."""
+        rng = substream(self.seed, "versions")
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        versions = [images]
+        for _ in range(self.copies - 1):
+            changed = random_shift(torch.from_numpy(images), self.shift, generator)
+            if self.flip:
+                changed = random_flip(changed, generator)
+            noise = rng.standard_normal(images.shape, np.float32) * np.float32(self.noise)
+            versions.append(np.clip(changed.numpy() + noise, 0, 1))
+        return np.stack(versions, axis=1).reshape(-1, *images.shape[1:])
+
+
+@dataclass(frozen=True)
+class CopycatCNN(PoolAttack):
+    """Draws images from the pool without replacement and uses only the label of each response.
+
+    ART's ``CopycatCNN`` does the same by default: a random choice of ``nb_stolen`` images, the
+    argmax of what the victim shows, a classifier fitted to it. There are two differences. A
+    response without any mass (from a coarse "rounded" oracle) is left out, where an argmax would
+    call it class 0. The paper fine-tunes a network pretrained on ImageNet; this clone starts as the
+    learner defines (``PlainLearner(init=...)`` takes pretrained weights). The images are those that
+    KnockoffNets' random strategy asks with the same seed.
+
+    Args:
+        learner: trains the clone on one-hot responses, whatever the oracle.
+        seed: of everything random in the attack, at least 0.
+
+    Raises:
+        InputError: a negative seed.
+
+    Example:
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> pool = np.random.default_rng(0).random((40, 1, 8, 8), np.float32)
+        >>> attack = CopycatCNN(PlainLearner(surrogate="mlp", epochs=1))
+        >>> attack.run(Victim(model, budget=30), pool).queries_used
+        30
+    """
+
+    name = "copycat"
+
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        indices = self._random(images, budget)
+        labels = training_targets(ask(victim, images[indices]), "argmax")
+        return Queries(TransferSet(images[indices], labels), indices)

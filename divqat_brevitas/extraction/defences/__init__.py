@@ -4,7 +4,6 @@
 ['none', 'top1', 'topk', 'rounding']
 """
 
-from divqat_brevitas.extraction.defences.at_cost import AtCost, at_cost
 from divqat_brevitas.extraction.defences.base import Defence, Undefended
 from divqat_brevitas.extraction.defences.catalogue import (
     FAMILIES,
@@ -18,24 +17,24 @@ from divqat_brevitas.extraction.defences.catalogue import (
 )
 from divqat_brevitas.extraction.defences.composition import Composition, DefendedPredictor
 from divqat_brevitas.extraction.defences.cost import (
+    AtCost,
     Calibration,
     Cost,
     OutOfReachError,
+    at_cost,
     calibrate,
     cost,
     cost_of,
 )
-from divqat_brevitas.extraction.defences.ensemble import EnsembleOfDiverseModels
 from divqat_brevitas.extraction.defences.grad2 import GradientRedirection, train_redirection
-from divqat_brevitas.extraction.defences.label_only import LabelOnlyFallback
 from divqat_brevitas.extraction.defences.mad import MAD
-from divqat_brevitas.extraction.defences.misinformation import (
+from divqat_brevitas.extraction.defences.networks import (
     AdaptiveMisinformation,
+    EnsembleOfDiverseModels,
     train_misinformation,
 )
-from divqat_brevitas.extraction.defences.noise import GaussianNoise
-from divqat_brevitas.extraction.defences.reverse_sigmoid import DCP, ReverseSigmoid
-from divqat_brevitas.extraction.defences.truncation import Rounding, Top1, TopK
+from divqat_brevitas.extraction.defences.perturbation import DCP, GaussianNoise, ReverseSigmoid
+from divqat_brevitas.extraction.defences.truncation import LabelOnlyFallback, Rounding, Top1, TopK
 
 __all__ = [
     "DCP",

@@ -6,9 +6,18 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Images, Responses
+from divqat_brevitas.extraction.arrays import (
+    Images,
+    Labels,
+    Responses,
+    check_labels,
+    check_pool,
+    to_float,
+)
+from divqat_brevitas.extraction.surrogates.networks import build_surrogate
 
 
 class Defence(Protocol):
@@ -138,3 +147,26 @@ def check_range(family: str, what: str, value: float, low: float, high: float) -
             f"but is {value!r}."
         )
     return float(value)
+
+
+def untrained(
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    classes: int | None,
+    network: str,
+    seed: int,
+    whose: str,
+) -> tuple[nn.Module, Images, Labels, int]:
+    """A new network for the owner's training data, with checked images, labels and classes.
+
+    Raises:
+        InputError: bad images or labels, or an unknown network.
+    """
+    pixels = check_pool(images, f"{whose} training images")
+    targets = check_labels(labels, len(pixels), f"{whose} training labels")
+    count = int(targets.max()) + 1 if classes is None else classes
+    if targets.max() >= count:
+        raise InputError(f"label {targets.max()} does not fit {count} classes.")
+    _, channels, height, width = pixels.shape
+    model = build_surrogate(network, (channels, height, width), count, seed)
+    return model, to_float(pixels), targets, count

@@ -3,7 +3,7 @@
 A spec is "family:strength", such as "reverse-sigmoid:0.5"; a second number, where a family has
 one, follows ("reverse-sigmoid:0.5:0.1": β and γ). "+" joins the parts of a composition, in order.
 Result rows hold specs. "family@ℓ1", such as "reverse-sigmoid@0.2", names a cost instead of
-a strength, which :func:`divqat_brevitas.extraction.defences.at_cost` finds.
+a strength, which :func:`~divqat_brevitas.extraction.defences.cost.at_cost` finds.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,18 +17,16 @@ from torch import nn
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.defences.base import Defence, Undefended
 from divqat_brevitas.extraction.defences.composition import Composition
-from divqat_brevitas.extraction.defences.ensemble import EnsembleOfDiverseModels
 from divqat_brevitas.extraction.defences.grad2 import GradientRedirection, train_redirection
-from divqat_brevitas.extraction.defences.label_only import LabelOnlyFallback
 from divqat_brevitas.extraction.defences.mad import MAD
-from divqat_brevitas.extraction.defences.misinformation import (
+from divqat_brevitas.extraction.defences.networks import (
     AdaptiveMisinformation,
+    EnsembleOfDiverseModels,
     train_misinformation,
 )
-from divqat_brevitas.extraction.defences.noise import GaussianNoise
-from divqat_brevitas.extraction.defences.reverse_sigmoid import DCP, ReverseSigmoid
-from divqat_brevitas.extraction.defences.truncation import Rounding, Top1, TopK
-from divqat_brevitas.extraction.query.predictor import Predictor
+from divqat_brevitas.extraction.defences.perturbation import DCP, GaussianNoise, ReverseSigmoid
+from divqat_brevitas.extraction.defences.truncation import LabelOnlyFallback, Rounding, Top1, TopK
+from divqat_brevitas.extraction.predictor import Predictor
 from divqat_brevitas.plugins import Registry
 from divqat_brevitas.short_repr import ShortRepr
 

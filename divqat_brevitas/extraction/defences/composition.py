@@ -10,9 +10,8 @@ from torch import nn
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import Defence, check_perturbed
-from divqat_brevitas.extraction.query.oracles import Logits, log_probabilities, softmax
-from divqat_brevitas.extraction.query.outputs import Outputs
-from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
+from divqat_brevitas.extraction.oracles import Logits, Outputs, log_probabilities, softmax
+from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 
 
 class Composition:

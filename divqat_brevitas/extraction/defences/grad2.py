@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Images, Responses, check_labels, check_pool, to_float
-from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
-from divqat_brevitas.extraction.surrogates.networks import build_surrogate
-from divqat_brevitas.extraction.surrogates.training import SurrogateTraining, train_surrogate
+from divqat_brevitas.extraction.arrays import Images, Responses
+from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled, untrained
+from divqat_brevitas.extraction.surrogates.training import train_surrogate
 from divqat_brevitas.inference import as_logits, device_of, evaluating
 
 DIRECTIONS = ("all-ones", "min-ip")
@@ -47,6 +46,7 @@ class GradientRedirection:
         InputError: ``epsilon`` out of range, an unknown direction, or no torch module.
 
     Example:
+        >>> from divqat_brevitas.extraction import build_surrogate
         >>> surrogate = build_surrogate("mlp", (1, 8, 8), 3, seed=0)
         >>> defence = GradientRedirection(0.5, surrogate)
         >>> p = np.float32([[0.4, 0.3, 0.3]])
@@ -153,31 +153,12 @@ def train_redirection(
     """Train GRAD²'s surrogate on the owner's training data.
 
     The paper trains it on an attacker's queries with the victim's responses; here the queries are
-    not known.
-
-    Args:
-        images: uint8, or float32 in [0, 1], NCHW, at least 2; never the test set.
-        labels: integers (N,).
-        classes: of the victim; None: as many as the labels name.
-        network: see :func:`build_surrogate`.
-        epochs: passes over the images; 10 in the paper.
-        seed: of the weights and the order of images.
-
-    Returns:
-        The network, in eval mode.
+    not known. Arguments and result are those of
+    :func:`~divqat_brevitas.extraction.defences.networks.train_misinformation`.
 
     Raises:
         InputError: bad images or labels, or no epoch.
     """
-    pixels = check_pool(images, "the surrogate's training images")
-    targets = check_labels(labels, len(pixels), "the surrogate's training labels")
-    count = int(targets.max()) + 1 if classes is None else classes
-    if targets.max() >= count:
-        raise InputError(f"label {targets.max()} does not fit {count} classes.")
-    _, channels, height, width = pixels.shape
-    model = build_surrogate(network, (channels, height, width), count, seed)
-    one_hot = np.eye(count, dtype=np.float32)[targets]
-    train_surrogate(
-        model, to_float(pixels), one_hot, epochs=epochs, seed=seed, settings=SurrogateTraining()
-    )
+    model, x, y, count = untrained(images, labels, classes, network, seed, "the surrogate's")
+    train_surrogate(model, x, np.eye(count, dtype=np.float32)[y], epochs=epochs, seed=seed)
     return model

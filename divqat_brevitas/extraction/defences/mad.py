@@ -32,8 +32,8 @@ from torch import nn
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Images, Responses, check_logits
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
-from divqat_brevitas.extraction.query.oracles import softmax
-from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
+from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.extraction.surrogates.networks import build_surrogate
 
 MOST_EXACT = 10

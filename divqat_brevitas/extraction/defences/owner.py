@@ -27,8 +27,8 @@ from divqat_brevitas.extraction.defences import (
     train_misinformation,
     train_redirection,
 )
-from divqat_brevitas.extraction.query.oracles import softmax
-from divqat_brevitas.extraction.query.predictor import Predictor
+from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.predictor import Predictor
 from divqat_brevitas.extraction.surrogates.networks import build_surrogate
 from divqat_brevitas.files import read_json, sha256_text, write_json
 from divqat_brevitas.training import load_weights, save_weights

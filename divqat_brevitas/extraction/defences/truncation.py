@@ -1,10 +1,15 @@
-"""Truncation: only the label, the k largest probabilities, or fewer digits.
+"""Truncation: only the label, the k largest probabilities, fewer digits, or a label-only fallback.
 
-The same truncations as the oracles "top1", "topk" and "rounded"
-(:mod:`divqat_brevitas.extraction.query.oracles`), as defences that can be composed with others.
-An oracle leaves the row as it is cut; a defence divides it by its sum, because a defence returns a
-distribution. Tramèr et al., "Stealing Machine Learning Models via Prediction APIs",
-USENIX Security 2016, sec. 7 (rounding, labels only).
+The truncations of the oracles "top1", "topk" and "rounded"
+(:mod:`divqat_brevitas.extraction.oracles`), as defences that can be composed with others. An oracle
+leaves the row as it is cut; a defence divides it by its sum, because a defence returns a
+distribution. Tramèr et al., "Stealing Machine Learning Models via Prediction APIs", USENIX Security
+2016, sec. 7 (rounding, labels only).
+
+The label-only fallback, "gate", is ours. A network trained with the preset "decoy"
+(:mod:`divqat_brevitas.quant.loss`) gives one class to out-of-distribution inputs. Their label
+carries no information, but the order of the other classes' probabilities does: an attacker that
+subtracts each class's median recovers it. The fallback shows only the label of such responses.
 """
 
 from dataclasses import dataclass
@@ -92,3 +97,54 @@ class Rounding(NumberedDefence):
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Rounded rows, float32 (N, classes)."""
         return distributions(probabilities.astype(np.float64).round(self.decimals))
+
+
+@dataclass(frozen=True)
+class LabelOnlyFallback(NumberedDefence):
+    """One-hot responses where one class is the label or has at least a threshold probability.
+
+    Args:
+        reject_class: index of the class, as in the loss's settings.
+        threshold: probability of that class from which only the label is shown, in (0, 1].
+
+    Raises:
+        InputError: a class below 0 or no whole number; a threshold out of range.
+
+    Example:
+        >>> rows = np.float32([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.01, 0.6, 0.39]])
+        >>> LabelOnlyFallback(0).perturb(np.zeros((3, 1, 8, 8), np.float32), rows)
+        array([[1.  , 0.  , 0.  ],
+               [0.  , 1.  , 0.  ],
+               [0.01, 0.6 , 0.39]], dtype=float32)
+    """
+
+    family = "gate"
+    reject_class: int = 0
+    threshold: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.reject_class != int(self.reject_class) or self.reject_class < 0:
+            raise InputError(
+                f"defence 'gate' takes the out-of-distribution class, a whole number from 0, "
+                f"not {self.reject_class!r}."
+            )
+        if not 0 < self.threshold <= 1:
+            raise InputError(
+                f"defence 'gate': the threshold must lie above 0 and be at most 1, "
+                f"but is {self.threshold!r}."
+            )
+
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """The rows, one-hot where the out-of-distribution class is likely; float32 (N, classes).
+
+        Raises:
+            InputError: the network has no such class.
+        """
+        classes = probabilities.shape[1]
+        if self.reject_class >= classes:
+            raise InputError(
+                f"defence {self.name!r}: the network has classes 0 to {classes - 1} only."
+            )
+        label = probabilities.argmax(axis=1) == self.reject_class
+        fallback = label | (probabilities[:, self.reject_class] >= np.float32(self.threshold))
+        return np.where(fallback[:, None], Top1().perturb(images, probabilities), probabilities)

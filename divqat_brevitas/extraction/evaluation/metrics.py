@@ -20,8 +20,8 @@ from divqat_brevitas.extraction.arrays import (
     check_pool,
     to_float,
 )
-from divqat_brevitas.extraction.query.oracles import softmax
-from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
+from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 
 Model = Predictor | nn.Module
 

@@ -4,18 +4,18 @@ What follows from them, the worst case and the differences, is
 :mod:`divqat_brevitas.extraction.evaluation.summary`'s.
 """
 
-from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Any, Protocol, get_args
+
+from pydantic import BaseModel, ConfigDict
 
 from divqat_brevitas.data.pools import PoolKind
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.defences.catalogue import check_defence_name
-from divqat_brevitas.extraction.query.oracles import ORACLES
+from divqat_brevitas.extraction.oracles import ORACLES
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttackRow:
-    """One attack: a checked row of "attacks" in ``results.json``.
+class AttackFields(BaseModel):
+    """The fields of one attack: of a row in results, and of a benchmark's experiment.
 
     Attributes:
         victim: variant of the victim: "float", "ptq", "qat", "divqat", ...
@@ -34,76 +34,50 @@ class AttackRow:
         seed: of the attack.
         clone_accuracy: accuracy of the clone on the victim's test set, a fraction of 1.
         agreement: share of the test set on which clone and victim give one label.
-
-    Raises:
-        InputError: an unknown name, more queries than the budget, or an accuracy outside [0, 1].
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     victim: str
     victim_seed: int
     engine: str
     oracle: str
-    defence: str = "none"
+    defence: str | None = "none"
     attack: str
-    treatment: str
-    pool: str
+    treatment: str | None
+    pool: str | None
     pool_kind: PoolKind
     budget: int
     queries_used: int
     surrogate: str
     seed: int
     clone_accuracy: float
-    agreement: float
+    agreement: float | None
 
-    def __post_init__(self) -> None:
+
+class AttackRow(AttackFields):
+    """One attack: a checked row of "attacks" in ``results.json``.
+
+    Raises:
+        InputError: an unknown name, more queries than the budget, or an accuracy outside [0, 1].
+    """
+
+    def __init__(self, **fields: Any) -> None:
         for kind, name, allowed in (
-            ("oracle", self.oracle, tuple(ORACLES)),
-            ("pool kind", self.pool_kind, get_args(PoolKind)),
+            ("oracle", fields["oracle"], tuple(ORACLES)),
+            ("pool kind", fields["pool_kind"], get_args(PoolKind)),
         ):
             if name not in allowed:
                 raise unknown_name(kind, name, allowed)
-        check_defence_name(self.defence)
-        if not 0 <= self.queries_used <= self.budget:
-            raise InputError(
-                f"{self.queries_used} queries used do not fit a budget of {self.budget}."
-            )
+        check_defence_name(fields.get("defence", "none"))
+        used, budget = fields["queries_used"], fields["budget"]
+        if not 0 <= used <= budget:
+            raise InputError(f"{used} queries used do not fit a budget of {budget}.")
         for field in ("clone_accuracy", "agreement"):
-            value = float(getattr(self, field))
             # Written so that NaN fails it too.
-            if not 0 <= value <= 1:
-                raise InputError(f"{field} must be a fraction of 1, but is {value}.")
-            object.__setattr__(self, field, value)
-
-
-class Experiment(Protocol):
-    """The fields of one attack's result that the evaluation reads; see :class:`AttackRow`."""
-
-    @property
-    def victim(self) -> str: ...  # noqa: D102
-    @property
-    def victim_seed(self) -> int: ...  # noqa: D102
-    @property
-    def engine(self) -> str: ...  # noqa: D102
-    @property
-    def oracle(self) -> str: ...  # noqa: D102
-    @property
-    def defence(self) -> str | None: ...  # noqa: D102
-    @property
-    def attack(self) -> str: ...  # noqa: D102
-    @property
-    def treatment(self) -> str | None: ...  # noqa: D102
-    @property
-    def pool(self) -> str | None: ...  # noqa: D102
-    @property
-    def pool_kind(self) -> str: ...  # noqa: D102
-    @property
-    def budget(self) -> int: ...  # noqa: D102
-    @property
-    def surrogate(self) -> str: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
-    @property
-    def clone_accuracy(self) -> float: ...  # noqa: D102
+            if not 0 <= fields[field] <= 1:
+                raise InputError(f"{field} must be a fraction of 1, but is {fields[field]}.")
+        super().__init__(**fields)
 
 
 class Trained(Protocol):

@@ -29,7 +29,7 @@ from types import SimpleNamespace
 from typing import Any, TypedDict, TypeVar
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.evaluation.records import Experiment, Trained
+from divqat_brevitas.extraction.evaluation.records import AttackFields, Trained
 from divqat_brevitas.extraction.evaluation.statistics import (
     Difference,
     Pair,
@@ -48,7 +48,7 @@ ENOUGH = 0.9
 _ULP = 1e-12  # accuracies are ratios of counts: 0.9 * 0.9 and 0.81 differ in their last bit
 
 
-E = TypeVar("E", bound=Experiment)
+E = TypeVar("E", bound=AttackFields)
 
 
 class SummaryRow(TypedDict):
@@ -95,11 +95,11 @@ class Group:
         """The rows of this group."""
         return [row for row in rows if row.budget == self.budget and self._holds(row)]
 
-    def budgets(self, rows: Iterable[Experiment]) -> list[int]:
+    def budgets(self, rows: Iterable[AttackFields]) -> list[int]:
         """The budgets at which this victim was attacked in this way, smallest first."""
         return sorted({row.budget for row in rows if self._holds(row)})
 
-    def _holds(self, row: Experiment) -> bool:
+    def _holds(self, row: AttackFields) -> bool:
         return (
             row.victim == self.victim
             and row.pool_kind == self.pool_kind
@@ -171,12 +171,12 @@ class Comparison:
     better_on_fewer: tuple[str, ...]
 
 
-def defence_of(row: Experiment) -> str:
+def defence_of(row: AttackFields) -> str:
     """The defence of a row; "none" where the row has none."""
     return row.defence or "none"
 
 
-def attackers(rows: Iterable[Experiment]) -> list[Attacker]:
+def attackers(rows: Iterable[AttackFields]) -> list[Attacker]:
     """The rows of a group by attacker, in an order that does not depend on that of the rows."""
     groups_of_rows: dict[tuple[Any, ...], dict[Pair, list[float]]] = defaultdict(
         lambda: defaultdict(list)
@@ -214,7 +214,7 @@ def naive(candidates: Sequence[Attacker]) -> Attacker | None:
 
 
 def compare(
-    rows: Iterable[Experiment],
+    rows: Iterable[AttackFields],
     victims: Iterable[Trained],
     ours: Group,
     theirs: Group,
@@ -263,7 +263,7 @@ def accuracy_difference(
     return difference(own[ours], own[theirs], images)
 
 
-def largest_common_budget(rows: Sequence[Experiment], ours: Group, theirs: Group) -> int | None:
+def largest_common_budget(rows: Sequence[AttackFields], ours: Group, theirs: Group) -> int | None:
     """The largest budget at which both were attacked; the groups' own budgets do not matter."""
     return max({*ours.budgets(rows)} & {*theirs.budgets(rows)}, default=None)
 
@@ -273,7 +273,7 @@ def deployed(victim: Trained) -> float:
     return victim.accuracy if victim.accuracy_engine is None else victim.accuracy_engine
 
 
-def victim_accuracy(rows: Iterable[Experiment], victims: Iterable[Trained]) -> float:
+def victim_accuracy(rows: Iterable[AttackFields], victims: Iterable[Trained]) -> float:
     """Mean accuracy of the trained victims that these rows of one group attack.
 
     Raises:
@@ -297,7 +297,7 @@ def victim_accuracy(rows: Iterable[Experiment], victims: Iterable[Trained]) -> f
 
 
 def queries_to_90_percent(
-    rows: Iterable[Experiment], victims: Iterable[Trained], group: Group
+    rows: Iterable[AttackFields], victims: Iterable[Trained], group: Group
 ) -> int | None:
     """Smallest budget whose worst-case clone reaches 90 % of the victim's accuracy.
 
@@ -319,7 +319,7 @@ def queries_to_90_percent(
 
 
 def summarize(
-    attack_rows: Iterable[Experiment | Mapping[str, Any]],
+    attack_rows: Iterable[AttackFields | Mapping[str, Any]],
     victim_rows: Iterable[Trained | Mapping[str, Any]],
 ) -> list[SummaryRow]:
     """The worst case of every victim, defence, oracle, kind of query pool and budget.
@@ -376,7 +376,7 @@ def _object(row: Any, **missing: Any) -> Any:
     return SimpleNamespace(**(missing | dict(row))) if isinstance(row, Mapping) else row
 
 
-def _no_repeats(rows: Iterable[Experiment]) -> None:
+def _no_repeats(rows: Iterable[AttackFields]) -> None:
     identities: set[tuple[Any, ...]] = set()
     for row in rows:
         identity = (

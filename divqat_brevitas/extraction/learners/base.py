@@ -7,13 +7,13 @@ knows the defence uses another learner, so every learner works with every attack
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.errors import CheckedSettings, InputError, OneOf, Within
 from divqat_brevitas.extraction.arrays import Responses
 from divqat_brevitas.extraction.learners.targets import target_function, training_targets
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate, load_initial
@@ -105,7 +105,7 @@ def described(learner: Learner) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainLearner:
+class PlainLearner(CheckedSettings):
     """Trains a fresh surrogate on targets made of the responses, as the papers' attacks do.
 
     Args:
@@ -130,19 +130,16 @@ class PlainLearner:
         1
     """
 
-    surrogate: str = "vgg-small"
+    surrogate: Annotated[str, OneOf("surrogate", SURROGATES)] = "vgg-small"
     targets: str = "soft"
-    epochs: int = 20
+    epochs: Annotated[int, Within(low=1)] = 20
     training: SurrogateTraining = field(default_factory=SurrogateTraining)
     init: Path | None = None
     remember: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.surrogate not in SURROGATES:
-            raise unknown_name("surrogate", self.surrogate, SURROGATES)
+        super().__post_init__()
         target_function(self.targets)
-        if self.epochs < 1:
-            raise InputError(f"a surrogate is trained for at least 1 epoch, not {self.epochs}.")
 
     @property
     def name(self) -> str:
@@ -204,7 +201,7 @@ class PlainLearner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrappingLearner(ABC):
+class WrappingLearner(CheckedSettings, ABC):
     """A learner that prepares the transfer set or the clone for another learner.
 
     Attributes:

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.learners.augmented import AugmentedLearner
 from divqat_brevitas.extraction.learners.base import Learner, PlainLearner
-from divqat_brevitas.extraction.learners.consistent import ConsistentLearner
-from divqat_brevitas.extraction.learners.filtered import FilteredLearner
-from divqat_brevitas.extraction.learners.pretrained import PretrainedLearner
-from divqat_brevitas.extraction.learners.recovery import PartialBayes, Recovery, RecoveryLearner
-from divqat_brevitas.extraction.learners.shadow import ShadowPairs
+from divqat_brevitas.extraction.learners.filtered import AugmentedLearner, FilteredLearner
+from divqat_brevitas.extraction.learners.recovery import (
+    PartialBayes,
+    Recovery,
+    RecoveryLearner,
+    ShadowPairs,
+)
 from divqat_brevitas.extraction.learners.skeptical import SkepticalLearner
 from divqat_brevitas.extraction.learners.targets import TARGETS, target_function
 from divqat_brevitas.extraction.learners.tuned import TunedLearner
+from divqat_brevitas.extraction.learners.unlabelled import ConsistentLearner, PretrainedLearner
 from divqat_brevitas.extraction.surrogates.training import SurrogateTraining
 
 

@@ -1,20 +1,83 @@
-"""Training without the responses that look like out-of-distribution targets.
+"""Learners that change the transfer set: augmented images, or no out-of-distribution targets.
+
+Each training step on augmented images sees another version of the queried image, with the response
+to the image itself; no further query is needed. The clone of an undefended victim gets better, as
+with KnockoffNets' own training (Orekondy et al., CVPR 2019, code: random crops and flips). The
+clone also memorises fewer wrong labels that follow no rule.
 
 A defence that gives one answer to all out-of-distribution images shows in the statistics of its
 responses: one class is far more frequent than the others, or one profile of probabilities repeats.
 The attacker needs only the responses to find it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import InputError, Within
 from divqat_brevitas.extraction.arrays import Responses
-from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet, WrappingLearner
+from divqat_brevitas.extraction.learners.base import (
+    Learner,
+    TrainedClone,
+    TransferSet,
+    WrappingLearner,
+)
 from divqat_brevitas.extraction.learners.targets import drop_top
 from divqat_brevitas.extraction.surrogates.training import OnEpoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedLearner(WrappingLearner):
+    """Lets another learner train on augmented images.
+
+    Args:
+        base: trains the clone; this learner replaces its shifts and flips, also those of a
+            learner further inside.
+        shift: largest shift in pixels, in each direction; zeros fill the border.
+        flip: mirror half of the images; not for digits, letters or signs.
+
+    Raises:
+        InputError: a shift below 1, or a base without such training settings.
+
+    Example:
+        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> AugmentedLearner(base=PlainLearner(targets="argmax"), flip=True).name
+        'mirrored-argmax'
+    """
+
+    shift: Annotated[int, Within(low=1)] = 2
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._augmented(self.base)
+
+    @property
+    def prefix(self) -> str:
+        """Either "shifted" or "mirrored"."""
+        return "mirrored" if self.flip else "shifted"
+
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
+        """Train a clone as the base does, on augmented images."""
+        return self._augmented(self.base).learn(transfer_set, seed, on_epoch)
+
+    def _augmented(self, learner: Learner) -> Learner:
+        about: Any = learner
+        names = {f.name for f in fields(about)}
+        if "training" in names:
+            training = replace(about.training, shift=self.shift, flip=self.flip)
+            about = replace(about, training=training)
+        elif "base" in names:
+            about = replace(about, base=self._augmented(about.base))
+        else:
+            raise InputError(
+                f"the learner {learner.name!r} has no training settings for augmentation."
+            )
+        changed: Learner = about
+        return changed
+
 
 SMALLEST_SHARE = 0.05
 
@@ -92,12 +155,8 @@ class FilteredLearner(WrappingLearner):
         InputError: ``excess`` not above 1.
     """
 
-    excess: float = 10.0
+    excess: Annotated[float, Within(above=1)] = 10.0
     unmask: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.excess > 1:
-            raise InputError(f"FilteredLearner: excess must be above 1, but is {self.excess}.")
 
     @property
     def prefix(self) -> str:

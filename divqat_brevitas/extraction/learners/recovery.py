@@ -1,31 +1,88 @@
 """Recovery: map defended responses back to undefended ones, then learn from these.
 
-There are two maps, both fitted on :class:`ShadowPairs`: a small network (D-DAE: Chen et al.,
-"D-DAE: Defense-Penetrating Model Extraction Attacks", IEEE S&P 2023) and a nearest-pairs estimate
-(partial Bayes, pBayes: Tang et al., "ModelGuard", USENIX Security 2024). They map each response by
-itself and cannot recover information that it does not contain.
+An attacker that knows the defence applies it to a shadow network, trained on the data that it has:
+each shadow pair is one defended response and the undefended response to the same image. Two maps
+are fitted on such pairs: a small network (D-DAE: Chen et al., "D-DAE: Defense-Penetrating Model
+Extraction Attacks", IEEE S&P 2023) and a nearest-pairs estimate (partial Bayes, pBayes: Tang et
+al., "ModelGuard", USENIX Security 2024). They map each response by itself and cannot recover
+information that it does not contain.
 
 Deviations: the network is ModelGuard's version of D-DAE's restorer (two layers of 64 units, soft
-cross-entropy, Adam). Its inputs are logarithms and probabilities, because a perturbed tail shows
-in the logarithms, and it learns what to add to the defended response's logarithm, so that few
-pairs keep its order.
-pBayes looks at all pairs instead of those with the same label, so that it also covers defences that
-change labels.
+cross-entropy, Adam). Its inputs are logarithms and probabilities, because a perturbed tail shows in
+the logarithms, and it learns what to add to the defended response's logarithm, so that few pairs
+keep its order. pBayes looks at all pairs instead of those with the same label, so that it also
+covers defences that change labels.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Responses, substream
+from divqat_brevitas.errors import CheckedSettings, InputError, Within
+from divqat_brevitas.extraction.arrays import Responses, check_images, substream, to_float
 from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet, WrappingLearner
-from divqat_brevitas.extraction.learners.shadow import ShadowPairs
-from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.learners.targets import as_probabilities
+from divqat_brevitas.extraction.oracles import make_oracle, softmax
+from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.extraction.surrogates.training import OnEpoch, soft_cross_entropy
+from divqat_brevitas.short_repr import ShortRepr
+
+
+@dataclass(frozen=True)
+class ShadowPairs(ShortRepr):
+    """Defended and undefended responses of the same queries.
+
+    Attributes:
+        defended: as the oracle shows them, on the scale of probabilities, float32 (N, classes).
+        undefended: float32 (N, classes).
+
+    Raises:
+        InputError: arrays of other shapes, or fewer than 2 rows.
+    """
+
+    defended: Responses
+    undefended: Responses
+
+    def __post_init__(self) -> None:
+        if self.defended.ndim != 2 or self.defended.shape != self.undefended.shape:
+            raise InputError(
+                f"shadow pairs need two arrays (N, classes) of one shape, but got "
+                f"{self.defended.shape} and {self.undefended.shape}."
+            )
+        if len(self.defended) < 2:
+            raise InputError("shadow pairs need at least 2 rows.")
+
+    @classmethod
+    def of_models(
+        cls,
+        defended: Predictor | nn.Module,
+        undefended: Predictor | nn.Module,
+        images: NDArray[Any],
+        oracle: str = "soft",
+        **options: int,
+    ) -> "ShadowPairs":
+        """The responses of two shadow networks to the same images.
+
+        Args:
+            defended: a network with the defence in its weights, or the undefended one behind a
+                defence of the responses (``DefendedPredictor``).
+            undefended: a network without the defence.
+            images: the attacker's images, uint8 or float32 in [0, 1], (N, C, H, W).
+            oracle: how the victim shows responses.
+            **options: of the oracle.
+
+        Raises:
+            InputError: bad images or an unknown oracle.
+        """
+        show = make_oracle(oracle, **options)
+        batch = check_images(to_float(images), "shadow images")
+        responses = as_probabilities(show(as_predictor(defended).predict(batch)), oracle)
+        return cls(responses, softmax(as_predictor(undefended).predict(batch)))
+
 
 HIDDEN = 64
 FLOOR = 1e-6
@@ -144,7 +201,7 @@ class Recovery:
 
 
 @dataclass(frozen=True)
-class PartialBayes:
+class PartialBayes(CheckedSettings):
     """The mean undefended response of the shadow pairs whose defended responses lie nearest.
 
     Args:
@@ -158,20 +215,10 @@ class PartialBayes:
     """
 
     pairs: ShadowPairs
-    neighbours: int = 5
-    tolerance: float = 1e-4
+    neighbours: Annotated[int, Within(low=1)] = 5
+    tolerance: Annotated[float, Within(low=0)] = 1e-4
 
-    def __post_init__(self) -> None:
-        if self.neighbours < 1 or not self.tolerance >= 0:
-            raise InputError(
-                f"partial Bayes: neighbours={self.neighbours} must be at least 1, "
-                f"tolerance={self.tolerance} at least 0."
-            )
-
-    @property
-    def name(self) -> str:
-        """Named "bayes"."""
-        return "bayes"
+    name = "bayes"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -13,14 +13,14 @@ distillation runs from the first epoch on.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.errors import CheckedSettings, InputError, OneOf, Within
 from divqat_brevitas.extraction.arrays import substream, to_float
 from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet
 from divqat_brevitas.extraction.learners.targets import training_targets
@@ -101,7 +101,7 @@ def _head(features: Tensor, classes: int) -> nn.Module:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkepticalLearner:
+class SkepticalLearner(CheckedSettings):
     """Distils into a shallow section of the surrogate; the clone has no exits.
 
     Aimed at networks trained to be undistillable (Nasty Teacher, DivQAT), whose soft responses are
@@ -118,25 +118,13 @@ class SkepticalLearner:
         InputError: an unknown name or a number out of range.
     """
 
-    surrogate: str = "vgg-small"
-    epochs: int = 20
+    surrogate: Annotated[str, OneOf("surrogate", SURROGATES)] = "vgg-small"
+    epochs: Annotated[int, Within(low=1)] = 20
     training: SurrogateTraining = field(default_factory=SurrogateTraining)
-    temperature: float = 4.0
-    alpha: float = 0.9
+    temperature: Annotated[float, Within(above=0)] = 4.0
+    alpha: Annotated[float, Within(0, 1)] = 0.9
 
-    def __post_init__(self) -> None:
-        if self.surrogate not in SURROGATES:
-            raise unknown_name("surrogate", self.surrogate, SURROGATES)
-        if self.epochs < 1 or not self.temperature > 0 or not 0 <= self.alpha <= 1:
-            raise InputError(
-                f"SkepticalLearner: epochs={self.epochs}, temperature={self.temperature}, "
-                f"alpha={self.alpha}: at least 1, above 0, and in [0, 1]."
-            )
-
-    @property
-    def name(self) -> str:
-        """Named "skeptical"."""
-        return "skeptical"
+    name = "skeptical"
 
     @property
     def settings(self) -> dict[str, Any]:

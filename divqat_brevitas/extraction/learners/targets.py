@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.arrays import Responses
-from divqat_brevitas.extraction.query.oracles import show_top1, softmax
+from divqat_brevitas.extraction.oracles import show_top1, softmax
 
 SMOOTHING = 0.1
 TEMPERATURE = 2.0

@@ -9,11 +9,11 @@ labels best: an attacker without other data cannot notice.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import InputError, Within
 from divqat_brevitas.extraction.arrays import substream, to_float
 from divqat_brevitas.extraction.learners.base import (
     PlainLearner,
@@ -21,7 +21,7 @@ from divqat_brevitas.extraction.learners.base import (
     TransferSet,
     WrappingLearner,
 )
-from divqat_brevitas.extraction.query.predictor import TorchPredictor
+from divqat_brevitas.extraction.predictor import TorchPredictor
 from divqat_brevitas.extraction.surrogates.training import OnEpoch
 
 SMALLEST_PART = 10
@@ -59,24 +59,15 @@ class TunedLearner(WrappingLearner):
 
     base: PlainLearner = field(default_factory=PlainLearner)
     options: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: dict(OPTIONS))
-    validation: float = 0.2
+    validation: Annotated[float, Within(above=0, high=0.5)] = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.validation <= 0.5:
-            raise InputError(f"TunedLearner: validation={self.validation} is not in (0, 0.5].")
+        super().__post_init__()
         for name, values in self.options.items():
             for value in values:
                 _changed(self.base, name, value)
 
-    @property
-    def prefix(self) -> str:
-        """Always "tuned"."""
-        return "tuned"
-
-    @property
-    def name(self) -> str:
-        """Always "tuned": the targets are among what is tuned."""
-        return self.prefix
+    prefix = name = "tuned"  # no targets in the name: they are among what is tuned
 
     @property
     def settings(self) -> dict[str, Any]:

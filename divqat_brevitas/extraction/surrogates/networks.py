@@ -1,6 +1,7 @@
 """Networks of the clone: float, batch-normalised, for images of at least 8×8."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from divqat_brevitas.errors import InputError, unknown_name
 
 SMALLEST_SIDE = 8
-_WIDE = (64, 128, 256, 512)  # He et al., CVPR 2016, table 1
+_NARROW = (16, 32, 64)  # He et al., CVPR 2016, sec. 4.2: the residual networks of CIFAR
+_WIDE = (64, 128, 256, 512)  # ibid., table 1
 
 
 def _conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -51,27 +53,6 @@ class _ResidualBlock(nn.Module):
         return out
 
 
-def _vgg_small(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return _vgg(shape, classes, [(32,), (64,), (128,)])
-
-
-def _vgg_medium(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return _vgg(shape, classes, [(32, 32), (64, 64), (128, 128)])
-
-
-def _vgg_wide(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return _vgg(shape, classes, [(64,), (128,), (256,)])
-
-
-def _compact(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return _vgg(shape, classes, [(16,), (32,), (64,)])
-
-
-def _resnet(shape: tuple[int, int, int], classes: int, n: int) -> nn.Module:
-    """ResNet-(6n+2): the CIFAR residual network of He et al., CVPR 2016, sec. 4.2."""
-    return _residual(shape, classes, (16, 32, 64), (n, n, n))
-
-
 def _residual(
     shape: tuple[int, int, int], classes: int, widths: tuple[int, ...], counts: tuple[int, ...]
 ) -> nn.Module:
@@ -93,22 +74,6 @@ def _residual(
     )
 
 
-def _resnet_small(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return _resnet(shape, classes, n=1)
-
-
-def _resnet_medium(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return _resnet(shape, classes, n=3)
-
-
-def _resnet18(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return _residual(shape, classes, _WIDE, (2, 2, 2, 2))
-
-
-def _resnet34(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return _residual(shape, classes, _WIDE, (3, 4, 6, 3))
-
-
 def _mlp(shape: tuple[int, int, int], classes: int) -> nn.Module:
     inputs = shape[0] * shape[1] * shape[2]
     return nn.Sequential(
@@ -120,14 +85,14 @@ def _mlp(shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 
 SURROGATES: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
-    "vgg-small": _vgg_small,
-    "vgg-medium": _vgg_medium,
-    "vgg-wide": _vgg_wide,
-    "compact": _compact,
-    "resnet-small": _resnet_small,
-    "resnet-medium": _resnet_medium,
-    "resnet-18": _resnet18,
-    "resnet-34": _resnet34,
+    "vgg-small": partial(_vgg, stages=[(32,), (64,), (128,)]),
+    "vgg-medium": partial(_vgg, stages=[(32, 32), (64, 64), (128, 128)]),
+    "vgg-wide": partial(_vgg, stages=[(64,), (128,), (256,)]),
+    "compact": partial(_vgg, stages=[(16,), (32,), (64,)]),
+    "resnet-small": partial(_residual, widths=_NARROW, counts=(1, 1, 1)),
+    "resnet-medium": partial(_residual, widths=_NARROW, counts=(3, 3, 3)),
+    "resnet-18": partial(_residual, widths=_WIDE, counts=(2, 2, 2, 2)),
+    "resnet-34": partial(_residual, widths=_WIDE, counts=(3, 4, 6, 3)),
     "mlp": _mlp,
 }
 

@@ -30,16 +30,7 @@ def training_key(
     seed: int,
     settings: SurrogateTraining,
 ) -> str:
-    """SHA-256 of what the result of ``train_surrogate`` depends on.
-
-    Args:
-        clone: the network before training; its structure, weights and buffers count.
-        images: float32 or uint8 (N, C, H, W).
-        targets: float32 (N, classes).
-        epochs: of training.
-        seed: of training.
-        settings: of training.
-    """
+    """SHA-256 of what the result of ``train_surrogate`` depends on."""
     about = {
         "network": repr(clone),
         "epochs": epochs,

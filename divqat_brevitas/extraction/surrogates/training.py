@@ -1,4 +1,4 @@
-"""Training of a surrogate on a transfer set.
+"""Training of a surrogate on a transfer set, and the random changes of its images.
 
 Only the attacker's transfer set is used: where a best epoch is selected, it is selected on a part
 of that set which is held out of the gradient steps, never on test data.
@@ -7,7 +7,7 @@ of that set which is held out of the gradient steps, never on test data.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,16 +15,74 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from divqat_brevitas.errors import CheckFailedError, InputError, unknown_name
-from divqat_brevitas.extraction.arrays import Responses, check_bounds, substream, to_float
-from divqat_brevitas.extraction.query.predictor import TorchPredictor
-from divqat_brevitas.extraction.surrogates.augmentation import (
-    cutmix,
-    mixup,
-    random_flip,
-    random_shift,
+from divqat_brevitas.errors import (
+    CheckedSettings,
+    CheckFailedError,
+    InputError,
+    OneOf,
+    Within,
 )
+from divqat_brevitas.extraction.arrays import Responses, substream, to_float
+from divqat_brevitas.extraction.predictor import TorchPredictor
 from divqat_brevitas.inference import to_input
+
+
+def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by its own number of pixels in [-shift, shift]; zeros fill the border."""
+    if shift == 0:
+        return images
+    count, _, height, width = images.shape
+    padded = F.pad(images, (shift, shift, shift, shift)).permute(0, 2, 3, 1)
+    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    rows = (offsets[0] + torch.arange(height))[:, :, None]
+    columns = (offsets[1] + torch.arange(width))[:, None, :]
+    return padded[torch.arange(count)[:, None, None], rows, columns].permute(0, 3, 1, 2)
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability one half."""
+    flipped = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
+
+
+def mixup(
+    images: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Blend the batch with itself in another order: Zhang et al., ICLR 2018, eq. (1).
+
+    A batch has one weight, drawn from Beta(alpha, alpha), as in the authors' code.
+    """
+    weight = float(rng.beta(alpha, alpha))
+    partners = torch.from_numpy(rng.permutation(len(images)))
+    return (
+        weight * images + (1 - weight) * images[partners],
+        weight * targets + (1 - weight) * targets[partners],
+    )
+
+
+def cutmix(
+    images: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Paste a box of another image of the batch: Yun et al., ICCV 2019, sec. 3.
+
+    The centre of the box is uniform, its sides are proportional to the root of a Beta(alpha, alpha)
+    draw; targets mix by the area that it covers.
+    """
+    height, width = images.shape[2:]
+    side = float(np.sqrt(1 - rng.beta(alpha, alpha)))
+    top, bottom = _interval(int(rng.integers(height)), side * height, height)
+    left, right = _interval(int(rng.integers(width)), side * width, width)
+    partners = torch.from_numpy(rng.permutation(len(images)))
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[partners, :, top:bottom, left:right]
+    weight = 1 - (bottom - top) * (right - left) / (height * width)
+    return mixed, weight * targets + (1 - weight) * targets[partners]
+
+
+def _interval(centre: int, length: float, limit: int) -> tuple[int, int]:
+    start = int(centre - length // 2)
+    return max(start, 0), min(start + int(length), limit)
+
 
 Epoch = dict[str, float]
 OnEpoch = Callable[[Epoch], None] | None
@@ -35,7 +93,7 @@ SMALLEST_HOLDOUT = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurrogateTraining:
+class SurrogateTraining(CheckedSettings):
     """Settings of the training: SGD with Nesterov momentum on soft-label cross-entropy.
 
     Attributes:
@@ -65,40 +123,26 @@ class SurrogateTraining:
             devices, the last bits of sums are not. Data-free attacks train on the CPU.
     """
 
-    batch_size: int = 64
-    learning_rate: float = 0.05
-    schedule: str = "one-cycle"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip_norm: float = 5.0
-    shift: int = 0
+    batch_size: Annotated[int, Within(low=2)] = 64
+    learning_rate: Annotated[float, Within(above=0)] = 0.05
+    schedule: Annotated[str, OneOf("learning-rate schedule", SCHEDULES)] = "one-cycle"
+    momentum: Annotated[float, Within(above=0, below=1)] = 0.9
+    weight_decay: Annotated[float, Within(low=0)] = 5e-4
+    clip_norm: Annotated[float, Within(above=0)] = 5.0
+    shift: Annotated[int, Within(low=0)] = 0
     flip: bool = False
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    holdout: float = 0.0
-    patience: int | None = None
-    precision: str = "float32"
+    mixup: Annotated[float, Within(0, 100)] = 0.0
+    cutmix: Annotated[float, Within(0, 100)] = 0.0
+    holdout: Annotated[float, Within(0, 0.5)] = 0.0
+    patience: Annotated[int | None, Within(low=1)] = None
+    precision: Annotated[str, OneOf("precision", PRECISIONS)] = "float32"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("learning-rate schedule", self.schedule, SCHEDULES)
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
+        super().__post_init__()
         _check_device(self.device)
-        check_bounds(
-            self,
-            batch_size=self.batch_size >= 2,
-            learning_rate=self.learning_rate > 0,
-            momentum=0 < self.momentum < 1,
-            weight_decay=self.weight_decay >= 0,
-            clip_norm=self.clip_norm > 0,
-            shift=self.shift >= 0,
-            mixup=0 <= self.mixup <= 100,
-            cutmix=0 <= self.cutmix <= 100,
-            holdout=0 <= self.holdout <= 0.5,
-            patience=self.patience is None or (self.patience >= 1 and self.holdout > 0),
-        )
+        if self.patience is not None and not self.holdout:
+            raise InputError("SurrogateTraining: patience needs a holdout above 0.")
 
     def autocast(self) -> torch.autocast:
         """The context that forward passes run in: ``precision`` on ``device``."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, ask
 from divqat_brevitas.extraction.attacks.catalogue import AttackEntry
 from divqat_brevitas.extraction.learners.base import TransferSet
-from divqat_brevitas.extraction.query.victim import Victim
+from divqat_brevitas.extraction.victim import Victim
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ class _Attacker:
         counts = confusion(target.labels, guesses, len(dataset_info(data.name).classes))
         if counts is not None:
             shown["confusion"] = counts
-        write_json(self.context.folder / f"{attack.name}.json", {**asdict(row), **shown})
+        write_json(self.context.folder / f"{attack.name}.json", {**row.model_dump(), **shown})
 
     def _unit(self, answer: str) -> AnswerUnit | None:
         """The chip's answer unit: the compiled one, or for another seed or want of FINN its like.

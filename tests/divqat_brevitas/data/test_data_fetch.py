@@ -16,7 +16,7 @@ from fake_sets import deb, idx_bytes, random_set, tgz
 from PIL import Image
 
 from divqat_brevitas.data import available, fetch, load
-from divqat_brevitas.data.archive import read_members
+from divqat_brevitas.data.download import read_members
 from divqat_brevitas.data.packages import PACKAGES
 from divqat_brevitas.errors import CheckFailedError, InputError, ToolMissingError
 

@@ -7,6 +7,7 @@ from fake_sets import idx_bytes, random_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from divqat_brevitas.data.arrays import permutation, split_indices
 from divqat_brevitas.data.formats import (
     idx_pair,
     parse_cifar_binary,
@@ -14,7 +15,6 @@ from divqat_brevitas.data.formats import (
     parse_svhn,
     read_bytes,
 )
-from divqat_brevitas.data.splits import permutation, split_indices
 from divqat_brevitas.errors import InputError
 
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageFont
 
 from divqat_brevitas.data import POOLS, QueryPool, load, query_pool
 from divqat_brevitas.data.cache import staging, store
-from divqat_brevitas.data.letters import letters
+from divqat_brevitas.data.drawings import letters
 from divqat_brevitas.data.pools import check_unseen, fit, places, shared_material
 from divqat_brevitas.errors import InputError, ToolMissingError
 

@@ -184,6 +184,12 @@ def test_cifar_folders(tmp_path: Path) -> None:
         load("cifar10", "train", tmp_path)
 
 
+def test_the_python_version_of_cifar_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "cifar-100-python").mkdir()
+    with pytest.raises(InputError, match=r"binary version there, as the folder cifar-100-binary"):
+        load("cifar100", "test", tmp_path)
+
+
 def paint(path: Path, value: int, size: tuple[int, int] = (40, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, 0, 255 - value)).save(path)

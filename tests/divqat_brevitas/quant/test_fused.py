@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from divqat_brevitas import swap_quantizers
 from divqat_brevitas.quant import Int4ActPerTensorFloatDivQAT, Uint4ActPerTensorFloatDivQAT, fused
 from divqat_brevitas.quant.fused import fused_int_quant, requantizing
-from divqat_brevitas.quant.rectify import rectifying
 from divqat_brevitas.training import calibrate
-from divqat_brevitas.training.kernels import channels_last, fast_kernels
+from divqat_brevitas.training.kernels import channels_last, fast_kernels, rectifying
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 LAYOUTS = {

@@ -152,8 +152,8 @@ def test_terms_add_up(batch: tuple) -> None:
         ({"temprature": 2.0}, "temperature"),
         ({"temperature": 0.0}, "above 0"),
         ({"order": "backward"}, "forward"),
-        ({"weight": -1.0}, "0 or more"),
-        ({"weight": float("nan")}, "0 or more"),
+        ({"weight": -1.0}, "at least 0"),
+        ({"weight": float("nan")}, "at least 0"),
     ],
 )
 def test_bad_settings_are_refused(kwargs: dict, message: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import SurrogateTraining, build_surrogate
-from divqat_brevitas.extraction.attacks.mixmatch import MixMatch, train_mixmatch
+from divqat_brevitas.extraction.attacks.semi import MixMatch, train_mixmatch
 from divqat_brevitas.extraction.surrogates.training import train_surrogate
 from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.training import TrainSettings, calibrate, train

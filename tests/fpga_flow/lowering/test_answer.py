@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.defences.label_only import LabelOnlyFallback
-from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.defences.truncation import LabelOnlyFallback
+from divqat_brevitas.extraction.oracles import softmax
 from fpga_flow.lowering.answer import (
     MASKED,
     AnswerUnit,

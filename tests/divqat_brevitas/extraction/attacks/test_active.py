@@ -5,7 +5,7 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import ActiveThief, PlainLearner, Substitute, Victim
-from divqat_brevitas.extraction.attacks.selection import (
+from divqat_brevitas.extraction.attacks.active import (
     deepfool_distance,
     entropy,
     greedy_k_center,

@@ -5,7 +5,7 @@ import pytest
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import PlainLearner, TransferSet, Victim
-from divqat_brevitas.extraction.attacks.averaged import AveragedQueries
+from divqat_brevitas.extraction.attacks.knockoff import AveragedQueries
 
 LEARNER = PlainLearner(surrogate="mlp", epochs=1)
 
@@ -81,5 +81,5 @@ def test_refusals_cost_no_query(spy, pool) -> None:
         AveragedQueries(learner=LEARNER).run(victim, pool)
     assert victim.queries_used == 0
     for bad in ({"copies": 0}, {"shift": -1}, {"noise": float("nan")}, {"seed": -1}):
-        with pytest.raises(InputError, match=r"out of range|at least 0"):
+        with pytest.raises(InputError, match="must be"):
             AveragedQueries(**bad)

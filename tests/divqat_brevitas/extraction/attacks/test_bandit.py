@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divqat_brevitas.extraction.attacks.bandit import (
+from divqat_brevitas.extraction.attacks.adaptive import (
     GradientBandit,
     group_images,
     reward_certainty,

@@ -17,7 +17,7 @@ from divqat_brevitas.extraction import (
     build_surrogate,
     softmax,
 )
-from divqat_brevitas.extraction.learners import make_learner
+from divqat_brevitas.extraction.learners.catalogue import make_learner
 
 FAST = {"surrogate": "mlp", "epochs": 3}
 
@@ -140,7 +140,7 @@ def test_unlabelled_pool_is_grouped(spy, pool) -> None:
         ({"surrogate": "vgg"}, "unknown surrogate"),
         ({"strategy": "adaptiv"}, "did you mean 'adaptive'"),
         ({"targets": "hard"}, "unknown training targets"),
-        ({"epochs": 0}, "at least 1 epoch"),
+        ({"epochs": 0}, "epochs=0 must be at least 1"),
         ({"seed": -1}, "seed"),
     ],
 )

@@ -13,7 +13,7 @@ from divqat_brevitas.extraction import (
     Victim,
     accuracy,
 )
-from divqat_brevitas.extraction.attacks.mixmatch import _mix_up, sharpen
+from divqat_brevitas.extraction.attacks.semi import _mix_up, sharpen
 
 QUICK = PlainLearner(surrogate="mlp", epochs=2)
 

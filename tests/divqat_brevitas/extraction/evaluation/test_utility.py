@@ -12,7 +12,7 @@ from divqat_brevitas.extraction.evaluation.utility import (
     transfer_row,
     utility_row,
 )
-from divqat_brevitas.extraction.query.predictor import TorchPredictor
+from divqat_brevitas.extraction.predictor import TorchPredictor
 
 EPS = 0.1
 

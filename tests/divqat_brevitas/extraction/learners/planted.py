@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.extraction import Learner, PlainLearner, TorchPredictor, TransferSet, accuracy
 from divqat_brevitas.extraction.arrays import substream
-from divqat_brevitas.extraction.learners import ShadowPairs
-from divqat_brevitas.extraction.query.oracles import softmax
+from divqat_brevitas.extraction.learners.recovery import ShadowPairs
+from divqat_brevitas.extraction.oracles import softmax
 
 F32 = NDArray[np.float32]
 

@@ -6,8 +6,8 @@ from planted import clean_responses, clone_accuracy, one_hot, plain
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import TransferSet
-from divqat_brevitas.extraction.learners import FilteredLearner, find_ood_targets
-from divqat_brevitas.extraction.query.oracles import show_top1
+from divqat_brevitas.extraction.learners.filtered import FilteredLearner, find_ood_targets
+from divqat_brevitas.extraction.oracles import show_top1
 
 
 def defended(digits, share: float, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,14 +8,9 @@ from planted import rolled_pairs
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import PlainLearner, SurrogateTraining, TorchPredictor, TransferSet
-from divqat_brevitas.extraction.learners import (
-    LEARNERS,
-    AugmentedLearner,
-    FilteredLearner,
-    ShadowPairs,
-    make_learner,
-    strongest_learners,
-)
+from divqat_brevitas.extraction.learners.catalogue import LEARNERS, make_learner, strongest_learners
+from divqat_brevitas.extraction.learners.filtered import AugmentedLearner, FilteredLearner
+from divqat_brevitas.extraction.learners.recovery import ShadowPairs
 
 ALL = [*LEARNERS, *strongest_learners(shadow=True), "topk:2", "filtered-pretrained-argmax"]
 
@@ -108,5 +103,5 @@ def test_it_says_what_it_does() -> None:
 
 
 def test_refusals_of_augmented() -> None:
-    with pytest.raises(InputError, match="shift must be 1 or more"):
+    with pytest.raises(InputError, match="shift=0 must be at least 1"):
         AugmentedLearner(shift=0)

@@ -9,7 +9,7 @@ from torch import nn
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import TorchPredictor, Victim, as_predictor, softmax
 from divqat_brevitas.extraction.defences import DefendedPredictor, make_defence
-from divqat_brevitas.extraction.query.oracles import ORACLES
+from divqat_brevitas.extraction.oracles import ORACLES
 
 F32 = NDArray[np.float32]
 

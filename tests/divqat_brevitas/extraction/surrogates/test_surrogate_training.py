@@ -7,13 +7,14 @@ from torch import nn
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.extraction import SurrogateTraining, TorchPredictor, build_surrogate
 from divqat_brevitas.extraction.arrays import to_float
-from divqat_brevitas.extraction.surrogates.augmentation import (
+from divqat_brevitas.extraction.surrogates.training import (
     cutmix,
     mixup,
     random_flip,
     random_shift,
+    soft_cross_entropy,
+    train_surrogate,
 )
-from divqat_brevitas.extraction.surrogates.training import soft_cross_entropy, train_surrogate
 
 
 def problem(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -195,7 +196,7 @@ def test_shift_moves_each_image_by_whole_pixels() -> None:
     ],
 )
 def test_settings_out_of_range(bad: dict) -> None:
-    with pytest.raises(InputError, match=r"out of range|did you mean"):
+    with pytest.raises(InputError, match=r"must be|did you mean|patience needs"):
         SurrogateTraining(**bad)
 
 

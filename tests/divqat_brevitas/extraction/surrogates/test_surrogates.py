@@ -13,7 +13,7 @@ from divqat_brevitas.extraction import (
     TransferSet,
     build_surrogate,
 )
-from divqat_brevitas.extraction.learners import make_learner
+from divqat_brevitas.extraction.learners.catalogue import make_learner
 from divqat_brevitas.extraction.surrogates.networks import head_of, load_initial
 
 

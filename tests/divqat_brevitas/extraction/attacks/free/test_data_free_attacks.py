@@ -24,7 +24,8 @@ from divqat_brevitas.extraction import (
     accuracy,
     make_attack,
 )
-from divqat_brevitas.extraction.attacks.free import DFME, DFMSHL, DisGUIDE
+from divqat_brevitas.extraction.attacks.dfme import DFME
+from divqat_brevitas.extraction.attacks.disguide import DFMSHL, DisGUIDE
 
 SMALL = PlainLearner(surrogate="mlp", epochs=2)
 NAMES = ["dfme", "disguide", "dfms-hl"]

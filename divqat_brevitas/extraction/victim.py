@@ -12,9 +12,8 @@ from divqat_brevitas.extraction.arrays import Images, Responses, check_images
 from divqat_brevitas.extraction.defences.base import Defence
 from divqat_brevitas.extraction.defences.catalogue import make_defence
 from divqat_brevitas.extraction.defences.composition import defended_logits
-from divqat_brevitas.extraction.query.oracles import make_oracle
-from divqat_brevitas.extraction.query.outputs import Outputs
-from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
+from divqat_brevitas.extraction.oracles import Outputs, make_oracle
+from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.input_range import InputRange
 
 
@@ -48,7 +47,7 @@ class Victim:
 
     Args:
         predictor: the model under attack: a :class:`Predictor` or a torch module.
-        oracle: what the victim shows, see :mod:`divqat_brevitas.extraction.query.oracles`.
+        oracle: what the victim shows, see :mod:`divqat_brevitas.extraction.oracles`.
         budget: number of queries that it answers, at least 0.
         defence: perturbs the probabilities before the oracle shows them: a :class:`Defence`, or a
             spec such as "rounding:1" or "dcp:0.7+top1" (see :func:`make_defence`). With "none" the
@@ -58,7 +57,7 @@ class Victim:
             response counts as a query.
         outputs: what the predictor returns, "logits" or "probabilities" (a network that ends in a
             softmax, a service). Probabilities cannot be shown as logits; undeclared probabilities
-            are recognised and refused, see :mod:`divqat_brevitas.extraction.query.outputs`.
+            are recognised and refused, see :mod:`divqat_brevitas.extraction.oracles`.
         **options: of the oracle: ``k`` for "topk", ``decimals`` for "rounded".
 
     Raises:

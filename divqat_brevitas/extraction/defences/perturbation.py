@@ -1,38 +1,86 @@
-"""Reverse Sigmoid, and DCP, which applies it to unsure responses only.
+"""Perturbations by a formula: Gaussian noise, Reverse Sigmoid, and DCP.
+
+Gaussian noise is the randomised baseline, as the post-processor ``GaussianNoise`` of the
+Adversarial Robustness Toolbox does it; a row that loses all mass is NaN there and uniform here::
+
+    y' = max(y + n, 0) / sum(max(y + n, 0)),  n ~ N(0, scale²) for each class
+
+Asked again, an image gets another response, and averaging repeats undoes most of the noise: a
+response cache on the victim closes that door.
 
 Reverse Sigmoid (Lee, Edwards, Molloy and Su, "Defending Against Neural Network Model Stealing
-Attacks Using Deceptive Perturbations", IEEE S&P Workshops 2019, eq. 3 and 4):
+Attacks Using Deceptive Perturbations", IEEE S&P Workshops 2019, eq. 3 and 4)::
 
     r(y) = β (σ(γ σ⁻¹(y)) - 1/2),   y' = (y - r(y)) / sum(y - r(y))
 
 with σ the sigmoid. Negative y - r(y) become 0 before the sum, and σ⁻¹ is taken of y clipped to
 [1e-9, 1 - 1e-9]: both as in the Adversarial Robustness Toolbox, without them the formula gives
 negative "probabilities" and infinities. Two public copies clip the odds y / (1 - y) at 1 instead,
-which makes r = 0 wherever y > 1/2: the top class of a confident response is then not perturbed at
-all. Here it is.
+which makes r = 0 wherever y > 1/2: the top class of a confident response is then not perturbed.
 
 DCP (Khaled, Dhaouadi, Nicolescu and Mosterman, "Efficient Defense Against Model Stealing Attacks
 on Convolutional Neural Networks", ICMLA 2023, arXiv 2309.01838; formula after the authors'
-published code) perturbs unsure responses only:
+published code, which has the clipped odds above) perturbs unsure responses only::
 
     a = 1 / (1 + exp(1000 (max y - β))),   y' = normalise(y - a r(y))
 
-β is the threshold and the magnitude at once. The authors' code has the clipped odds above;
-here r is that of Lee et al.
+β is the threshold and the magnitude at once.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from divqat_brevitas.extraction.arrays import Images, Responses
+from divqat_brevitas.extraction.arrays import Images, Responses, substream
 from divqat_brevitas.extraction.defences.base import (
     NumberedDefence,
     check_range,
     distributions,
     spelled,
 )
+
+
+class GaussianNoise:
+    """Noise of standard deviation ``scale``, fresh for every response.
+
+    Args:
+        scale: in [0, 10]; 0 changes nothing.
+        seed: of the noise. The noise of the n-th response depends only on the seed and n.
+
+    Raises:
+        InputError: ``scale`` out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> noise = GaussianNoise(0.1, seed=0)
+        >>> p = np.float32([[0.5, 0.5]])
+        >>> image = np.zeros((1, 1, 8, 8), np.float32)
+        >>> bool((noise.perturb(image, p) == noise.perturb(image, p)).all())
+        False
+    """
+
+    def __init__(self, scale: float = 0.2, seed: int = 0) -> None:
+        self.scale = check_range("noise", "scale", scale, 0, 10)
+        self.seed = seed
+        self._rng = substream(seed, "noise")
+
+    @property
+    def name(self) -> str:
+        """Such as "noise:0.2"."""
+        return spelled("noise", self.scale)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """``scale`` and ``seed``."""
+        return {"scale": self.scale, "seed": self.seed}
+
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """Noisy rows, float32 (N, classes), other ones each time."""
+        noise = self._rng.standard_normal(probabilities.shape) * self.scale
+        return distributions(probabilities + noise)
+
 
 CLIP = 1e-9
 NU = 1000.0

@@ -6,20 +6,20 @@ published code.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from divqat_brevitas.errors import Within
 from divqat_brevitas.extraction.attacks.base import Round, ask
-from divqat_brevitas.extraction.attacks.free.common import (
+from divqat_brevitas.extraction.attacks.data_free import (
     Course,
     DataFreeAttack,
     parts,
     rehearse,
 )
-from divqat_brevitas.extraction.attacks.free.generator import Generator, squash
-from divqat_brevitas.extraction.attacks.free.students import Memory, Students
+from divqat_brevitas.extraction.attacks.students import Generator, Memory, Students, squash
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,10 @@ class DFME(DataFreeAttack):
 
     Deviations from the paper, which has 20 M queries: the student also learns from remembered
     responses and makes a fixed number of passes over them, the last ones after the last query;
-    batches of 64 (paper: 256) and a generator rate of 1e-3 (1e-4), for more steps a query;
-    changes of about 0.01 a pixel (the paper's step of 1e-3 is 2e-5 a pixel, far
-    below an 8-bit level, and does not change a quantized victim's response); the student's images
-    are asked rounded to 8 bits (those of the estimate are not, and the student is not trained on
-    them).
+    batches of 64 (paper: 256) and a generator rate of 1e-3 (1e-4), for more steps a query; changes
+    of about 0.01 a pixel (the paper's step of 1e-3 is 2e-5 a pixel, far below an 8-bit level, and
+    does not change a quantized victim's response); the student's images are asked rounded to 8 bits
+    (those of the estimate are not, and the student is not trained on them).
 
     Args:
         seed: of everything random in the attack, at least 0.
@@ -64,25 +63,14 @@ class DFME(DataFreeAttack):
         200
     """
 
-    batch_size: int = 64
-    student_steps: int = 5
-    generator_steps: int = 1
-    directions: int = 1
-    change: float = 0.01
-    generator_rate: float = 1e-3
+    batch_size: Annotated[int, Within(low=2)] = 64
+    student_steps: Annotated[int, Within(low=1)] = 5
+    generator_steps: Annotated[int, Within(low=1)] = 1
+    directions: Annotated[int, Within(low=1)] = 1
+    change: Annotated[float, Within(above=0)] = 0.01
+    generator_rate: Annotated[float, Within(above=0)] = 1e-3
 
-    _positive: ClassVar[tuple[str, ...]] = (
-        "student_steps",
-        "generator_steps",
-        "directions",
-        "change",
-        "generator_rate",
-    )
-
-    @property
-    def name(self) -> str:
-        """The attack's name in results."""
-        return "dfme"
+    name = "dfme"
 
     def _queries(self, course: Course) -> tuple[Students, Memory, list[Round]]:
         generator = course.generator()

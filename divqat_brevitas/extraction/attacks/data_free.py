@@ -1,8 +1,12 @@
-"""The base of data-free attacks: check the input, ask queries, train students."""
+"""The base of attacks that start from no image: a generator makes the queries.
+
+They take the (channels, height, width) of an image as their pool, spend their whole budget, and
+never ask anything outside [0, 1].
+"""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -10,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from divqat_brevitas.data.arrays import Shape
-from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import Responses, check_bounds, substream
+from divqat_brevitas.errors import InputError, Within
+from divqat_brevitas.extraction.arrays import Responses, substream
 from divqat_brevitas.extraction.attacks.base import (
     NO_INDICES,
     Queries,
@@ -22,17 +26,16 @@ from divqat_brevitas.extraction.attacks.base import (
     ask,
     clone_seed,
 )
-from divqat_brevitas.extraction.attacks.free.generator import Generator
-from divqat_brevitas.extraction.attacks.free.students import Matching, Memory, Students
+from divqat_brevitas.extraction.attacks.students import Generator, Matching, Memory, Students
 from divqat_brevitas.extraction.learners.base import (
     Learner,
     PlainLearner,
     TrainedClone,
     TransferSet,
 )
-from divqat_brevitas.extraction.query.victim import Victim
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, check_image_shape
 from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
+from divqat_brevitas.extraction.victim import Victim
 
 ALONG = 0.5
 """Part of the students' passes during the queries; the rest follows, at a falling learning rate."""
@@ -173,17 +176,7 @@ class DataFreeAttack(SeededAttack):
         InputError: a negative seed or a number out of range.
     """
 
-    batch_size: int = 128
-    _positive: ClassVar[tuple[str, ...]] = ()
-    """Names of the fields that must be above 0."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_bounds(
-            self,
-            batch_size=self.batch_size >= 2,
-            **{name: getattr(self, name) > 0 for name in self._positive},
-        )
+    batch_size: Annotated[int, Within(low=2)] = 128
 
     def run(self, victim: Victim, pool: Any, budget: int | None = None) -> Result:
         """Ask ``budget`` queries and return the trained student.

@@ -1,7 +1,7 @@
-"""Adaptive Misinformation: unsure queries are answered by a network trained to be wrong.
+"""Defences that answer with other networks: Adaptive Misinformation, and an ensemble.
 
 Kariyappa and Qureshi, "Defending Against Model Stealing Attacks with Adaptive Misinformation",
-CVPR 2020, sec. 4:
+CVPR 2020, sec. 4: unsure queries are answered by a network trained to be wrong::
 
     y' = (1 - a) f(x) + a f̂(x),   a = 1 / (1 + exp(ν (max f(x) - τ))),  ν = 1000
 
@@ -9,10 +9,21 @@ f̂ is trained on the defender's own training data to give the right class no pr
 reverse cross-entropy -log(1 - f̂(x)_y). The paper trains f with outlier exposure, so that it is
 unsure on out-of-distribution images; here f is the victim as it is, the "MSP" variant of public
 copies.
+
+Kariyappa, Prakash and Qureshi, "Protecting DNNs from Theft using an Ensemble of Diverse Models",
+ICLR 2021, sec. 4 (EDM): a secret hash of the image picks which network answers. Networks that agree
+on the victim's own data and disagree elsewhere give responses that jump from image to image where
+an attacker asks; asking again gives the same response. The hash here is a keyed BLAKE2b of the
+image as 8-bit pixels: a change of one grey value in one pixel draws anew, a change below that does
+not. The networks come from outside; trained alike but for the seed they disagree less than the
+paper's, which are trained to.
 """
 
+import hashlib
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -22,17 +33,14 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import (
     Images,
     Responses,
-    check_labels,
     check_logits,
     check_pool,
     substream,
-    to_float,
 )
-from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled
-from divqat_brevitas.extraction.defences.reverse_sigmoid import NU, unsure
-from divqat_brevitas.extraction.query.oracles import softmax
-from divqat_brevitas.extraction.query.predictor import Predictor, as_predictor
-from divqat_brevitas.extraction.surrogates.networks import build_surrogate
+from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled, untrained
+from divqat_brevitas.extraction.defences.perturbation import NU, unsure
+from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 
 
 class AdaptiveMisinformation:
@@ -134,19 +142,15 @@ def train_misinformation(
         >>> train_misinformation(x, y, classes=3, network="mlp", epochs=1).training
         False
     """
-    pixels = check_pool(images, "the misinformation network's training images")
-    targets = check_labels(labels, len(pixels), "the misinformation network's training labels")
-    if len(pixels) < 2 or epochs < 1:
+    whose = "the misinformation network's"
+    count = len(check_pool(images, f"{whose} training images"))
+    if count < 2 or epochs < 1:
         raise InputError(
-            f"a misinformation network needs at least 2 images and 1 epoch, but got "
-            f"{len(pixels)} images and {epochs} epochs."
+            f"a misinformation network needs at least 2 images and 1 epoch, but got {count} images "
+            f"and {epochs} epochs."
         )
-    count = int(targets.max()) + 1 if classes is None else classes
-    if targets.max() >= count:
-        raise InputError(f"label {targets.max()} does not fit {count} classes.")
-    _, channels, height, width = pixels.shape
-    model = build_surrogate(network, (channels, height, width), count, seed)
-    x, y = torch.from_numpy(to_float(pixels)), torch.from_numpy(targets)
+    model, pixels, targets, _ = untrained(images, labels, classes, network, seed, whose)
+    x, y = torch.from_numpy(pixels), torch.from_numpy(targets)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=learning_rate, momentum=0.9, weight_decay=5e-4
     )
@@ -162,3 +166,71 @@ def train_misinformation(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return model.eval()
+
+
+class EnsembleOfDiverseModels:
+    """The defence of Kariyappa et al. 2021; the victim's own network is member 0.
+
+    In a composition it stands first: the responses of other members do not pass through the parts
+    before it.
+
+    Args:
+        models: the further members, predictors or torch modules with the victim's classes.
+        secret: key of the hash.
+
+    Raises:
+        InputError: no further member, or one that cannot predict.
+
+    Example:
+        >>> other = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        >>> EnsembleOfDiverseModels([other]).name
+        'ensemble:2'
+    """
+
+    def __init__(self, models: Sequence[Predictor | nn.Module], secret: int = 0) -> None:
+        if not models:
+            raise InputError("an ensemble needs at least one network in addition to the victim's.")
+        self._models = [as_predictor(model) for model in models]
+        self.secret = secret
+
+    @property
+    def name(self) -> str:
+        """Such as "ensemble:3", with the number of members."""
+        return f"ensemble:{len(self._models) + 1}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The number of ``members`` and the ``secret``."""
+        return {"members": len(self._models) + 1, "secret": self.secret}
+
+    def members(self, images: Images) -> NDArray[np.int64]:
+        """The member that answers each image, int64 (N,): 0 is the victim's own network."""
+        key = str(self.secret).encode()[:64]
+        pixels = np.round(images * np.float32(255)).astype(np.uint8)
+        digests = [
+            hashlib.blake2b(image.tobytes(), digest_size=8, key=key).digest() for image in pixels
+        ]
+        count = len(self._models) + 1
+        return np.array([int.from_bytes(d, "big") % count for d in digests], np.int64)
+
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """The chosen members' probabilities, float32 (N, classes).
+
+        Raises:
+            InputError: a member with another number of classes.
+        """
+        members = self.members(images)
+        responses = probabilities.astype(np.float64)
+        for number, model in enumerate(self._models, start=1):
+            rows = members == number
+            if not rows.any():
+                continue
+            what = f"the predictions of ensemble member {number}"
+            logits = check_logits(model.predict(images[rows]), int(rows.sum()), what)
+            if logits.shape[1] != probabilities.shape[1]:
+                raise InputError(
+                    f"ensemble member {number} has {logits.shape[1]} classes, but the victim "
+                    f"{probabilities.shape[1]}."
+                )
+            responses[rows] = softmax(logits)
+        return distributions(responses)

@@ -1,1 +1,0 @@
-"""What an attacker can ask, and what it gets: victim and ledger, oracles, predictors."""
