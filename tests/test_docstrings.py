@@ -63,7 +63,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", modules())
+SLOW = ("fpga_flow.api.building", "fpga_flow.doctor")  # they start FINN
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(m, marks=[pytest.mark.slow] * (m in SLOW)) for m in modules()]
+)
 def test_examples_run(
     name: str, shelf: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,6 @@ def pages(site: Path) -> dict[Path, Links]:
     return {page: Links(page) for page in site.rglob("*.html") if page.name != "404.html"}
 
 
-@pytest.mark.slow  # builds the site and drives Chromium
 def test_every_link_leads_somewhere(pages: dict[Path, Links]) -> None:
     followed = 0
     for page, found in pages.items():
@@ -126,7 +125,6 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
         assert f"Usage: divqat {name} " in text
 
 
-@pytest.mark.slow  # builds the site and drives Chromium
 @pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [360, 768, 1200])
 def test_no_page_is_wider_than_its_window(pages: dict[Path, Links], width: int) -> None:

@@ -99,6 +99,7 @@ def test_the_command_prints_a_table_or_json(quick, capsys):
     assert [line.split()[0] for line in lines] == [row["name"] for row in rows]
 
 
+@pytest.mark.slow  # imports FINN in a process
 @pytest.mark.finn
 def test_the_real_finn_starts():
     assert doctor._finn().status == "ok"

@@ -108,6 +108,7 @@ THEFT = dict(images=IMAGES, labels=LABELS, pool=IMAGES, budget=40,
 """
 
 
+@pytest.mark.slow  # a process of its own, which imports torch
 def test_the_assertions_come_as_fixtures(pytester):
     pytester.makepyfile(
         MODEL
@@ -196,6 +197,7 @@ def test_it_can_be_turned_off(pytester):
     result.stdout.fnmatch_lines(["*fixture 'assert_bit_exact' not found*"])
 
 
+@pytest.mark.slow  # two processes of pytest
 def test_it_costs_other_projects_two_small_modules(pytester):
     """Compared by what is imported: with the plug-in, and without."""
     pytester.makepyfile(

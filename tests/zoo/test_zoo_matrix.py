@@ -7,6 +7,8 @@ import brevitas.nn as qnn
 import brevitas.quant as stock
 import pytest
 import torch
+from brevitas.nn.quant_layer import QuantNonLinearActLayer as QuantNLAL
+from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer as QuantWBIOL
 from torch import nn
 from whole_way import exported, images
 
@@ -18,6 +20,8 @@ from divqat_brevitas.quant.proxy import DivQATWeightQuantProxy
 from fpga_flow import export_qonnx
 
 SHAPE = (2, 5, 5)
+WEIGHT = quant.Int4WeightPerChannelFloatDivQAT
+slow = pytest.mark.slow
 
 
 class FloorWeights(stock.Int8WeightPerTensorFloat):  # type: ignore[misc]
@@ -62,27 +66,24 @@ ACTIVATIONS = (
     stock.SignedBinaryActPerTensorConst,
     stock.SignedTernaryActPerTensorConst,
 )
-LAYERS: dict[str, Any] = {
-    "convolution": lambda q: qnn.QuantConv2d(2, 4, 3, padding=1, stride=2, weight_quant=q),
-    "depthwise": lambda q: qnn.QuantConv2d(2, 2, 3, groups=2, bias=False, weight_quant=q),
-    "pointwise": lambda q: qnn.QuantConv2d(2, 4, 1, bias=False, weight_quant=q),
-    "linear": lambda q: nn.Sequential(nn.Flatten(), qnn.QuantLinear(50, 6, True, weight_quant=q)),
-}
+LAYERS = (
+    lambda q: qnn.QuantConv2d(2, 4, 3, padding=1, stride=2, weight_quant=q),
+    lambda q: qnn.QuantConv2d(4, 4, 3, padding=1, groups=4, bias=False, weight_quant=q),
+    lambda q: qnn.QuantConv2d(4, 4, 1, bias=False, weight_quant=q),
+    lambda q: nn.Sequential(nn.Flatten(), qnn.QuantLinear(36, 6, True, weight_quant=q)),
+)
 
 
 def network(
-    layer: str = "convolution",
-    weight: Any = quant.Int4WeightPerChannelFloatDivQAT,
+    *weights: Any,
     act: Any = quant.Uint4ActPerTensorFloatDivQAT,
 ) -> nn.Module:
-    """Pixels, one layer of the kind, an activation, and a head; its ranges are set."""
+    """Pixels, a layer with an activation for each of ``weights``, and a head; calibrated."""
     kind = qnn.QuantReLU if act.__name__.startswith("Uint") else qnn.QuantIdentity
-    features = nn.Sequential(
-        qnn.QuantIdentity(act_quant=quant.Uint8ImageDivQAT),
-        LAYERS[layer](weight),
-        kind(act_quant=act),
-        nn.Flatten(),
-    )
+    features = nn.Sequential(qnn.QuantIdentity(act_quant=quant.Uint8ImageDivQAT))
+    for layer, weight in zip(LAYERS, weights, strict=False):
+        features.append(layer(weight)).append(kind(act_quant=act))
+    features.append(nn.Flatten())
     width = features(torch.rand(1, *SHAPE)).shape[1]
     head = qnn.QuantLinear(width, 5, True, weight_quant=quant.Int4WeightPerTensorFloatDivQAT)
     model = nn.Sequential(*features, head).train()
@@ -93,39 +94,35 @@ def network(
 def check(model: nn.Module, path: Path, exporter: str) -> None:
     assert explain(model).problems == ()
     report = exported(model, images(SHAPE, 4), path, exporter)
-    assert len(report.parity.layers) == 5  # image, layer, activation, head, output
+    layers = sum(isinstance(m, QuantWBIOL | QuantNLAL) for m in model.modules())
+    assert len(report.parity.layers) == layers + 1  # and the output
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@slow  # a second each
 @pytest.mark.parametrize("weight", WEIGHTS, ids=lambda q: q.__name__)
-def test_weights_by_layers(weight: Any, layer: str, tmp_path: Path) -> None:
-    check(network(layer, weight), tmp_path / "m.onnx", "torchscript")
+def test_weights(weight: Any, tmp_path: Path) -> None:
+    check(network(*[weight] * len(LAYERS)), tmp_path / "m.onnx", "torchscript")
 
 
+@slow
 @pytest.mark.parametrize("act", ACTIVATIONS, ids=lambda q: q.__name__)
 def test_activations(act: Any, tmp_path: Path) -> None:
-    check(network(act=act), tmp_path / "m.onnx", "torchscript")
+    check(network(WEIGHT, act=act), tmp_path / "m.onnx", "torchscript")
 
 
-# The dynamo exporter takes seconds: each layer once, and quantizers with handlers of their own.
-DYNAMO = (
-    ("convolution", quant.Int4WeightPerChannelFloatDivQAT),
-    ("depthwise", stock.Int4WeightPerTensorFloatDecoupled),
-    ("pointwise", stock.SignedBinaryWeightPerTensorConst),
-    ("linear", ExportedFloorWeights),
-)
+def test_different_quantizers_in_one_network(tmp_path: Path) -> None:
+    weights = (WEIGHT, *WEIGHTS[4:6], ExportedFloorWeights)
+    check(network(*weights), tmp_path / "m.onnx", "torchscript")
 
 
-@pytest.mark.parametrize(("layer", "weight"), DYNAMO, ids=lambda v: getattr(v, "__name__", v))
-def test_weights_with_dynamo(layer: str, weight: Any, tmp_path: Path) -> None:
-    check(network(layer, weight), tmp_path / "m.onnx", "dynamo")
-
-
+@slow  # the dynamo exporter takes seconds: quantizers with handlers of their own
 @pytest.mark.parametrize(
     "act", [quant.Int4ActPerTensorFloatDivQAT, stock.SignedBinaryActPerTensorConst]
 )
-def test_activations_with_dynamo(act: Any, tmp_path: Path) -> None:
-    check(network(act=act), tmp_path / "m.onnx", "dynamo")
+def test_dynamo(act: Any, tmp_path: Path) -> None:
+    decoupled = stock.Int4WeightPerTensorFloatDecoupled
+    weights = (WEIGHT, decoupled, stock.SignedBinaryWeightPerTensorConst, ExportedFloorWeights)
+    check(network(*weights, act=act), tmp_path / "m.onnx", "dynamo")
 
 
 # What explain says of the quantizer, and the export (or the lowering) of the file.
@@ -144,8 +141,7 @@ REFUSED = {
     ("quantizer", "exporter"),
     [
         *((quantizer, "torchscript") for quantizer in REFUSED),
-        (stock.ShiftedUint8WeightPerTensorFloat, "dynamo"),
-        (FloorWeights, "dynamo"),
+        *((q, "dynamo") for q in (stock.ShiftedUint8WeightPerTensorFloat, FloorWeights)),
     ],
     ids=lambda v: getattr(v, "__name__", v),
 )
@@ -154,7 +150,7 @@ def test_refused_by_explain_and_by_the_export(
 ) -> None:
     explained, refused = REFUSED[quantizer]
     is_weight = "Weight" in quantizer.__name__
-    model = network(weight=quantizer) if is_weight else network(act=quantizer)
+    model = network(quantizer) if is_weight else network(WEIGHT, act=quantizer)
     (problem,) = explain(model).problems
     assert explained in problem
     assert validate_quantizer(quantizer).lowers in problem

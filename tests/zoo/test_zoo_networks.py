@@ -25,26 +25,19 @@ SMALL = (3, 16, 16)
 slow = pytest.mark.slow
 
 
-@pytest.mark.parametrize("swapped", [True, False])
+def slowly(*values: Any) -> Any:
+    return pytest.param(*values, marks=slow)
+
+
 @pytest.mark.parametrize(
-    ("name", "layers"),
+    ("name", "layers", "swapped"),
     [
-        ("TFC_1W1A", 9),
-        ("TFC_1W2A", 9),
-        ("TFC_2W2A", 9),
-        *(
-            pytest.param(name, layers, marks=slow)
-            for name, layers in (
-                ("SFC_1W1A", 9),
-                ("SFC_1W2A", 9),
-                ("SFC_2W2A", 9),
-                ("LFC_1W1A", 9),
-                ("LFC_1W2A", 9),
-                ("CNV_1W1A", 19),
-                ("CNV_1W2A", 19),
-                ("CNV_2W2A", 19),
-            )
-        ),
+        ("TFC_1W2A", 9, False),
+        ("TFC_1W1A", 9, True),
+        *(slowly(name, 9, False) for name in ("TFC_1W1A", "TFC_2W2A", "LFC_1W1A")),
+        *(slowly(name, 19, False) for name in ("CNV_1W1A", "CNV_1W2A", "CNV_2W2A")),
+        # Swapped they all have these quantizers.
+        slowly("CNV_1W1A", 19, True),
     ],
 )
 def test_bnn_pynq(name: str, layers: int, swapped: bool, tmp_path: Path) -> None:
@@ -57,6 +50,11 @@ def test_bnn_pynq(name: str, layers: int, swapped: bool, tmp_path: Path) -> None
         )
     report = exported(trained(model, original, x), x, tmp_path / "m.onnx", "torchscript")
     assert len(report.parity.layers) == layers
+    if not swapped:
+        assert report.network is not None
+        weights, activations = int(name[-4]), int(name[-2])
+        assert {row.weight_bits for row in report.network.describe()} == {None, weights}
+        assert report.network.layers[1].bits == activations
 
 
 def by_graph(make: Callable[[], nn.Module]) -> nn.Module:
@@ -81,11 +79,11 @@ def calibrated(make: Callable[[], nn.Module], quantizing: Callable[[Any], nn.Mod
 @pytest.mark.parametrize(
     ("make", "prepare", "layers"),
     [
-        (mobilenet_v1, lambda make: make(), 13),
-        (mobilenet_v1, by_layer, 18),
+        slowly(mobilenet_v1, lambda make: make(), 13),
+        slowly(mobilenet_v1, by_layer, 18),
         (mobilenet_v1, by_graph, 15),
-        (ResNet, by_graph, 19),
-        pytest.param(MobileNetV2, by_graph, 27, marks=slow),
+        slowly(ResNet, by_graph, 19),
+        slowly(MobileNetV2, by_graph, 27),
     ],
 )
 @pytest.mark.parametrize("exporter", ["torchscript", pytest.param("dynamo", marks=slow)])
@@ -99,6 +97,7 @@ def test_float_networks_and_brevitas_graph(
     assert len(report.parity.layers) >= layers  # pools and sums, too
 
 
+@slow  # two exports
 def test_stock_graph_quantization_is_exact_too(tmp_path: Path) -> None:
     """Int32 biases, batch norm merged; thresholds behind the pooling lay on integers."""
     x = images(SMALL)
@@ -125,8 +124,8 @@ def test_shared_scales_stay_shared() -> None:
     ("make", "prepare", "said"),
     [
         (ResNet, lambda make: make(), "/layer1/Add.*branches have scales .* one quantizer"),
-        (MobileNetV2, lambda make: make(), "Add.*branches have scales .* one quantizer"),
-        (ResNet, by_layer, "/layer1/Add.*branches have scales .* one quantizer"),
+        slowly(MobileNetV2, lambda make: make(), "Add.*branches have scales .* one quantizer"),
+        slowly(ResNet, by_layer, "/layer1/Add.*branches have scales .* one quantizer"),
     ],
 )
 def test_what_cannot_become_integers_is_named(
@@ -141,6 +140,7 @@ def test_what_cannot_become_integers_is_named(
         load_engine(tmp_path / "m.onnx", engine="integer").predict(x)
 
 
+@slow  # ten layers
 def test_a_truncating_average_becomes_integers(tmp_path: Path) -> None:
     """Brevitas' MobileNetV1 of imagenet_classification, small."""
     original = MobileNet([[4], [6], [8]], False, 4, 4, avg_pool_kernel_size=4, num_classes=10)
@@ -162,7 +162,8 @@ def test_resnet_18_of_bnn_pynq_becomes_integers(tmp_path: Path) -> None:
     assert report.parity.mismatches == 0
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", pytest.param("dynamo", marks=slow)])
+@slow  # trains and exports a network
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_equal_biases_of_an_untrained_network_are_told_apart(exporter: Any, tmp_path: Path) -> None:
     """All biases are 0 and of one size: each threshold is moved by the bias before it."""
     net = nn.Sequential(

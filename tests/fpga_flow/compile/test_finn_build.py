@@ -30,7 +30,6 @@ def write_folding(path: Path, build: FinnBuild, layer: str, **attributes) -> Pat
     return path
 
 
-@pytest.mark.slow  # builds with FINN
 def test_estimates_add_up(cnn_build):
     estimates = cnn_build.estimates
     slowest = max(estimates.layers, key=lambda layer: layer.cycles)
@@ -74,7 +73,6 @@ def test_results_row(cnn_build):
     assert [row[name] for name in ("ff", "fmax_mhz", "bitstream_bytes")] == [None] * 3
 
 
-@pytest.mark.slow  # builds with FINN
 def test_building_again_gives_the_same_files_and_no_file_in_the_home(
     cnn_build, cnn_onnx, tmp_path, monkeypatch
 ):
@@ -90,7 +88,6 @@ def test_building_again_gives_the_same_files_and_no_file_in_the_home(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "home"]
 
 
-@pytest.mark.slow  # builds with FINN
 def test_folding_of_the_user_is_honoured(cnn_build, cnn_onnx, tmp_path):
     path = write_folding(tmp_path / "folding.json", cnn_build, "MVAU_rtl_1", PE=4, SIMD=8)
     build = compile_finn(cnn_onnx, tmp_path / "out", CompileSettings(folding_json=path))
@@ -108,7 +105,6 @@ def test_folding_of_the_user_is_honoured(cnn_build, cnn_onnx, tmp_path):
     assert json.loads(build.folding.read_text())["MVAU_rtl_1"]["PE"] == 4
 
 
-@pytest.mark.slow  # builds with FINN
 @pytest.mark.parametrize(
     ("layer", "attributes", "said"),
     [

@@ -34,14 +34,12 @@ def test_every_step_has_the_integers_of_the_network(name, tmp_path):
     assert {row.first_layer for row in rows} == {None}
 
 
-@pytest.mark.slow  # builds with FINN
 def test_two_bit_steps_and_several_jobs(cnn_build, cnn_onnx):
     rows = compare_steps(cnn_build, cnn_onnx, networks.images((1, 8, 8), 300))
     assert [row.mismatches for row in rows] == [0] * len(cnn_build.steps)
     assert {row.inputs for row in rows} == {300}
 
 
-@pytest.mark.slow  # builds with FINN
 def test_the_first_layer_that_differs_is_named(cnn_build, cnn_onnx):
     images = networks.images((1, 8, 8), 5)
     network = lower(cnn_onnx)
@@ -64,7 +62,6 @@ def test_a_build_of_another_file(cnn_build, mlp_onnx):
         compare_steps(cnn_build, mlp_onnx, networks.images((1, 8, 8), 2))
 
 
-@pytest.mark.slow  # builds with FINN
 def test_one_step(cnn_build, cnn_onnx):
     images = networks.images((1, 8, 8), 3)
     network = lower(cnn_onnx)
@@ -119,7 +116,6 @@ print("checked")
 """
 
 
-@pytest.mark.slow  # builds with FINN
 def test_a_batch_is_executed_as_finn_executes_each_image(cnn_build, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("FINN_BUILD_DIR", str(tmp_path))

@@ -42,7 +42,6 @@ def answer(folder):
         engine.close()
 
 
-@pytest.mark.slow  # builds with FINN
 def test_a_moved_build_still_runs(theirs, cnn_onnx):
     images = networks.images(SHAPE, 2)
     assert np.array_equal(answer(theirs), lower(cnn_onnx).predict(images))
@@ -103,7 +102,6 @@ def large(model):
     model.graph.value_info[0].type.tensor_type.shape.dim[1].dim_value = 2**40
 
 
-@pytest.mark.slow  # builds with FINN
 @pytest.mark.parametrize(
     ("step", "harm", "said"),
     [
@@ -131,7 +129,6 @@ def test_harm_in_a_model_is_refused(theirs, step, harm, said, monkeypatch):
         answer(theirs)
 
 
-@pytest.mark.slow  # builds with FINN
 def test_hardware_is_generated_of_known_layers_alone(theirs, monkeypatch):
     (theirs / "divqat_evil_module.py").write_text("import os\nos._exit(7)")
     monkeypatch.setenv("PYTHONPATH", str(theirs))

@@ -115,19 +115,3 @@ def test_power_of_two_scales_without_batch_norm_tie_exactly(tmp_path: Path, dyna
     conv = network.layers[0]
     value = (accumulators * conv.scale + conv.bias) / threshold.scale
     assert (value % 1 == 0.5).sum() > 50
-
-
-@pytest.mark.slow  # lowers large networks
-@pytest.mark.parametrize("name", ["CNV_1W1A", "CNV_1W2A", "CNV_2W2A", "LFC_1W1A"])
-def test_networks_of_brevitas_examples(tmp_path: Path, name: str) -> None:
-    from brevitas_examples.bnn_pynq.models import model_with_cfg
-
-    torch.manual_seed(0)
-    shape = (3, 32, 32) if name.startswith("CNV") else (1, 28, 28)
-    model = trained_statistics(model_with_cfg(name, pretrained=False)[0], shape)
-    path = export(model, tmp_path / "model.onnx", shape, dynamo=False)
-    network = assert_equivalent(load_model(path), images(shape, count=5))
-    bits = name[-4:]
-    assert {row.weight_bits for row in network.describe()} == {None, int(bits[0])}
-    assert network.layers[1].bits == int(bits[2])
-    assert network.classes == 10

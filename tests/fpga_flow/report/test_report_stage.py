@@ -38,7 +38,7 @@ def divqat(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained, exported, attacked and reported; hardware is not asked for."""
     folder = tmp_path_factory.mktemp("stage") / "run"
     given = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
@@ -48,9 +48,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow  # trains and attacks for its page
-def test_the_victims_confusion_is_that_of_their_engine(run: Path) -> None:
-    results = collect(run)
+def test_the_victims_confusion_is_that_of_their_engine(finished_run: Path) -> None:
+    results = collect(finished_run)
     labels = load("digits", "test")[1]
     victims = {
         row.victim: np.array(row.counts) for row in results.confusions if row.kind == "victim"
@@ -59,13 +58,13 @@ def test_the_victims_confusion_is_that_of_their_engine(run: Path) -> None:
     for counts in victims.values():
         assert (counts.sum(axis=1) == np.bincount(labels)).all()
     images = load("digits", "test")[0].astype(np.float32) / 255
-    engine = load_engine(run / "export" / "divqat.onnx", engine="integer")
+    engine = load_engine(finished_run / "export" / "divqat.onnx", engine="integer")
     own = (engine.predict(images).argmax(axis=1) == labels).sum()
     assert victims["divqat"].trace() == own
 
 
-def test_a_clones_confusion_gives_its_accuracy(run: Path) -> None:
-    results = collect(run)
+def test_a_clones_confusion_gives_its_accuracy(finished_run: Path) -> None:
+    results = collect(finished_run)
     clones = [row for row in results.confusions if row.kind == "clone"]
     assert [(row.victim, row.seed) for row in clones] == [("divqat", 0)] * 2, "a kind of queries"
     reached = {row.clone_accuracy for row in results.attacks}
@@ -74,10 +73,10 @@ def test_a_clones_confusion_gives_its_accuracy(run: Path) -> None:
         assert any(counts.trace() / counts.sum() == pytest.approx(r, abs=1e-12) for r in reached)
 
 
-def test_examples_are_the_first_images_with_each_interfaces_answers(run: Path) -> None:
+def test_examples_are_the_first_images_with_each_interfaces_answers(finished_run: Path) -> None:
     from PIL import Image
 
-    results = collect(run)
+    results = collect(finished_run)
     images, labels = load("digits", "test")
     first = results.examples[0]
     assert (first.source, first.label) == ("test image 1", str(labels[0]))
@@ -95,12 +94,11 @@ def test_examples_are_the_first_images_with_each_interfaces_answers(run: Path) -
     assert [name.rpartition(" of ")[2] for name in sources[4:]] == ["noise"] * 3
 
 
-@pytest.mark.slow  # trains and attacks for its page
-def test_a_second_report_asks_nothing_again(run: Path) -> None:
-    file = run / "report" / "evidence.json"
+def test_a_second_report_asks_nothing_again(finished_run: Path) -> None:
+    file = finished_run / "report" / "evidence.json"
     before = file.stat().st_mtime_ns
-    divqat("report", str(run), "--set", "simulate.inputs=7")  # the page shows all settings
-    assert "inputs = 7" in (run / "config.toml").read_text()
+    divqat("report", str(finished_run), "--set", "simulate.inputs=7")  # the page shows all settings
+    assert "inputs = 7" in (finished_run / "config.toml").read_text()
     assert file.stat().st_mtime_ns == before
 
 

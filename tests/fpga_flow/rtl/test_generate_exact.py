@@ -18,10 +18,15 @@ from fpga_flow.rtl import DesignSettings, generate_design
 pytestmark = pytest.mark.finn
 
 
-def check(folder, seed, style, count=24):
+@pytest.mark.slow  # simulates generated hardware; more of them in tests/random_networks
+@pytest.mark.parametrize(
+    ("style", "seed"), [("portable", 1), ("portable", 2), ("portable", 4), ("finn", 3)]
+)
+def test_random_layers_equal_the_integer_engine(tmp_path, style, seed):
     """Every layer's integers, under stalls on both ends."""
-    case = hardware_networks.random_case(folder, seed)
-    design = hardware_networks.random_design(case, folder, style)
+    case = hardware_networks.random_case(tmp_path, seed)
+    design = hardware_networks.random_design(case, tmp_path, style)
+    count = 24
     images = case.images(count)
     expected = case.integers(images)
     simulation = Simulation(design, compiled(design, taps=True))
@@ -41,23 +46,6 @@ def check(folder, seed, style, count=24):
             assert np.array_equal(integers, expected[node.layer]), node.name
     assert len(compared) == 4  # three activations and the last accumulators
     assert np.array_equal(design.accumulators(answer.beats), integers)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
-def test_random_layers_equal_the_integer_engine(tmp_path, seed):
-    check(tmp_path, seed, "portable")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 3])
-def test_finns_own_modules_equal_the_integer_engine(tmp_path, seed):
-    check(tmp_path, seed, "finn")
-
-
-@pytest.mark.slow  # simulates generated hardware
-def test_a_random_network_equals_the_integer_engine(tmp_path):
-    check(tmp_path, 7, "portable")
 
 
 def _network(folder, network, settings):

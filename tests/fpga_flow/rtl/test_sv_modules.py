@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from bench import Case, hexes, pack, run
 
 Integers = npt.NDArray[np.int64]
+pytestmark = pytest.mark.slow  # each compiles a simulation
 RATES = ((100, 100), (100, 40), (40, 100), (50, 60))
 
 

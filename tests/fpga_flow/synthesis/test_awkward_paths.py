@@ -35,7 +35,9 @@ def awkward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not list((folder / "tmp dir").iterdir())
 
 
-@pytest.mark.parametrize("command", ["synth_ecp5", "synth_xilinx"])
+@pytest.mark.parametrize(
+    "command", ["synth_ecp5", pytest.param("synth_xilinx", marks=pytest.mark.slow)]
+)
 def test_yosys_and_its_abc_work_in_any_folder(awkward: Path, command: str) -> None:
     (awkward / "squared.v").write_text(_SOURCE)
     commands = ["read_verilog squared.v", f"{command} -top squared", "write_json squared.json"]

@@ -67,6 +67,7 @@ def design_of(folder: Path, top: str, given: Stream, sources: dict[str, str]) ->
     )
 
 
+@pytest.mark.slow  # Yosys and a simulation
 def test_a_read_meets_only_what_is_written(tmp_path):
     model = files("fpga_flow.engines").joinpath("sv", "DP16KD.sv").read_text()
     given = Stream(lanes=BYTES, bits=9, signed=False, beats=2)

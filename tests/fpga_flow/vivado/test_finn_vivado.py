@@ -61,7 +61,7 @@ def vendor_tools(machine):
 
 
 @pytest.fixture(scope="module")
-def stopped(machine, mlp_onnx, tmp_path_factory):
+def stopped_build(machine, mlp_onnx, tmp_path_factory):
     with pytest.raises(VivadoMissingError) as error:
         build_vivado(mlp_onnx, tmp_path_factory.mktemp("z1") / "build", VivadoSettings())
     assert list((machine / "home").iterdir()) == []
@@ -69,32 +69,34 @@ def stopped(machine, mlp_onnx, tmp_path_factory):
 
 
 @pytest.mark.finn
-def test_without_vivado_the_message_lists_what_lacks(stopped):
-    assert isinstance(stopped, ToolMissingError)
-    assert stopped.exit_code == 3
-    assert stopped.step == "step_create_stitched_ip"
-    assert stopped.not_run[0] == "step_create_stitched_ip"
-    assert "step_synthesize_bitfile" in stopped.not_run
-    assert [phrase.split(" (")[0] for phrase in stopped.lacks] == [
+def test_without_vivado_the_message_lists_what_lacks(stopped_build):
+    assert isinstance(stopped_build, ToolMissingError)
+    assert stopped_build.exit_code == 3
+    assert stopped_build.step == "step_create_stitched_ip"
+    assert stopped_build.not_run[0] == "step_create_stitched_ip"
+    assert "step_synthesize_bitfile" in stopped_build.not_run
+    assert [phrase.split(" (")[0] for phrase in stopped_build.lacks] == [
         "vivado",
         "Vivado's settings, settings64.sh",
         "Vitis HLS, vitis_hls or vitis-run",
         "finn-hlslib",
         "board files of Pynq-Z1",
     ]
-    for phrase in stopped.lacks:
-        assert phrase in str(stopped)
-    record = read_json(stopped.folder / "vivado.json")
+    for phrase in stopped_build.lacks:
+        assert phrase in str(stopped_build)
+    record = read_json(stopped_build.folder / "vivado.json")
     assert record["status"] == "stopped"
-    assert record["lacks"] == list(stopped.lacks)
-    assert record["not_run"] == list(stopped.not_run)
+    assert record["lacks"] == list(stopped_build.lacks)
+    assert record["not_run"] == list(stopped_build.not_run)
     assert record["fifos"] == "force_minimal_fifos"
 
 
 @pytest.mark.finn
-def test_without_vivado_everything_up_to_its_call_is_kept(stopped):
-    script = (stopped.folder / "stitched_ip" / "make_project.tcl").read_text()
-    model = ModelWrapper(str(stopped.folder / "intermediate_models" / "step_set_fifo_depths.onnx"))
+def test_without_vivado_everything_up_to_its_call_is_kept(stopped_build):
+    script = (stopped_build.folder / "stitched_ip" / "make_project.tcl").read_text()
+    model = ModelWrapper(
+        str(stopped_build.folder / "intermediate_models" / "step_set_fifo_depths.onnx")
+    )
     names = [node.name for node in model.graph.node]
     assert "MVAU_rtl_0" in names
     assert "StreamingFIFO_rtl_0" in names
@@ -103,18 +105,18 @@ def test_without_vivado_everything_up_to_its_call_is_kept(stopped):
     assert "-part xc7z020clg400-1" in script
     for source in re.findall(r"add_files -norecurse (\S+\.s?v)$", script, re.MULTILINE):
         assert Path(source).exists() or source.startswith("$::env") or "_wrapper.v" in source
-    report = read_json(stopped.folder / "report" / "estimate_network_performance.json")
+    report = read_json(stopped_build.folder / "report" / "estimate_network_performance.json")
     assert report["estimated_throughput_fps"] >= 1000
 
 
 @pytest.mark.finn
-def test_the_driver_is_there_without_a_bitfile(stopped, mlp_onnx):
-    settings = read_json(stopped.folder / "driver" / "settings.json")["driver_information"]
+def test_the_driver_is_there_without_a_bitfile(stopped_build, mlp_onnx):
+    settings = read_json(stopped_build.folder / "driver" / "settings.json")["driver_information"]
     shapes = settings["io_shape_dict"]
     assert settings["platform"] == "zynq-iodma"
     assert (shapes["idt"], shapes["ishape_normal"]) == (["DataType['UINT8']"], [[1, 64]])
     assert (shapes["idma_names"], shapes["odma_names"]) == (["idma0"], ["odma0"])
-    host, network = read_json(stopped.folder / "driver" / "divqat.json"), lower(mlp_onnx)
+    host, network = read_json(stopped_build.folder / "driver" / "divqat.json"), lower(mlp_onnx)
     images = networks.images((1, 8, 8), 4)
     codes = InputStep.from_record(host["input_step"]).codes(images)
     assert np.array_equal(codes, network.input.codes(images).reshape(4, 64))
@@ -123,13 +125,13 @@ def test_the_driver_is_there_without_a_bitfile(stopped, mlp_onnx):
 
 
 @pytest.fixture(scope="module")
-def finished(vendor_tools, cnn_onnx, tmp_path_factory):
+def finished_build(vendor_tools, cnn_onnx, tmp_path_factory):
     settings = VivadoSettings(clock_ns=8.0)
     return build_vivado(cnn_onnx, tmp_path_factory.mktemp("z1") / "build", settings)
 
 
 @pytest.mark.finn
-def test_with_vivado_every_tool_is_called_as_finn_does(vendor_tools, finished):
+def test_with_vivado_every_tool_is_called_as_finn_does(vendor_tools, finished_build):
     calls = [json.loads(line) for line in (vendor_tools / "calls.jsonl").read_text().splitlines()]
     hls = [re.search(r"hls_syn_(\w+)\.tcl", c["arguments"][-1])[1] for c in calls[:2]]
     assert hls == ["Pool_hls_0", "Pool_hls_1"] or hls == ["Pool_hls_1", "Pool_hls_0"]
@@ -144,7 +146,7 @@ def test_with_vivado_every_tool_is_called_as_finn_does(vendor_tools, finished):
         ("vivado", "ip_config.tcl"),
     ]
     for call in calls:
-        assert Path(call["folder"]).is_relative_to(finished.folder)
+        assert Path(call["folder"]).is_relative_to(finished_build.folder)
         if call["tool"] == "vivado":
             assert call["arguments"][:3] == ["-mode", "batch", "-source"]
     top = calls[-1]["script"]
@@ -154,13 +156,13 @@ def test_with_vivado_every_tool_is_called_as_finn_does(vendor_tools, finished):
 
 
 @pytest.mark.finn
-def test_with_vivado_bitfile_and_driver_are_packed(finished):
-    assert finished.bitfile.read_text() == "stand-in"
-    assert finished.fifos == "force_minimal_fifos"  # the stand-in cannot simulate
+def test_with_vivado_bitfile_and_driver_are_packed(finished_build):
+    assert finished_build.bitfile.read_text() == "stand-in"
+    assert finished_build.fifos == "force_minimal_fifos"  # the stand-in cannot simulate
     for name in ("bitfile/finn-accel.bit", "bitfile/finn-accel.hwh", "driver/settings.json"):
-        assert (finished.deploy / name).exists()
-    assert (finished.deploy / "driver" / "divqat.json").exists()
-    assert read_json(finished.folder / "vivado.json")["status"] == "bitfile"
+        assert (finished_build.deploy / name).exists()
+    assert (finished_build.deploy / "driver" / "divqat.json").exists()
+    assert read_json(finished_build.folder / "vivado.json")["status"] == "bitfile"
 
 
 @pytest.mark.finn
