@@ -29,10 +29,7 @@ def test_public_names_are_there() -> None:
     import divqat_brevitas
     import fpga_flow
     from divqat_brevitas.extraction import KnockoffNets, Victim
-    from divqat_brevitas.quant import (
-        Int4WeightPerChannelFloatDivQAT,
-        Uint4ActPerTensorFloatDivQAT,
-    )
+    from divqat_brevitas.quant import Int4WeightPerChannelFloatDivQAT, Uint4ActPerTensorFloatDivQAT
 
     for package in (divqat_brevitas, fpga_flow):
         for name in package.__all__:

@@ -17,7 +17,6 @@ from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from fpga_flow.cli import cli, main
-from fpga_flow.compile import checks, steps
 from fpga_flow.pipeline.resolve import resolve
 
 pytest_plugins = ["pytester"]
@@ -180,14 +179,6 @@ def test_the_pytest_guide_passes_its_own_tests(exported: Path, pytester: pytest.
     # The hardware's test, which starts FINN, is left to test_testing.
     result = pytester.runpytest_subprocess("--strict-markers", "-k", "not hardware")
     result.assert_outcomes(passed=3, deselected=1)
-
-
-def test_the_steps_of_the_finn_guide_exist() -> None:
-    text = (DOCS / "guides" / "from-finn.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\b(checks|steps)\.(step_\w+)", text))
-    assert len(named) > 5
-    for module, step in named:
-        assert callable(getattr({"checks": checks, "steps": steps}[module], step))
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=name)

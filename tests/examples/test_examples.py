@@ -58,13 +58,6 @@ def test_each_is_short_and_imports_public_names(script: Path) -> None:
             assert not [alias.name for alias in node.names if alias.name.startswith(OURS)]
 
 
-def test_the_readme_names_every_example() -> None:
-    named = re.findall(
-        r"^\| `(\d\d_\w+\.py)`", (FOLDER / "README.md").read_text("utf-8"), re.MULTILINE
-    )
-    assert named == [script.name for script in SCRIPTS]
-
-
 @pytest.mark.slow
 def test_02_the_loss_moves_the_answers_and_keeps_the_accuracy(tmp_path: Path) -> None:
     rows = [line.partition(":") for line in run("02", tmp_path).splitlines()]

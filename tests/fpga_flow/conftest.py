@@ -1,6 +1,15 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled simulations, and files that passed, are kept for one session, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIVQAT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def _export(name: str, *arguments: int, folder: Path) -> Path:

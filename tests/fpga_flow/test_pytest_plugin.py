@@ -64,7 +64,7 @@ def test_marked_tests_are_skipped_with_the_reason_where_a_tool_lacks(project, mo
         [
             "SKIPPED*needs_verilator: c++-compiler is missing (pip install c++-compiler)",
             "SKIPPED*needs_vivado: vivado is missing (pip install vivado)",
-        ],
+        ]
     )
 
 

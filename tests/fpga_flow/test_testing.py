@@ -67,8 +67,7 @@ def test_a_file_is_exact_in_other_engines(onnx, images):
 @pytest.mark.slow
 @pytest.mark.needs_finn
 @pytest.mark.needs_verilator
-def test_a_file_is_exact_in_hardware(onnx, images, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIVQAT_CACHE", str(tmp_path))
+def test_a_file_is_exact_in_hardware(onnx, images):
     for engine in ("finn", "rtl"):
         assert_bit_exact(onnx, engine, images=images[:3])
 

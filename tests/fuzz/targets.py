@@ -136,18 +136,7 @@ def rest(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (
-        onnx,
-        step,
-        qonnx,
-        toml,
-        folding,
-        results,
-        checkpoint,
-        archive,
-        idx,
-        rest,
-    )
+    for target in (onnx, step, qonnx, toml, folding, results, checkpoint, archive, idx, rest)
 }
 INSTRUMENTED = [
     "fpga_flow.untrusted.onnx_file",

@@ -81,10 +81,7 @@ class _Drawer:
         self.parts.append(part.strip())
 
     def quantize(
-        self,
-        bits: int | None = None,
-        signed: bool | None = None,
-        scale: float | None = None,
+        self, bits: int | None = None, signed: bool | None = None, scale: float | None = None
     ) -> None:
         """The activation quantizer behind whatever x is now."""
         bits = bits or self.rng.choice((1, 2, 2, 3, 4, 4, 5, 6, 7, 8, 8))

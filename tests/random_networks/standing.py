@@ -17,10 +17,11 @@ import qonnx_networks
 from comparing import (
     definition_differences,
     engine_differences,
+    hardware_differences,
     qonnx_differences,
+    why_not,
 )
 from drawing import hard_images
-from hardware import hardware_differences, why_not
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import DivQATError

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from kill9 import ESTIMATE, SETTINGS, campaign
@@ -266,38 +265,6 @@ def test_a_fetch_of_a_wrong_clock_keeps_what_another_is_fetching(
         monkeypatch.setattr(time, "time", lambda: 0.0)  # the clock went back
         with cache.staging(tmp_path, "mnist"):
             assert (mine / "part").read_text() == "half"
-
-
-# The cache
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "gone", "folder", "record"])
-def test_a_damaged_cache_entry_is_found_by_its_hash(tmp_path: Path, damage: str) -> None:
-    content = {
-        "train-images.npy": np.zeros((4, 1, 2, 2), np.uint8),
-        "train-labels.npy": np.arange(4),
-    }
-    with cache.staging(tmp_path, "x") as work:
-        cache.store(tmp_path, "x", content, work)
-    assert len(cache.stored_part(tmp_path, "x", "train", 4).labels) == 4
-    file = tmp_path / "x" / "train-images.npy"
-    data = bytearray(file.read_bytes())
-    if damage == "flip":
-        data[-1] ^= 1
-        file.write_bytes(data)
-    elif damage in ("truncate", "empty"):
-        file.write_bytes(data[: len(data) // 2 if damage == "truncate" else 0])
-    elif damage == "record":
-        (tmp_path / "x" / cache.CHECKSUMS).write_text(json.dumps({"train-images.npy": 3}))
-    else:
-        file.unlink()
-        if damage == "folder":
-            file.mkdir()
-    with pytest.raises(InputError, match=r"divqat data fetch x .it replaces damaged files"):
-        cache.stored_part(tmp_path, "x", "train", 4)
-    with cache.staging(tmp_path, "x") as work:  # as the fetch does
-        cache.store(tmp_path, "x", content, work)
-    assert len(cache.verified(tmp_path, "x")) == 2
 
 
 # Whole runs

@@ -9,8 +9,8 @@ import pytest
 import torch
 from brevitas.nn.quant_layer import QuantNonLinearActLayer as QuantNLAL
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer as QuantWBIOL
+from float_networks import exported, images
 from torch import nn
-from whole_way import exported, images
 
 from divqat_brevitas import quant
 from divqat_brevitas.errors import DivQATError
@@ -74,10 +74,7 @@ LAYERS = (
 )
 
 
-def network(
-    *weights: Any,
-    act: Any = quant.Uint4ActPerTensorFloatDivQAT,
-) -> nn.Module:
+def network(*weights: Any, act: Any = quant.Uint4ActPerTensorFloatDivQAT) -> nn.Module:
     """Pixels, a layer with an activation for each of ``weights``, and a head; calibrated."""
     kind = qnn.QuantReLU if act.__name__.startswith("Uint") else qnn.QuantIdentity
     features = nn.Sequential(qnn.QuantIdentity(act_quant=quant.Uint8ImageDivQAT))

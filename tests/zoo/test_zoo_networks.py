@@ -11,9 +11,8 @@ from brevitas.graph.calibrate import calibration_mode
 from brevitas.graph.quantize import layerwise_quantize, preprocess_for_quantize, quantize
 from brevitas_examples.bnn_pynq.models import model_with_cfg
 from brevitas_examples.imagenet_classification.models.mobilenetv1 import MobileNet
-from float_networks import MobileNetV2, ResNet, mobilenet_v1
+from float_networks import MobileNetV2, ResNet, exported, images, mobilenet_v1, trained
 from torch import nn
-from whole_way import exported, images, trained
 
 from divqat_brevitas import quant, swap_quantizers
 from divqat_brevitas.errors import InputError

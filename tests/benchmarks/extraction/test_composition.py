@@ -72,11 +72,7 @@ def test_no_claim_at_unequal_cost() -> None:
 def test_no_claim_while_an_attacker_of_plain_qat_has_not_met_the_victim() -> None:
     recovery = [
         experiment.model_copy(
-            update={
-                "treatment": "recovery",
-                "name": f"{experiment.name}r",
-                "clone_accuracy": 0.8,
-            }
+            update={"treatment": "recovery", "name": f"{experiment.name}r", "clone_accuracy": 0.8}
         )
         for experiment in PLAIN[:3]
     ]

@@ -58,11 +58,7 @@ def test_an_experiment_says_what_was_run_on_what(store):
     assert set(victim["sha256"]) == {"weights.safetensors", "model.onnx"}
     assert victim["parity"]["mismatches"] == 0
     assert victim["utility"]["adversarial"]["pgd-8/255"]["images"] > 0
-    assert (experiment.engine, experiment.queries_used, experiment.budget) == (
-        "integer",
-        200,
-        200,
-    )
+    assert (experiment.engine, experiment.queries_used, experiment.budget) == ("integer", 200, 200)
     assert len(experiment.pool_sha256) == 64
     assert experiment.threads == torch.get_num_threads() == 1
     assert {"torch", "brevitas", "numpy", "divqat"} <= set(experiment.versions)
@@ -144,10 +140,7 @@ def test_an_experiment_measures_attacker_and_victim_behind_the_answer_unit(store
     # Tables keep them apart: another victim, with its own accuracy.
     (found,) = documents([plain, gated]).values()
     accuracies = {row.victim: row.victim_accuracy for row in found.summary}
-    assert accuracies == {
-        "qat": plain.victim_accuracy,
-        "qat+gated:1": gated.victim_accuracy,
-    }
+    assert accuracies == {"qat": plain.victim_accuracy, "qat+gated:1": gated.victim_accuracy}
 
 
 # Defences that name a cost
@@ -279,10 +272,6 @@ def test_a_papers_victim_is_trained_exported_lowered_and_attacked(tmp_path) -> N
     assert record["parity"]["inputs"] > 0
     assert record["parity"]["mismatches"] == 0
     assert 11.1e6 < record["parameters"] < 11.3e6
-    assert (found.engine, found.model, found.surrogate) == (
-        "integer",
-        "resnet-18",
-        "resnet-34",
-    )
+    assert (found.engine, found.model, found.surrogate) == ("integer", "resnet-18", "resnet-34")
     assert 0 < found.queries_used <= 20
     assert 0 <= found.clone_accuracy <= 1

@@ -174,8 +174,7 @@ def committed(place, values):
 
 
 @pytest.mark.parametrize(
-    ("values", "inside"),
-    [((0.49, 0.51, 0.5), True), ((0.8, 0.81, 0.82), False), ((0.8,), True)],
+    ("values", "inside"), [((0.49, 0.51, 0.5), True), ((0.8, 0.81, 0.82), False), ((0.8,), True)]
 )
 def test_an_experiment_again_beside_its_committed_seeds(place, ran, values, inside):
     name, experiments = committed(place, values)

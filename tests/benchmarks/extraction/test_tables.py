@@ -116,13 +116,7 @@ def test_equal_cost_composition_and_utility_are_on_the_page(found: dict[str, Res
     # Of plain QAT's two strengths the one that costs as much.
     assert row[7] == "**−8.0 [−8.0, −8.0]** with reverse-sigmoid:0.9"
     utility = line(utility_table(found["digits"]), "divqat-nasty")
-    assert utility[3:] == [
-        "0.900 ± 0.000",
-        "90.0 ± 0.0",
-        "60.0 ± 0.0",
-        "65.0 ± 0.0",
-        "1.0 ± 0.0",
-    ]
+    assert utility[3:] == ["0.900 ± 0.000", "90.0 ± 0.0", "60.0 ± 0.0", "65.0 ± 0.0", "1.0 ± 0.0"]
 
 
 def test_every_attacker_has_a_row_with_its_mean(found: dict[str, Results]) -> None:

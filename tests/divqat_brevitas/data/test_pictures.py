@@ -152,8 +152,7 @@ def deep_png(colour_type: int, pixel: tuple[int, ...], key: tuple[int, ...] = ()
 
 
 @pytest.mark.parametrize(
-    ("colour_type", "pixel", "shown"),
-    [(0, (300,), (1, 1, 1)), (2, (300, 40000, 5), (1, 156, 0))],
+    ("colour_type", "pixel", "shown"), [(0, (300,), (1, 1, 1)), (2, (300, 40000, 5), (1, 156, 0))]
 )
 def test_key_colours_of_sixteen_bits(
     tmp_path: Path, colour_type: int, pixel: tuple[int, ...], shown: tuple[int, ...]

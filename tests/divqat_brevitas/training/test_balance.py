@@ -78,8 +78,7 @@ def test_only_the_decoy_of_a_quantized_network_moves() -> None:
 
 
 @pytest.mark.parametrize(
-    "net",
-    [nn.Sequential(nn.Flatten()), nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))],
+    "net", [nn.Sequential(nn.Flatten()), nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))]
 )
 def test_a_network_without_such_a_bias_is_refused(net: nn.Module) -> None:
     val = torch.zeros(2, 1, 1, 1).byte(), torch.zeros(2).long()

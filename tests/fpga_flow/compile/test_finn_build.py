@@ -1,14 +1,17 @@
-"""What a build leaves behind, its folding, and who is refused."""
+"""What a build leaves behind, its folding, the advice where it does not fit, refusals."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_file
-from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn, hardware_rows
+from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
+from fpga_flow.compile.prediction import fitting, fitting_advice, load_prediction
+from fpga_flow.targets import Resources, open_target
 
 pytestmark = pytest.mark.finn
 
@@ -44,12 +47,6 @@ def test_estimates_add_up(cnn_build):
     assert estimates.images_per_s >= 10_000
 
 
-def test_two_bit_layers_are_rtl(cnn_build):
-    names = [layer.name for layer in cnn_build.estimates.layers]
-    assert sum(name.startswith("MVAU_rtl") for name in names) == 3
-    assert not any(name.startswith("MVAU_hls") for name in names)
-
-
 def test_rtl_of_every_layer_is_there_and_names_no_machine_path(cnn_build):
     for layer in cnn_build.estimates.layers:
         files = {path.suffix for path in (cnn_build.rtl / layer.name).iterdir()}
@@ -62,15 +59,6 @@ def test_rtl_of_every_layer_is_there_and_names_no_machine_path(cnn_build):
     for path in cnn_build.folder.rglob("*"):
         if path.is_file() and path.name != "finn.log":
             assert private not in path.read_bytes(), path
-
-
-def test_results_row(cnn_build):
-    (row,) = hardware_rows(cnn_build, "qat")
-    assert row["variant"] == "qat"
-    assert (row["device"], row["stage"], row["tool"]) == ("Pynq-Z1", "estimate", "finn-plus 1.6.1")
-    assert row["lut"] == cnn_build.estimates.lut
-    assert row["images_per_s"] == cnn_build.estimates.images_per_s
-    assert [row[name] for name in ("ff", "fmax_mhz", "bitstream_bytes")] == [None] * 3
 
 
 def test_building_again_gives_the_same_files_and_no_file_in_the_home(
@@ -96,10 +84,7 @@ def test_folding_of_the_user_is_honoured(cnn_build, cnn_onnx, tmp_path):
         expected = (
             (4, 8)
             if layer.name == "MVAU_rtl_1"
-            else (
-                before[layer.name].pe,
-                before[layer.name].simd,
-            )
+            else (before[layer.name].pe, before[layer.name].simd)
         )
         assert (layer.pe, layer.simd) == expected
     assert json.loads(build.folding.read_text())["MVAU_rtl_1"]["PE"] == 4
@@ -164,8 +149,7 @@ def test_a_folder_of_the_user_is_not_replaced(cnn_onnx, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting",
-    [{"clock_ns": 0.0}, {"clock_ns": float("nan")}, {"target_fps": 0}, {"part": "Pynq"}],
+    "setting", [{"clock_ns": 0.0}, {"clock_ns": float("nan")}, {"target_fps": 0}, {"part": "Pynq"}]
 )
 def test_settings_out_of_range(setting):
     with pytest.raises(InputError, match=next(iter(setting))):
@@ -178,3 +162,35 @@ def test_a_build_that_lost_a_file_is_not_trusted(cnn_build, tmp_path):
     (copy / "models" / "step_streamline.onnx").unlink()
     with pytest.raises(InputError, match=r"step_streamline\.onnx is gone"):
         FinnBuild.load(copy)
+
+
+SMALL = open_target("ecp5-12f")
+
+
+@pytest.fixture(scope="module")
+def fast_build(cnn_onnx, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finn") / "fast"
+    return compile_finn(cnn_onnx, out, CompileSettings(target="ecp5-85f", target_cycles=300))
+
+
+def test_the_advice_is_a_folding_that_builds_and_is_smaller(fast_build, cnn_onnx, tmp_path):
+    before = load_prediction(fast_build)
+    cells = int(before.resources.lut)
+    device = replace(SMALL, capacity=replace(SMALL.capacity, lut=cells))
+    over = {"lut": (cells * 11 // 10, cells)}  # synthesis needed a tenth more than estimated
+    said = fitting_advice(fast_build, device, over, tmp_path)
+    file = tmp_path / "fitting_folding.json"
+    assert str(file) in said
+    found = fitting(fast_build, device, over)
+    assert f"{found.cycles_per_image:,} cycles an image" in said
+    settings = CompileSettings(target="ecp5-12f", folding_json=file)
+    smaller = load_prediction(compile_finn(cnn_onnx, tmp_path / "smaller", settings))
+    assert smaller.cycles_per_image == found.cycles_per_image > before.cycles_per_image
+    assert smaller.resources.lut * 11 / 10 <= 0.8 * cells
+
+
+def test_where_nothing_fits_it_says_so(fast_build, tmp_path):
+    tiny = replace(SMALL, capacity=Resources(lut=100, ff=100, bram=1, dsp=0))
+    said = fitting_advice(fast_build, tiny, {"lut": (24_288, 100)}, tmp_path)
+    assert said.startswith("No folding of this network is expected to fit ecp5-12f")
+    assert not (tmp_path / "fitting_folding.json").exists()

@@ -52,11 +52,6 @@ def test_the_first_layer_that_differs_is_named(cnn_build, cnn_onnx):
     assert {row.first_layer for row in rows} == {network.layer(second).source}
 
 
-def test_no_images(cnn_build, cnn_onnx):
-    rows = compare_steps(cnn_build, cnn_onnx, networks.images((1, 8, 8), 2)[:0])
-    assert {(row.inputs, row.mismatches) for row in rows} == {(0, 0)}
-
-
 def test_a_build_of_another_file(cnn_build, mlp_onnx):
     with pytest.raises(InputError, match="is of another file"):
         compare_steps(cnn_build, mlp_onnx, networks.images((1, 8, 8), 2))

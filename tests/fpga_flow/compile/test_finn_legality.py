@@ -12,10 +12,7 @@ from brevitas.nn import (
     QuantReLU,
     TruncAvgPool2d,
 )
-from brevitas.quant import (
-    ShiftedUint8ActPerTensorFloat,
-    ShiftedUint8WeightPerTensorFloat,
-)
+from brevitas.quant import ShiftedUint8ActPerTensorFloat, ShiftedUint8WeightPerTensorFloat
 from torch import nn
 
 from divqat_brevitas.errors import InputError

@@ -104,8 +104,7 @@ def users_build(cnn_onnx, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "step",
-    ["step_streamline", "step_create_dataflow_partition", "step_generate_estimate_reports"],
+    "step", ["step_streamline", "step_create_dataflow_partition", "step_generate_estimate_reports"]
 )
 def test_finn_builds_from_the_yaml_what_we_build(users_build, cnn_build, step):
     theirs = canonical(users_build / "intermediate_models" / f"{step}.onnx")

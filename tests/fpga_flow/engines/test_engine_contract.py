@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from engine_models import SHAPE, random_images, small_network
 from numpy.typing import NDArray
+from qonnx.core.onnx_exec import execute_onnx
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.engines import Engine, load_engine
+from fpga_flow.export.execution import QonnxEngine
+from fpga_flow.lowering import clean
 
 EXACT = ["integer", "qonnx"]
 
@@ -21,10 +24,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=EXACT)
 def engine(request: pytest.FixtureRequest, path: Path) -> Engine:
     return load_engine(path, request.param)
-
-
-def test_name(engine: Engine) -> None:
-    assert engine.name in EXACT
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 300])
@@ -91,9 +90,26 @@ def test_unknown_engine(path: Path) -> None:
         load_engine(path, "intger")
 
 
-def test_engines_are_loaded_lazily() -> None:
-    import subprocess
-    import sys
+# QONNX execution in batches is QONNX execution image by image.
 
-    code = "import sys, fpga_flow.engines; assert not {'torch', 'qonnx', 'finn'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+
+def test_batches_equal_single_images(path: Path) -> None:
+    images = random_images(7)
+    model = clean(path)
+    name, output = model.graph.input[0].name, model.graph.output[0].name
+    single = [execute_onnx(model, {name: image[None]})[output] for image in images]
+    logits = QonnxEngine(path, batch=4).predict(images)
+    # another batch size sums in another order: float32 noise
+    assert np.abs(logits - np.concatenate(single)).max() < 1e-6
+
+
+def test_tensors_by_name(path: Path) -> None:
+    engine = QonnxEngine(path, batch=4)
+    images = random_images(6)
+    values = engine.tensors(images, ["global_in", "Conv_0_out0", "Conv_0_out0"])
+    assert np.array_equal(values["global_in"], images)
+    assert values["Conv_0_out0"].shape == (6, 6, 8, 8)
+    integers = engine.network.to_integers("Conv_0_out0", values["Conv_0_out0"])
+    assert np.array_equal(integers, engine.accumulators(images)["Conv_0"])
+    with pytest.raises(InputError, match="unknown tensor 'Conv_0_out': did you mean 'Conv_0_out0'"):
+        engine.tensors(images, ["Conv_0_out"])

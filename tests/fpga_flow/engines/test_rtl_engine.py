@@ -8,15 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_design import (
-    BURST_CYCLES,
-    OFFSET,
-    SLOW_CYCLES,
-    as_images,
-    codes,
-    sums,
-    tiny_design,
-)
+from tiny_design import BURST_CYCLES, OFFSET, SLOW_CYCLES, as_images, codes, sums, tiny_design
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.engines import load_engine

@@ -19,10 +19,7 @@ from fpga_flow.engines.engine import load_engine
 from fpga_flow.export import export_qonnx
 
 IMAGE, SIGNAL = (2, 9, 7), (2, 19)
-OURS = {
-    "weight": quant.Int4WeightPerChannelFloatDivQAT,
-    "act": quant.Uint4ActPerTensorFloatDivQAT,
-}
+OURS = {"weight": quant.Int4WeightPerChannelFloatDivQAT, "act": quant.Uint4ActPerTensorFloatDivQAT}
 
 
 def relu(bits: int = 4) -> nn.Module:

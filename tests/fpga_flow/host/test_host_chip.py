@@ -29,11 +29,6 @@ def test_pll_stays_within_the_device_and_below_what_was_asked(mhz: float, wanted
     assert wanted - 6.3 <= found.mhz <= wanted + 1e-6
 
 
-@pytest.mark.parametrize("mhz", [25.0, 50.0, 62.5, 70.0, 75.0, 87.5, 100.0])
-def test_usual_clocks_are_met(mhz: float) -> None:
-    assert pll(25.0, mhz).mhz == mhz
-
-
 @pytest.mark.parametrize(("mhz_in", "wanted"), [(25.0, 3.0), (25.0, 500.0), (5.0, 50.0)])
 def test_clocks_out_of_range_are_refused(mhz_in: float, wanted: float) -> None:
     with pytest.raises(InputError, match="PLL"):

@@ -11,6 +11,7 @@ from small_core import BEATS, BYTES, expected, small_design
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from fpga_flow.engines.chip import SimTransport, build_chip, chip_timeout, simulate_chip
+from fpga_flow.engines.engine import load_engine
 from fpga_flow.host import protocol
 from fpga_flow.host.chip import Chip, write_chip
 from fpga_flow.host.driver import ChipDriver
@@ -228,3 +229,22 @@ def test_a_chip_of_another_design_is_refused(design: Design, chip: Chip, tmp_pat
     other = small_design(tmp_path / "other", pause=5)
     with pytest.raises(InputError, match="another design"):
         simulate_chip(other, chip)
+
+
+@pytest.mark.finn
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "interface", "divider"), [(1, "uart", 6), (2, "ft245", None)])
+def test_a_random_network_on_a_chip(tmp_path, seed, interface, divider):
+    import hardware_networks
+
+    case = hardware_networks.random_case(tmp_path, seed)
+    design = hardware_networks.random_design(case, tmp_path, "portable")
+    images = case.images(12)
+    chip = write_chip(design, tmp_path / "chip", interface=interface, clock_mhz=60.0)
+    engine = simulate_chip(design, chip, divider=divider)
+    (found,) = engine.accumulators(images).values()
+    *_, last = load_engine(case.onnx).accumulators(images).values()
+    assert np.array_equal(found, last.reshape(found.shape))
+    assert engine.driver.status().images == len(images)
+    assert engine.driver.recoveries == 1
+    engine.driver.close()

@@ -13,16 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_layers import (
-    common,
-    conv,
-    execute,
-    extremes,
-    quantizer,
-    source,
-    threshold,
-    with_range,
-)
+from kernel_layers import common, conv, execute, extremes, quantizer, source, threshold, with_range
 
 from fpga_flow.integer import int8
 from fpga_flow.integer.int8 import compile_int8, saturates
@@ -116,24 +107,6 @@ def test_tiny_images_are_one_product(
     assert np.array_equal(execute(fused, x), reference.run(after, [expected]))
 
 
-def test_what_is_unrolled() -> None:
-    rng = np.random.default_rng(0)
-    tiny, signed = source((1, 8, 8), 0, 255), source((1, 8, 8), -128, 127)
-    large, deep = source((1, 28, 28), 0, 255), source((4, 8, 8), 0, 255)
-    covered = source((4, 3, 2), 0, 255)
-    found = {
-        name: int8.unrolls(conv(rng, one.shape, pads=(0, 0, 0, 0)), one)
-        for name, one in {
-            "tiny": tiny,
-            "signed": signed,
-            "large": large,
-            "deep": deep,
-            "covered": covered,
-        }.items()
-    }
-    assert [name for name, does in found.items() if does] == ["tiny", "covered"]
-
-
 @pytest.mark.parametrize("codes", [(0, 255), (-128, 127)])
 def test_the_largest_bytes(codes: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
@@ -192,9 +165,7 @@ def test_what_is_left_to_floating_point() -> None:
     assert compile_int8(layer, threshold(rng, layer, 15), before, 2) is None
 
 
-def test_where_pairs_saturate_only_small_products_are_used(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_where_pairs_saturate_only_small_products_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "saturates", lambda: True)
     rng = np.random.default_rng(0)
     large, small = source((6, 7, 6), 0, 255), source((6, 7, 6), 0, 15)
@@ -253,8 +224,4 @@ def test_exact_on_processors_that_saturate() -> None:
         cwd=Path(__file__).parent,
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
     )
-    assert found.stdout.splitlines() == [
-        "255 128 True None",
-        "15 8 True True",
-        "255 8 True True",
-    ]
+    assert found.stdout.splitlines() == ["255 128 True None", "15 8 True True", "255 8 True True"]

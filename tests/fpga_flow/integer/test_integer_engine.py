@@ -54,15 +54,6 @@ def test_sums_are_fused_away_only_where_nobody_asks_for_them(network: Network) -
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
-def test_says_which_kernels_it_uses(network: Network) -> None:
-    assert IntegerEngine(network).kernels == {
-        "Conv_0": "unrolled int8 with Quant_3",
-        "MaxPool_0": "maximum",
-        "Gemm_0": "int8, through Flatten_0",
-    }
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 def test_a_map_is_flattened_where_somebody_asks_for_it(network: Network) -> None:
     images, flat = random_images(5), network.layer("Flatten_0")
     asked = [network.output.tensor, flat.output]

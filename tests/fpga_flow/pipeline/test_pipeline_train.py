@@ -195,10 +195,7 @@ def test_without_a_budget_as_many_queries_as_the_smallest_pool_has_images(whole,
     assert attack.budgets(config) == (200,)
     for override, expected in (
         ("attack.pools=letters", (1000,)),
-        (
-            'attack.pools=["letters", "mix:in:0.5,noise"]',
-            (398,),
-        ),  # (200 - 1) / 0.5
+        ('attack.pools=["letters", "mix:in:0.5,noise"]', (398,)),  # (200 - 1) / 0.5
         ("attack.attacks=dfme", (1000,)),
         ("attack.budgets=70", (70,)),
     ):

@@ -28,12 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.finn]
 
 
 def divqat(*arguments, cwd=None):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
+    return subprocess.run([*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -147,11 +147,7 @@ def design(folder, unit, bits, signed, lanes, pace):
         output=nodes[-1].output,
         input_shape=(CLASSES,),
         input_step=InputStep.plain(
-            1.0,
-            nodes[0].input.bits,
-            (CLASSES,),
-            nodes[0].input.signed,
-            nodes[0].input.range,
+            1.0, nodes[0].input.bits, (CLASSES,), nodes[0].input.signed, nodes[0].input.range
         ),
         output_layer="Gemm_0",
         output_scale=scale,

@@ -1,21 +1,27 @@
-"""Designs on disk: the same every time, without this machine's paths; refusals by name."""
+"""Designs: the same files every time, the integers of the integer engine, refusals by name."""
 
 import json
 from pathlib import Path
 
 import finn_networks as networks
+import hardware_networks
 import numpy as np
 import pytest
 import torch
-from brevitas.nn import QuantLinear
+from brevitas.nn import QuantConv2d, QuantLinear, QuantReLU
+from brevitas.quant import SignedBinaryWeightPerTensorConst
 from torch import nn
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, compile_finn
 from fpga_flow.engines.rtl import RtlEngine
+from fpga_flow.engines.simulation import Simulation, compiled
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import lower
-from fpga_flow.rtl import generate_design
+from fpga_flow.rtl import DesignSettings, generate_design
 from fpga_flow.rtl.refusals import rtl_findings
+
+pytestmark = pytest.mark.finn
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,6 @@ def contents(folder):
 
 
 @pytest.mark.slow  # simulates generated hardware
-@pytest.mark.finn
 def test_the_same_build_gives_the_same_files_without_paths(build, tmp_path):
     first = generate_design(build, tmp_path / "first")
     second = generate_design(build, tmp_path / "else" / "second")
@@ -50,7 +55,6 @@ def test_the_same_build_gives_the_same_files_without_paths(build, tmp_path):
     assert ops >= {"StreamingFIFO", "MVAU", "Thresholding", "Pool"}
 
 
-@pytest.mark.finn
 @pytest.mark.slow
 def test_a_folding_that_mixes_up_windows_is_refused_with_both_layers(build, tmp_path):
     folding = json.loads(build.folding.read_text())
@@ -66,7 +70,6 @@ def test_a_folding_that_mixes_up_windows_is_refused_with_both_layers(build, tmp_
     assert not list(tmp_path.glob(".design*"))
 
 
-@pytest.mark.finn
 @pytest.mark.slow
 def test_one_bit_weights_and_activations_become_a_design(tmp_path):
     torch.manual_seed(0)
@@ -77,7 +80,6 @@ def test_one_bit_weights_and_activations_become_a_design(tmp_path):
         assert np.array_equal(engine.predict(images), lower(onnx).predict(images))
 
 
-@pytest.mark.finn
 def test_a_depthwise_convolution_is_refused_before_finn_starts(tmp_path, monkeypatch):
     network = nn.Sequential(
         networks.pixels(),
@@ -96,3 +98,64 @@ def test_a_depthwise_convolution_is_refused_before_finn_starts(tmp_path, monkeyp
 def test_a_network_with_hardware_has_no_findings(tmp_path):
     onnx = networks.export(networks.cnn(2, 8), (1, 8, 8), tmp_path / "cnn.onnx")
     assert rtl_findings(onnx) == []
+
+
+@pytest.mark.slow  # simulates generated hardware; more of them in tests/random_networks
+@pytest.mark.parametrize(
+    ("style", "seed"), [("portable", 1), ("portable", 2), ("portable", 4), ("finn", 3)]
+)
+def test_random_layers_equal_the_integer_engine(tmp_path, style, seed):
+    """Every layer's integers, under stalls on both ends."""
+    case = hardware_networks.random_case(tmp_path, seed)
+    design = hardware_networks.random_design(case, tmp_path, style)
+    count = 24
+    images = case.images(count)
+    expected = case.integers(images)
+    simulation = Simulation(design, compiled(design, taps=True))
+    try:
+        answer = simulation.run(
+            design.beats(images), idle=30, back_pressure=40, seed=seed, observe=True
+        )
+    finally:
+        simulation.close()
+    assert answer.whole
+    compared = set()
+    for node, tap in zip(design.nodes, answer.taps, strict=True):
+        if node.layer is not None:
+            compared.add(node.layer)
+            assert tap.beats == count * node.output.beats, node.name
+            integers = node.output.unpack(tap.data).reshape(count, -1)
+            assert np.array_equal(integers, expected[node.layer]), node.name
+    assert len(compared) == 4  # three activations and the last accumulators
+    assert np.array_equal(design.accumulators(answer.beats), integers)
+
+
+@pytest.mark.slow
+def test_a_thousand_images_under_stalls(build, tmp_path):
+    onnx = build.folder.parent / "cnn.onnx"
+    design = generate_design(build, tmp_path / "design", DesignSettings(fifo_depths=2))
+    images = networks.images((1, 8, 8), 1000)
+    with RtlEngine(design, idle=0.3, back_pressure=0.3) as engine:
+        (found,) = engine.accumulators(images).values()
+    assert np.array_equal(found, IntegerEngine(onnx).accumulators(images)[design.output_layer])
+
+
+@pytest.mark.slow
+def test_one_bit_weights_become_two_bits(tmp_path):
+    torch.manual_seed(0)
+    weights = {"weight_quant": SignedBinaryWeightPerTensorConst, "bias": False}
+    network = nn.Sequential(
+        networks.pixels(),
+        QuantConv2d(1, 4, 3, **weights),
+        nn.BatchNorm2d(4),
+        QuantReLU(bit_width=2, return_quant_tensor=True),
+        nn.Flatten(),
+        QuantLinear(144, 5, **weights),
+    )
+    onnx = networks.export(network, (1, 8, 8), tmp_path / "network.onnx")
+    build = compile_finn(onnx, tmp_path / "build", CompileSettings(target_fps=20_000))
+    design = generate_design(build, tmp_path / "design", DesignSettings(fifo_depths=2))
+    images = networks.images((1, 8, 8), 50)
+    with RtlEngine(design, threads=1) as engine:
+        (found,) = engine.accumulators(images).values()
+    assert np.array_equal(found, IntegerEngine(onnx).accumulators(images)[design.output_layer])

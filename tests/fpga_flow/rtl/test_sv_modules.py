@@ -23,9 +23,7 @@ def _check(cases: list[Case], folder: Path) -> None:
 
 
 def _matrix_vector(
-    name: str,
-    rates: tuple[int, int],
-    shape: tuple[int, int, int, int, int, int, bool, bool],
+    name: str, rates: tuple[int, int], shape: tuple[int, int, int, int, int, int, bool, bool]
 ) -> Case:
     mw, mh, pe, simd, wbits, abits, signed, narrow = shape
     rng = np.random.default_rng(mw * 1000 + mh)
@@ -95,11 +93,7 @@ def test_matrix_vector_units_of_all_kinds_of_products(tmp_path: Path) -> None:
         (64, 1, 1, 4, 2, 2, False, True),  # one row: nothing to replay
     ]
     cases = [
-        _matrix_vector(
-            f"mvu{i}_{rate}",
-            RATES[(i + 2 * rate) % 4],
-            shape,
-        )
+        _matrix_vector(f"mvu{i}_{rate}", RATES[(i + 2 * rate) % 4], shape)
         for i, shape in enumerate(shapes)
         for rate in range(2)
     ]

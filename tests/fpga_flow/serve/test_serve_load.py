@@ -81,8 +81,7 @@ def _talk(url, data):
 def test_a_slow_body_is_told_so_and_costs_nothing(serving, send):
     service = serving(limits=Limits(body_seconds=0.2))
     got = _talk(
-        service.url,
-        b"POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nabc",
+        service.url, b"POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nabc"
     )
     assert got.startswith(b"HTTP/1.1 408")
     assert b"too-slow" in got

@@ -8,12 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import (
-    PlainLearner,
-    SurrogateTraining,
-    TransferSet,
-    build_surrogate,
-)
+from divqat_brevitas.extraction import PlainLearner, SurrogateTraining, TransferSet, build_surrogate
 from divqat_brevitas.extraction.learners.skeptical import SkepticalLearner
 from divqat_brevitas.extraction.learners.tuned import TunedLearner
 from divqat_brevitas.extraction.learners.unlabelled import (
