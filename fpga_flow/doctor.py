@@ -20,21 +20,13 @@ from fpga_flow.console import columns
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked for.
+    """One thing looked for."""
 
-    Attributes:
-        name: the tool, package or data set.
-        status: ``"broken"`` is installed but does not start.
-        version: as it says itself; empty where unknown.
-        enables: what it is for.
-        get: how to get or repair it; empty when it is fine.
-    """
-
-    name: str
-    status: Literal["ok", "missing", "broken"]
-    version: str
-    enables: str
-    get: str
+    name: str  # the tool, package or data set
+    status: Literal["ok", "missing", "broken"]  # ``"broken"`` is installed but does not start
+    version: str  # as it says itself; empty where unknown
+    enables: str  # what it is for
+    get: str  # how to get or repair it; empty when it is fine
 
 
 _DATA, _REPORT, _HARDWARE = (

@@ -9,19 +9,13 @@ from divqat_brevitas.errors import unknown_name
 
 @dataclass(frozen=True)
 class Resources:
-    """Amounts of a device's cells, of a design or of one layer.
+    """Amounts of a device's cells, of a design or of one layer."""
 
-    Attributes:
-        lut: logic cells (``TRELLIS_COMB`` on ECP5: one 4-input LUT each, carry chains included).
-        ff: flip-flops.
-        bram: block RAMs (``DP16KD`` of 18,432 bits on ECP5).
-        dsp: multipliers (``MULT18X18D`` on ECP5).
-    """
-
+    # Logic cells (``TRELLIS_COMB`` on ECP5: one 4-input LUT each, carry chains included)
     lut: float = 0
-    ff: float = 0
-    bram: float = 0
-    dsp: float = 0
+    ff: float = 0  # flip-flops
+    bram: float = 0  # block RAMs (``DP16KD`` of 18,432 bits on ECP5)
+    dsp: float = 0  # multipliers (``MULT18X18D`` on ECP5)
 
     def __add__(self, other: "Resources") -> "Resources":
         """Cell by cell."""
@@ -35,25 +29,15 @@ class Resources:
 
 @dataclass(frozen=True)
 class OpenTarget:
-    """A device of the open flow: yosys, nextpnr and Project Trellis.
+    """A device of the open flow: yosys, nextpnr and Project Trellis."""
 
-    Attributes:
-        name: what users call it, such as ``ecp5-85f``.
-        device: the part's name without package, such as ``LFE5U-85F``.
-        nextpnr: nextpnr-ecp5's flag of the die, such as ``--85k``.
-        package: such as ``CABGA381``.
-        speed: speed grade, 6 (slowest) to 8.
-        capacity: what the device holds, as nextpnr counts it.
-        bram_bits: bits of one block RAM.
-    """
-
-    name: str
-    device: str
-    nextpnr: str
-    package: str
-    speed: int
-    capacity: Resources
-    bram_bits: int = 18_432
+    name: str  # what users call it, such as ``ecp5-85f``
+    device: str  # the part's name without package, such as ``LFE5U-85F``
+    nextpnr: str  # nextpnr-ecp5's flag of the die, such as ``--85k``
+    package: str  # such as ``CABGA381``
+    speed: int  # speed grade, 6 (slowest) to 8
+    capacity: Resources  # what the device holds, as nextpnr counts it
+    bram_bits: int = 18_432  # bits of one block RAM
 
     @property
     def part(self) -> str:
@@ -68,19 +52,12 @@ class OpenTarget:
 
 @dataclass(frozen=True)
 class VivadoTarget:
-    """A board of FINN's own flow, which needs AMD's tools.
+    """A board of FINN's own flow, which needs AMD's tools."""
 
-    Attributes:
-        name: what users call it, such as ``pynq-z1``.
-        board: FINN's name of it, such as ``Pynq-Z1``.
-        part: the FPGA on it.
-        shell: FINN's shell flow: ``vivado_zynq`` or ``vitis_alveo``.
-    """
-
-    name: str
-    board: str
-    part: str
-    shell: str = "vivado_zynq"
+    name: str  # what users call it, such as ``pynq-z1``
+    board: str  # FINN's name of it, such as ``Pynq-Z1``
+    part: str  # the FPGA on it
+    shell: str = "vivado_zynq"  # FINN's shell flow: ``vivado_zynq`` or ``vitis_alveo``
 
 
 Target = OpenTarget | VivadoTarget

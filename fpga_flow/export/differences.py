@@ -33,20 +33,13 @@ class FloatNoise(ShortRepr):
     Every such code is one step from the exact one, at a sum whose distance from the threshold
     float32 cannot tell; what follows from it was computed again and equals. FINN and RTL compare
     integers, as the integer engine does.
-
-    Attributes:
-        engine: "torch" or "qonnx".
-        images: with at least one such code.
-        places: by layer of the exported file, how many such codes.
-        logits: images whose last accumulators differ for it.
-        labels: images whose label differs for it.
     """
 
-    engine: str
-    images: int
-    places: dict[str, int]
-    logits: int
-    labels: int
+    engine: str  # "torch" or "qonnx"
+    images: int  # with at least one such code
+    places: dict[str, int]  # by layer of the exported file, how many such codes
+    logits: int  # images whose last accumulators differ for it
+    labels: int  # images whose label differs for it
 
     def __str__(self) -> str:
         """One line."""
@@ -164,9 +157,7 @@ class Differences:
         noise = ~self.faulty
         counts = {}
         for pair in dict.fromkeys(pair for _, pair in self._apart):
-            apart = self._any(
-                {key: values for key, values in self._apart.items() if key[1] == pair}
-            )
+            apart = self._any({key: n for key, n in self._apart.items() if key[1] == pair})
             counts[pair] = int(apart.sum()), int((apart & noise).sum())
         return counts
 
@@ -178,15 +169,10 @@ class Differences:
             places = {layer: self._places[layer, pair] for layer in self.layers}
             decided = np.any([counts > 0 for counts in places.values()], axis=0)
             if decided.any():
-                found.append(
-                    FloatNoise(
-                        engine=engine,
-                        images=int(decided.sum()),
-                        places={name: int(n.sum()) for name, n in places.items() if n.any()},
-                        logits=int(self._outputs["logits", pair][decided].sum()),
-                        labels=int(self._outputs["labels", pair][decided].sum()),
-                    )
-                )
+                counts = {name: int(n.sum()) for name, n in places.items() if n.any()}
+                outputs = (self._outputs[kind, pair][decided] for kind in ("logits", "labels"))
+                moved = (int(output.sum()) for output in outputs)
+                found.append(FloatNoise(engine, int(decided.sum()), counts, *moved))
         return tuple(found)
 
     @property

@@ -1,7 +1,7 @@
 """QONNX's own execution of the file, node by node in float32: the reference for exports."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,19 +97,18 @@ class QonnxEngine:
         for name in names:
             if name not in known:
                 raise unknown_name("tensor", name, known)
-        parts: dict[str, list[FloatArray]] = {name: [self._empty(name)] for name in names}
-        for context, count in self._execute(images):
-            for name in parts:
-                parts[name].append(self._rows(name, context[name], count))
-        return {name: np.concatenate(part) for name, part in parts.items()}
-
-    def _execute(self, images: FloatArray) -> Iterator[tuple[dict[str, Any], int]]:
-        """Every tensor of one batch after the other, and how many images are in it."""
+        parts: dict[str, list[FloatArray]] = {
+            name: [np.empty((0, *self.model.get_tensor_shape(name)[1:]), dtype=np.float32)]
+            for name in names
+        }
         if self._batched is None and len(images):
             self._examine(images)
         for start in range(0, len(images), self._batch):
-            part = images[start : start + self._batch]
-            yield self._run(part), len(part)
+            batch = images[start : start + self._batch]
+            context = self._run(batch)
+            for name in parts:
+                parts[name].append(self._rows(name, context[name], len(batch)))
+        return {name: np.concatenate(part) for name, part in parts.items()}
 
     def _examine(self, images: FloatArray) -> None:
         """Choose the batched graph if it has a row an image in every tensor, else single images."""
@@ -166,9 +165,6 @@ class QonnxEngine:
                 f"image{'s' * (self._batch > 1)}: it does not have a row for each image."
             )
         return value[:count]
-
-    def _empty(self, name: str) -> FloatArray:
-        return np.empty((0, *self.model.get_tensor_shape(name)[1:]), dtype=np.float32)
 
 
 def _logits_tensor(model: ModelWrapper) -> str:

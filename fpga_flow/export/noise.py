@@ -35,18 +35,13 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Judgement(ShortRepr):
-    """What became of one engine's integers.
+    """What became of one engine's integers."""
 
-    Attributes:
-        places: by tensor, int64 (N,): codes of an image that float noise decided.
-        faults: by tensor, int64 (N,): the largest difference that noise does not account for, given
-            what the engine itself put out before; in order of execution.
-        output: int64 (N, ...), what the logits stand for, given the same.
-    """
-
-    places: dict[str, IntArray]
+    places: dict[str, IntArray]  # by tensor, int64 (N,): codes of an image that float noise decided
+    # By tensor, int64 (N,): the largest difference that noise does not account for, given what the
+    # engine itself put out before; in order of execution
     faults: dict[str, IntArray]
-    output: IntArray
+    output: IntArray  # int64 (N, ...), what the logits stand for, given the same
 
 
 class NoiseJudge:

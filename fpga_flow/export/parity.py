@@ -9,6 +9,7 @@ counted, and said in every report.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,18 +91,15 @@ class ParityError(CheckFailedError):
 
     def __init__(self, result: ParityResult, path: Path, exporter: str):
         self.result = result
+        how = f"image {result.first_image}, by up to {result.largest} {result.unit}"
+        if result.shapes is not None:
+            how = "shapes {} and {}".format(*result.shapes)
         super().__init__(
             f"export parity failed for {path} ({exporter} exporter): "
             f"{' and '.join(result.engines or ())} differ on {result.faults} of "
-            f"{result.inputs} images, first in layer {result.first_layer!r} ({_how(result)}). The "
+            f"{result.inputs} images, first in layer {result.first_layer!r} ({how}). The "
             f"file was not written. {_REMEDY}"
         )
-
-
-def _how(result: ParityResult) -> str:
-    if result.shapes is not None:
-        return "shapes {} and {}".format(*result.shapes)
-    return f"image {result.first_image}, by up to {result.largest} {result.unit}"
 
 
 def probes(images: FloatArray, network: Network | None, declared: InputRange = UNIT) -> FloatArray:
@@ -150,12 +148,17 @@ def compare(
     for start in range(0, len(images), _BATCH):
         part = images[start : start + _BATCH]
         if integer is None:
-            ours, theirs = logits_of(model, part), engine.predict(part)
-            table.add(start, part, {OUTPUT: _labels(ours)}, {OUTPUT: _labels(theirs)}, {})
+            logits = logits_of(model, part), engine.predict(part)
+            ours, theirs = ({OUTPUT: one.argmax(axis=1)[:, None]} for one in logits)
+            table.add(start, part, ours, theirs, {})
         else:
             table.add(start, part, *_integers(model, engine, integer, part))
         show(start + len(part))
     first = table.first_fault
+    fault: dict[str, Any] = {}
+    if first is not None:
+        fault = {"first_layer": first.layer, "first_image": first.image}
+        fault |= {name: getattr(first, name) for name in ("largest", "engines", "shapes")}
     return ParityResult(
         inputs=len(images),
         mismatches=int(table.differing.sum()),
@@ -164,12 +167,8 @@ def compare(
         layers=table.layers,
         pairs=table.pairs,
         noise=table.noise,
-        first_layer=None if first is None else first.layer,
-        first_image=None if first is None else first.image,
-        largest=0 if first is None else first.largest,
-        engines=None if first is None else first.engines,
-        shapes=None if first is None else first.shapes,
         replaced=replaced,
+        **fault,
     )
 
 
@@ -191,21 +190,12 @@ def _integers(
     layers.sort(key=lambda layer: layer.position)  # as torch ran them
     floats = {layer.output: layer.to_integers(tensors[layer.output]) for layer in layers}
     torchs[OUTPUT] = _last(network, logits)
-    floats[OUTPUT] = _last(network, _flat(tensors[engine.output]))
+    floats[OUTPUT] = _last(network, tensors[engine.output].reshape(logits.shape))
     exact = integer.integers(images, names) | {OUTPUT: _last(network, integer.predict(images))}
     return torchs, floats, exact
-
-
-def _flat(logits: FloatArray) -> FloatArray:
-    return logits.reshape(len(logits), int(np.prod(logits.shape[1:])))
 
 
 def _last(network: Network, logits: FloatArray) -> IntArray:
     """The last accumulators behind float logits."""
     exact = (logits.astype(np.float64) - network.output.bias) / network.output.scale
     return np.rint(exact).astype(np.int64)
-
-
-def _labels(logits: FloatArray) -> IntArray:
-    labels: IntArray = logits.argmax(axis=1)[:, None]
-    return labels

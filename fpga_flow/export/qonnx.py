@@ -137,7 +137,11 @@ def export_qonnx(
     check_fit(twin, images, declared)
     explicit_batch_norms(twin, torch.from_numpy(images[:1].copy()))
     twin = logits_alone(twin, torch.from_numpy(images[:1].copy()))
-    cleaned = _exported(twin, images, exporter, declared)
+
+    def exported(network: nn.Module) -> ModelWrapper:
+        return _exported(network, images, exporter, declared)
+
+    cleaned = exported(twin)
     records: list[Settled] = []
     rescaled: list[str] = []
     network, not_lowered = None, None
@@ -148,16 +152,14 @@ def export_qonnx(
             records = settle(cleaned)
             rescaled = rescale(twin, network, list(undecided(cleaned)), images)
             if rescaled:
-                cleaned = _exported(twin, images, exporter, declared)
+                cleaned = exported(twin)
                 network = lower(cleaned)
                 before = ModelWrapper(cleaned.model, make_deepcopy=True)
                 records = settle(cleaned)
             if any(record.values is not None for record in records):
-                apply_to_model(
-                    records, before, twin, lambda m: _exported(m, images, exporter, declared)
-                )
+                apply_to_model(records, before, twin, exported)
                 # Exported afresh, so that the file is what the settled torch model gives.
-                cleaned = _exported(twin, images, exporter, declared)
+                cleaned = exported(twin)
                 network = lower(cleaned)
     except InputError as e:  # exported all the same: other tools may take it
         not_lowered = str(e)
@@ -171,13 +173,14 @@ def export_qonnx(
         if result.faults:
             refuse_batch_dependence(twin, inputs)
             raise ParityError(result, Path(path), exporter)
+    labels = (logits_of(one, inputs).argmax(axis=1) for one in (model, twin))
     return ExportReport(
         path=Path(path),
         exporter=exporter,
         parity=result,
         settled=tuple(records),
         rescaled=tuple(rescaled),
-        flips=_flips(model, twin, inputs),
+        flips=int(np.not_equal(*labels).sum()),
         model=twin,
         network=network,
         not_lowered=not_lowered,
@@ -204,12 +207,8 @@ def _exported(
         file = Path(folder) / "model.onnx"
         try:
             with _quiet(), torch.no_grad():
-                brevitas_export_qonnx(
-                    copy.deepcopy(model),
-                    args=example,
-                    export_path=str(file),
-                    dynamo=exporter == "dynamo",
-                )
+                twin, dynamo = copy.deepcopy(model), exporter == "dynamo"
+                brevitas_export_qonnx(twin, args=example, export_path=str(file), dynamo=dynamo)
         except DivQATError:  # our own handlers' refusals
             raise
         except Exception as e:  # exporters raise bare exceptions of many kinds
@@ -250,8 +249,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _flips(model: nn.Module, settled: nn.Module, images: FloatArray) -> int:
-    a, b = (logits_of(m, images).argmax(axis=1) for m in (model, settled))
-    return int((a != b).sum())

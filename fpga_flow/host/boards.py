@@ -12,19 +12,13 @@ INTERFACES = ("uart", "ft245")
 
 @dataclass(frozen=True)
 class Board(ShortRepr):
-    """A board's clock and pins. None of these pinouts was verified on hardware.
+    """A board's clock and pins. None of these pinouts was verified on hardware."""
 
-    Attributes:
-        name: as users give it.
-        clock_mhz: of the oscillator behind ``clk_in``.
-        pins: port of the chip's top -> (site, settings of ``IOBUF``), by interface.
-        notes: for the constraint file: where the pins were taken from, and wiring.
-    """
-
-    name: str
-    clock_mhz: float
+    name: str  # as users give it
+    clock_mhz: float  # of the oscillator behind ``clk_in``
+    # Port of the chip's top -> (site, settings of ``IOBUF``), by interface
     pins: Mapping[str, Mapping[str, tuple[str, str]]]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # for the constraint file: where the pins were taken from, and wiring
 
 
 _IN = "PULLMODE=UP IO_TYPE=LVCMOS33"
@@ -106,21 +100,13 @@ LEAST_DIVIDER = 4
 
 @dataclass(frozen=True)
 class Pll:
-    """Settings of an ``EHXPLLL`` with feedback from its output.
+    """Settings of an ``EHXPLLL`` with feedback from its output."""
 
-    Attributes:
-        input_divider: of the board's clock, before the phase detector.
-        feedback_divider: of the output: the output is this many times the phase detector's rate.
-        output_divider: of the oscillator.
-        mhz: of the output.
-        vco_mhz: of the oscillator.
-    """
-
-    input_divider: int
-    feedback_divider: int
-    output_divider: int
-    mhz: float
-    vco_mhz: float
+    input_divider: int  # of the board's clock, before the phase detector
+    feedback_divider: int  # of the output: the output is this many times the phase detector's rate
+    output_divider: int  # of the oscillator
+    mhz: float  # of the output
+    vco_mhz: float  # of the oscillator
 
 
 def pll(mhz_in: float, wanted: float) -> Pll:

@@ -34,39 +34,25 @@ _BLOCK_RAM = 2048  # bytes of one
 
 @dataclass(frozen=True)
 class Chip(Recorded):
-    """A design with everything a board needs around it.
-
-    Attributes:
-        folder: holds ``chip.json``, the sources and the constraint file.
-        top: name of the top module.
-        sources: SystemVerilog files in the order to be read, relative to ``folder``; they go
-            behind the design's own.
-        constraints: the ``.lpf`` file, relative to ``folder``.
-        interface: "uart" or "ft245".
-        board: its name.
-        clock_mhz: of the core, as the PLL makes it.
-        board_clock_mhz: of the board's oscillator.
-        baud: of the serial line, None for ft245.
-        divider: clock cycles a bit of the serial line, None for ft245.
-        window: images a host may have sent and not got answers to.
-        design_digest: the design it was written for.
-    """
+    """A design with everything a board needs around it."""
 
     RECORD = "chip.json"
     ABSENT = "holds no chip. Run `divqat compile` with a board's target."
 
-    folder: Path
-    top: str
+    folder: Path  # holds ``chip.json``, the sources and the constraint file
+    top: str  # name of the top module
+    # SystemVerilog files in the order to be read, relative to ``folder``; they go behind the
+    # design's own
     sources: tuple[str, ...]
-    constraints: str
-    interface: str
-    board: str
-    clock_mhz: float
-    board_clock_mhz: float
-    baud: int | None
-    divider: int | None
-    window: int
-    design_digest: str
+    constraints: str  # the ``.lpf`` file, relative to ``folder``
+    interface: str  # "uart" or "ft245"
+    board: str  # its name
+    clock_mhz: float  # of the core, as the PLL makes it
+    board_clock_mhz: float  # of the board's oscillator
+    baud: int | None  # of the serial line, None for ft245
+    divider: int | None  # clock cycles a bit of the serial line, None for ft245
+    window: int  # images a host may have sent and not got answers to
+    design_digest: str  # the design it was written for
 
     def all_sources(self, design: Design) -> tuple[str, ...]:
         """Files of design and chip in the order to be read, relative to the design's folder."""

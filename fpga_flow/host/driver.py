@@ -87,11 +87,8 @@ class ChipDriver:
                 image = todo.popleft()
                 open_.append((self._send(protocol.RUN, beats[image].tobytes()), image))
             reply = self._receive()
-            if (
-                reply is not None
-                and reply.kind == protocol.REPLY | protocol.RUN
-                and reply.sequence == open_[0][0]
-            ):
+            wanted = (protocol.REPLY | protocol.RUN, open_[0][0])
+            if reply is not None and (reply.kind, reply.sequence) == wanted:
                 image = open_.popleft()[1]
                 answers[image] = np.frombuffer(reply.payload, np.uint8).reshape(self._answer)
                 failures = 0

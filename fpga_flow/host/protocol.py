@@ -54,31 +54,18 @@ def reply(kind: int, sequence: int, payload: bytes = b"") -> bytes:
 
 @dataclass(frozen=True)
 class Identity(ShortRepr):
-    """What a chip says of itself; its reply to IDENTIFY.
+    """What a chip says of itself; its reply to IDENTIFY."""
 
-    Attributes:
-        version: of the protocol.
-        interface: "uart" or "ft245".
-        digest: first 8 bytes of the design's digest.
-        in_beats: beats an image, and ``in_bytes``, bytes a beat.
-        in_bytes: see ``in_beats``.
-        out_beats: beats an answer, and ``out_bytes``, bytes a beat.
-        out_bytes: see ``out_beats``.
-        classes: accumulators an answer.
-        window: images the host may have sent and not got answers to.
-        clock_mhz: the core's clock, to 10 kHz.
-    """
-
-    version: int
-    interface: str
-    digest: bytes
-    in_beats: int
+    version: int  # of the protocol
+    interface: str  # "uart" or "ft245"
+    digest: bytes  # first 8 bytes of the design's digest
+    in_beats: int  # beats an image, and ``in_bytes``, bytes a beat
     in_bytes: int
-    out_beats: int
+    out_beats: int  # beats an answer, and ``out_bytes``, bytes a beat
     out_bytes: int
-    classes: int
-    window: int
-    clock_mhz: float
+    classes: int  # accumulators an answer
+    window: int  # images the host may have sent and not got answers to
+    clock_mhz: float  # the core's clock, to 10 kHz
 
     LENGTH: ClassVar[int] = 24
     _FORM: ClassVar[str] = "<BB8sHHHHHHH"
@@ -121,26 +108,17 @@ class Identity(ShortRepr):
 
 @dataclass(frozen=True)
 class Status:
-    """A chip's counters since the last reset; its reply to STATUS.
+    """A chip's counters since the last reset; its reply to STATUS."""
 
-    Attributes:
-        images: answered, modulo 2²⁴.
-        latency: clock cycles from the last image's last beat entering the core to its answer,
-            when one image at a time was under way.
-        stall_in: cycles in which a beat waited for the core, modulo 2³².
-        stall_out: cycles in which the core's answer waited for the link, modulo 2³².
-        errors: damaged or unknown frames, up to 255.
-        overflow: bytes came faster than the core took them, and were lost.
-        broken: the serial line gave a byte without its stop bit.
-    """
-
-    images: int
+    images: int  # answered, modulo 2²⁴
+    # Clock cycles from the last image's last beat entering the core to its answer, when one image
+    # at a time was under way
     latency: int
-    stall_in: int
-    stall_out: int
-    errors: int
-    overflow: bool
-    broken: bool
+    stall_in: int  # cycles in which a beat waited for the core, modulo 2³²
+    stall_out: int  # cycles in which the core's answer waited for the link, modulo 2³²
+    errors: int  # damaged or unknown frames, up to 255
+    overflow: bool  # bytes came faster than the core took them, and were lost
+    broken: bool  # the serial line gave a byte without its stop bit
 
     LENGTH: ClassVar[int] = 16
 

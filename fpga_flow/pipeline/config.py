@@ -4,16 +4,9 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from divqat_brevitas.errors import unknown_name
@@ -107,12 +100,7 @@ class TrainSection(Section):
     training, ``qat`` quantization-aware trained, ``divqat`` with the divergence.
     """
 
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (
-        "float",
-        "ptq",
-        "qat",
-        "divqat",
-    )
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = get_args(Variant)
     float_epochs: Count = 10
     quant_epochs: Count = 5
     batch_size: Count = 128
@@ -259,10 +247,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _only_trained_victims(self) -> Self:
-        for key, variants in (
-            ("compile.variants", self.compile.variants),
-            ("attack.victims", self.attack.victims),
-        ):
+        chosen = {
+            "compile.variants": self.compile.variants,
+            "attack.victims": self.attack.victims,
+        }
+        for key, variants in chosen.items():
             for variant in variants:
                 if variant not in self.train.variants:
                     raise ValueError(

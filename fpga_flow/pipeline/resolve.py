@@ -22,13 +22,12 @@ from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import read_toml
 from fpga_flow.pipeline.config import Config
 
+_PRESETS = resources.files("fpga_flow.pipeline") / "presets"
+
 
 def presets() -> list[str]:
     """Names of the settings that come with the package."""
-    folder = resources.files("fpga_flow.pipeline") / "presets"
-    return sorted(
-        item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")
-    )
+    return sorted(Path(item.name).stem for item in _PRESETS.iterdir() if ".toml" in item.name)
 
 
 def resolve(
@@ -60,9 +59,7 @@ def resolve(
     if preset is not None:
         if preset not in presets():
             raise unknown_name("preset", preset, presets())
-        text = (resources.files("fpga_flow.pipeline") / "presets" / f"{preset}.toml").read_text(
-            "utf-8"
-        )
+        text = (_PRESETS / f"{preset}.toml").read_text("utf-8")
         merge(tomllib.loads(text), f"preset {preset}", Path())
     if file is not None:
         merge(_read(file), str(file), file.parent)

@@ -36,23 +36,16 @@ PACKAGES = ("divqat", "torch", "brevitas", "qonnx", "onnx", "onnxruntime", "nump
 
 @dataclass(frozen=True)
 class StageRecord(ShortRepr):
-    """What the manifest says of one stage.
+    """What the manifest says of one stage."""
 
-    Attributes:
-        status: ``"running"`` stays when a process was killed.
-        inputs: name of an input (a settings section, an upstream stage) to its hash.
-        outputs: path relative to the run directory to SHA-256.
-        versions: package to version.
-        seconds: wall time of the last execution.
-        reason: why the stage failed or was skipped; empty when it is done.
-    """
-
-    status: Status
+    status: Status  # ``"running"`` stays when a process was killed
+    # Name of an input (a settings section, an upstream stage) to its hash
     inputs: Mapping[str, str]
+    # Path relative to the run directory to SHA-256
     outputs: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    reason: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)  # package to version
+    seconds: float = 0.0  # wall time of the last execution
+    reason: str = ""  # why the stage failed or was skipped; empty when it is done
 
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)

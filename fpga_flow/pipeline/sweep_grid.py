@@ -16,6 +16,7 @@ model.bits = "w8a8"
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,21 +38,14 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class SweepTask:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        name: readable, from the settings that make the task.
-        settings: those settings by their dotted names, as the sweep file has them.
-        config: all settings, resolved.
-        skip: stages that are left out.
-        key: SHA-256 of what the results depend on: the settings (but for ``run.name``), the
-            content of files they name, and the stages left out.
-    """
-
-    name: str
-    settings: Settings
-    config: Config
-    skip: tuple[str, ...]
+    name: str  # readable, from the settings that make the task
+    settings: Settings  # those settings by their dotted names, as the sweep file has them
+    config: Config  # all settings, resolved
+    skip: tuple[str, ...]  # stages that are left out
+    # SHA-256 of what the results depend on: the settings (but for ``run.name``), the content of
+    # files they name, and the stages left out
     key: str
 
     @property
@@ -183,9 +177,7 @@ def _tasks(document: Mapping[str, Any], file: Path) -> list[Settings]:
         raise InputError(f"{file}: write [[task]], with two brackets, for every single task.")
     if not grid and not single:
         raise InputError(f"{file} has no task: write a [grid], or a [[task]] for every run.")
-    count = 1
-    for values in grid.values():
-        count *= len(values)
+    count = math.prod(map(len, grid.values()))
     if count > _MOST_TASKS:
         raise InputError(f"{file}: the grid has {count:,} tasks; more than {_MOST_TASKS:,}.")
     product = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]

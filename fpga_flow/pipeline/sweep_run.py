@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -170,42 +170,27 @@ def run_pipeline(task: Task) -> Outcome:
 
 
 def _run(folder: Path, task: Task, started: float) -> Outcome:
-
     config = Config.model_validate_json(task.arguments["config"])
     stages = stages_of(task.arguments["skip"])
     outcomes = execute(RunDirectory(folder), config, stages, progress=Progress())
-    lacking = [outcome for outcome in outcomes if outcome.status == "missing-tool"]
-    outcome = Outcome(
-        "missing-tool" if lacking else "done",
-        f"{lacking[0].stage} did not run: {lacking[0].reason}" if lacking else "",
-        since(started),
-        key_figures(folder),
-    )
-    write_json(
-        folder / RESULT,
-        {
-            "schema": 1,
-            "name": task.name,
-            "key": task.key,
-            "state": outcome.state,
-            "detail": outcome.detail,
-            "settings": task.arguments["settings"],
-            "skip": task.arguments["skip"],
-            "seconds": outcome.seconds,
-            "threads": os.environ.get("OMP_NUM_THREADS"),
-            "versions": versions(),
-            "figures": outcome.figures,
-        },
-    )
-    if outcome.state == "done":
-        accuracies = {
-            name.removeprefix("accuracy."): value
-            for name, value in outcome.figures.items()
-            if name.startswith("accuracy.")
-        }
-        words = ", ".join(f"{variant} {value:.1%}" for variant, value in accuracies.items())
-        return replace(outcome, detail=words)
-    return outcome
+    missing = next((one for one in outcomes if one.status == "missing-tool"), None)
+    figures = key_figures(folder)
+    outcome = Outcome("done", "", since(started), figures)
+    if missing is not None:
+        why = f"{missing.stage} did not run: {missing.reason}"
+        outcome = replace(outcome, state="missing-tool", detail=why)
+    about = {"schema": 1, "name": task.name, "key": task.key, **asdict(outcome)}
+    about |= {name: task.arguments[name] for name in ("settings", "skip")}
+    threads = os.environ.get("OMP_NUM_THREADS")
+    write_json(folder / RESULT, about | {"threads": threads, "versions": versions()})
+    if missing is not None:
+        return outcome
+    words = [
+        f"{name.removeprefix('accuracy.')} {value:.1%}"
+        for name, value in figures.items()
+        if name.startswith("accuracy.")
+    ]
+    return replace(outcome, detail=", ".join(words))
 
 
 def write_event(folder: Path, event: str, **more: Any) -> None:
@@ -229,12 +214,6 @@ def events(folder: Path) -> list[dict[str, Any]]:
         with suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
     return rows
-
-
-def last_event(folder: Path) -> str | None:
-    """The last line's word; None where the task was never begun."""
-    rows = events(folder)
-    return str(rows[-1]["event"]) if rows else None
 
 
 def key_figures(run: Path) -> dict[str, float]:
@@ -274,11 +253,9 @@ def rows(tasks: Sequence[SweepTask], out: Path, states: Mapping[str, str]) -> li
     for task in tasks:
         folder = folder_of(out, task)
         record = recorded(folder / RESULT, task.key) or {}
-        row: dict[str, Any] = {
-            "task": task.name,
-            "folder": folder.relative_to(out).as_posix(),
-            "state": states.get(task.name) or record.get("state") or last_event(folder) or "left",
-        }
+        last = [event["event"] for event in events(folder)][-1:]
+        state = states.get(task.name) or record.get("state") or (last[0] if last else "left")
+        row = {"task": task.name, "folder": folder.relative_to(out).as_posix(), "state": state}
         row |= {"settings": task.settings, "seconds": record.get("seconds")}
         table.append(row | {"figures": record.get("figures", {})})
     return table
@@ -293,10 +270,8 @@ def write_table(table: Sequence[Mapping[str, Any]], out: Path) -> None:
     writer.writerow(["task", "state", *settings, *figures, "seconds", "folder"])
     for row in table:
         values = [row["settings"].get(name) for name in settings]
-        measured = [row["figures"].get(name) for name in figures]
-        writer.writerow(
-            [row["task"], row["state"], *values, *measured, row["seconds"], row["folder"]]
-        )
+        values += [row["figures"].get(name) for name in figures]
+        writer.writerow([row["task"], row["state"], *values, row["seconds"], row["folder"]])
     write_text(out / "summary.csv", text.getvalue())
 
 

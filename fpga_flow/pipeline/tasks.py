@@ -72,41 +72,28 @@ def recorded(file: Path, key: str | None = None) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Task:
-    """Everything another process, here or on another machine, needs to run a task.
+    """Everything another process, here or on another machine, needs to run a task."""
 
-    Attributes:
-        name: readable and unique among the tasks of a call.
-        key: SHA-256 of everything the result depends on.
-        function: ``"module:name"`` of what runs it: it takes the task and returns an ``Outcome``.
-        arguments: of that function, as JSON values.
-        folder: absolute path of the folder that gets ``log.txt``; None: its lines go to stderr.
-        shared: absolute path of a file that every machine that runs the task must see.
-    """
-
-    name: str
-    key: str
-    function: str
-    arguments: Mapping[str, Any]
+    name: str  # readable and unique among the tasks of a call
+    key: str  # SHA-256 of everything the result depends on
+    function: str  # ``"module:name"`` of what runs it: it takes the task and returns an ``Outcome``
+    arguments: Mapping[str, Any]  # of that function, as JSON values
+    # Absolute path of the folder that gets ``log.txt``; None: its lines go to stderr
     folder: str | None = None
+    # Absolute path of a file that every machine that runs the task must see
     shared: str | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
+    """What became of a task."""
 
-    Attributes:
-        state: ``"there"``: it was finished before; ``"missing-tool"``: it is finished but for what
-            needs a tool that is not installed; ``"elsewhere"``: another process runs it.
-        detail: the result in words, or why there is none.
-        seconds: wall time.
-        figures: numbers of the result, by name.
-    """
-
+    # ``"there"``: it was finished before; ``"missing-tool"``: it is finished but for what needs a
+    # tool that is not installed; ``"elsewhere"``: another process runs it
     state: State
-    detail: str = ""
-    seconds: float = 0.0
-    figures: Mapping[str, float] = field(default_factory=dict)
+    detail: str = ""  # the result in words, or why there is none
+    seconds: float = 0.0  # wall time
+    figures: Mapping[str, float] = field(default_factory=dict)  # numbers of the result, by name
 
     def __str__(self) -> str:
         match self.state:
@@ -124,21 +111,15 @@ class Outcome:
 
 @dataclass
 class Summary(ShortRepr):
-    """What a call of ``run_tasks`` did.
+    """What a call of ``run_tasks`` did."""
 
-    Attributes:
-        done: names of the tasks finished now.
-        there: how many were finished before.
-        left: tasks not run: no time, another process has them, or the cluster went away.
-        missing: tasks that a tool is missing for, and which.
-        failed: tasks that failed, and why.
-    """
-
-    done: list[str] = field(default_factory=list)
-    there: int = 0
+    done: list[str] = field(default_factory=list)  # names of the tasks finished now
+    there: int = 0  # how many were finished before
+    # Tasks not run: no time, another process has them, or the cluster went away
     left: list[str] = field(default_factory=list)
+    # Tasks that a tool is missing for, and which
     missing: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # tasks that failed, and why
 
     @property
     def states(self) -> dict[str, str]:

@@ -61,24 +61,15 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart.
+    """One chart."""
 
-    Attributes:
-        name: prefix of the ids in its SVG, and stem of its file.
-        title: accessible name.
-        description: what it shows, in words.
-        draw: draws it on matplotlib axes.
-        head: column names of its numbers.
-        rows: as many texts each; empty where it has no table.
-        size: inches, wide and high. The usual size is read well at half a page and on a telephone.
-    """
-
-    name: str
-    title: str
-    description: str
-    draw: Callable[[Any], None]
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+    name: str  # prefix of the ids in its SVG, and stem of its file
+    title: str  # accessible name
+    description: str  # what it shows, in words
+    draw: Callable[[Any], None]  # draws it on matplotlib axes
+    head: Sequence[str] = ()  # column names of its numbers
+    rows: Sequence[Sequence[str]] = ()  # as many texts each; empty where it has no table
+    # Inches, wide and high. The usual size is read well at half a page and on a telephone.
     size: tuple[float, float] = (5.2, 3.3)
 
     @property

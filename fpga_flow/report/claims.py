@@ -82,39 +82,24 @@ _ANSWERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim about a way to train victims, judged.
+    """One claim about a way to train victims, judged."""
 
-    Attributes:
-        claim: "clone degrades", "victim accuracy holds" or "combination improves".
-        victim: variant, with its defence: "divqat + reverse-sigmoid:0.5".
-        against: the baseline, likewise.
-        answers: what the attackers saw; None for the victim's own accuracy.
-        pool_kind: "in", "out" or "free"; None likewise.
-        budget: queries; None likewise.
-        verdict: the word.
-        reason: why that word.
-        difference: clone accuracy (or the victim's own), victim minus baseline, with intervals.
-        cost: accuracy that the victim lost against the baseline, fraction of 1.
-        clone_accuracy: of the worst case.
-        baseline_clone_accuracy: of the baseline's worst case, among attackers that both met.
-        attack: the one that made the worst-case clone.
-        baseline_attack: the one that made the baseline's.
-    """
-
-    claim: str
-    victim: str
-    against: str
-    answers: str | None
-    pool_kind: str | None
-    budget: int | None
-    verdict: Verdict
-    reason: str
+    claim: str  # "clone degrades", "victim accuracy holds" or "combination improves"
+    victim: str  # variant, with its defence: "divqat + reverse-sigmoid:0.5"
+    against: str  # the baseline, likewise
+    answers: str | None  # what the attackers saw; None for the victim's own accuracy
+    pool_kind: str | None  # "in", "out" or "free"; None likewise
+    budget: int | None  # queries; None likewise
+    verdict: Verdict  # the word
+    reason: str  # why that word
+    # Clone accuracy (or the victim's own), victim minus baseline, with intervals
     difference: Difference
-    cost: float | None = None
-    clone_accuracy: float | None = None
+    cost: float | None = None  # accuracy that the victim lost against the baseline, fraction of 1
+    clone_accuracy: float | None = None  # of the worst case
+    # Of the baseline's worst case, among attackers that both met
     baseline_clone_accuracy: float | None = None
-    attack: str | None = None
-    baseline_attack: str | None = None
+    attack: str | None = None  # the one that made the worst-case clone
+    baseline_attack: str | None = None  # the one that made the baseline's
 
 
 def claims(results: Results) -> list[Claim]:
@@ -179,24 +164,15 @@ def _accuracy(results: Results, victim: str, against: str) -> Iterator[Claim]:
     found = accuracy_difference(results.victims, victim, against, image_count(results))
     if against != BASELINE or found is None or found.t is None:
         return
+    point = f"{100 * MATCHED:g} point"
     verdict: Verdict = "undecided"
-    reason = f"the interval holds a loss of {100 * MATCHED:g} point"
+    reason = f"the interval holds a loss of {point}"
     if found.t.low > -MATCHED:
-        verdict, reason = "supported", f"the interval excludes a loss of {100 * MATCHED:g} point"
+        verdict, reason = "supported", f"the interval excludes a loss of {point}"
     elif found.t.high < -MATCHED:
-        verdict, reason = "not supported", f"it loses more than {100 * MATCHED:g} point"
-    yield Claim(
-        "victim accuracy holds",
-        victim,
-        against,
-        None,
-        None,
-        None,
-        verdict,
-        reason,
-        found,
-        cost=-found.mean,
-    )
+        verdict, reason = "not supported", f"it loses more than {point}"
+    about = ("victim accuracy holds", victim, against, None, None, None)
+    yield Claim(*about, verdict, reason, found, cost=-found.mean)
 
 
 def _clones(results: Results, victim: str, against: str) -> Iterator[Claim]:
@@ -210,10 +186,8 @@ def _combinations(results: Results, victim: str) -> Iterator[Claim]:
     for mine, like in equally_costly(results, victim):
         unequal = unequal_costs(results, victim, mine, like)
         for kind in KINDS:
-            ours, theirs = (
-                Group(name, kind, 0, defence=defence)
-                for name, defence in ((victim, mine), (BASELINE, like))
-            )
+            ours = Group(victim, kind, 0, defence=mine)
+            theirs = Group(BASELINE, kind, 0, defence=like)
             for answers in ("soft family", "all"):
                 yield from _judged("combination improves", results, ours, theirs, answers, unequal)
 
@@ -226,16 +200,16 @@ def equally_costly(results: Results, victim: str) -> Iterator[tuple[str, str]]:
     answers), beyond schema 1; without it, equal names (defence and strength) count as equal.
     Strengths differ where costs are to be equal: the nearest is taken, within a tenth.
     """
+
+    def families(defence: str) -> list[str]:  # dcp:0.7+rounding:2: dcp and rounding
+        return [part.partition(":")[0] for part in defence.split("+")]
+
     mine, theirs = _costs(results, victim), _costs(results, BASELINE)
     for defence, cost in mine.items():
-        if "@" in defence:
-            if defence in theirs:
-                yield defence, defence
-            continue
-        same = {name: c for name, c in theirs.items() if _families(name) == _families(defence)}
+        same = {name: c for name, c in theirs.items() if families(name) == families(defence)}
         known = {name: c for name, c in same.items() if c is not None}
-        if cost is None or not known:
-            if defence in same:
+        if "@" in defence or cost is None or not known:
+            if defence in theirs:
                 yield defence, defence
             continue
         nearest = min(known, key=lambda name: abs(known[name] - cost))
@@ -256,11 +230,6 @@ def unequal_costs(results: Results, victim: str, mine: str, theirs: str) -> str:
 
 def _equal(a: float, b: float) -> bool:
     return abs(a - b) <= EQUAL_COST * max(a, b)
-
-
-def _families(defence: str) -> list[str]:
-    """``dcp:0.7+rounding:2`` → dcp and rounding."""
-    return [part.partition(":")[0] for part in defence.split("+")]
 
 
 def _costs(results: Results, victim: str) -> dict[str, float | None]:
@@ -363,8 +332,7 @@ def claims_text(path: Path) -> str:
     Raises:
         InputError: no results there, or they are not schema 1.
     """
-    parts = [_text(read(file)) for file in results_files(path)]
-    return "\n\n".join([*parts, NOTE])
+    return "\n\n".join([*(_text(read(file)) for file in results_files(path)), NOTE])
 
 
 def _document(results: Results) -> dict[str, Any]:
@@ -399,9 +367,8 @@ def _lines(claim: Claim) -> Iterator[str]:
     boot = f", boot {bracketed(found.bootstrap)}" if found.bootstrap else ""
     clones = ""
     if claim.clone_accuracy is not None and claim.baseline_clone_accuracy is not None:
-        clones = (
-            f"; clones {percent(claim.clone_accuracy)} and {percent(claim.baseline_clone_accuracy)}"
-        )
+        both = percent(claim.clone_accuracy), percent(claim.baseline_clone_accuracy)
+        clones = "; clones {} and {}".format(*both)
     yield (
         f"    {with_interval(found)}{boot}; {counted(found.victim_seeds, 'victim seed')}, "
         f"{counted(found.pairs, 'pair')}{clones}"

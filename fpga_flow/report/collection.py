@@ -8,40 +8,31 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.evaluation.summary import summarize
-from divqat_brevitas.files import read_json, sha256_file, write_json
-from fpga_flow.report.confusion import worst_case_confusions
-from fpga_flow.report.schema import (
-    SCHEMA,
-    AttackRow,
-    Confusion,
-    Dataset,
-    EquivalenceRow,
-    Example,
-    HardwareRow,
-    LayerCells,
-    LayerEstimate,
-    LayerRow,
-    Results,
-    Row,
-    Run,
-    Stage,
-    VictimRow,
-    parse,
-    validate,
+from divqat_brevitas.extraction.evaluation.summary import (
+    Group,
+    attackers,
+    defence_of,
+    summarize,
+    worst_case,
 )
+from divqat_brevitas.files import read_json, sha256_file, write_json
+from fpga_flow.report import schema
 
 Rows = list[dict[str, Any]]
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=schema.Row)
 _COMPARED = (".safetensors", ".onnx", "/victims.json", "/design/design.json", "/chip.bit")
 
 
-def collect(run_dir: Path) -> Results:
+def collect(run_dir: Path) -> schema.Results:
     """Read the stage files of a run directory in which at least ``train`` is done.
 
     Raises:
@@ -59,36 +50,36 @@ def collect(run_dir: Path) -> Results:
                 f"Run `divqat train {run_dir}` first."
             )
     measured = _object(run_dir / "simulate" / "accuracy.json", "Run `divqat simulate` again.")
-    trained = _parsed(VictimRow, _with_engine_accuracy(_rows(victims), measured), victims)
+    trained = _parsed(schema.VictimRow, _with_engine_accuracy(_rows(victims), measured), victims)
     attack_rows = [row for path in sorted(run_dir.glob("attack/*.json")) for row in _rows(path)]
-    attacks = _parsed(AttackRow, attack_rows, run_dir / "attack")
+    attacks = _parsed(schema.AttackRow, attack_rows, run_dir / "attack")
     evidence = run_dir / "report" / "evidence.json"
     shown = _object(evidence, "Delete it and run `divqat report`.")
     bitstreams = sorted(run_dir.glob("compile/*/bitstream/report.json"))
     document = {
-        "schema": SCHEMA,
-        "dataset": parse(Dataset, _read(dataset), str(dataset)),
+        "schema": schema.SCHEMA,
+        "dataset": schema.parse(schema.Dataset, _read(dataset), str(dataset)),
         "victims": trained,
-        "equivalence": _optional(EquivalenceRow, run_dir / "simulate" / "equivalence.json"),
+        "equivalence": _optional(schema.EquivalenceRow, run_dir / "simulate" / "equivalence.json"),
         "attacks": [row.model_copy(update={"confusion": None}) for row in attacks],
         "summary": [dict(row) for row in summarize(attacks, trained)],
         "hardware": [
             row
             for path in sorted(run_dir.glob("compile/*/hardware.json"))
-            for row in _optional(HardwareRow, path)
+            for row in _optional(schema.HardwareRow, path)
         ],
         "run": _run(run_dir),
         "layers": {
-            path.stem.removeprefix("network_"): _optional(LayerRow, path)
+            path.stem.removeprefix("network_"): _optional(schema.LayerRow, path)
             for path in sorted(run_dir.glob("export/network_*.json"))
         },
         "estimates": {
-            path.parent.name: _parsed(LayerEstimate, _layers(path), path)
+            path.parent.name: _parsed(schema.LayerEstimate, _layers(path), path)
             for path in sorted(run_dir.glob("compile/*/estimates.json"))
         },
         "cells": {
             path.parents[1].name: _parsed(
-                LayerCells,
+                schema.LayerCells,
                 [{"name": row.get("name"), **row.get("cells", {})} for row in _layers(path)],
                 path,
             )
@@ -100,23 +91,23 @@ def collect(run_dir: Path) -> Results:
             if path.with_name("routed.json").is_file()
         },
         "confusions": [
-            *_parsed(Confusion, shown.get("confusions", []), evidence),
+            *_parsed(schema.Confusion, shown.get("confusions", []), evidence),
             *worst_case_confusions(attacks),
         ],
-        "examples": _parsed(Example, shown.get("examples", []), evidence),
+        "examples": _parsed(schema.Example, shown.get("examples", []), evidence),
         "training": _json_lines(run_dir / "train" / "metrics.jsonl"),
     }
-    return parse(Results, document, str(run_dir))
+    return schema.parse(schema.Results, document, str(run_dir))
 
 
-def write(results: Results, path: Path) -> None:
+def write(results: schema.Results, path: Path) -> None:
     """Write ``results`` as JSON (schema 1), whole or not at all."""
     write_json(path, results.model_dump(by_alias=True, mode="json"))
 
 
-def read(path: Path) -> Results:
+def read(path: Path) -> schema.Results:
     """Read and check a ``results.json``; an InputError names what is missing or wrong."""
-    return validate(_read(path))
+    return schema.validate(_read(path))
 
 
 def _read(path: Path) -> Any:
@@ -161,7 +152,7 @@ def _layers(path: Path) -> Rows:
 
 
 def _parsed(model: type[R], rows: Rows, path: Path) -> list[R]:
-    return [parse(model, row, f"{path}, row {index}") for index, row in enumerate(rows)]
+    return [schema.parse(model, row, f"{path}, row {index}") for index, row in enumerate(rows)]
 
 
 def _optional(model: type[R], path: Path) -> list[R]:
@@ -197,7 +188,7 @@ def _json_lines(path: Path) -> Rows:
     return rows
 
 
-def _run(run_dir: Path) -> Run:
+def _run(run_dir: Path) -> schema.Run:
     """Settings, versions and outcomes. No clock times: the same run gives the same file."""
     config, manifest = run_dir / "config.toml", run_dir / "manifest.json"
     settings = config.read_text("utf-8", errors="replace") if config.is_file() else None
@@ -218,14 +209,14 @@ def _run(run_dir: Path) -> Run:
         }
         for package, version in _strings(record, "versions"):
             versions.setdefault(package, {})[version] = None
-    return Run(
+    return schema.Run(
         name=_name(settings) or run_dir.resolve().name,
         config=settings,
         versions={package: " and ".join(several) for package, several in sorted(versions.items())},
         files=files,
         stages={
-            name: parse(
-                Stage,
+            name: schema.parse(
+                schema.Stage,
                 {"status": record.get("status"), "reason": record.get("reason") or None},
                 f"{manifest}, {name}",
             )
@@ -286,3 +277,57 @@ def placement(report: Path) -> dict[str, Any]:
             for name, tiles in sorted(found.items(), key=lambda item: -len(item[1]))
         },
     }
+
+
+LARGEST = 20
+"""Number of classes up to which a matrix is made; larger ones would not be read."""
+
+
+def confusion(
+    labels: npt.NDArray[Any], predictions: npt.NDArray[Any], classes: int
+) -> list[list[int]] | None:
+    """``counts[i][j]``: images of class i that were taken for class j; None for too many classes.
+
+    ``labels`` and ``predictions`` are integers (N,) below ``classes``.
+
+    Example:
+        >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2)
+        [[1, 0], [1, 1]]
+    """
+    if classes > LARGEST:
+        return None
+    counts = np.bincount(np.asarray(labels) * classes + predictions, minlength=classes * classes)
+    rows: list[list[int]] = counts.reshape(classes, classes).tolist()
+    return rows
+
+
+def worst_case_confusions(rows: Sequence[schema.AttackRow]) -> list[schema.Confusion]:
+    """Confusion rows of the worst-case clone of every victim and kind of query pool.
+
+    At the largest budget and over all oracles, without a defence where it was attacked without
+    one; of several seeds the first. None where the attack's file holds no matrix.
+    """
+    places: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        places.setdefault((row.victim, row.pool_kind), []).append(defence_of(row))
+    confusions: list[schema.Confusion] = []
+    for (victim, kind), defences in places.items():
+        group = Group(victim, kind, 0, defence="none" if "none" in defences else defences[0])
+        group = replace(group, budget=group.budgets(rows)[-1])
+        own = group.of(rows)
+        worst = worst_case(attackers(own))
+        clones = [row for row in own if worst and attackers([row])[0].method == worst.method]
+        first = min(clones, key=lambda row: (row.victim_seed, row.seed), default=None)
+        counts = first.confusion if first else None
+        if first is not None and worst is not None and counts is not None:
+            behind = "" if group.defence == "none" else f" behind {group.defence}"
+            confusions.append(
+                schema.Confusion(
+                    kind="clone",
+                    victim=victim,
+                    seed=first.victim_seed,
+                    what=f"{worst.name}{behind}, {group.budget:,} queries",
+                    counts=counts,
+                )
+            )
+    return confusions

@@ -69,22 +69,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Change:
-    """One quantity of a victim against another's.
+    """One quantity of a victim against another's."""
 
-    Attributes:
-        ours: the victim judged, ``run: variant``.
-        theirs: the one it is compared with.
-        quantity: "test accuracy", or "worst-case clone" with the kind and number of queries.
-        difference: ours minus theirs, a fraction of 1, with intervals; None without a common pair
-            of seeds.
-        remark: what a reader has to know of it; empty if nothing.
-    """
-
-    ours: str
-    theirs: str
-    quantity: str
+    ours: str  # the victim judged, ``run: variant``
+    theirs: str  # the one it is compared with
+    quantity: str  # "test accuracy", or "worst-case clone" with the kind and number of queries
+    # Ours minus theirs, a fraction of 1, with intervals; None without a common pair of seeds
     difference: Difference | None
-    remark: str
+    remark: str  # what a reader has to know of it; empty if nothing
 
     @property
     def excludes_zero(self) -> bool | None:
@@ -95,21 +87,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that may be compared.
+    """Runs that may be compared."""
 
-    Attributes:
-        runs: in the order given.
-        engines: the ones that were attacked.
-        merged: all their rows, variants renamed to ``run: variant``.
-        entries: the victims.
-        changes: against the first run.
-    """
-
-    runs: tuple[NamedRun, ...]
-    engines: tuple[str, ...]
-    merged: Results
-    entries: tuple[Entry, ...]
-    changes: tuple[Change, ...]
+    runs: tuple[NamedRun, ...]  # in the order given
+    engines: tuple[str, ...]  # the ones that were attacked
+    merged: Results  # all their rows, variants renamed to ``run: variant``
+    entries: tuple[Entry, ...]  # the victims
+    changes: tuple[Change, ...]  # against the first run
 
     @property
     def title(self) -> str:
@@ -123,16 +107,16 @@ class Group:
 def load_runs(paths: Sequence[Path]) -> list[NamedRun]:
     """Read the results at paths; an InputError names one without results, or named twice."""
     files = [file for path in paths for file in results_files(path)]
-    seen: set[Path] = set()
-    for file in files:
-        if file.resolve() in seen:
+    for number, file in enumerate(files):
+        if file.resolve() in [other.resolve() for other in files[:number]]:
             raise InputError(f"{file} is named twice. Name every run once.")
-        seen.add(file.resolve())
     found = [read(file) for file in files]
     names = [results.run.name for results in found]
+    # What sets runs of one name apart: the run directory, or the file.
+    places = [file.parents[1] if file.parent.name == "report" else file for file in files]
     return [
-        NamedRun(name if names.count(name) == 1 else f"{name} ({_place(file)})", str(file), results)
-        for name, file, results in zip(names, files, found, strict=True)
+        NamedRun(name if names.count(name) == 1 else f"{name} ({place})", str(file), results)
+        for name, place, file, results in zip(names, places, files, found, strict=True)
     ]
 
 
@@ -177,12 +161,6 @@ _SEEDS = "not the same victim seeds; only common ones count"
 _DATA = ("name", "train", "test", "classes", "shape")
 
 
-def _place(file: Path) -> str:
-    """What tells runs of one name apart: the run directory, or the file."""
-    parent = file.parent
-    return str(parent.parent if parent.name == "report" else file)
-
-
 def _engines(results: Results) -> tuple[str, ...]:
     asked = {row.engine for row in results.attacks}
     asked |= {row.engine for row in results.victims if row.engine} if not asked else set()
@@ -195,20 +173,13 @@ def _group(runs: tuple[NamedRun, ...]) -> Group:
         for run in runs
         for variant in variants(run.results)
     )
-    merged = runs[0].results.model_copy(
-        update={
-            "victims": [
-                row.model_copy(update={"variant": f"{run.label}: {row.variant}"})
-                for run in runs
-                for row in run.results.victims
-            ],
-            "attacks": [
-                row.model_copy(update={"victim": f"{run.label}: {row.victim}"})
-                for run in runs
-                for row in run.results.attacks
-            ],
-        }
-    )
+    victims, attacks = [], []
+    for run in runs:
+        for row in run.results.victims:
+            victims.append(row.model_copy(update={"variant": f"{run.label}: {row.variant}"}))
+        for attack in run.results.attacks:
+            attacks.append(attack.model_copy(update={"victim": f"{run.label}: {attack.victim}"}))
+    merged = runs[0].results.model_copy(update={"victims": victims, "attacks": attacks})
     changes = tuple(
         change
         for ours, theirs in _pairs(entries)
@@ -287,9 +258,8 @@ def comparison_text(found: Sequence[Group], page: Path) -> str:
             for kind, name in POOLS.items():
                 worst = worst_clone(group, entry, kind)
                 if worst:
-                    told.append(
-                        f"worst-case clone {percent(worst[1].mean)} ({worst[0]:,} {name} queries)"
-                    )
+                    queries = f"({worst[0]:,} {name} queries)"
+                    told.append(f"worst-case clone {percent(worst[1].mean)} {queries}")
             lines.append(f"  {entry.name}: {', '.join(told)}")
         sure = [change for change in group.changes if change.excludes_zero]
         lines.append(f"  intervals without zero: {len(sure)} of {len(group.changes)}")

@@ -48,30 +48,18 @@ from fpga_flow.report.schema import Results, SummaryRow
 
 @dataclass(frozen=True)
 class Hardness:
-    """How far attackers got with one trained variant and one kind of query pool.
+    """How far attackers got with one trained variant and one kind of query pool."""
 
-    Attributes:
-        group: the victim, its defence, the kind of pool and the largest budget.
-        victim_accuracy: mean over the attacked victims.
-        victim_seeds: trained victims behind the worst case.
-        worst: the worst case.
-        interval: 95 %, of its clone accuracy, about these trained victims.
-        basis: what the interval is over.
-        queries_to_90_percent: see :mod:`divqat_brevitas.extraction.evaluation.summary`.
-        plain: plain QAT's worst case in the same group, without a defence.
-        labels_only: plain QAT's worst case where only labels are shown.
-        comparison: with plain QAT; None for plain QAT itself, or where it was not attacked.
-    """
-
-    group: Group
-    victim_accuracy: float
-    victim_seeds: int
-    worst: Attacker
-    interval: Interval | None
-    basis: str
-    queries_to_90_percent: int | None
-    plain: Attacker | None
-    labels_only: Attacker | None
+    group: Group  # the victim, its defence, the kind of pool and the largest budget
+    victim_accuracy: float  # mean over the attacked victims
+    victim_seeds: int  # trained victims behind the worst case
+    worst: Attacker  # the worst case
+    interval: Interval | None  # 95 %, of its clone accuracy, about these trained victims
+    basis: str  # what the interval is over
+    queries_to_90_percent: int | None  # see :mod:`divqat_brevitas.extraction.evaluation.summary`
+    plain: Attacker | None  # plain QAT's worst case in the same group, without a defence
+    labels_only: Attacker | None  # plain QAT's worst case where only labels are shown
+    # With plain QAT; None for plain QAT itself, or where it was not attacked
     comparison: Comparison | None
 
     @property
@@ -87,11 +75,7 @@ class Hardness:
 
 def hardness(results: Results) -> list[Hardness]:
     """The rows, the deployed variant first; none where nothing was attacked."""
-    attacked = {row.victim for row in results.attacks}
-    return [
-        row for victim in deployed_first(results) if victim in attacked
-        for row in _rows(results, victim)
-    ]  # fmt: skip
+    return [row for victim in deployed_first(results) for row in _rows(results, victim)]
 
 
 def records(results: Results) -> list[dict[str, Any]]:
@@ -153,8 +137,8 @@ def interval(row: Hardness) -> str:
     """The interval of a worst case, and what it is over."""
     if row.interval is None:
         return row.basis
-    low, high = (f"{100 * end:.1f}" for end in (row.interval.low, row.interval.high))
-    return f"95 % interval {low} to {high} %, {row.basis}"
+    ends = f"{100 * row.interval.low:.1f} to {100 * row.interval.high:.1f} %"
+    return f"95 % interval {ends}, {row.basis}"
 
 
 def reached(row: Hardness) -> str:
@@ -168,7 +152,8 @@ def difference(found: Comparison, paired: Difference) -> str:
     """How the worst case differs from plain QAT's, and what that is a statement about."""
     met = ", among attacks made on both" if found.missing else ""
     shared = "" if found.ours.values.keys() == found.theirs.values.keys() else " on common seeds"
-    about = "the method" if paired.about_method else _models(paired.victim_seeds)
+    models = "this model" if paired.victim_seeds == 1 else f"these {paired.victim_seeds} models"
+    about = "the method" if paired.about_method else models
     shown = ""
     if paired.interval is not None:
         ends = (paired.interval.low, paired.interval.high)
@@ -204,14 +189,15 @@ def clones_line(results: Results) -> str:
     for row in hardness(results):
         clone = f"{row.pool} {percent(row.worst.mean)}"
         told.setdefault((row.victim, row.group.budget), []).append(clone)
+    if not told:
+        return ""
     budgets = {budget for _, budget in told}
+    same = len(budgets) == 1
     shown = [
-        f"{victim} {', '.join(clones)}" + (f" ({budget:,} queries)" if len(budgets) > 1 else "")
+        f"{victim} {', '.join(clones)}" + ("" if same else f" ({budget:,} queries)")
         for (victim, budget), clones in told.items()
     ]
-    if not shown:
-        return ""
-    most = f"{counted(max(budgets), 'query')}" if len(budgets) == 1 else "the queries named"
+    most = counted(max(budgets), "query") if same else "the queries named"
     return f"{'; '.join(shown)} (worst case at {most})"
 
 
@@ -246,26 +232,16 @@ def _row(results: Results, group: Group) -> Hardness:
     )
 
 
-def _models(count: int) -> str:
-    return "this model" if count == 1 else f"these {count} models"
-
-
 @dataclass(frozen=True)
 class WorstCase:
-    """A row of the summary, with what it is compared to.
+    """A row of the summary, with what it is compared to."""
 
-    Attributes:
-        row: the worst case of a group behind one oracle.
-        clone: its accuracy over victim seeds.
-        same_oracle: against plain QAT behind the same oracle and defence; None where that was not
-            attacked, a sentence where this is it.
-        labels_only: against plain QAT that shows labels only, likewise.
-    """
-
-    row: SummaryRow
-    clone: Spread
+    row: SummaryRow  # the worst case of a group behind one oracle
+    clone: Spread  # its accuracy over victim seeds
+    # Against plain QAT behind the same oracle and defence; None where that was not attacked, a
+    # sentence where this is it
     same_oracle: Comparison | str | None
-    labels_only: Comparison | str | None
+    labels_only: Comparison | str | None  # against plain QAT that shows labels only, likewise
 
     @property
     def victim(self) -> str:

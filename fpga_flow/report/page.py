@@ -17,8 +17,8 @@ from divqat_brevitas.extraction.evaluation.summary import BASELINE, MATCHED, dep
 from fpga_flow.report import run_charts
 from fpga_flow.report.charts import Chart
 from fpga_flow.report.claims import claims, count_text, counts, no_claims
+from fpga_flow.report.collection import LARGEST
 from fpga_flow.report.comparison import NOTE, Entry, Group, worst_clone
-from fpga_flow.report.confusion import LARGEST
 from fpga_flow.report.hardness import hardness, heading, sentence, worst_cases
 from fpga_flow.report.runs import (
     POOLS,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from divqat_brevitas.extraction.evaluation.summary import (
@@ -13,6 +14,7 @@ from divqat_brevitas.extraction.evaluation.summary import (
     deployed,
     worst_case,
 )
+from fpga_flow.report import schema
 from fpga_flow.report.charts import (
     COLOURS,
     LINE,
@@ -34,15 +36,6 @@ from fpga_flow.report.runs import (
     variants,
     victim_spread,
 )
-from fpga_flow.report.schema import (
-    AttackRow,
-    HardwareRow,
-    LayerCells,
-    LayerEstimate,
-    LayerRow,
-    Placement,
-    Results,
-)
 
 _CLONE = "worst-case clone's accuracy, %"
 _CELLS = {"lut": "LUT", "ff": "FF", "bram": "block RAM", "dsp": "DSP"}
@@ -57,35 +50,36 @@ _QUANTITIES = {
 _OWN_COLOUR = 7  # layers of a floorplan with a colour of their own; the others share one
 
 
-def gallery(results: Results) -> list[Chart]:
+def gallery(results: schema.Results) -> list[Chart]:
     """Every chart that the results give."""
     charts = [*victim_accuracy(results), *frontiers(results), *budget_curves(results)]
     charts += [*clone_curves(results), *pool_bars(results), *training_curves(results)]
     charts += [*device_share(results), *floorplans(results)]
-    for number, variant in enumerate(in_order(results, results.layers)):
-        charts += layer_charts(variant, number, results.layers[variant])
-    for number, variant in enumerate(in_order(results, results.estimates)):
-        charts += estimate_charts(variant, number, results.estimates[variant])
-    for number, variant in enumerate(in_order(results, results.cells)):
-        charts += cell_charts(variant, number, results.cells[variant])
+    for rows, draw in (
+        (results.layers, layer_charts),
+        (results.estimates, estimate_charts),
+        (results.cells, cell_charts),
+    ):
+        by_variant: dict[str, Any] = rows
+        for number, variant in enumerate(in_order(results, by_variant)):
+            charts += draw(variant, number, by_variant[variant])
     return charts
 
 
-def victim_accuracy(results: Results) -> list[Chart]:
+def victim_accuracy(results: schema.Results) -> list[Chart]:
     """Victims' test accuracy by variant, torch beside the engine; none without victims."""
     names = variants(results)
-    torch = [_percent(victim_spread(results, name, lambda row: row.accuracy)) for name in names]
-    engine = [
-        _percent(victim_spread(results, name, lambda row: row.accuracy_engine)) for name in names
-    ]
+    torch, engine = (
+        [_percent(victim_spread(results, name, attrgetter(field))) for name in names]
+        for field in ("accuracy", "accuracy_engine")
+    )
     series = {"torch": torch} | ({"engine": engine} if any(engine) else {})
     title, unit = "Victims' test accuracy", "test accuracy, %"
-    if not names:
-        return []
-    return [bar_chart("victims", title, names, series, unit, (0, 109), label_bars=True, longest=12)]
+    chart = bar_chart("victims", title, names, series, unit, (0, 109), label_bars=True, longest=12)
+    return [chart] if names else []
 
 
-def frontiers(results: Results) -> list[Chart]:
+def frontiers(results: schema.Results) -> list[Chart]:
     """Victim accuracy against worst-case clone accuracy: a chart a kind of queries.
 
     All oracles, no post-hoc defence, the largest budget of that kind. Each worst case's attack
@@ -155,7 +149,7 @@ def _frontier(kind: str, budget: int, points: Sequence[tuple[str, int, Spread, A
     )
 
 
-def budget_curves(results: Results) -> list[Chart]:
+def budget_curves(results: schema.Results) -> list[Chart]:
     """Worst-case clone accuracy over all oracles against budget, and chance.
 
     A chart a kind of queries, of the victims that were attacked at several budgets. Only the
@@ -163,30 +157,21 @@ def budget_curves(results: Results) -> list[Chart]:
     queries; one whose soft responses were asked for only at some of its budgets has no curve.
     """
     chance = 100 / max(len(class_names(results)), 1)
-    return [
-        line_chart(
-            f"budget-{kind}",
-            f"{POOLS[kind]} queries".capitalize(),
-            lines,
-            "query budget",
-            _CLONE,
-            chance=chance,
-        )
-        for kind in POOLS
-        if (lines := _curves(results, kind))
-    ]
+    charts = []
+    for kind, name in POOLS.items():
+        curves = [(victim, _curve(results, victim, kind)) for victim in variants(results)]
+        lines = [
+            Series(victim, colour, list(curve), list(curve.values()))
+            for colour, (victim, curve) in enumerate(curves)
+            if len(curve) > 1
+        ]
+        if lines:
+            title, label = f"{name} queries".capitalize(), "query budget"
+            charts.append(line_chart(f"budget-{kind}", title, lines, label, _CLONE, chance=chance))
+    return charts
 
 
-def _curves(results: Results, kind: str) -> list[Series]:
-    curves = [_curve(results, victim, kind) for victim in variants(results)]
-    return [
-        Series(victim, colour, list(curve), list(curve.values()))
-        for colour, (victim, curve) in enumerate(zip(variants(results), curves, strict=True))
-        if len(curve) > 1
-    ]
-
-
-def _curve(results: Results, victim: str, kind: str) -> dict[int, Spread]:
+def _curve(results: schema.Results, victim: str, kind: str) -> dict[int, Spread]:
     """The worst case by budget, of the attacks made at every one; {} without such."""
     met = {
         budget: {
@@ -196,7 +181,9 @@ def _curve(results: Results, victim: str, kind: str) -> dict[int, Spread]:
         for budget in Group(victim, kind, 0).budgets(results.attacks)
     }
     everywhere = set.intersection(*map(set, met.values())) if met else set()
-    if _sees_more(everywhere) != any(map(_sees_more, met.values())):
+    # Whether one of the attackers saw more than labels.
+    soft = [any(method[0] in SOFT_FAMILY for method, _ in some) for some in met.values()]
+    if any(method[0] in SOFT_FAMILY for method, _ in everywhere) != any(soft):
         return {}
     return {
         budget: clone_spread(worst).scaled(100)
@@ -205,12 +192,7 @@ def _curve(results: Results, victim: str, kind: str) -> dict[int, Spread]:
     }
 
 
-def _sees_more(keys: Iterable[tuple[tuple[str, ...], str]]) -> bool:
-    """Whether one of the attackers saw more than labels."""
-    return any(method[0] in SOFT_FAMILY for method, _ in keys)
-
-
-def pool_bars(results: Results) -> list[Chart]:
+def pool_bars(results: schema.Results) -> list[Chart]:
     """The worst case by the images that the attacker held; none where only one pool was tried.
 
     All oracles, no post-hoc defence, the largest budget; data-free attacks hold no images.
@@ -231,20 +213,13 @@ def pool_bars(results: Results) -> list[Chart]:
         for name in variants(results)
         if any(row.victim == name for row in rows)
     }
-    return [
-        bar_chart(
-            "pools",
-            f"By the attacker's images, {most:,} queries",
-            ["victim's kind" if pool == "in" else pool for _, pool in pools],
-            series,
-            _CLONE,
-            limits=(0, 100),
-            colours=[variants(results).index(name) for name in series],
-        )
-    ]
+    title = f"By the attacker's images, {most:,} queries"
+    names = ["victim's kind" if pool == "in" else pool for _, pool in pools]
+    colours = [variants(results).index(name) for name in series]
+    return [bar_chart("pools", title, names, series, _CLONE, limits=(0, 100), colours=colours)]
 
 
-def clone_curves(results: Results) -> list[Chart]:
+def clone_curves(results: schema.Results) -> list[Chart]:
     """Worst-case clone accuracy against query budget: a chart an oracle, kind of pool, defence."""
     rows = results.attacks
     victims = dict.fromkeys([*variants(results), *(row.victim for row in rows)])
@@ -263,21 +238,15 @@ def clone_curves(results: Results) -> list[Chart]:
                 lines.append(Series(victim, colour, list(best), list(best.values())))
         names = {line.label for line in lines}
         own = tuple(100 * deployed(row) for row in results.victims if row.variant in names)
+        band = Spread(own) if own else None  # what a perfect clone would reach
         title = f"{oracle} answers, {POOLS[kind]} queries"
-        charts.append(
-            line_chart(
-                f"clones-{number}",
-                title if defence == "none" else f"{title}, {defence}",
-                lines,
-                "query budget",
-                _CLONE,
-                band=Spread(own) if own else None,  # what a perfect clone would reach
-            )
-        )
+        title += "" if defence == "none" else f", {defence}"
+        name = f"clones-{number}"
+        charts.append(line_chart(name, title, lines, "query budget", _CLONE, band=band))
     return charts
 
 
-def training_curves(results: Results) -> list[Chart]:
+def training_curves(results: schema.Results) -> list[Chart]:
     """What ``train/metrics.jsonl`` recorded over epochs, mean over seeds; one chart a quantity."""
     charts = []
     for number, (key, label) in enumerate(_QUANTITIES.items()):
@@ -290,22 +259,18 @@ def training_curves(results: Results) -> list[Chart]:
                 points.setdefault(name, {}).setdefault(x, []).append(scale * y)
         # A variant has one colour on the whole page.
         known = list(dict.fromkeys([*variants(results), *points]))
-        lines = [
-            Series(
-                name,
-                known.index(name),
-                sorted(values),
-                [Spread(tuple(values[x])) for x in sorted(values)],
-            )
-            for name, values in points.items()
-        ]
+        lines = []
+        for name, values in points.items():
+            x = sorted(values)
+            spread = [Spread(tuple(values[at])) for at in x]
+            lines.append(Series(name, known.index(name), x, spread))
         if lines:
             title = label.partition(",")[0].capitalize()
             charts.append(line_chart(f"training-{number}", title, lines, "epoch", label))
     return charts
 
 
-def layer_charts(variant: str, number: int, rows: Sequence[LayerRow]) -> list[Chart]:
+def layer_charts(variant: str, number: int, rows: Sequence[schema.LayerRow]) -> list[Chart]:
     """A network's layers that hold weights: bit widths, and shares of parameters and MACs."""
     layers = [row for row in rows if row.weight_bits is not None]
     if not layers:
@@ -326,24 +291,19 @@ def layer_charts(variant: str, number: int, rows: Sequence[LayerRow]) -> list[Ch
     ]
 
 
-def estimate_charts(variant: str, number: int, rows: Sequence[LayerEstimate]) -> list[Chart]:
+def estimate_charts(variant: str, number: int, rows: Sequence[schema.LayerEstimate]) -> list[Chart]:
     """FINN's estimate by hardware layer: clock cycles an image, and look-up tables."""
-    names = [row.name for row in rows]
-    return [
-        bar_chart(
-            f"{key}-{number}",
-            f"Estimated {unit}, {variant}",
-            names,
-            {unit: values},
-            unit,
-            longest=18,
-        )
-        for key, unit in (("cycles", "clock cycles an image"), ("lut", "look-up tables"))
-        if any(values := [_single(getattr(row, key)) for row in rows])
-    ]
+    names, charts = [row.name for row in rows], []
+    for key, unit in (("cycles", "clock cycles an image"), ("lut", "look-up tables")):
+        values = [_single(getattr(row, key)) for row in rows]
+        if any(values):
+            title = f"Estimated {unit}, {variant}"
+            bars = {unit: values}
+            charts.append(bar_chart(f"{key}-{number}", title, names, bars, unit, longest=18))
+    return charts
 
 
-def cell_charts(variant: str, number: int, rows: Sequence[LayerCells]) -> list[Chart]:
+def cell_charts(variant: str, number: int, rows: Sequence[schema.LayerCells]) -> list[Chart]:
     """What each layer of the hardware takes of the chip: look-up tables; FIFOs are left out."""
     layers = [row for row in rows if row.lut and not row.name.endswith("_fifo")]
     title, unit = f"Look-up tables by layer after synthesis, {variant}", "look-up tables"
@@ -351,7 +311,7 @@ def cell_charts(variant: str, number: int, rows: Sequence[LayerCells]) -> list[C
     return [bar_chart(f"cells-{number}", title, names, values, unit, longest=18)] if layers else []
 
 
-def device_share(results: Results) -> list[Chart]:
+def device_share(results: schema.Results) -> list[Chart]:
     """Shares of the device's cells that each design takes; none where none is known.
 
     Each design is shown at the latest stage that reports shares; for devices of the open flow,
@@ -368,22 +328,14 @@ def device_share(results: Results) -> list[Chart]:
         place: [_single(100 * part[kind] if kind in part else None) for kind in kinds]
         for place, part in shares.values()
     }
-    if not series:
-        return []
-    return [
-        bar_chart(
-            "device",
-            "Use of the device",
-            [_CELLS[kind] for kind in kinds],
-            series,
-            "% of the device",
-            label_bars=True,
-            stacked_legend=True,
-        )
-    ]
+    names, unit = [_CELLS[kind] for kind in kinds], "% of the device"
+    chart = bar_chart(
+        "device", "Use of the device", names, series, unit, label_bars=True, stacked_legend=True
+    )
+    return [chart] if series else []
 
 
-def _shares_of_device(row: HardwareRow) -> dict[str, float]:
+def _shares_of_device(row: schema.HardwareRow) -> dict[str, float]:
     from fpga_flow.targets import TARGETS, OpenTarget  # a second to import
 
     if row.utilisation:
@@ -396,7 +348,7 @@ def _shares_of_device(row: HardwareRow) -> dict[str, float]:
     return {k: float(n / getattr(capacity, k)) for k, n in amounts.items() if n is not None}
 
 
-def floorplans(results: Results) -> list[Chart]:
+def floorplans(results: schema.Results) -> list[Chart]:
     """Where place-and-route put the layers of each design on its device."""
     return [
         _floorplan(variant, number, results.placement[variant])
@@ -404,7 +356,7 @@ def floorplans(results: Results) -> list[Chart]:
     ]
 
 
-def _floorplan(variant: str, number: int, placed: Placement) -> Chart:
+def _floorplan(variant: str, number: int, placed: schema.Placement) -> Chart:
     """The chip, a colour a layer, numbered as in the table."""
     tiles = dict(_largest_layers(placed))
     across = placed.columns or max((x for at in tiles.values() for x, _ in at), default=0)
@@ -441,7 +393,7 @@ def _floorplan(variant: str, number: int, placed: Placement) -> Chart:
     )
 
 
-def _largest_layers(placed: Placement) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+def _largest_layers(placed: schema.Placement) -> Iterator[tuple[str, list[tuple[int, int]]]]:
     """The largest layers by themselves, FIFOs with their layer, then the others; largest first."""
     layers: dict[str, set[tuple[int, int]]] = {}
     for name, text in placed.tiles.items():
@@ -461,12 +413,12 @@ def _extent(at: Sequence[tuple[int, int]]) -> str:
     return f"{min(columns)}–{max(columns)}, {min(rows)}–{max(rows)}"
 
 
-def _bare(results: Results) -> list[AttackRow]:
+def _bare(results: schema.Results) -> list[schema.AttackRow]:
     """Attacks on victims without a post-hoc defence."""
     return [row for row in results.attacks if defence_of(row) == "none"]
 
 
-def _worst(rows: Iterable[AttackRow]) -> Attacker | None:
+def _worst(rows: Iterable[schema.AttackRow]) -> Attacker | None:
     return worst_case(attackers(rows))
 
 

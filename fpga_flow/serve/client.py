@@ -30,35 +30,22 @@ class RestError(DivQATError):
 
 @dataclass(frozen=True)
 class RestInfo(ShortRepr):
-    """What a server says of itself; see ``GET /info``.
+    """What a server says of itself; see ``GET /info``."""
 
-    Attributes:
-        input_shape: of an image, such as (C, H, W).
-        input_range: the values that an image may have.
-        classes: how many the victim tells apart.
-        oracle: what it shows.
-        oracle_options: of the oracle.
-        defence: of the answers.
-        defence_settings: its numbers.
-        budget: queries for this client in all.
-        queries_used: by this client.
-        remaining: that this client may still ask; fewer than the budget leaves where others ask.
-        images_per_request: that one request may carry.
-        body_bytes: of a request.
-    """
-
+    # Of an image, such as (C, H, W)
     input_shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    # The values that an image may have
     input_range: Annotated[InputRange, BeforeValidator(InputRange.of)]
-    classes: int
-    oracle: str
-    oracle_options: dict[str, int]
-    defence: str
-    defence_settings: dict[str, Any]
-    budget: int
-    queries_used: int
-    remaining: int
-    images_per_request: int
-    body_bytes: int
+    classes: int  # how many the victim tells apart
+    oracle: str  # what it shows
+    oracle_options: dict[str, int]  # of the oracle
+    defence: str  # of the answers
+    defence_settings: dict[str, Any]  # its numbers
+    budget: int  # queries for this client in all
+    queries_used: int  # by this client
+    remaining: int  # that this client may still ask; fewer than the budget leaves where others ask
+    images_per_request: int  # that one request may carry
+    body_bytes: int  # of a request
 
     @property
     def batch(self) -> int:

@@ -41,28 +41,19 @@ CREATE TABLE IF NOT EXISTS requests (
 
 @dataclass(frozen=True)
 class Recalled(ShortRepr):
-    """A request answered before.
+    """A request answered before."""
 
-    Attributes:
-        sha256: of its images' float32 bytes.
-        answers: float32 (N, classes), as they were given.
-    """
-
-    sha256: str
-    answers: Responses
+    sha256: str  # of its images' float32 bytes
+    answers: Responses  # float32 (N, classes), as they were given
 
 
 @dataclass
 class Reservation:
-    """Queries set aside; :meth:`commit` spends them, leaving the block without it frees them.
-
-    Attributes:
-        open: queries set aside and not spent.
-    """
+    """Queries set aside; :meth:`commit` spends them, leaving the block without it frees them."""
 
     ledger: "QueryLedger"
     client: str
-    open: int
+    open: int  # queries set aside and not spent
 
     def commit(self, key: str | None, sha256: str, answers: Responses) -> None:
         """Count the queries, and keep the answers; on the disk when this returns."""

@@ -12,23 +12,14 @@ from divqat_brevitas.short_repr import ShortRepr
 
 @dataclass(frozen=True)
 class Served(ShortRepr):
-    """A model ready to answer.
+    """A model ready to answer."""
 
-    Attributes:
-        predictor: gives logits, or what a host makes of the chip's codes.
-        shape: of an image, such as (C, H, W).
-        classes: how many it tells apart.
-        name: for ``/info``.
-        identity: what the ledger counts the queries of; equal for every engine.
-        ledger: where its queries are counted, if nothing else is said.
-    """
-
-    predictor: Predictor
-    shape: tuple[int, ...]
-    classes: int
-    name: str
-    identity: dict[str, Any]
-    ledger: Path
+    predictor: Predictor  # gives logits, or what a host makes of the chip's codes
+    shape: tuple[int, ...]  # of an image, such as (C, H, W)
+    classes: int  # how many it tells apart
+    name: str  # for ``/info``
+    identity: dict[str, Any]  # what the ledger counts the queries of; equal for every engine
+    ledger: Path  # where its queries are counted, if nothing else is said
 
 
 def load_served(path: Path, engine: str, variant: str | None) -> Served:

@@ -140,24 +140,21 @@ class Service:
                 return Response(status_code=400)  # nobody is there to read it
             except Exception:
                 _LOG.exception("a request failed; it was not counted")
-                return _refusal(
-                    RequestError(500, "internal", "the victim failed; the query was not counted.")
-                )
+                message = "the victim failed; the query was not counted."
+                return _refusal(RequestError(500, "internal", message))
 
         return answer
 
     def _client(self, request: Request) -> str:
         if self.local and not names_loopback(request.headers.get("host", "")):
-            raise RequestError(
-                421, "wrong-host", "this server only answers requests to 127.0.0.1 or localhost."
-            )
+            message = "this server only answers requests to 127.0.0.1 or localhost."
+            raise RequestError(421, "wrong-host", message)
         if not self.clients:
             return ANYONE
         client = find_client(self.clients, request.headers.get("authorization", ""))
         if client is None:
-            raise RequestError(
-                401, "unauthorized", "send the header Authorization: Bearer TOKEN with your token."
-            )
+            message = "send the header Authorization: Bearer TOKEN with your token."
+            raise RequestError(401, "unauthorized", message)
         return client.name
 
     async def _info(self, request: Request, client: str) -> Response:
@@ -166,9 +163,8 @@ class Service:
     async def _query(self, request: Request, client: str) -> Response:
         key = request.headers.get("idempotency-key")
         if key is not None and not (0 < len(key) <= _KEY and key.isascii() and key.isprintable()):
-            raise RequestError(
-                400, "bad-key", f"Idempotency-Key must be 1 to {_KEY} printable ASCII characters."
-            )
+            message = f"Idempotency-Key must be 1 to {_KEY} printable ASCII characters."
+            raise RequestError(400, "bad-key", message)
         async with self._place():
             body = await self._body(request)
             kind = request.headers.get("content-type", "")
@@ -241,9 +237,8 @@ class Service:
         except BudgetExceededError as e:
             raise RequestError(403, "budget-exceeded", str(e)) from e
         except sqlite3.Error as e:
-            raise RequestError(
-                507, "ledger", f"the ledger cannot be written ({e}); the query was not counted."
-            ) from e
+            message = f"the ledger cannot be written ({e}); the query was not counted."
+            raise RequestError(507, "ledger", message) from e
         return answer_document(answers, replayed=False, **self._count(client))
 
 

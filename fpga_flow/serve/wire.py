@@ -28,19 +28,12 @@ _HOW = (
 
 @dataclass
 class RequestError(Exception):
-    """A request that cannot be answered; it costs nothing.
+    """A request that cannot be answered; it costs nothing."""
 
-    Attributes:
-        status: HTTP's number.
-        code: a fixed word for programs.
-        message: what is wrong, and the fix.
-        close: whether the connection ends with it.
-    """
-
-    status: int
-    code: str
-    message: str
-    close: bool = False
+    status: int  # HTTP's number
+    code: str  # a fixed word for programs
+    message: str  # what is wrong, and the fix
+    close: bool = False  # whether the connection ends with it
 
 
 def decode(

@@ -14,50 +14,32 @@ CONFIG, BITSTREAM, SVF = "design.config", "chip.bit", "chip.svf"
 
 @dataclass(frozen=True)
 class BitstreamReport(Recorded):
-    """A bitstream and how it came about.
-
-    Attributes:
-        folder: holds ``report.json``, ``netlist.v`` (the network's netlist), ``synth.json`` (the
-            whole chip's), ``design.config`` (placed and routed, as text), ``chip.bit``,
-            ``chip.svf`` and ``logs/``.
-        target: the device's name, such as ``ecp5-85f``.
-        part: its part number.
-        design_sha256: ``Design.digest`` of what was built.
-        chip: the host interface and board; None: only the network, with bare pins.
-        clock_mhz: the clock asked for; None: none was.
-        fmax_mhz: highest clock of the network's clock domain that nextpnr's timing model allows.
-        cells: what synthesis made of the whole chip.
-        layers: the same, layer by layer.
-        comb: logic cells (``TRELLIS_COMB``) after packing.
-        placed_ff: flip-flops after packing.
-        utilisation: kind of cell -> fraction of the device's.
-        slowest_path: layers the slowest path goes through, in order.
-        seed: of nextpnr.
-        bitstream_bytes: size of ``chip.bit``.
-        seconds: tool -> seconds it took.
-        versions: package -> version.
-    """
+    """A bitstream and how it came about."""
 
     RECORD = "report.json"
     ABSENT = "holds no bitstream. Run `divqat compile` first."
 
+    # Holds ``report.json``, ``netlist.v`` (the network's netlist), ``synth.json`` (the whole
+    # chip's), ``design.config`` (placed and routed, as text), ``chip.bit``, ``chip.svf`` and
+    # ``logs/``
     folder: Path
-    target: str
-    part: str
-    design_sha256: str
-    chip: str | None
-    clock_mhz: float | None
+    target: str  # the device's name, such as ``ecp5-85f``
+    part: str  # its part number
+    design_sha256: str  # ``Design.digest`` of what was built
+    chip: str | None  # the host interface and board; None: only the network, with bare pins
+    clock_mhz: float | None  # the clock asked for; None: none was
+    # Highest clock of the network's clock domain that nextpnr's timing model allows
     fmax_mhz: float
-    cells: Cells
-    layers: tuple[LayerCells, ...]
-    comb: int
-    placed_ff: int
-    utilisation: Mapping[str, float]
-    slowest_path: tuple[str, ...]
-    seed: int
-    bitstream_bytes: int
-    seconds: Mapping[str, float]
-    versions: Mapping[str, str]
+    cells: Cells  # what synthesis made of the whole chip
+    layers: tuple[LayerCells, ...]  # the same, layer by layer
+    comb: int  # logic cells (``TRELLIS_COMB``) after packing
+    placed_ff: int  # flip-flops after packing
+    utilisation: Mapping[str, float]  # kind of cell -> fraction of the device's
+    slowest_path: tuple[str, ...]  # layers the slowest path goes through, in order
+    seed: int  # of nextpnr
+    bitstream_bytes: int  # size of ``chip.bit``
+    seconds: Mapping[str, float]  # tool -> seconds it took
+    versions: Mapping[str, str]  # package -> version
 
     @property
     def bitstream(self) -> Path:

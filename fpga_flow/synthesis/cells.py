@@ -22,22 +22,15 @@ _KINDS: Mapping[str, Mapping[str, int]] = {
 
 @dataclass(frozen=True)
 class Cells:
-    """Amounts of an ECP5's cells.
+    """Amounts of an ECP5's cells."""
 
-    Attributes:
-        lut: 4-input LUTs, those of carry chains and LUT RAM included; the logic cells
-            (``TRELLIS_COMB``) nextpnr makes of them are a few more.
-        ff: flip-flops.
-        bram: block RAMs (``DP16KD``).
-        lutram: LUT RAMs of 16 x 4 bits (``TRELLIS_DPR16X4``), their LUTs counted in ``lut``.
-        dsp: multipliers (``MULT18X18D``).
-    """
-
+    # 4-input LUTs, those of carry chains and LUT RAM included; the logic cells (``TRELLIS_COMB``)
+    # nextpnr makes of them are a few more
     lut: int = 0
-    ff: int = 0
-    bram: int = 0
-    lutram: int = 0
-    dsp: int = 0
+    ff: int = 0  # flip-flops
+    bram: int = 0  # block RAMs (``DP16KD``)
+    lutram: int = 0  # LUT RAMs of 16 x 4 bits (``TRELLIS_DPR16X4``), their LUTs counted in ``lut``
+    dsp: int = 0  # multipliers (``MULT18X18D``)
 
 
 @dataclass(frozen=True)

@@ -26,28 +26,21 @@ from fpga_flow.synthesis.synth import NETLIST, ChipSources
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool, versions
 from fpga_flow.targets import OpenTarget
 
+Over = Mapping[str, tuple[int, int]]  # kind of cell -> (needed, available)
 _UNITS = {"lut": "logic cells", "ff": "flip-flops", "bram": "block RAMs", "dsp": "multipliers"}
 
 
 @dataclass(frozen=True)
 class Shortfall(ShortRepr):
-    """Why a design is no bitstream: what a folding would have to change.
+    """Why a design is no bitstream: what a folding would have to change."""
 
-    Attributes:
-        over: kind of cell (lut, ff, bram, dsp) -> (needed, available); empty where it fits.
-        fmax_mhz: reached; None where it didn't fit.
-        clock_mhz: asked for.
-        largest: the layer that takes most of the resource that is short.
-        slowest_path: layers the slowest path goes through, in order; empty where it didn't fit.
-        layers: the cells of each.
-    """
-
-    over: Mapping[str, tuple[int, int]]
-    fmax_mhz: float | None
-    clock_mhz: float | None
-    largest: str
+    over: Over  # empty where it fits
+    fmax_mhz: float | None  # reached; None where it didn't fit
+    clock_mhz: float | None  # asked for
+    largest: str  # the layer that takes most of the resource that is short
+    # Layers the slowest path goes through, in order; empty where it didn't fit
     slowest_path: tuple[str, ...]
-    layers: tuple[LayerCells, ...]
+    layers: tuple[LayerCells, ...]  # the cells of each
 
 
 class NoBitstreamError(CheckFailedError):
@@ -62,7 +55,7 @@ class NoBitstreamError(CheckFailedError):
 Advice = Callable[[Shortfall], str | None]
 
 
-def largest_layer(layers: Sequence[LayerCells], over: Mapping[str, tuple[int, int]]) -> str:
+def largest_layer(layers: Sequence[LayerCells], over: Over) -> str:
     """The layer with most of the resource that is shortest; of LUTs where none is short."""
     kind = max(over, key=lambda k: over[k][0] / max(over[k][1], 1), default="lut")
     named = [layer for layer in layers if layer.name != OUTSIDE]
@@ -202,11 +195,7 @@ def _build(
     layers = of_nodes(design.nodes)
     counted = layers.count(types)
 
-    def short(
-        over: Mapping[str, tuple[int, int]],
-        fmax: float | None = None,
-        path: tuple[str, ...] = (),
-    ) -> Shortfall:
+    def short(over: Over, fmax: float | None = None, path: tuple[str, ...] = ()) -> Shortfall:
         return Shortfall(over, fmax, clock, largest_layer(counted, over), path, counted)
 
     try:

@@ -23,23 +23,15 @@ _FULL = re.compile(r"no BELs? remaining|Unable to (place|find)|failed to place",
 
 @dataclass(frozen=True)
 class Routed(ShortRepr):
-    """What nextpnr reports.
+    """What nextpnr reports."""
 
-    Attributes:
-        used: kind of cell -> amount.
-        available: kind of cell -> what the device has.
-        fmax_mhz: of the core's clock domain.
-        missed: clock net -> (reached, asked for) in MHz, where it was missed.
-        slowest_path: layers the slowest path goes through, in order.
-        seconds: it took.
-    """
-
-    used: Mapping[str, int]
-    available: Mapping[str, int]
-    fmax_mhz: float
+    used: Mapping[str, int]  # kind of cell -> amount
+    available: Mapping[str, int]  # kind of cell -> what the device has
+    fmax_mhz: float  # of the core's clock domain
+    # Clock net -> (reached, asked for) in MHz, where it was missed
     missed: Mapping[str, tuple[float, float]]
-    slowest_path: tuple[str, ...]
-    seconds: float
+    slowest_path: tuple[str, ...]  # layers the slowest path goes through, in order
+    seconds: float  # it took
 
 
 class DoesNotFitError(Exception):  # becomes a NoBitstreamError
@@ -117,7 +109,8 @@ def _routed(work: Path, clocks: frozenset[str], layers: Layers, seconds: float) 
     use = {kind: report["utilization"][cell] for cell, kind in KINDS.items()}
     fmax = {net: (clock["achieved"], clock["constraint"]) for net, clock in report["fmax"].items()}
     # A clock on nextpnr's global network, or coming from a pin, has a longer name there.
-    core = [net for net in fmax if any(_same_net(net, name) for name in clocks)]
+    stems = {net: net.removeprefix("$glbnet$").removesuffix("$TRELLIS_IO_IN") for net in fmax}
+    core = [net for net, stem in stems.items() if stem in clocks]
     reached = min((fmax[net][0] for net in core or fmax), default=0.0)
     return Routed(
         used={kind: row["used"] for kind, row in use.items()},
@@ -127,11 +120,6 @@ def _routed(work: Path, clocks: frozenset[str], layers: Layers, seconds: float) 
         slowest_path=_path(report["critical_paths"], core or list(fmax), layers),
         seconds=seconds,
     )
-
-
-def _same_net(net: str, name: str) -> bool:
-    stem = net.removeprefix("$glbnet$").removesuffix("$TRELLIS_IO_IN")
-    return stem == name
 
 
 def _path(paths: list[dict[str, object]], clocks: list[str], layers: Layers) -> tuple[str, ...]:

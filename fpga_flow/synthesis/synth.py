@@ -19,23 +19,15 @@ BARE_TOP = "divqat_bare"
 
 @dataclass(frozen=True)
 class ChipSources(ShortRepr):
-    """The files that make a design a whole chip, with a host interface and pins.
+    """The files that make a design a whole chip, with a host interface and pins."""
 
-    Attributes:
-        name: of the interface and board, for reports, such as ``uart, ulx3s-85f``.
-        folder: where the files are.
-        top: name of the top module; the design is an instance in it.
-        sources: SystemVerilog files in the order to be read, after the design's; relative.
-        constraints: pins and clocks (``.lpf``), relative.
-        clock_mhz: the clock the design is run at, which has to be met.
-    """
-
-    name: str
-    folder: Path
-    top: str
+    name: str  # of the interface and board, for reports, such as ``uart, ulx3s-85f``
+    folder: Path  # where the files are
+    top: str  # name of the top module; the design is an instance in it
+    # SystemVerilog files in the order to be read, after the design's; relative
     sources: tuple[str, ...]
-    constraints: str
-    clock_mhz: float
+    constraints: str  # pins and clocks (``.lpf``), relative
+    clock_mhz: float  # the clock the design is run at, which has to be met
 
 
 def bare_top(design: Design) -> str:

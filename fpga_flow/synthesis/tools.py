@@ -127,19 +127,17 @@ def _wait(
     deadline: Deadline,
     watch: Callable[[str], None] | None,
 ) -> int:
-    while True:
+    while deadline.left:
         try:
             return process.wait(min(_POLL_S, max(deadline.left, 0.01)))
         except subprocess.TimeoutExpired:
-            pass
-        if deadline.left == 0:
-            reason = (
-                f"was stopped: the whole flow was given {deadline.total:g} s. Give it more "
-                "(timeout_s), or build a smaller network or folding"
-            )
-            raise ToolFailedError(tool, reason, log)
-        if watch is not None:
-            watch(_text(log))
+            if watch is not None:
+                watch(_text(log))
+    reason = (
+        f"was stopped: the whole flow was given {deadline.total:g} s. Give it more "
+        "(timeout_s), or build a smaller network or folding"
+    )
+    raise ToolFailedError(tool, reason, log)
 
 
 def _reason(code: int, text: str) -> str:

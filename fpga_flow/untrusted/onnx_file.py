@@ -21,15 +21,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.untrusted import REMEDY, UnsafeModelError, short, unsafe
-from fpga_flow.untrusted.onnx_sizes import (
-    MAX_ELEMENTS,
-    QUANTIZERS,
-    check_shape,
-    check_sizes,
-    count_messages,
-    dimensions,
-    write_kernel_shapes,
-)
+from fpga_flow.untrusted import onnx_sizes as sizes
 
 MAX_FILE = 2**31 - 1  # bytes: protobuf's own bound
 MAX_MESSAGES = 400_000  # entries of the file: each costs memory beyond its bytes
@@ -72,8 +64,8 @@ def read_onnx(path: Path | str) -> ModelProto:
     check_model(model, str(path))
     _load_external(model, path)
     _check_constants(model.graph, str(path))
-    write_kernel_shapes(model.graph, str(path))
-    check_sizes(model, str(path))
+    sizes.write_kernel_shapes(model.graph, str(path))
+    sizes.check_sizes(model, str(path))
     return model
 
 
@@ -99,7 +91,7 @@ def read_step(path: Path, operators: Mapping[str, Collection[str]]) -> ModelProt
     shapes = {value.name: value for value in (*graph.value_info, *graph.output)}
     for node in graph.node:
         for output in node.output:
-            if output not in shapes or None in dimensions(shapes[output]):
+            if output not in shapes or None in sizes.dimensions(shapes[output]):
                 raise unsafe(name, f"the shape of the tensor {output!r} is not told")
     return model
 
@@ -135,7 +127,7 @@ def _check_graph(
     if any(not isinstance(text, str) or len(text) > MAX_NAME for text in texts):
         raise unsafe(name, f"a name in it is no text, or longer than {MAX_NAME} characters")
     for value in values:
-        check_shape(dimensions(value), name, f"tensor {value.name!r}")
+        sizes.check_shape(sizes.dimensions(value), name, f"tensor {value.name!r}")
     for node in graph.node:
         check_node(node, name)
     _check_references(graph, name)
@@ -185,7 +177,7 @@ def _content(path: Path) -> bytes:
 
 def _parsed(content: bytes, name: str) -> ModelProto:
     try:
-        count_messages(content, ModelProto.DESCRIPTOR, MAX_MESSAGES, MAX_DEPTH)
+        sizes.count_messages(content, ModelProto.DESCRIPTOR, MAX_MESSAGES, MAX_DEPTH)
     except OverflowError as e:
         raise unsafe(name, str(e)) from e
     except ValueError as e:
@@ -202,7 +194,7 @@ def _check_node(node: NodeProto, name: str) -> None:
     where = f"{node.op_type} node {node.name!r}"
     if node.domain not in DOMAINS:
         raise unsafe(name, f"{where}: unknown operator domain {node.domain!r}")
-    if node.op_type not in QUANTIZERS:
+    if node.op_type not in sizes.QUANTIZERS:
         # Every other operator must be ONNX's own: its shape can be inferred.
         if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
             raise unsafe(name, f"{where}: unknown operator")
@@ -212,7 +204,7 @@ def _check_node(node: NodeProto, name: str) -> None:
         if attribute.name in _WINDOWS:
             low = _WINDOWS[attribute.name]
             numbers = attribute.ints if attribute.ints else [attribute.i]
-            if not all(low <= n <= MAX_ELEMENTS for n in numbers):
+            if not all(low <= n <= sizes.MAX_ELEMENTS for n in numbers):
                 raise unsafe(name, f"{where}: {attribute.name} = {list(numbers)[:8]}")
 
 
@@ -226,7 +218,7 @@ def _check_step_node(operators: Mapping[str, Collection[str]], node: NodeProto, 
     for attribute in node.attribute:
         text = attribute.s.decode("utf-8", "replace")
         fine = _PLAIN.fullmatch(text) is not None and all(
-            abs(n) <= MAX_ELEMENTS for n in (attribute.i, *attribute.ints)
+            abs(n) <= sizes.MAX_ELEMENTS for n in (attribute.i, *attribute.ints)
         )
         if attribute.name == "exec_mode":  # a simulation: a program that the file names
             fine = text in ("", "python")

@@ -49,26 +49,18 @@ class VivadoMissingError(ToolMissingError):
 
 @dataclass(frozen=True)
 class VivadoBuild:
-    """What a finished build by stock FINN leaves in its folder.
+    """What a finished build by stock FINN leaves in its folder."""
 
-    Attributes:
-        folder: holds ``finn.yaml``, ``folding.json``, ``report/``, ``intermediate_models/``,
-            ``stitched_ip/``, ``bitfile/``, ``driver/``, ``deploy/``, ``finn.log`` and
-            ``work/finn``, FINN's working files.
-        bitfile: for the board.
-        driver: folder of the PYNQ driver's settings; the driver is the pip package
-            ``finn-plus-driver``.
-        deploy: folder to be copied to the board: bitfile and driver.
-        seconds: step -> seconds it took.
-        fifos: how FIFOs were sized: ``distributed_sim`` or ``force_minimal_fifos``.
-    """
-
+    # Holds ``finn.yaml``, ``folding.json``, ``report/``, ``intermediate_models/``,
+    # ``stitched_ip/``, ``bitfile/``, ``driver/``, ``deploy/``, ``finn.log`` and ``work/finn``,
+    # FINN's working files
     folder: Path
-    bitfile: Path
+    bitfile: Path  # for the board
+    # Folder of the PYNQ driver's settings; the driver is the pip package ``finn-plus-driver``
     driver: Path
-    deploy: Path
-    seconds: dict[str, float]
-    fifos: str
+    deploy: Path  # folder to be copied to the board: bitfile and driver
+    seconds: dict[str, float]  # step -> seconds it took
+    fifos: str  # how FIFOs were sized: ``distributed_sim`` or ``force_minimal_fifos``
 
 
 def build_vivado(onnx_path: Path, out_dir: Path, settings: VivadoSettings) -> VivadoBuild:
@@ -109,14 +101,20 @@ def build_vivado(onnx_path: Path, out_dir: Path, settings: VivadoSettings) -> Vi
     environment = _environment(work, present)
     with Worker(work, out_dir / LOG, environment=environment) as worker:
         report = worker.run(job, settings.timeout_s)
-    _tidy(work)
+    # FINN's working files stay, whose paths are in its scripts; the rest goes.
+    shutil.rmtree(work / "home", ignore_errors=True)
+    for file in work.glob("*.json"):
+        file.unlink()
     stopped = report["stopped"]
     lacks = lacking(settings.board, report["hls"], Path(report["dependencies"])) if stopped else []
     write_json(out_dir / RECORD, _record(onnx_path, settings, report, lacks))
     if stopped is not None:
         if lacks:
             raise VivadoMissingError(out_dir, stopped["step"], lacks, report["not_run"])
-        raise _failed(stopped, out_dir / LOG)
+        log = out_dir / LOG
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:]
+        why = stopped["message"].rstrip(". ")
+        raise BuildError(stopped["step"], why, log, "\n".join(lines))
     return _finished(out_dir, report)
 
 
@@ -165,13 +163,6 @@ def _environment(work: Path, present: bool) -> dict[str, str]:
     return environment
 
 
-def _tidy(work: Path) -> None:
-    """Leave FINN's working files, whose paths are in its scripts; the rest goes."""
-    shutil.rmtree(work / "home", ignore_errors=True)
-    for file in work.glob("*.json"):
-        file.unlink()
-
-
 def _record(
     onnx_path: Path, settings: VivadoSettings, report: dict[str, Any], lacks: list[str]
 ) -> dict[str, Any]:
@@ -192,21 +183,12 @@ def _record(
     }
 
 
-def _failed(stopped: dict[str, str], log: Path) -> BuildError:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return BuildError(stopped["step"], stopped["message"].rstrip(". "), log, "\n".join(lines[-25:]))
-
-
 def _finished(folder: Path, report: dict[str, Any]) -> VivadoBuild:
     bitfiles = sorted((folder / "bitfile").glob("finn-accel*.*"))
     wanted = [path for path in bitfiles if path.suffix in (".bit", ".xclbin")]
     if not wanted:
-        raise BuildError(
-            "step_synthesize_bitfile",
-            "left no bitfile",
-            folder / LOG,
-            "\n".join(map(str, bitfiles)),
-        )
+        files = "\n".join(map(str, bitfiles))
+        raise BuildError("step_synthesize_bitfile", "left no bitfile", folder / LOG, files)
     return VivadoBuild(
         folder=folder,
         bitfile=wanted[0],

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ from fpga_flow.pipeline.stages.victims import (
     split,
     victims,
 )
-from fpga_flow.report.confusion import confusion
+from fpga_flow.report.collection import confusion
 
 _BUDGET = 1000  # queries where the settings name no budget, and every pool has as many
 
@@ -74,43 +75,34 @@ def budgets(config: Config) -> tuple[int, ...]:
         return chosen.budgets
     if all(attack_spec.starts_from(attack) == "free" for attack in chosen.attacks):
         return (_BUDGET,)
-    sizes = (
-        attack_spec.pool_size(pool, config.data.name, config.data.root) for pool in chosen.pools
-    )
+    data = config.data
+    sizes = (attack_spec.pool_size(pool, data.name, data.root) for pool in chosen.pools)
     return (min([_BUDGET, *(size for size in sizes if size is not None)]),)
 
 
 def _attack_specs(config: Config) -> list[AttackSpec]:
     chosen = config.attack
-    found = []
-    for oracle, defence, pool, attack, learner, surrogate, budget, seed in itertools.product(
-        chosen.oracles,
-        chosen.defences,
-        chosen.pools,
-        chosen.attacks,
-        chosen.learners,
-        chosen.surrogates,
-        budgets(config),
-        chosen.seeds,
-    ):
+    axes = {
+        "oracle": chosen.oracles,
+        "defence": chosen.defences,
+        "pool": chosen.pools,
+        "attack": chosen.attacks,
+        "learner": chosen.learners,
+        "surrogate": chosen.surrogates,
+        "budget": budgets(config),
+        "seed": chosen.seeds,
+    }
+    specs = []
+    for values in itertools.product(*axes.values()):
+        point: dict[str, Any] = dict(zip(axes, values, strict=True))
         # A label is its own argmax: nothing to treat.
-        if oracle == "top1" and learner == "argmax" and "soft" in chosen.learners:
+        only_label = point["oracle"] == "top1" and point["learner"] == "argmax"
+        if only_label and "soft" in chosen.learners:
             continue
-        free = attack_spec.starts_from(attack) == "free"
-        found.append(
-            AttackSpec(
-                attack=attack,
-                learner=learner,
-                surrogate=surrogate,
-                oracle=oracle,
-                defence=defence,
-                pool=attack_spec.NO_POOL if free else pool,
-                budget=budget,
-                seed=seed,
-                epochs=chosen.epochs,
-            )
-        )
-    return list(dict.fromkeys(found))  # an attack without a pool is one, however many pools
+        if attack_spec.starts_from(point["attack"]) == "free":
+            point["pool"] = attack_spec.NO_POOL
+        specs.append(AttackSpec(**point, epochs=chosen.epochs))
+    return list(dict.fromkeys(specs))  # an attack without a pool is one, however many pools
 
 
 def check(config: Config) -> None:

@@ -139,33 +139,17 @@ def _outputs(record: Mapping[str, Any] | None) -> dict[str, str]:
     return outputs if isinstance(outputs, dict) else {}
 
 
-def _nothing(config: Config) -> None:
-    """A stage without names to look up."""
-
-
-def _no_files(config: Config) -> list[Path]:
-    """A stage that reads no file of the user's."""
-    return []
-
-
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the pipeline.
+    """One stage of the pipeline."""
 
-    Attributes:
-        name: command and folder.
-        sections: settings it depends on: ``"train"``, or a single key ``"run.seeds"``.
-        function: the work.
-        needs: earlier stages that must be done.
-        uses: earlier stages whose outputs it takes where they are done.
-        check: looks up the names in the settings before any stage starts.
-        files: the user's files whose content counts as an input.
-    """
-
-    name: str
+    name: str  # command and folder
+    # Settings it depends on: ``"train"``, or a single key ``"run.seeds"``
     sections: tuple[str, ...]
-    function: Callable[[StageContext], None]
-    needs: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
-    check: Callable[[Config], None] = _nothing
-    files: Callable[[Config], list[Path]] = _no_files
+    function: Callable[[StageContext], None]  # the work
+    needs: tuple[str, ...] = ()  # earlier stages that must be done
+    uses: tuple[str, ...] = ()  # earlier stages whose outputs it takes where they are done
+    # Looks up the names in the settings before any stage starts
+    check: Callable[[Config], None] = lambda config: None
+    # The user's files whose content counts as an input
+    files: Callable[[Config], list[Path]] = lambda config: []

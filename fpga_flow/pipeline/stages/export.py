@@ -41,12 +41,8 @@ def outputs(victim: VictimId) -> list[str]:
 def _export(context: StageContext, victim: VictimId) -> None:
     config, folder = context.config, context.folder
     images = split(config, "val")[0][: config.export.parity_inputs]
-    report = export_qonnx(
-        trained(context, victim),
-        folder / f"{victim.stem}.onnx",
-        images,
-        exporter=config.export.exporter,
-    )
+    file, exporter = folder / f"{victim.stem}.onnx", config.export.exporter
+    report = export_qonnx(trained(context, victim), file, images, exporter=exporter)
     if report.network is None:
         raise CheckFailedError(
             f"{victim.stem} cannot be lowered to integers: {report.not_lowered} Take a model of "

@@ -32,7 +32,7 @@ from fpga_flow.pipeline.stages.victims import (
     split,
     victims,
 )
-from fpga_flow.report.confusion import confusion
+from fpga_flow.report.collection import confusion
 
 NAME = "evidence.json"
 _CONFUSION = 2000  # test images: enough for a table, seconds on the integer engine

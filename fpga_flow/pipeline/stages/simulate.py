@@ -71,9 +71,10 @@ def run(context: StageContext) -> None:
     write_json(context.output("accuracy.json"), accuracies)
     for row in rows:
         if faults := row["mismatches"] - row.get("by_noise", 0):
+            where = f", first in {row['first_layer']}" if row.get("first_layer") else ""
             raise CheckFailedError(
                 f"{row['variant']}: {row['a']} and {row['b']} disagree on {faults} of "
-                f"{row['inputs']} inputs{_where(row)}. The numbers are in "
+                f"{row['inputs']} inputs{where}. The numbers are in "
                 f"{context.folder / 'equivalence.json'}."
             )
 
@@ -151,7 +152,8 @@ def _finn_rows(context: StageContext, victim: VictimId, images: Images) -> list[
 
 def _hardware_rows(context: StageContext, victim: VictimId) -> list[Row]:
     """The integer engine against the RTL, the RTL against netlist and chip."""
-    if not _is_built(context, victim) or not _is_stitched(context, victim):
+    design_file = context.upstream(f"compile/{victim.stem}/design/design.json")
+    if not _is_built(context, victim) or not design_file.is_file():
         return []
     from fpga_flow.engines.netlist import compare_netlist
     from fpga_flow.rtl import Design
@@ -226,13 +228,5 @@ def _is_built(context: StageContext, victim: VictimId) -> bool:
     return "compile" in context.readable and context.upstream(_build(victim)).is_file()
 
 
-def _is_stitched(context: StageContext, victim: VictimId) -> bool:
-    return context.upstream(f"compile/{victim.stem}/design/design.json").is_file()
-
-
 def _row(a: str, b: str, inputs: int, mismatches: int) -> Row:
     return {"a": a, "b": b, "inputs": inputs, "mismatches": mismatches, "unit": "accumulators"}
-
-
-def _where(row: Row) -> str:
-    return f", first in {row['first_layer']}" if row.get("first_layer") else ""

@@ -17,13 +17,7 @@ from divqat_brevitas.quant.loss import loss_settings
 from divqat_brevitas.training import EpochLog, logits_of, save_weights, train_victim
 from fpga_flow.pipeline.config import Config, Variant
 from fpga_flow.pipeline.stages.context import StageContext
-from fpga_flow.pipeline.stages.victims import (
-    VictimId,
-    identify,
-    recipe_of,
-    trained,
-    victims,
-)
+from fpga_flow.pipeline.stages.victims import VictimId, identify, recipe_of, trained, victims
 
 
 def check(config: Config) -> None:
@@ -90,7 +84,7 @@ def _train(context: StageContext, victim: VictimId) -> None:
         "variant": victim.variant,
         "seed": victim.seed,
         "model": config.model.name,
-        "bits": _bits(config, victim),
+        "bits": "float32" if victim.variant == "float" else config.model.bits,
         "parameters": sum(p.numel() for p in network.parameters()),
         "history": history,
     }
@@ -107,13 +101,10 @@ def _fit(
     # No outputs of the stage: a network that needs no training leaves its files as they are.
     events = context.folder / "tensorboard" / victim.stem
     about = {"variant": victim.variant, "seed": victim.seed}
+    board = events if context.config.run.tensorboard else None
     with (
         context.progress.bar(f"epochs of {victim.stem}", recipe.settings.epochs) as show,
-        EpochLog(
-            context.folder / "metrics.jsonl",
-            about,
-            events if context.config.run.tensorboard else None,
-        ) as log,
+        EpochLog(context.folder / "metrics.jsonl", about, board) as log,
     ):
 
         def after(row: dict[str, float]) -> None:
@@ -144,10 +135,6 @@ def _twin(context: StageContext, victim: VictimId) -> tuple[float, ...]:
 
 def _record(victim: VictimId) -> str:
     return victim.weights.replace(".safetensors", ".json")
-
-
-def _bits(config: Config, victim: VictimId) -> str:
-    return "float32" if victim.variant == "float" else config.model.bits
 
 
 def _dataset(config: Config) -> dict[str, Any]:

@@ -25,17 +25,11 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class VictimId:
-    """One trained network: a variant at one seed.
+    """One trained network: a variant at one seed."""
 
-    Attributes:
-        variant: "float", "ptq", "qat" or "divqat".
-        seed: it was trained with.
-        suffix: of its files: empty for the run's first seed, else the seed.
-    """
-
-    variant: Variant
-    seed: int
-    suffix: str
+    variant: Variant  # "float", "ptq", "qat" or "divqat"
+    seed: int  # it was trained with
+    suffix: str  # of its files: empty for the run's first seed, else the seed
 
     @property
     def stem(self) -> str:
@@ -123,15 +117,17 @@ def recipe_of(config: Config, victim: VictimId) -> VictimRecipe:
 
 def trained(context: StageContext, victim: VictimId) -> nn.Module:
     """The trained network, in evaluation mode."""
-    network = recipe_of(context.config, victim).untrained()
-    load_weights(context.upstream(f"train/{victim.weights}"), network)
-    return network.eval()
+    return _loaded(context, victim, f"train/{victim.weights}")
 
 
 def exported(context: StageContext, victim: VictimId) -> nn.Module:
     """The torch network that its QONNX file equals: trained, then settled by the export."""
+    return _loaded(context, victim, f"export/{victim.stem}.safetensors")
+
+
+def _loaded(context: StageContext, victim: VictimId, weights: str) -> nn.Module:
     network = recipe_of(context.config, victim).untrained()
-    load_weights(context.upstream(f"export/{victim.stem}.safetensors"), network)
+    load_weights(context.upstream(weights), network)
     return network.eval()
 
 
@@ -182,15 +178,11 @@ def predictor(
     """
     if engine == "torch":
         return TorchPredictor(trained(context, victim))
+    from fpga_flow.engines import load_engine
+
+    path = context.upstream(victim.attacked)
     built = {"finn": f"compile/{victim.stem}", "rtl": f"compile/{victim.stem}/design"}
     if engine in built and "compile" in context.readable:
         folder = context.upstream(built[engine])
-        if folder.is_dir():
-            return _answering(folder, engine, answer)
-    return _answering(context.upstream(victim.attacked), engine, answer)
-
-
-def _answering(path: Path, engine: str, answer: AnswerUnit | None) -> Predictor:
-    from fpga_flow.engines import load_engine
-
+        path = folder if folder.is_dir() else path
     return load_engine(path, engine) if answer is None else load_engine(path, engine, answer)

@@ -13,7 +13,7 @@ from synthetic_run import attack_row, put, put_bitstream, put_evidence, victim_r
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.report import build_report, collect, read, summary_text
-from fpga_flow.report.confusion import LARGEST, confusion, worst_case_confusions
+from fpga_flow.report.collection import LARGEST, confusion, worst_case_confusions
 from fpga_flow.report.hardness import hardness, sentence
 from fpga_flow.report.runs import POOLS
 from fpga_flow.report.schema import AttackRow
