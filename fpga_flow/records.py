@@ -55,7 +55,7 @@ class Recorded(ShortRepr):
             if record.pop("schema") != SCHEMA:
                 raise KeyError("schema")
             loaded = TypeAdapter(cls).validate_python({**record, "folder": folder})
-        except (AttributeError, KeyError, TypeError, ValidationError) as e:
+        except (AttributeError, KeyError, TypeError, ValidationError, InputError) as e:
             raise InputError(
                 f"{file} is not of this version ({reason(e)}). Run `divqat compile` again."
             ) from e

@@ -9,13 +9,12 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from divqat_brevitas.errors import DivQATWarning
+from divqat_brevitas.errors import DivQATWarning, InputError
 from fpga_flow.cli.machine import bench, data, doctor, plugins
 from fpga_flow.cli.models import check, finn_config, serve
 from fpga_flow.cli.options import PATH, PluggedCommands, emit, json_option, print_json, set_option
@@ -90,92 +89,89 @@ def run_command(
     )
 
 
-def _add_stage_command(stage: str, summary: str) -> None:
+def _stage_command(stage: str, summary: str) -> None:
+    @cli.command(stage, help=summary, epilog=f"divqat {stage} runs/smoke")
+    @click.argument("directory", type=PATH)
     @set_option
     @json_option
     def command(directory: Path, overrides: tuple[str, ...], as_json: bool) -> int:
         return _run_stages(as_json, out=directory, only=stage, overrides=overrides)
 
-    argument = click.argument("directory", type=PATH)
-    declare = cli.command(stage, help=summary, epilog=f"divqat {stage} runs/smoke")
-    declare(argument(command))
+
+_stage_command("train", STAGES["train"])
+_stage_command("export", STAGES["export"])
 
 
-def _add_compile_command(summary: str) -> None:
-    @cli.command(
-        "compile",
-        help=f"{summary}\n\nFor a run directory this is its compile stage; for a QONNX file, the "
-        "results go to --out. Exit code 1 if a design does not fit the device or misses its "
-        "clock.",
-        epilog="""divqat compile runs/smoke
-                  divqat compile runs/smoke --target ecp5-85f
-                  divqat compile model.onnx --target ecp5-85f --out build""",
-    )
-    @click.argument("path", type=PATH)
-    @click.option("--target", metavar="NAME", help="Device or board; builds a bitstream for it.")
-    @click.option("--out", type=PATH, help="Folder, for a QONNX file.")
-    @set_option
-    @json_option
-    def command(
-        path: Path, target: str | None, out: Path | None, overrides: tuple[str, ...], as_json: bool
-    ) -> int:
-        from divqat_brevitas.errors import InputError
+@cli.command(
+    "compile",
+    help=f"""{STAGES["compile"]}
 
-        if path.is_file():
-            if out is None:
-                raise InputError(f"{path} is a file: name a folder for what is built (--out DIR).")
-            return _compile_file(path, target, out, overrides, as_json)
-        if out is not None:
-            raise InputError(f"--out goes with a QONNX file; {path} is no file.")
-        if target is not None:
-            overrides = (*overrides, f"compile.target={target}", "compile.until=bitstream")
-        return _run_stages(as_json, out=path, only="compile", overrides=overrides)
+    For a run directory this is its compile stage; for a QONNX file, the results go to --out. Exit
+    code 1 if a design does not fit the device or misses its clock.""",
+    epilog="""divqat compile runs/smoke
+              divqat compile runs/smoke --target ecp5-85f
+              divqat compile model.onnx --target ecp5-85f --out build""",
+)
+@click.argument("path", type=PATH)
+@click.option("--target", metavar="NAME", help="Device or board; builds a bitstream for it.")
+@click.option("--out", type=PATH, help="Folder, for a QONNX file.")
+@set_option
+@json_option
+def _compile(
+    path: Path, target: str | None, out: Path | None, overrides: tuple[str, ...], as_json: bool
+) -> int:
+    if path.is_file():
+        if out is None:
+            raise InputError(f"{path} is a file: name a folder for what is built (--out DIR).")
+        return _compile_file(path, target, out, overrides, as_json)
+    if out is not None:
+        raise InputError(f"--out goes with a QONNX file; {path} is no file.")
+    if target is not None:
+        overrides = (*overrides, f"compile.target={target}", "compile.until=bitstream")
+    return _run_stages(as_json, out=path, only="compile", overrides=overrides)
 
 
-def _add_report_command(summary: str) -> None:
-    @cli.command(
-        "report",
-        help=f"{summary}\n\nWith several runs and --out: compare the runs on one page. Rows are "
-        "runs and victims; runs on other data or engines form separate groups."
-        "\n\nWith --claims: print how hard the trained models are to copy, with intervals, and "
-        "judge the claims of the paper's abstract as supported, not supported or undecided. A "
-        "claim needs three trained victims. The numbers come from a run, a results.json or a "
-        "benchmark's folder. The exit code is 0 for every verdict: a refuted claim is a finding, "
-        "not a failure.",
-        epilog="""divqat report runs/smoke
-                  divqat report runs/a runs/b --out runs/a-and-b
-                  divqat report --claims runs/smoke
-                  divqat report --claims benchmarks/extraction --json""",
-    )
-    @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=PATH)
-    @click.option("--out", type=PATH, help="Folder of the comparison of several runs.")
-    @click.option("--claims", is_flag=True, help="Print how hard to copy, and the claims.")
-    @set_option
-    @json_option
-    def command(
-        paths: tuple[Path, ...],
-        out: Path | None,
-        claims: bool,
-        overrides: tuple[str, ...],
-        as_json: bool,
-    ) -> int:
-        from divqat_brevitas.errors import InputError
+_stage_command("simulate", STAGES["simulate"])
+_stage_command("attack", STAGES["attack"])
 
-        several = len(paths) > 1 or out is not None
-        if several and (claims or overrides):
+
+@cli.command(
+    "report",
+    help=f"""{STAGES["report"]}
+
+    With several runs and --out: compare the runs on one page. Rows are runs and victims; runs on
+    other data or engines form separate groups.
+
+    With --claims: print how hard the trained models are to copy, with intervals, and judge the
+    claims of the paper's abstract as supported, not supported or undecided. A claim needs three
+    trained victims. The numbers come from a run, a results.json or a benchmark's folder. The exit
+    code is 0 for every verdict: a refuted claim is a finding, not a failure.""",
+    epilog="""divqat report runs/smoke
+              divqat report runs/a runs/b --out runs/a-and-b
+              divqat report --claims runs/smoke
+              divqat report --claims benchmarks/extraction --json""",
+)
+@click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, help="Folder of the comparison of several runs.")
+@click.option("--claims", is_flag=True, help="Print how hard to copy, and the claims.")
+@set_option
+@json_option
+def _report(
+    paths: tuple[Path, ...], out: Path | None, claims: bool, overrides: Sequence[str], as_json: bool
+) -> int:
+    if len(paths) > 1 or out is not None:
+        if claims or overrides:
             raise InputError("--claims and --set go with one run, and without --out.")
-        if several:
-            return _compare(paths, out, as_json)
-        if claims:
-            from fpga_flow.report.claims import claims_document, claims_text
+        return _compare(paths, out, as_json)
+    if claims:
+        from fpga_flow.report.claims import claims_document, claims_text
 
-            emit(as_json, lambda: claims_document(paths[0]), lambda: claims_text(paths[0]))
-            return 0
-        return _run_stages(as_json, out=paths[0], only="report", overrides=overrides)
+        emit(as_json, lambda: claims_document(paths[0]), lambda: claims_text(paths[0]))
+        return 0
+    return _run_stages(as_json, out=paths[0], only="report", overrides=overrides)
 
 
 def _compare(paths: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
-    from divqat_brevitas.errors import InputError
     from fpga_flow.report import comparison_text, write_comparison
     from fpga_flow.report.comparison import document
 
@@ -185,18 +181,8 @@ def _compare(paths: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
             "`divqat report RUN1 RUN2 --out DIR`."
         )
     groups = write_comparison(paths, out)
-    text = partial(comparison_text, groups, out / "index.html")
-    emit(as_json, lambda: document(groups), text)
+    emit(as_json, lambda: document(groups), lambda: comparison_text(groups, out / "index.html"))
     return 0
-
-
-for _stage, _summary in STAGES.items():
-    if _stage == "compile":
-        _add_compile_command(_summary)
-    elif _stage == "report":
-        _add_report_command(_summary)
-    else:
-        _add_stage_command(_stage, _summary)
 
 
 def _compile_file(
@@ -244,14 +230,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _warn(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     click.echo(f"warning: {message}", err=True)
 
 

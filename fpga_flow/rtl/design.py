@@ -5,24 +5,23 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import PlainSerializer, PlainValidator
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import read_json, sha256_file, write_json
+from divqat_brevitas.files import sha256_file
 from divqat_brevitas.input_range import InputRange
-from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.lowering.input_step import InputStep
+from fpga_flow.records import Recorded
 
 RECORD = "design.json"
-SCHEMA = 1
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
@@ -110,8 +109,16 @@ class Node:
     depth: int | None = None
 
 
+def _input_step(value: Any) -> InputStep:
+    return value if isinstance(value, InputStep) else InputStep.from_record(value)
+
+
+def _unit(value: Any) -> AnswerUnit | None:
+    return AnswerUnit.from_record(value) if isinstance(value, dict) else value
+
+
 @dataclass(frozen=True)
-class Design(ShortRepr):
+class Design(Recorded):
     """A network as one SystemVerilog design: a chain of AXI-Streams under one top.
 
     The top's ports: ``ap_clk``, ``ap_rst_n`` (synchronous, low), ``s_axis_tdata/tvalid/tready``,
@@ -139,6 +146,9 @@ class Design(ShortRepr):
         unit: the answer unit on the chip, None where accumulators leave it.
     """
 
+    RECORD = RECORD
+    ABSENT = "holds no hardware design. Run `divqat compile` first."
+
     folder: Path
     top: str
     sources: tuple[str, ...]
@@ -148,50 +158,19 @@ class Design(ShortRepr):
     input: Stream
     output: Stream
     input_shape: tuple[int, ...]
-    input_step: InputStep
+    input_step: Annotated[InputStep, PlainValidator(_input_step), PlainSerializer(InputStep.record)]
     output_layer: str
     output_scale: tuple[float, ...]
     output_bias: tuple[float, ...]
     onnx_sha256: str
     versions: Mapping[str, str]
     answer: str = "accumulators"
-    unit: AnswerUnit | None = None
+    unit: Annotated[AnswerUnit | None, PlainValidator(_unit)] = None
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a design.
-
-        Raises:
-            InputError: none is there, it is of another version, or a file is gone.
-        """
-        folder = Path(folder).absolute()
-        if not (folder / RECORD).is_file():
-            raise InputError(f"{folder} holds no hardware design. Run `divqat compile` first.")
-        record = read_json(folder / RECORD)
-        try:
-            if record.pop("schema") != SCHEMA:
-                raise KeyError("schema")
-            design = cls(folder=folder, **_typed(record))
-        except (KeyError, TypeError, ValueError, InputError) as e:
-            raise InputError(
-                f"{folder / RECORD} is not of this version ({e}). Run `divqat compile` again."
-            ) from e
-        for name in (*design.sources, *design.data):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder / name} is gone. Run `divqat compile` again.")
-        return design
-
-    def save(self) -> None:
-        """Write ``design.json``."""
-        record = asdict(replace(self, versions={})) | {
-            "versions": dict(self.versions),
-            "schema": SCHEMA,
-        }
-        del record["folder"]
-        record["input_step"] = self.input_step.record()
-        if self.unit is None:
-            del record["unit"]
-        write_json(self.folder / RECORD, record)
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Files of the folder beside the record."""
+        return (*self.sources, *self.data)
 
     @cached_property
     def digest(self) -> str:
@@ -283,24 +262,6 @@ class Design(ShortRepr):
         scale, bias = np.array(self.output_scale), np.array(self.output_bias)
         logits: npt.NDArray[np.float32] = (accumulators * scale + bias).astype(np.float32)
         return logits
-
-
-def _typed(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON values as the types of ``Design``."""
-    nodes = (
-        Node(**{**node, "input": Stream(**node["input"]), "output": Stream(**node["output"])})
-        for node in record["nodes"]
-    )
-    lists = ("sources", "data", "input_shape", "output_scale", "output_bias")
-    return {
-        **record,
-        **{name: tuple(record[name]) for name in lists},
-        "nodes": tuple(nodes),
-        "input": Stream(**record["input"]),
-        "input_step": InputStep.from_record(record["input_step"]),
-        "output": Stream(**record["output"]),
-        "versions": MappingProxyType(record["versions"]),
-    } | ({"unit": AnswerUnit.from_record(record["unit"])} if record.get("unit") else {})
 
 
 @contextmanager
