@@ -63,7 +63,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-SLOW = ("fpga_flow.api.building", "fpga_flow.doctor")  # they start FINN
+SLOW = ("fpga_flow.api", "fpga_flow.doctor")  # they start FINN
 
 
 @pytest.mark.parametrize(
