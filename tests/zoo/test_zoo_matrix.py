@@ -114,11 +114,22 @@ def test_different_quantizers_in_one_network(tmp_path: Path) -> None:
 
 @slow  # the dynamo exporter takes seconds: quantizers with handlers of their own
 @pytest.mark.parametrize(
-    "act", [quant.Int4ActPerTensorFloatDivQAT, stock.SignedBinaryActPerTensorConst]
+    ("weights", "act"),
+    [
+        (
+            (
+                WEIGHT,
+                stock.Int4WeightPerTensorFloatDecoupled,
+                stock.SignedBinaryWeightPerTensorConst,
+                ExportedFloorWeights,
+            ),
+            quant.Int4ActPerTensorFloatDivQAT,
+        ),
+        # Behind layers without a bias a sum of 0 would be the threshold itself.
+        ((WEIGHT,), stock.SignedBinaryActPerTensorConst),
+    ],
 )
-def test_dynamo(act: Any, tmp_path: Path) -> None:
-    decoupled = stock.Int4WeightPerTensorFloatDecoupled
-    weights = (WEIGHT, decoupled, stock.SignedBinaryWeightPerTensorConst, ExportedFloorWeights)
+def test_dynamo(weights: tuple[Any, ...], act: Any, tmp_path: Path) -> None:
     check(network(*weights, act=act), tmp_path / "m.onnx", "dynamo")
 
 
