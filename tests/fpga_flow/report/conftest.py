@@ -6,6 +6,7 @@ import pytest
 from synthetic_run import build
 
 from fpga_flow.report import build_report
+from fpga_flow.report.charts import Chart
 
 
 @pytest.fixture
@@ -16,6 +17,12 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return build(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", **properties)
 
     return make
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page without its charts, which take a second or two; its numbers and words are the same."""
+    monkeypatch.setattr(Chart, "svg", "")
 
 
 @pytest.fixture(scope="session")

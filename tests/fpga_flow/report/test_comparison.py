@@ -15,6 +15,7 @@ from fpga_flow.report import collect, write, write_comparison
 from fpga_flow.report.comparison import Group, NamedRun, groups
 
 Maker = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("no_charts")
 EVIL = "<script>alert(1)</script>"
 
 

@@ -20,6 +20,7 @@ from fpga_flow.report.schema import AttackRow
 from fpga_flow.report.summary import equivalence_line
 
 Maker = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("no_charts")
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 HOSTILE = "<script>alert('x')</script>\"><img src=//evil>&amp; $x$ \x1b[31m"
 

@@ -13,6 +13,7 @@ from divqat_brevitas.extraction import summarize
 from fpga_flow.report import build_report, collect, read, validate
 
 Maker = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("no_charts")
 
 
 def minimal() -> dict[str, Any]:
