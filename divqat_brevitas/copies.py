@@ -15,13 +15,7 @@ _UTILS = "torch.nn.utils"
 
 
 def deep_copy(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` that shares no tensor with it.
-
-    Args:
-        model: any network; not changed.
-
-    Returns:
-        the copy, with the modes, devices and ``requires_grad`` of the original.
+    """A copy of ``model``, with its modes, devices and ``requires_grad``, that shares no tensor.
 
     Raises:
         InputError: the network cannot be copied; every module at fault is named with the remedy.
@@ -128,9 +122,6 @@ def freeze_reference(model: nn.Module) -> nn.Module:
 
     The copy stays in evaluation mode even when a parent module is switched to training, so
     its batch-norm statistics never move; the model passed in is not changed.
-
-    Args:
-        model: the trained float network.
 
     Raises:
         InputError: a network that cannot be copied, with the remedy.

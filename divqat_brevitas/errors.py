@@ -14,6 +14,7 @@ these and hides those of the libraries underneath.
 import difflib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import get_type_hints
 
 
@@ -85,8 +86,8 @@ class Within:
 
     def __str__(self) -> str:
         bounds = (("at least", self.low), ("above", self.above), ("at most", self.high))
-        words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
-        return " and ".join(words if self.below is None else [*words, f"below {self.below:g}"])
+        words = [f"{word} {bound}" for word, bound in bounds if bound is not None]
+        return " and ".join(words if self.below is None else [*words, f"below {self.below}"])
 
 
 @dataclass(frozen=True)
@@ -120,5 +121,14 @@ class CheckedSettings:
             for rule in getattr(hint, "__metadata__", ()):
                 if isinstance(rule, OneOf) and value not in rule.names:
                     raise unknown_name(rule.kind, str(value), rule.names)
-                if isinstance(rule, Within) and value is not None and not rule.holds(value):
-                    raise InputError(f"{type(self).__name__}: {field}={value!r} must be {rule}.")
+                if isinstance(rule, Within) and value is not None:
+                    whole = hint.__origin__ in (int, int | None)
+                    kind = Integral if whole else Real
+                    number = isinstance(value, kind) and not isinstance(value, bool)
+                    if not number or not rule.holds(value):
+                        expected = rule if number else f"a {'whole ' * whole}number"
+                        raise InputError(f"{self._label}: {field}={value!r} must be {expected}.")
+
+    @property
+    def _label(self) -> str:
+        return type(self).__name__

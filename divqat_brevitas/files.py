@@ -86,10 +86,6 @@ def read_json(path: Path) -> Any:
 def read_toml(path: Path, kind: str) -> dict[str, Any]:
     """Read a TOML file, with a byte order mark or without.
 
-    Args:
-        path: the file.
-        kind: what it is, for messages, such as "settings file".
-
     Raises:
         InputError: missing, unreadable, larger than 256 KiB or not TOML.
     """

@@ -143,13 +143,7 @@ def logits_of(model: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Fraction of images whose largest logit is the label.
-
-    Args:
-        model: any network.
-        images: as in ``logits_of``.
-        labels: (N,) int64.
-    """
+    """Fraction of images whose largest logit is the label."""
     return float((logits_of(model, images).argmax(dim=1) == labels).double().mean())
 
 

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, Literal, TypeVar
 
@@ -84,7 +85,6 @@ class Registry(Mapping[str, T], Generic[T]):
         self._expected = expected
         self._reserved = frozenset(reserved)
         self._found = found
-        self._usable: dict[str, EntryPoint] | None = None
         self._refused: list[tuple[EntryPoint, str]] = []
         self._loaded: dict[str, T] = {}
         self._failed: dict[str, str] = {}
@@ -96,7 +96,7 @@ class Registry(Mapping[str, T], Generic[T]):
             KeyError: no such name.
             InputError: a plug-in that cannot be loaded, with its package and entry point.
         """
-        point = self._declared().get(name)
+        point = self._declared.get(name)
         if point is None:
             return self.built_in[name]
         if name not in self._loaded and name not in self._failed:
@@ -110,14 +110,14 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Whether the name is declared; a plug-in is not loaded to find out."""
-        return name in self.built_in or name in self._declared()
+        return name in self.built_in or name in self._declared
 
     def __iter__(self) -> Iterator[str]:
         """All names: built-ins in their order, plug-ins by the alphabet."""
-        return iter((*self.built_in, *self._declared()))
+        return iter((*self.built_in, *self._declared))
 
     def __len__(self) -> int:
-        return len(self.built_in) + len(self._declared())
+        return len(self.built_in) + len(self._declared)
 
     def items(self) -> ItemsView[str, T]:
         """Names with what they stand for; plug-ins that cannot be loaded are left out."""
@@ -129,9 +129,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def plugins(self) -> list[Plugin]:
         """Every plug-in declared, usable or not; loads them all."""
-        usable = self._declared()
+        declared = self._declared
         rows = [self._row(point, "refused", reason) for point, reason in self._refused]
-        for name, point in usable.items():
+        for name, point in declared.items():
             try:
                 self[name]
             except InputError as e:
@@ -142,7 +142,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _all(self) -> dict[str, T]:
         whole = dict(self.built_in)
-        for name in self._declared():
+        for name in self._declared:
             known = name in self._failed
             try:
                 whole[name] = self[name]
@@ -151,18 +151,18 @@ class Registry(Mapping[str, T], Generic[T]):
                     warnings.warn(f"{e} It is left out.", PluginWarning, stacklevel=3)
         return whole
 
+    @cached_property
     def _declared(self) -> dict[str, EntryPoint]:
         """The plug-ins that may be loaded, by name; warns, once, of those that may not."""
-        if self._usable is None:
-            points = sorted(self._found(self.group), key=lambda p: (p.name, _package(p)))
-            self._usable = {}
-            for point in points:
-                if reason := self._objection(point, points):
-                    self._refused.append((point, reason))
-                    warnings.warn(reason, PluginWarning, stacklevel=4)
-                else:
-                    self._usable[point.name] = point
-        return self._usable
+        points = sorted(self._found(self.group), key=lambda p: (p.name, _package(p)))
+        usable = {}
+        for point in points:
+            if reason := self._objection(point, points):
+                self._refused.append((point, reason))
+                warnings.warn(reason, PluginWarning, stacklevel=4)
+            else:
+                usable[point.name] = point
+        return usable
 
     def _objection(self, point: EntryPoint, points: Iterable[EntryPoint]) -> str:
         """Why an entry point is refused; empty where it is not."""

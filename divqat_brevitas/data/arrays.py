@@ -113,17 +113,9 @@ def split_indices(
 
     Every class is spread evenly over one line, which is then cut in proportion to
     ``weights``: a split's size is exact to one image, and so is each class within it. A
-    split keeps the order of the line, so its first images are stratified too.
-
-    Args:
-        labels: int64 (N,).
-        weights: share of each split, in order, such as ``{"train": 45, "val": 5, "pool": 10}``.
-        groups: int64 (N,) or None; images of one group stay together (sizes are then exact
-            to one group). A group has one label.
-        seed: of the permutation.
-
-    Returns:
-        For each split, int64 indices into ``labels``.
+    split keeps the order of the line, so its first images are stratified too. Images of one group,
+    which has one label, stay together; sizes are then exact to one group. Returned are int64
+    indices into ``labels``.
 
     Example:
         >>> {k: len(v) for k, v in split_indices(np.arange(60) % 10, {"a": 2, "b": 1}).items()}

@@ -135,11 +135,7 @@ _PLAIN = PictureRules()
 
 
 def _part(
-    folder: Path,
-    paths: list[Path],
-    labels: list[int],
-    shape: Shape,
-    rules: PictureRules = _PLAIN,
+    folder: Path, paths: list[Path], labels: list[int], shape: Shape, rules: PictureRules = _PLAIN
 ) -> Part:
     def take(index: Labels) -> Pixels:
         pictures = read_pictures([paths[i] for i in index], rules, folder)

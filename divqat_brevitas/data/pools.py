@@ -155,13 +155,7 @@ def _material_images(name: str, count: int, shape: Shape, seed: int, root: Path)
 
 
 def _other_set(
-    name: str,
-    other: Dataset,
-    victim: Dataset,
-    count: int,
-    seed: int,
-    root: Path,
-    shape: Shape,
+    name: str, other: Dataset, victim: Dataset, count: int, seed: int, root: Path, shape: Shape
 ) -> QueryPool:
     if other.overlaps(victim):
         raise InputError(
@@ -190,16 +184,6 @@ def _mixed(name: str, dataset: str, count: int, seed: int, root: Path, shape: Sh
     return QueryPool(name, kind, images, "mixed")
 
 
-def shared_material(one: str, other: str) -> frozenset[str]:
-    """What two pools are both made from: a network trained on one was not tested on the other.
-
-    Example:
-        >>> shared_material("photos+", "backgrounds"), shared_material("emoji", "backgrounds")
-        (frozenset({'landscapes'}), frozenset())
-    """
-    return _materials(one) & _materials(other)
-
-
 def check_unseen(trained: str, pool: str) -> None:
     """Refuse a query pool whose material the victim was trained on as outliers.
 
@@ -209,7 +193,7 @@ def check_unseen(trained: str, pool: str) -> None:
     Example:
         >>> check_unseen("backgrounds", "wallpapers")
     """
-    shared = shared_material(trained, pool)
+    shared = _materials(trained) & _materials(pool)
     if shared:
         raise InputError(
             f"the victim was trained on outliers of {trained!r}, which the pool {pool!r} shares "
@@ -226,14 +210,7 @@ def _materials(name: str) -> frozenset[str]:
 
 
 def fit(images: Pixels, shape: Shape) -> Pixels:
-    """Resize and grey-convert (ITU-R 601 luma) or repeat channels to ``shape``.
-
-    Args:
-        images: uint8 (N, C, H, W), C 1 or 3.
-        shape: (C, H, W) wanted.
-
-    Returns:
-        uint8 (N, *shape).
+    """Images (N, C, H, W) resized, and grey (ITU-R 601 luma) or RGB, as ``shape`` has it.
 
     Raises:
         ToolMissingError: Pillow is not installed, and sizes or channels differ.

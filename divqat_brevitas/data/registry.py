@@ -94,9 +94,6 @@ def resolve(name: str) -> Dataset:
 def dataset_info(name: str) -> DatasetInfo:
     """Class names and image shape of a data set, without reading its pixels.
 
-    Args:
-        name: as for :func:`load`.
-
     Raises:
         InputError: no such set.
 

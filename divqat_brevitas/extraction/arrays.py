@@ -22,11 +22,7 @@ def check_images(
 ) -> Images:
     """Return ``images`` unchanged if they are float32 NCHW, not empty, finite and in [0, 1].
 
-    Args:
-        images: the value to check.
-        what: its name in an error message.
-        declared: the range that a victim declares in place of [0, 1]; its inputs then have any
-            shape (N, ...), which the victim checks itself.
+    Inputs in another ``declared`` range may have any shape (N, ...), which the victim checks.
 
     Raises:
         InputError: anything else, with the fix.

@@ -8,6 +8,7 @@ attack out.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,7 @@ from divqat_brevitas.data.pools import DATA_FREE, PoolKind, parse_mix
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction.attacks.base import Result
 from divqat_brevitas.extraction.attacks.catalogue import ATTACKS, StartsFrom, make_attack
-from divqat_brevitas.extraction.defences import (
-    Defence,
-    DefenceMaterial,
-    make_defence,
-    split_target,
-)
+from divqat_brevitas.extraction.defences import Defence, DefenceMaterial, make_defence, split_target
 from divqat_brevitas.extraction.evaluation.records import AttackRow
 from divqat_brevitas.extraction.learners.base import Learner
 from divqat_brevitas.extraction.learners.catalogue import LEARNERS, make_learner
@@ -111,32 +107,18 @@ class AttackOutcome:
     victim_seconds: float
     attacker_seconds: float
 
-    def row(
-        self,
-        *,
-        victim: str,
-        victim_seed: int,
-        engine: str,
-        clone_accuracy: float,
-        agreement: float,
-    ) -> AttackRow:
+    def row(self, **measured: Any) -> AttackRow:
         """The attack's row in results.
 
         Args:
-            victim: variant of the victim.
-            victim_seed: seed that the victim was trained with.
-            engine: what computed the responses.
-            clone_accuracy: accuracy of the clone on the test set, a fraction of 1.
-            agreement: share of the test set on which clone and victim give one label.
+            **measured: the fields that the attack does not know: victim, victim_seed, engine,
+                clone_accuracy and agreement, see :class:`AttackRow`.
 
         Raises:
             InputError: an accuracy or agreement outside [0, 1].
         """
         spec = self.spec
         return AttackRow(
-            victim=victim,
-            victim_seed=victim_seed,
-            engine=engine,
             oracle=spec.oracle,
             defence=spec.defence,
             attack=spec.attack,
@@ -147,8 +129,7 @@ class AttackOutcome:
             queries_used=self.result.queries_used,
             surrogate=spec.surrogate,
             seed=spec.seed,
-            clone_accuracy=clone_accuracy,
-            agreement=agreement,
+            **measured,
         )
 
 
@@ -223,11 +204,6 @@ def query_count(spec: AttackSpec, dataset: str, root: Path | None = None) -> int
 
     An attack that asks every image draws as many as its budget; one that chooses among them twice
     as many, or all of a smaller pool; one that makes its own from seed images a few.
-
-    Args:
-        spec: names attack, pool and budget.
-        dataset: the victim's data set.
-        root: data folder; None: the default one.
     """
     if starts_from(spec.attack) == "seeds":
         classes = len(dataset_info(dataset).classes)

@@ -9,9 +9,8 @@ from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Images, Responses, check_images
-from divqat_brevitas.extraction.defences.base import Defence
+from divqat_brevitas.extraction.defences.base import Defence, defended_logits
 from divqat_brevitas.extraction.defences.catalogue import make_defence
-from divqat_brevitas.extraction.defences.composition import defended_logits
 from divqat_brevitas.extraction.oracles import Outputs, make_oracle
 from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.input_range import InputRange

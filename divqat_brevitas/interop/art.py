@@ -31,11 +31,7 @@ class VictimClassifier(BlackBoxClassifierNeuralNetwork):  # type: ignore[misc]
     def __init__(self, victim: Victim, input_shape: tuple[int, int, int], classes: int) -> None:
         self.victim = victim
         super().__init__(
-            self._ask,
-            input_shape,
-            classes,
-            channels_first=True,
-            clip_values=(0.0, 1.0),
+            self._ask, input_shape, classes, channels_first=True, clip_values=(0.0, 1.0)
         )
 
     def predict(
@@ -68,40 +64,3 @@ class VictimClassifier(BlackBoxClassifierNeuralNetwork):  # type: ignore[misc]
                 f"made for {self.nb_classes}: as_art_classifier(..., classes={answers.shape[1]})."
             )
         return answers
-
-
-def as_art_classifier(
-    victim: Victim, *, input_shape: tuple[int, int, int], classes: int
-) -> VictimClassifier:
-    """A victim as an ART classifier without gradients.
-
-    ART's attacks are not told of the budget: give them what it allows (``nb_stolen=...``). One
-    that asks for more meets the victim's own ``BudgetExceededError``. ART's KnockoffNets and
-    CopycatCNN draw from NumPy's global random state; seed it yourself (``np.random.seed``) for
-    runs that can be repeated.
-
-    Args:
-        victim: answers and counts. ART takes answers of any oracle as class scores.
-        input_shape: (C, H, W) of an image. Asking the victim for it would cost a query.
-        classes: how many the victim tells apart.
-
-    Raises:
-        ToolMissingError: ART is not installed (on import of this module).
-        InputError: no such shape or number of classes.
-
-    Example:
-        >>> from art.attacks.extraction import KnockoffNets  # doctest: +SKIP
-        >>> classifier = as_art_classifier(  # doctest: +SKIP
-        ...     victim, input_shape=(1, 28, 28), classes=10
-        ... )
-        >>> attack = KnockoffNets(classifier, nb_stolen=1000)  # doctest: +SKIP
-        >>> attack.extract(images, thieved_classifier=clone)  # doctest: +SKIP
-        >>> victim.queries_used  # doctest: +SKIP
-        1000
-    """
-    shape = tuple(input_shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"input_shape must be (channels, height, width), but is {input_shape!r}.")
-    if classes < 2:
-        raise InputError(f"classes must be at least 2, but is {classes!r}.")
-    return VictimClassifier(victim, shape, classes)

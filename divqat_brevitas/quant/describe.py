@@ -91,10 +91,6 @@ def describe(layer: nn.Module, role: str) -> Quantization:
     The layer is not changed, except that weights with MSE or HQO statistics, which Brevitas
     cannot copy, take their scale now where they have none.
 
-    Args:
-        layer: a Brevitas layer.
-        role: which of its quantizers, a key of ``ROLES``.
-
     Example:
         >>> from brevitas.nn import QuantReLU
         >>> from divqat_brevitas.quant import Uint4ActPerTensorFloatDivQAT

@@ -80,12 +80,6 @@ def explain(module: nn.Module) -> Explanation:
     at one by one; whether the layers fit together is for the export to say
     (``fpga_flow.export_qonnx``), and for ``divqat check`` on the file.
 
-    Args:
-        module: a Brevitas layer or a model.
-
-    Returns:
-        the layers, with ``problems``; its text is what to print.
-
     Raises:
         InputError: nothing in it has weights or quantizes.
 

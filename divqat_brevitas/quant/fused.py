@@ -134,19 +134,9 @@ class _FusedIntQuant(torch.autograd.Function):
 def fused_int_quant(x: Tensor, scale: Tensor, low: int, high: int, rectify: bool = False) -> Tensor:
     """``clamp(round(x / scale), low, high) * scale`` with the gradients above.
 
-    Differentiable once. ``x`` and the result may be in any memory format. ``x`` must not be changed
-    in place before the backward pass.
-
-    Args:
-        x: float32, any shape.
-        scale: float32, broadcastable to ``x``.
-        low: smallest code, above -2**22.
-        high: largest code, below 2**22.
-        rectify: quantize ``relu(x)``, in the same pass and with the gradient through both;
-            ``low`` must be 0.
-
-    Returns:
-        float32, the shape of ``x``.
+    Differentiable once, in float32, for codes within ±2**22 and a scale that broadcasts to ``x``.
+    ``x`` and the result may be in any memory format. ``x`` must not be changed in place before the
+    backward pass. With ``rectify``, for which ``low`` must be 0, it quantizes ``relu(x)``.
 
     Example:
         >>> x = torch.tensor([0.04, -0.26, 9.0], requires_grad=True)

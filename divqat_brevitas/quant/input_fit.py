@@ -134,16 +134,7 @@ def fit_of(values: Tensor, proxy: Any, name: str) -> InputFit | None:
 def measure(
     values: Tensor, scale: Tensor, codes: tuple[Any, Any], bits: int, fixed: bool, name: str = ""
 ) -> InputFit | None:
-    """The fit of values and a range of codes; None for binary and ternary codes, or no values.
-
-    Args:
-        values: any shape.
-        scale: of one code step; broadcasts.
-        codes: smallest and largest code, less the zero-point.
-        bits: of a code.
-        fixed: see ``InputFit``.
-        name: of the quantizer's layer.
-    """
+    """The fit of values and a range of codes; None for binary and ternary codes, or no values."""
     low, high = codes
     room = float(torch.as_tensor(high - low).max())
     if room < 3 or not values.numel():  # every value has a sign

@@ -21,36 +21,25 @@ from divqat_brevitas.quant.input_fit import measure, warn_of_cut
 
 
 class _ScaleGradient(torch.autograd.Function):
-    """Identity whose backward pass multiplies the gradient by a factor."""
+    """Identity that multiplies the gradient of a scale, and may make it one of the logarithm."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, factor: Tensor) -> Tensor:
-        ctx.save_for_backward(factor)
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (factor,) = ctx.saved_tensors
-        return gradients[0] * factor, None
-
-
-class _LogScaleGradient(torch.autograd.Function):
-    """Identity whose backward pass makes the gradient of a scale one of its logarithm."""
-
-    @staticmethod
-    def forward(ctx: Any, scale: Tensor, factor: Tensor) -> Tensor:
+    def forward(ctx: Any, scale: Tensor, factor: Tensor, log_domain: bool) -> Tensor:
         ctx.save_for_backward(scale, factor)
+        ctx.log_domain = log_domain
         return scale.view_as(scale)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         scale, factor = ctx.saved_tensors
         step = gradients[0] * factor
+        if not ctx.log_domain:
+            return step, None, None
         size = step.abs()
         # Not log(size / scale): that quotient overflows at the smallest scales.
         beyond = step.sign() * (1 + size.log() - scale.log())
         relative = torch.where(size <= scale, step / scale, beyond)
-        return relative / (scale * math.log(2) ** 2), None
+        return relative / (scale * math.log(2) ** 2), None, None
 
 
 def scale_gradient(scale: Tensor, factor: Tensor, log_domain: bool) -> Tensor:
@@ -68,11 +57,6 @@ def scale_gradient(scale: Tensor, factor: Tensor, log_domain: bool) -> Tensor:
       r/ln 2 for abs(r) ≤ 1, and sign(r)·(1 + ln abs(r))/ln 2 beyond: continuous with its
       derivative, and as many doublings as lie between the scale and its target.
 
-    Args:
-        scale: the scale(s) s, any shape, above 0.
-        factor: g·Q² (linear) or g (logarithmic), see :func:`step_size_factor`.
-        log_domain: whether v is a logarithm of s.
-
     Example:
         >>> v = torch.tensor(2.0, requires_grad=True)
         >>> scale_gradient(v, torch.tensor(0.5), log_domain=False).backward()
@@ -83,19 +67,12 @@ def scale_gradient(scale: Tensor, factor: Tensor, log_domain: bool) -> Tensor:
         >>> round(v.grad.item(), 2)
         34.71
     """
-    function = _LogScaleGradient if log_domain else _ScaleGradient
-    result: Tensor = function.apply(scale, factor)  # type: ignore[no-untyped-call]
+    result: Tensor = _ScaleGradient.apply(scale, factor, log_domain)  # type: ignore[no-untyped-call]
     return result
 
 
 def step_size_factor(count: int, max_int: Tensor, log_domain: bool) -> Tensor:
-    """The factor on the scale's gradient: LSQ's g, times Q² where the parameter is Q·s.
-
-    Args:
-        count: how many values share one scale (N in the paper).
-        max_int: the largest integer magnitude of the grid (Q in the paper), a scalar.
-        log_domain: whether the parameter is a logarithm of the scale.
-    """
+    """The factor on the scale's gradient: LSQ's g, times Q² where the parameter is Q·s."""
     if log_domain:
         return 1 / torch.sqrt(count * max_int)
     return 1 / (torch.sqrt(count * max_int) * (1 / max_int) ** 2)

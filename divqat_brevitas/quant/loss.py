@@ -308,16 +308,10 @@ def reject_loss(logits: Tensor, decoy_class: int, mass: float) -> Tensor:
 def divergence_per_image(
     reference: Tensor, logits: Tensor, order: Order, temperature: float = 1.0
 ) -> Tensor:
-    """Divergence between softened predictions, one value an image, in nats.
+    """Divergence of softened (N, classes) logits, one value an image, in nats: (N,), 0 or more.
 
-    Args:
-        reference: (N, classes) logits of the reference.
-        logits: (N, classes) logits of the network in training.
-        order: "forward" KL(reference‖network), "reverse" KL(network‖reference), "js".
-        temperature: divides both logits.
-
-    Returns:
-        (N,) float, 0 or more. Both sides stay in log space, so it is finite at any finite logits.
+    "forward" is KL(reference‖network), "reverse" KL(network‖reference), "js" Jensen-Shannon. Both
+    sides stay in log space, so it is finite at any finite logits.
 
     Example:
         >>> same = torch.randn(2, 3)

@@ -39,10 +39,6 @@ def scales_input(model: nn.Module, layer: str) -> bool:
     A normalisation, a batch norm, ``2 * x - 1`` do; reshaping, pooling and one division by 255 of
     raw pixels do not. A forward that torch.fx cannot trace up to the layer is not seen through.
 
-    Args:
-        model: any network.
-        layer: name of its first weighted layer.
-
     Example:
         >>> class Net(nn.Module):
         ...     def __init__(self):

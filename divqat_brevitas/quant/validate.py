@@ -68,13 +68,6 @@ class QuantizerReport:
 def validate_quantizer(quantizer: Any) -> QuantizerReport:
     """Say whether a quantizer class, yours or Brevitas', can be used with DivQAT.
 
-    Args:
-        quantizer: a weight or activation quantizer class
-            (``brevitas.inject.ExtendedInjector``), overrides included.
-
-    Returns:
-        whether it trains, becomes integers and goes to FINN; ``print`` it.
-
     Raises:
         InputError: no weight or activation quantizer; a setting that nothing reads, with the
             right name; or Brevitas cannot build it, with the reason.
@@ -174,9 +167,6 @@ def _gradient_problem(layer: Any, role: str) -> str | None:
 
 def check_settings(injector: Any) -> None:
     """Check every setting of a quantizer class, overrides included.
-
-    Args:
-        injector: a quantizer class (``brevitas.inject.ExtendedInjector``).
 
     Raises:
         InputError: a name that nothing reads, with the right name; for a DivQAT quantizer a bit

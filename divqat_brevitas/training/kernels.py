@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from brevitas.proxy.runtime_quant import FusedActivationQuantProxy
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from divqat_brevitas.quant.fragments import ActScale
 from divqat_brevitas.quant.fused import requantizing
@@ -24,9 +25,6 @@ def rectifying(model: nn.Module) -> Iterator[None]:
 
     Left alone are quantizers that still take their scale from what they see: statistics are of
     rectified values.
-
-    Args:
-        model: any network; as before afterwards.
 
     Example:
         >>> from brevitas.nn import QuantReLU
@@ -89,10 +87,6 @@ def fast_kernels(model: nn.Module, precision: str = "float32") -> Iterator[None]
     With "bfloat16" these layers multiply in bfloat16 (their operands are rounded to 8
     significant bits, the sums are float32); quantizers, batch norm and loss see float32.
 
-    Args:
-        model: float or Brevitas network; has no hook of ours afterwards.
-        precision: a member of ``PRECISIONS``.
-
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
         >>> with fast_kernels(net, "bfloat16"):
@@ -124,3 +118,21 @@ def _settle(layer: nn.Module, inputs: Any, output: Any) -> Any:
     if output.dim() == 4:
         return output.contiguous(memory_format=torch.channels_last)
     return output
+
+
+def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by its own number of pixels in [-shift, shift]; zeros fill the border."""
+    if shift == 0:
+        return images
+    count, _, height, width = images.shape
+    padded = F.pad(images, (shift, shift, shift, shift)).permute(0, 2, 3, 1)
+    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    rows = (offsets[0] + torch.arange(height))[:, :, None]
+    columns = (offsets[1] + torch.arange(width))[:, None, :]
+    return padded[torch.arange(count)[:, None, None], rows, columns].permute(0, 3, 1, 2)
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability one half."""
+    flipped = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)

@@ -13,17 +13,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from divqat_brevitas.errors import (
-    CheckedSettings,
-    CheckFailedError,
-    InputError,
-    OneOf,
-    Within,
-)
+from divqat_brevitas.errors import CheckedSettings, CheckFailedError, InputError, OneOf, Within
 from divqat_brevitas.files import sha256_text
 from divqat_brevitas.inference import as_logits, device_of, to_input
 from divqat_brevitas.training.checkpoint import load_tensors, restore, save_tensors
-from divqat_brevitas.training.kernels import PRECISIONS, channels_last, fast_kernels
+from divqat_brevitas.training.kernels import (
+    PRECISIONS,
+    channels_last,
+    fast_kernels,
+    random_flip,
+    random_shift,
+)
 
 Data = tuple[Tensor, Tensor]
 Row = dict[str, float]
@@ -268,24 +268,8 @@ def _rate(done: float) -> float:
 
 
 def augmented(images: Tensor, kind: str, generator: Generator) -> Tensor:
-    """A batch shifted, and for "flip-shift" mirrored, at random, image by image.
-
-    Args:
-        images: (N, C, H, W) float32.
-        kind: "none", "shift" (up to an eighth of the height, zeros move in) or "flip-shift".
-        generator: source of randomness.
-    """
+    """A float32 batch (N, C, H, W) shifted by up to an eighth, and for "flip-shift" mirrored."""
     if kind == "none":
         return images
-    n, _, height, width = images.shape
-    reach = max(1, height // 8)
-    dy, dx = torch.randint(0, 2 * reach + 1, (2, n, 1, 1), generator=generator)
-    rows = dy + torch.arange(height).view(1, -1, 1)
-    columns = dx + torch.arange(width).view(1, 1, -1)
-    padded = F.pad(images, (reach, reach, reach, reach))
-    # Indexing with the channel as a slice between index arrays puts it last.
-    shifted = padded[torch.arange(n).view(-1, 1, 1), :, rows, columns].permute(0, 3, 1, 2)
-    if kind == "flip-shift":
-        flip = torch.rand(n, generator=generator) < 0.5
-        shifted = torch.where(flip.view(-1, 1, 1, 1), shifted.flip(3), shifted)
-    return shifted
+    shifted = random_shift(images, max(1, images.shape[2] // 8), generator)
+    return random_flip(shifted, generator) if kind == "flip-shift" else shifted

@@ -62,11 +62,7 @@ class VictimRecipe(ShortRepr):
     root: Path | None = None
 
     def data(self, split: str) -> Data:
-        """One split: uint8 images (N, C, H, W) and int64 labels (N,).
-
-        Args:
-            split: "train", "val" or "test".
-        """
+        """One split: uint8 images (N, C, H, W) and int64 labels (N,)."""
         images, labels = load(self.dataset, split, self.root)
         if self.shape is not None:
             images = fit(images, self.shape)

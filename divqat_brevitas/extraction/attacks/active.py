@@ -14,13 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import OneOf, Within
-from divqat_brevitas.extraction.arrays import (
-    Images,
-    Labels,
-    Responses,
-    substream,
-    to_float,
-)
+from divqat_brevitas.extraction.arrays import Images, Labels, Responses, substream, to_float
 from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, Round, Substitute, ask
 from divqat_brevitas.extraction.learners.base import TransferSet
 from divqat_brevitas.extraction.oracles import softmax
@@ -46,16 +40,10 @@ def entropy(probabilities: Responses) -> NDArray[np.float64]:
 
 
 def greedy_k_center(points: NDArray[np.floating], centers: NDArray[np.floating], k: int) -> Labels:
-    """Select k points one by one, each the furthest from all centres and selected points.
+    """Select k points (N, D), one by one the furthest from centres (M, D) and points selected.
 
-    Args:
-        points: (N, D), N at least k.
-        centers: (M, D), M at least 1.
-        k: number of points to select.
-
-    Returns:
-        Distinct indices of points in the order of selection, int64 (k,); ties go to the lowest
-        index.
+    Returns their distinct indices in the order of selection, int64 (k,); ties go to the lowest
+    index.
 
     Example:
         >>> greedy_k_center(np.array([[0.1], [1.0], [0.6]]), np.array([[0.0]]), 2).tolist()
@@ -79,14 +67,9 @@ def deepfool_distance(
 ) -> NDArray[np.float64]:
     """Length (l2) of the DeepFool perturbation that changes the clone's label, float64 (N,).
 
-    Moosavi-Dezfooli et al., "DeepFool", CVPR 2016, algorithm 2, in batches. An image that is not
-    over the boundary after all iterations counts with the length of its perturbation.
-
-    Args:
-        clone: in eval mode; images to logits.
-        images: float32 (N, C, H, W).
-        rivals: number of other classes, the nearest by logit (ten in the paper).
-        iterations: largest number of linearisations of the clone.
+    Moosavi-Dezfooli et al., "DeepFool", CVPR 2016, algorithm 2, in batches, against the ``rivals``
+    nearest classes by logit (ten in the paper). An image that is not over the boundary after all
+    iterations counts with the length of its perturbation.
 
     Example:
         >>> line = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
@@ -158,22 +141,18 @@ class ActiveThief(PoolAttack):
     * "k-center": those whose probabilities are furthest from those of all queried images;
     * "dfal+k-center": k-center among the images nearest to its decision boundaries (DeepFool).
 
-    The clone is trained from scratch on all responses. Deviations from the paper: no responses are
-    held out for validation (20 % in the paper); DeepFool evaluates a random part of the pool each
-    round and passes on as many images as the budget (the paper's ρ), but at most half of those
-    that it evaluated, so that it excludes some even if the pool is hardly larger than the budget.
+    Deviations from the paper: no responses are held out for validation (20 % in the paper);
+    DeepFool evaluates a random part of the pool each round and passes on as many images as the
+    budget (the paper's ρ), but at most half of those that it evaluated.
 
     Args:
-        learner: trains the final clone.
-        seed: of everything random in the attack, at least 0.
+        learner: trains the final clone, from scratch on all responses.
+        seed: of everything random in the attack.
         selection: one of the above.
-        initial: part of the budget that is asked at random, in (0, 1].
-        rounds: number of rounds for the rest, at least 1.
-        deepfool_images: images that DeepFool evaluates in a round, at least 1.
+        initial: part of the budget that is asked at random.
+        rounds: number of rounds for the rest.
+        deepfool_images: images that DeepFool evaluates in a round.
         substitute: settings of the clones that select.
-
-    Raises:
-        InputError: an unknown selection or a number out of range.
 
     Example:
         >>> from divqat_brevitas.extraction import PlainLearner

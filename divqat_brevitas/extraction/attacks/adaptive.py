@@ -23,13 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import CheckedSettings, InputError, Within, unknown_name
-from divqat_brevitas.extraction.arrays import (
-    Images,
-    Labels,
-    Responses,
-    substream,
-    to_float,
-)
+from divqat_brevitas.extraction.arrays import Images, Labels, Responses, substream, to_float
 from divqat_brevitas.extraction.attacks.base import Round
 from divqat_brevitas.extraction.learners.targets import as_probabilities, training_targets
 from divqat_brevitas.extraction.oracles import softmax
@@ -96,11 +90,7 @@ class GradientBandit(ShortRepr):
         self._recent: deque[Floats] = deque(maxlen=self.window)
 
     def policy(self, available: NDArray[np.bool_] | None = None) -> Floats:
-        """Probability of each action, float64 (actions,), summing to 1.
-
-        Args:
-            available: actions with images left, at least one; the others get exactly 0.
-        """
+        """Probability of each action, float64 (actions,), of sum 1; 0 for those not available."""
         preferences = self.preferences.copy()
         if available is not None:
             preferences[~available] = -np.inf
@@ -111,9 +101,7 @@ class GradientBandit(ShortRepr):
     def update(self, action: int, rewards: Floats) -> float:
         """Update the policy after one step and return the step's advantage.
 
-        Args:
-            action: the action of the step.
-            rewards: float64 (kinds,), the same kinds at every step.
+        The rewards, float64 (kinds,), are of the same kinds at every step.
         """
         self._recent.append(rewards)
         recent = np.stack(self._recent)
@@ -224,17 +212,9 @@ def sample_adaptively(
     seed: int,
     settings: AdaptiveSampling,
 ) -> tuple[Labels, Responses, list[Round]]:
-    """Ask ``count`` images of the pool, chosen by a gradient bandit over their labels.
+    """Ask exactly ``count`` images of the pool, chosen by a gradient bandit over their labels.
 
-    Args:
-        victim: gets exactly ``count`` queries.
-        pool: uint8 or float32 (N, C, H, W).
-        labels: int64 (N,), the action each image belongs to.
-        count: number of queries, at most N.
-        surrogate: network of the clone whose errors make the "loss" reward.
-        targets: how that clone's training targets are made of the responses.
-        seed: of the selection and of that clone.
-        settings: see :class:`AdaptiveSampling`.
+    ``surrogate`` and ``targets`` define the clone whose errors make the "loss" reward.
 
     Returns:
         Positions of the queried images, int64 (count,); their responses, float32 (count, classes);

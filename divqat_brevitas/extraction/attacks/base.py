@@ -147,9 +147,6 @@ class SeededAttack(CheckedSettings, ABC):
     Attributes:
         learner: trains the clone; None: a :class:`PlainLearner` with its defaults.
         seed: of everything random in the attack, at least 0.
-
-    Raises:
-        InputError: a negative seed.
     """
 
     learner: Learner | None = None
@@ -174,22 +171,9 @@ class SeededAttack(CheckedSettings, ABC):
         return self.learner or PlainLearner()
 
     def result(
-        self,
-        victim: Victim,
-        budget: int,
-        clone: TrainedClone,
-        queries: Queries,
-        **settings: Any,
+        self, victim: Victim, budget: int, clone: TrainedClone, queries: Queries, **settings: Any
     ) -> Result:
-        """Pack the result.
-
-        Args:
-            victim: the attacked victim; oracle and defence go into the settings.
-            budget: number of queries allowed.
-            clone: the clone and its training.
-            queries: what was asked.
-            **settings: further settings.
-        """
+        """Pack the result."""
         learner = described(self.clone_learner())
         if clone.notes:
             learner["notes"] = clone.notes
@@ -263,11 +247,7 @@ class PoolAttack(SeededAttack):
         """Ask at most ``budget`` queries; images are a checked pool of at least 2."""
 
     def _train(
-        self,
-        images: NDArray[Any],
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: OnEpoch,
+        self, images: NDArray[Any], transfer_set: TransferSet, seed: int, on_epoch: OnEpoch
     ) -> TrainedClone:
         """Train the clone; ``images`` are the whole pool."""
         return self.clone_learner().learn(transfer_set, seed, on_epoch)
@@ -293,9 +273,6 @@ class Substitute(CheckedSettings):
             :mod:`divqat_brevitas.extraction.learners.targets`.
         steps: number of steps of gradient descent a round, at least 1, rounded up to whole epochs.
         training: settings of the training.
-
-    Raises:
-        InputError: an unknown name, or no step.
 
     Example:
         >>> import numpy as np
@@ -323,11 +300,6 @@ class Substitute(CheckedSettings):
             epochs=-(-self.steps // steps_an_epoch),
             training=self.training,
         )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All arguments."""
-        return asdict(self)
 
     @classmethod
     def beside(cls, learner: Learner) -> Self:

@@ -171,9 +171,6 @@ class DataFreeAttack(SeededAttack):
 
     Attributes:
         batch_size: images a batch, at least 2.
-
-    Raises:
-        InputError: a negative seed or a number out of range.
     """
 
     batch_size: Annotated[int, Within(low=2)] = 128

@@ -13,12 +13,7 @@ from torch import Tensor
 
 from divqat_brevitas.errors import Within
 from divqat_brevitas.extraction.attacks.base import Round, ask
-from divqat_brevitas.extraction.attacks.data_free import (
-    Course,
-    DataFreeAttack,
-    parts,
-    rehearse,
-)
+from divqat_brevitas.extraction.attacks.data_free import Course, DataFreeAttack, parts, rehearse
 from divqat_brevitas.extraction.attacks.students import Generator, Memory, Students, squash
 
 
@@ -29,31 +24,27 @@ class DFME(DataFreeAttack):
     An iteration asks ``student_steps`` batches for the student. Each of ``generator_steps`` then
     asks one batch of images and ``directions`` random changes of each image; all of them count as
     queries. A remainder below one iteration is used for the student. With labels only ("top1",
-    targets "argmax") the distance is cross-entropy, and the estimate contains little more than the
-    student's part of it: the method needs probabilities.
+    targets "argmax") the distance is cross-entropy: the method needs probabilities.
 
     Deviations from the paper, which has 20 M queries: the student also learns from remembered
-    responses and makes a fixed number of passes over them, the last ones after the last query;
-    batches of 64 (paper: 256) and a generator rate of 1e-3 (1e-4), for more steps a query; changes
-    of about 0.01 a pixel (the paper's step of 1e-3 is 2e-5 a pixel, far below an 8-bit level, and
-    does not change a quantized victim's response); the student's images are asked rounded to 8 bits
-    (those of the estimate are not, and the student is not trained on them).
+    responses, in a fixed number of passes, the last ones after the last query; batches of 64
+    (paper: 256) and a generator rate of 1e-3 (1e-4), for more steps a query; changes of about 0.01
+    a pixel (the paper's 2e-5 is far below an 8-bit level and does not change a quantized victim's
+    response); the student's images are asked rounded to 8 bits (those of the estimate are not, and
+    the student is not trained on them).
 
     Args:
-        seed: of everything random in the attack, at least 0.
         learner: a :class:`PlainLearner` (the default) defines the student's network, initial
             weights, targets, epochs (passes over all responses) and, of its training, batch_size,
             learning_rate, momentum, weight_decay, clip_norm and precision; any other learner trains
             the clone on all images of the student.
+        seed: of everything random in the attack.
         batch_size: number of images in a batch.
         student_steps: number of batches for the student in an iteration (n_S).
         generator_steps: number of batches for the generator in an iteration (n_G).
         directions: number of changes of an image for the estimate of its gradient (m).
         change: root mean square of a change, before the squashing to [0, 1].
         generator_rate: the generator's learning rate (Adam).
-
-    Raises:
-        InputError: a number out of range.
 
     Example:
         >>> from divqat_brevitas.extraction import PlainLearner, Victim

@@ -17,12 +17,7 @@ from divqat_brevitas.data.drawings import noise
 from divqat_brevitas.errors import Within
 from divqat_brevitas.extraction.arrays import substream
 from divqat_brevitas.extraction.attacks.base import Round
-from divqat_brevitas.extraction.attacks.data_free import (
-    Course,
-    DataFreeAttack,
-    parts,
-    rehearse,
-)
+from divqat_brevitas.extraction.attacks.data_free import Course, DataFreeAttack, parts, rehearse
 from divqat_brevitas.extraction.attacks.students import Generator, Memory, Students, discriminator
 from divqat_brevitas.extraction.victim import Victim
 
@@ -51,28 +46,22 @@ class DisGUIDE(DataFreeAttack):
     """Two students, and a generator of images on which they differ.
 
     The generator minimises ``diversity * class_diversity - disagreement``. Its gradient needs only
-    the students and no query, so all responses train students, and labels ("top1", or targets
-    "argmax") are as useful as probabilities. Students learn from new and earlier responses
-    (experience replay) and form one clone by soft vote.
+    the students and no query, so all responses train students, and labels are as useful as
+    probabilities. Students learn from new and earlier responses (experience replay) and form one
+    clone by soft vote.
 
-    Deviations from the paper, which has 20 M queries: everything ever asked is remembered, and
-    the students make a fixed number of passes over it, the last of them with a falling learning
-    rate after the last query; two generator steps of rate 1e-3 (paper: one of 1e-4) a batch of
-    128 (256); images are asked rounded to 8 bits; no grey images are mixed in.
+    Deviations from the paper, which has 20 M queries: everything ever asked is remembered, in a
+    fixed number of passes, the last of them with a falling learning rate after the last query; two
+    generator steps of rate 1e-3 (paper: one of 1e-4) a batch of 128 (256); images are asked rounded
+    to 8 bits; no grey images are mixed in.
 
     Args:
-        seed: of everything random in the attack, at least 0.
-        learner: a :class:`PlainLearner` (the default) defines the students' network, initial
-            weights, targets, epochs (passes over all responses, half of them for each student)
-            and, of its training, batch_size, learning_rate, momentum, weight_decay, clip_norm and
-            precision; any other learner trains the clone on all queried images.
+        learner: as for :class:`DFME`, for two students that share the epochs.
+        seed: of everything random in the attack.
         batch_size: number of queries between steps of the generator.
         generator_steps: number of its steps for a batch.
         generator_rate: its learning rate (Adam).
         diversity: weight of the class diversity.
-
-    Raises:
-        InputError: a number out of range.
 
     Example:
         >>> from divqat_brevitas.extraction import PlainLearner, Victim
@@ -181,25 +170,21 @@ class DFMSHL(DataFreeAttack):
     of the student's responses. The student uses only labels: the largest entry of richer responses
     (smoothed with the targets "smooth").
 
-    Deviations from the paper, which has 8 M queries and also real proxy images: the proxies are
-    the noise images of :mod:`divqat_brevitas.data.drawings` (the paper's own synthetic set are
-    shapes on plain colours); the student also learns from remembered responses and makes a fixed
-    number of passes over them, the last ones after the last query; the generator's network is
-    DFME's; images are asked rounded to 8 bits.
+    Deviations from the paper, which has 8 M queries and also real proxy images: the proxies are the
+    noise images of :func:`divqat_brevitas.data.drawings.noise` (the paper's are shapes on plain
+    colours); the student also learns from remembered responses as :class:`DFME`'s does; the
+    generator's network is DFME's; images are asked rounded to 8 bits.
 
     Args:
-        seed: of everything random in the attack, at least 0.
-        learner: as for :class:`DisGUIDE`, with one student.
+        learner: as for :class:`DFME`.
+        seed: of everything random in the attack.
         batch_size: number of queries between steps of the GAN.
         proxies: number of synthetic images.
         gan_steps: number of steps of the GAN before the first query.
-        start: part of the budget, in (0, 1), for the student's first training.
+        start: part of the budget for the student's first training.
         generator_steps: number of steps of the GAN for a batch.
         generator_rate: its learning rate (Adam, betas 0.5 and 0.999).
         diversity: weight of the class diversity.
-
-    Raises:
-        InputError: a number out of range.
 
     Example:
         >>> from divqat_brevitas.extraction import PlainLearner, Victim

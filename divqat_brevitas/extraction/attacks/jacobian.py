@@ -30,34 +30,28 @@ CRAFTING_BATCH = 256
 class JacobianAugmentation(PoolAttack):
     """Grow a transfer set from a few seed images, round by round, until the budget is spent.
 
-    A round trains a substitute on all responses, makes one new image of each queried image (of a
+    A round trains a substitute on all responses, makes a new image of each queried image (of a
     random part of them where fewer queries are left, or where ``reservoir`` is smaller) and asks
-    the new images. Without a reservoir the set doubles each round, so there are about
-    log2(budget / seeds) rounds. The clone is trained from scratch on the complete set.
+    the new images: the set doubles each round. The clone is trained from scratch on the complete
+    set.
 
-    A positive λ makes an image more like its label. The victim's response is then predictable and
-    teaches the clone almost nothing. The first author's code (CleverHans' black-box tutorial)
-    begins with three rounds of -λ, away from the label, and so does this class. Public copies of
-    "jbtr" draw a new target at every step, which is a random walk; here the target of an image is
-    fixed.
+    A positive λ makes an image more like its label, so that the victim's response is predictable.
+    The first author's code (CleverHans' black-box tutorial) begins with three rounds of -λ, and so
+    does this class. Public copies of "jbtr" draw a new target at every step, which is a random
+    walk; here the target of an image is fixed.
 
     Args:
         learner: trains the final clone.
-        seed: of everything random in the attack, at least 0.
+        seed: of everything random in the attack.
         method: "jbda" or "jbtr".
-        seeds: images taken from the front of the pool, at least 2.
-        step: λ, how far a pixel moves, in (0, 1]; images stay in [0, 1].
+        seeds: images taken from the front of the pool.
+        step: λ, how far a pixel moves; images stay in [0, 1].
         iterations: number of small steps of "jbtr", each of step / iterations.
-        period: number of rounds after which "jbda" changes the sign of its step, beginning with
-            steps away from the label (τ, "periodical step size" in Papernot et al.,
-            "Transferability in Machine Learning", arXiv 1605.07277); None: always towards the
-            label, as in algorithm 1.
-        reservoir: largest number of new images a round (κ of "reservoir sampling", ibid.); None:
-            no limit.
+        period: number of rounds after which "jbda" changes the sign of its step (τ, Papernot et
+            al., "Transferability in Machine Learning", arXiv 1605.07277), away from the label
+            first; None: always towards the label, as in algorithm 1.
+        reservoir: largest number of new images a round (κ, ibid.); None: no limit.
         substitute: settings of the clones that give the gradients.
-
-    Raises:
-        InputError: an unknown method or a number out of range.
 
     Example:
         >>> from divqat_brevitas.extraction import PlainLearner
@@ -135,14 +129,7 @@ def step_towards(
     One iteration is Papernot et al.'s x + λ·sgn(J_F[label](x)), F being the softmax output; more
     are the targeted iterative fast gradient sign method (Kurakin et al., ICLR workshop 2017). The
     gradient is that of log F, which has the same signs and does not vanish where the clone is
-    certain.
-
-    Args:
-        clone: in eval mode; images to logits.
-        images: float32 (N, C, H, W) in [0, 1].
-        labels: int64 (N,).
-        step: λ, the largest change of a pixel; a negative step moves away from the label.
-        iterations: number of parts that the step is divided into.
+    certain. A negative ``step`` moves away from the label.
 
     Example:
         >>> clone = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()

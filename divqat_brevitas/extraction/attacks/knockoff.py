@@ -13,34 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from divqat_brevitas.errors import InputError, OneOf, Within
-from divqat_brevitas.extraction.arrays import (
-    Images,
-    check_labels,
-    check_pool,
-    substream,
-    to_float,
-)
+from divqat_brevitas.extraction.arrays import Images, check_labels, check_pool, substream, to_float
 from divqat_brevitas.extraction.attacks.adaptive import (
     AdaptiveSampling,
     group_images,
     sample_adaptively,
 )
-from divqat_brevitas.extraction.attacks.base import (
-    ImagePool,
-    PoolAttack,
-    Queries,
-    Result,
-    ask,
-)
+from divqat_brevitas.extraction.attacks.base import ImagePool, PoolAttack, Queries, Result, ask
 from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.learners.targets import training_targets
-from divqat_brevitas.extraction.surrogates.training import (
-    OnEpoch,
-    SurrogateTraining,
-    random_flip,
-    random_shift,
-)
+from divqat_brevitas.extraction.surrogates.training import OnEpoch, SurrogateTraining
 from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.training.kernels import random_flip, random_shift
 
 STRATEGIES = ("random", "adaptive")
 
@@ -51,23 +35,19 @@ class KnockoffNets(PoolAttack):
 
     The random strategy draws images from the pool without replacement; a smaller budget asks the
     first of the images that a larger one asks. The adaptive strategy learns which groups of the
-    pool give useful responses. With both strategies the clone is trained from scratch on all
-    responses: the strategies differ only in the queries.
+    pool give useful responses. Both train the clone from scratch on all responses.
 
     Args:
         learner: trains the clone; None: a :class:`PlainLearner` of surrogate, targets, epochs and
             training. With a learner, surrogate and targets only define the clone that the adaptive
             strategy trains for its rewards.
-        seed: of everything random in the attack, at least 0.
+        seed: of everything random in the attack.
         surrogate: the clone's network, see :func:`build_surrogate`.
         strategy: "random" or "adaptive".
         targets: how training targets are made of the responses, such as "soft" or "argmax".
         epochs: number of epochs of the clone's training.
         training: settings of the clone's training.
         sampling: settings of the adaptive strategy.
-
-    Raises:
-        InputError: an unknown name or a number out of range.
 
     Example:
         >>> from torch import nn
@@ -122,13 +102,8 @@ class KnockoffNets(PoolAttack):
     ) -> Result:
         """Ask the victim and train a clone on its responses.
 
-        Args:
-            victim: see :meth:`PoolAttack.run`.
-            pool: see :meth:`PoolAttack.run`.
-            budget: see :meth:`PoolAttack.run`.
-            on_epoch: see :meth:`PoolAttack.run`.
-            labels: classes of the pool's images (N,), the actions of the adaptive strategy;
-                without them k-means groups the images. The random strategy ignores them.
+        The arguments are those of :meth:`PoolAttack.run`, and ``labels``: classes of the pool's
+        images (N,), the actions of the adaptive strategy. Without them k-means groups the images.
 
         Raises:
             BudgetExceededError: the victim has fewer queries left than ``budget``, or none.
@@ -140,11 +115,7 @@ class KnockoffNets(PoolAttack):
         return self._run(victim, pool, budget, on_epoch, labels=labels)
 
     def _queries(
-        self,
-        victim: Victim,
-        images: NDArray[Any],
-        budget: int,
-        labels: NDArray[Any] | None = None,
+        self, victim: Victim, images: NDArray[Any], budget: int, labels: NDArray[Any] | None = None
     ) -> Queries:
         if self.strategy == "random":
             indices = self._random(images, budget)
@@ -170,19 +141,19 @@ class KnockoffNets(PoolAttack):
 class AveragedQueries(PoolAttack):
     """Asks ``copies`` versions of random images of a pool and averages the responses.
 
-    The first version is the image itself. A budget of B queries is enough for B // copies images;
-    the remainder is not used. The clone is trained on the images themselves.
+    Averages remove the noise of a randomised defence, and partly that of a defence that perturbs
+    each image differently, for fewer images of the same budget. A victim may cache its responses to
+    exact repeats, but does not recognise changed images. The first version is the image itself; the
+    clone is trained on the images themselves. A remainder of the budget below ``copies`` is not
+    used.
 
     Args:
         learner: trains the clone.
-        seed: of the selection and the changes, at least 0.
-        copies: number of versions of an image, at least 1.
+        seed: of the selection and the changes.
+        copies: number of versions of an image.
         shift: largest shift in pixels, in each direction; zeros fill the border.
         flip: mirror half of the versions; for natural images only.
         noise: standard deviation of Gaussian noise on pixels in [0, 1].
-
-    Raises:
-        InputError: a number out of range.
 
     Example:
         >>> from torch import nn
@@ -236,22 +207,16 @@ class AveragedQueries(PoolAttack):
 class CopycatCNN(PoolAttack):
     """Draws images from the pool without replacement and uses only the label of each response.
 
-    ART's ``CopycatCNN`` does the same by default: a random choice of ``nb_stolen`` images, the
-    argmax of what the victim shows, a classifier fitted to it. There are two differences. A
-    response without any mass (from a coarse "rounded" oracle) is left out, where an argmax would
-    call it class 0. The paper fine-tunes a network pretrained on ImageNet; this clone starts as the
-    learner defines (``PlainLearner(init=...)`` takes pretrained weights). The images are those that
-    KnockoffNets' random strategy asks with the same seed.
+    ART's ``CopycatCNN`` does the same by default, with two differences: a response without any mass
+    (from a coarse "rounded" oracle) is left out here, where an argmax would call it class 0, and
+    the paper fine-tunes a network pretrained on ImageNet (``PlainLearner(init=...)`` takes such
+    weights). The images are those that KnockoffNets' random strategy asks with the same seed.
 
     Args:
         learner: trains the clone on one-hot responses, whatever the oracle.
-        seed: of everything random in the attack, at least 0.
-
-    Raises:
-        InputError: a negative seed.
+        seed: of everything random in the attack.
 
     Example:
-        >>> import numpy as np
         >>> from torch import nn
         >>> from divqat_brevitas.extraction import PlainLearner
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))

@@ -18,13 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckedSettings, CheckFailedError, InputError, Within
-from divqat_brevitas.extraction.arrays import (
-    Images,
-    Labels,
-    Responses,
-    substream,
-    to_float,
-)
+from divqat_brevitas.extraction.arrays import Images, Labels, Responses, substream, to_float
 from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, ask
 from divqat_brevitas.extraction.learners.base import PlainLearner, TrainedClone, TransferSet
 from divqat_brevitas.extraction.learners.targets import training_targets
@@ -32,12 +26,11 @@ from divqat_brevitas.extraction.surrogates.training import (
     Epoch,
     OnEpoch,
     SurrogateTraining,
-    random_flip,
-    random_shift,
     sgd,
     soft_cross_entropy,
 )
 from divqat_brevitas.extraction.victim import Victim
+from divqat_brevitas.training.kernels import random_flip, random_shift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +99,8 @@ def train_mixmatch(
         seed: of the order, augmentation and mixing.
         training: see above.
         settings: see :class:`MixMatch`.
-        on_epoch: called after each epoch with its history row.
-
-    Returns:
-        One row an epoch: "epoch" (from 1), "loss", and its parts "labelled" and "unlabelled" (the
-        latter without its weight), means over the epoch.
+        on_epoch: called after each epoch with its row: "epoch" (from 1), and means of "loss" and
+            its parts "labelled" and "unlabelled" (the latter without its weight).
 
     Raises:
         InputError: fewer than 2 unlabelled images, or fewer than 2 responses that are not zero.
@@ -214,17 +204,16 @@ class _Stock:
 class SemiSupervised(PoolAttack):
     """Asks a random part of the pool and trains on all of it with MixMatch.
 
-    The learner must be a :class:`PlainLearner`: it defines surrogate, targets, epochs, training and
-    initial weights. The training loop is :func:`train_mixmatch`; one epoch is a pass over the
-    images that were not asked. The queries are those of KnockoffNets' random strategy with the same
-    seed. If fewer than 2 images are left, the complete pool is used as unlabelled images.
-
-    The gain depends on the network: with 60 responses on digits the default "vgg-small" is better
-    than KnockoffNets with as many steps, while "mlp" is worse on average and varies between seeds.
+    The queries are those of KnockoffNets' random strategy with the same seed; one epoch is a pass
+    over the images that were not asked. If fewer than 2 are left, the complete pool is unlabelled
+    images. The gain depends on the network: with 60 responses on digits the default "vgg-small" is
+    better than KnockoffNets with as many steps, while "mlp" is worse on average and varies between
+    seeds.
 
     Args:
-        learner: defines the clone and its training.
-        seed: of everything random in the attack, at least 0.
+        learner: a :class:`PlainLearner`: defines surrogate, targets, epochs, training and initial
+            weights.
+        seed: of everything random in the attack.
         mixmatch: settings of the semi-supervised training.
 
     Raises:
@@ -271,11 +260,7 @@ class SemiSupervised(PoolAttack):
         return order[queries:] if len(images) - queries >= 2 else order
 
     def _train(
-        self,
-        images: NDArray[Any],
-        transfer_set: TransferSet,
-        seed: int,
-        on_epoch: OnEpoch,
+        self, images: NDArray[Any], transfer_set: TransferSet, seed: int, on_epoch: OnEpoch
     ) -> TrainedClone:
         learner = self.clone_learner()
         clone = learner.build(transfer_set, seed)

@@ -49,9 +49,7 @@ class Generator(nn.Module):
         self.seed = nn.Linear(latent, 2 * width * first[0] * first[1])
         self.norm = nn.BatchNorm2d(2 * width)
         self.coarse = nn.Sequential(
-            nn.Conv2d(2 * width, width, 3, padding=1),
-            nn.BatchNorm2d(width),
-            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)
         )
         self.fine = nn.Sequential(
             nn.Conv2d(width, width // 2, 3, padding=1),

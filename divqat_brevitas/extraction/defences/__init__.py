@@ -4,7 +4,12 @@
 ['none', 'top1', 'topk', 'rounding']
 """
 
-from divqat_brevitas.extraction.defences.base import Defence, Undefended
+from divqat_brevitas.extraction.defences.base import (
+    Composition,
+    Defence,
+    DefendedPredictor,
+    Undefended,
+)
 from divqat_brevitas.extraction.defences.catalogue import (
     FAMILIES,
     DefenceMaterial,
@@ -15,7 +20,6 @@ from divqat_brevitas.extraction.defences.catalogue import (
     make_defence,
     split_target,
 )
-from divqat_brevitas.extraction.defences.composition import Composition, DefendedPredictor
 from divqat_brevitas.extraction.defences.cost import (
     AtCost,
     Calibration,

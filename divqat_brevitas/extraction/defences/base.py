@@ -1,6 +1,7 @@
-"""The contract of a defence that perturbs the responses of a network."""
+"""The contract of a defence that perturbs the responses of a network, and several in a row."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import CheckedSettings, InputError
 from divqat_brevitas.extraction.arrays import (
     Images,
     Labels,
@@ -17,6 +18,8 @@ from divqat_brevitas.extraction.arrays import (
     check_pool,
     to_float,
 )
+from divqat_brevitas.extraction.oracles import Logits, Outputs, log_probabilities, softmax
+from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.extraction.surrogates.networks import build_surrogate
 
 
@@ -42,23 +45,8 @@ class Defence(Protocol):
         ...
 
 
-class Undefended:
-    """No defence: the network's own responses."""
-
-    name = "none"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Empty: there are no parameters."""
-        return {}
-
-    def perturb(self, images: Images, probabilities: Responses) -> Responses:
-        """A copy of the probabilities."""
-        return probabilities.copy()
-
-
 @dataclass(frozen=True)
-class NumberedDefence(ABC):
+class NumberedDefence(CheckedSettings, ABC):
     """A defence that its family and its numbers, the dataclass fields, define."""
 
     family: ClassVar[str]
@@ -73,9 +61,24 @@ class NumberedDefence(ABC):
         """The numbers by name."""
         return asdict(self)
 
+    @property
+    def _label(self) -> str:
+        return f"defence {self.family!r}"
+
     @abstractmethod
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """See :meth:`Defence.perturb`."""
+
+
+@dataclass(frozen=True)
+class Undefended(NumberedDefence):
+    """No defence: the network's own responses."""
+
+    family = "none"
+
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """A copy of the probabilities."""
+        return probabilities.copy()
 
 
 def spelled(family: str, *numbers: float) -> str:
@@ -170,3 +173,89 @@ def untrained(
     _, channels, height, width = pixels.shape
     model = build_surrogate(network, (channels, height, width), count, seed)
     return model, to_float(pixels), targets, count
+
+
+class Composition:
+    """Defences in order: each perturbs the responses of the one before it.
+
+    Args:
+        parts: at least one.
+
+    Raises:
+        InputError: no part.
+
+    Example:
+        >>> from divqat_brevitas.extraction.defences import Rounding, TopK
+        >>> both = Composition([TopK(2), Rounding(1)])
+        >>> both.name
+        'topk:2+rounding:1'
+        >>> both.perturb(np.zeros((1, 1, 8, 8), np.float32), np.float32([[0.5, 0.3, 0.2]]))
+        array([[0.6, 0.4, 0. ]], dtype=float32)
+    """
+
+    def __init__(self, parts: Sequence[Defence]) -> None:
+        if not parts:
+            raise InputError("a composition needs at least one defence.")
+        self.parts = tuple(parts)
+
+    @property
+    def name(self) -> str:
+        """The parts' names, joined by "+"."""
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The parts, in order."""
+        return {"parts": [{"name": part.name, **part.settings} for part in self.parts]}
+
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """The last part's response, float32 (N, classes); every part's is checked."""
+        for part in self.parts:
+            probabilities = check_perturbed(
+                part, probabilities, part.perturb(images, probabilities)
+            )
+        return probabilities
+
+
+def defended_logits(defence: Defence, images: Images, logits: Logits) -> NDArray[np.float64]:
+    """The defence's responses y' as log y', float64 (N, classes), see :func:`log_probabilities`.
+
+    Raises:
+        InputError: responses that are no distributions, see :func:`check_perturbed`.
+    """
+    probabilities = softmax(logits)
+    # The defence gets arrays of its own: it must not change what the caller keeps.
+    responses = check_perturbed(
+        defence, probabilities, defence.perturb(images.copy(), probabilities.copy())
+    )
+    return log_probabilities(responses)
+
+
+class DefendedPredictor:
+    """A network behind a defence, as a predictor: to measure what the defence costs its owner.
+
+    Args:
+        predictor: a predictor or torch module.
+        defence: a defence; a randomised one draws from its stream here too, so give this object
+            one of its own.
+        outputs: what the predictor returns, "logits" or "probabilities".
+
+    Example:
+        >>> from divqat_brevitas.extraction.defences import Top1
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        >>> DefendedPredictor(model, Top1()).predict(np.zeros((2, 1, 8, 8), np.float32)).shape
+        (2, 3)
+    """
+
+    def __init__(
+        self, predictor: Predictor | nn.Module, defence: Defence, outputs: str = "logits"
+    ) -> None:
+        self._outputs = Outputs(as_predictor(predictor), outputs)
+        self.defence = defence
+
+    def predict(self, images: Images) -> Responses:
+        """Logits whose softmax is the defended response, float32 (N, classes)."""
+        logits = self._outputs.logits(images)
+        if self.defence.name == "none":
+            return logits.astype(np.float32, copy=False)
+        return defended_logits(self.defence, images, logits).astype(np.float32)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.defences.base import Defence, Undefended
-from divqat_brevitas.extraction.defences.composition import Composition
+from divqat_brevitas.extraction.defences.base import Composition, Defence, Undefended
 from divqat_brevitas.extraction.defences.grad2 import GradientRedirection, train_redirection
 from divqat_brevitas.extraction.defences.mad import MAD
 from divqat_brevitas.extraction.defences.networks import (

@@ -66,10 +66,6 @@ class OutOfReachError(InputError):
 def cost(probabilities: Responses, defended: Responses) -> Cost:
     """The cost of defended responses.
 
-    Args:
-        probabilities: the undefended responses, float32 (N, classes), N at least 1.
-        defended: the defended responses to the same images, float32 (N, classes).
-
     Raises:
         InputError: different shapes, or no row.
 

@@ -21,7 +21,6 @@ automatic differentiation). Only q is needed of the surrogate. The defence is fa
 its formula suggests, because the q of a random surrogate hardly depends on the image.
 """
 
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -112,10 +111,7 @@ class MAD:
             _, channels, height, width = images.shape
             self._surrogate = as_predictor(
                 build_surrogate(
-                    self.architecture,
-                    (channels, height, width),
-                    probabilities.shape[1],
-                    self.seed,
+                    self.architecture, (channels, height, width), probabilities.shape[1], self.seed
                 )
             )
         logits = check_logits(self._surrogate.predict(images), len(images), "MAD's surrogate")
@@ -161,40 +157,21 @@ def _one_minus_cos(dot: Rows, square: Rows, d: Rows) -> Rows:
     return score
 
 
-@dataclass(frozen=True)
-class _Search:
-    """q, d = y - q and |q|² of a batch, to score mixtures by."""
-
-    q: Rows
-    d: Rows
-
-    def score(self, mixtures: Rows) -> Rows:
-        """Scores of the mixtures (M, classes) for every row: (N, M)."""
-        dot = self.d @ mixtures.T - (self.q * self.d).sum(axis=1, keepdims=True)
-        square = (
-            (mixtures**2).sum(axis=1)
-            - 2 * self.q @ mixtures.T
-            + (self.q**2).sum(axis=1, keepdims=True)
-        )
-        return _one_minus_cos(dot, square, self.d)
-
-
-def _mixtures(masks: Rows, label: int) -> Rows:
-    weights = masks.copy()
-    weights[:, label] += AHEAD
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights
-
-
 def _best_mixture(q: Rows, y: Rows) -> Rows:
-    classes = y.shape[1]
-    masks = np.array(list(product((0.0, 1.0), repeat=classes)))
+    """The best of all mixtures that contain the label, which is a little ahead in them."""
+    masks = np.array(list(product((0.0, 1.0), repeat=y.shape[1])))
     labels = y.argmax(axis=1)
     best = np.empty_like(y)
     for label in np.unique(labels):
         rows = labels == label
-        mixtures = _mixtures(masks[masks[:, label] > 0], int(label))
-        best[rows] = mixtures[_Search(q[rows], (y - q)[rows]).score(mixtures).argmax(axis=1)]
+        weights = masks[masks[:, label] > 0]
+        weights[:, label] += AHEAD
+        mixtures = weights / weights.sum(axis=1, keepdims=True)
+        own, d = q[rows], (y - q)[rows]
+        dot = d @ mixtures.T - (own * d).sum(axis=1, keepdims=True)
+        cross = own @ mixtures.T
+        square = (mixtures**2).sum(axis=1) - 2 * cross + (own**2).sum(axis=1, keepdims=True)
+        best[rows] = mixtures[_one_minus_cos(dot, square, d).argmax(axis=1)]
     return best
 
 

@@ -30,13 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.arrays import (
-    Images,
-    Responses,
-    check_logits,
-    check_pool,
-    substream,
-)
+from divqat_brevitas.extraction.arrays import Images, Responses, check_logits, check_pool, substream
 from divqat_brevitas.extraction.defences.base import check_range, distributions, spelled, untrained
 from divqat_brevitas.extraction.defences.perturbation import NU, unsure
 from divqat_brevitas.extraction.oracles import softmax

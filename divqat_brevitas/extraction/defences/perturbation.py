@@ -28,11 +28,12 @@ published code, which has the clipped odds above) perturbs unsure responses only
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from divqat_brevitas.errors import Within
 from divqat_brevitas.extraction.arrays import Images, Responses, substream
 from divqat_brevitas.extraction.defences.base import (
     NumberedDefence,
@@ -112,12 +113,8 @@ def unsure(probabilities: Responses, threshold: float) -> NDArray[np.float64]:
 class _BetaGamma(NumberedDefence):
     """The parameters of both; γ is left out of the name where it is 0.2."""
 
-    beta: float = 0.5
-    gamma: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_range(self.family, "beta", self.beta, 0, 100)
-        check_range(self.family, "gamma", self.gamma, 0, 10)
+    beta: Annotated[float, Within(0, 100)] = 0.5
+    gamma: Annotated[float, Within(0, 10)] = 0.2
 
     @property
     def name(self) -> str:
@@ -169,7 +166,7 @@ class DCP(_BetaGamma):
     """
 
     family = "dcp"
-    beta: float = 0.7
+    beta: Annotated[float, Within(0, 100)] = 0.7
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Perturbed rows, float32 (N, classes); sure responses come through as they are."""

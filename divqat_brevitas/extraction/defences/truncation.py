@@ -13,20 +13,13 @@ subtracts each class's median recovers it. The fallback shows only the label of 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import InputError, Within
 from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import NumberedDefence, distributions
-
-
-def _whole(family: str, what: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(
-            f"{what} of defence {family!r} must be a whole number from {low} to {high}, "
-            f"but is {value!r}."
-        )
 
 
 @dataclass(frozen=True)
@@ -60,10 +53,7 @@ class TopK(NumberedDefence):
     """
 
     family = "topk"
-    k: int = 3
-
-    def __post_init__(self) -> None:
-        _whole("topk", "k", self.k, 1, 1_000_000)
+    k: Annotated[int, Within(1, 1_000_000)] = 3
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """At most ``k`` positive entries a row, float32 (N, classes); ties: the lowest index."""
@@ -89,10 +79,7 @@ class Rounding(NumberedDefence):
     """
 
     family = "rounding"
-    decimals: int = 2
-
-    def __post_init__(self) -> None:
-        _whole("rounding", "decimals", self.decimals, 0, 9)
+    decimals: Annotated[int, Within(0, 9)] = 2
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """Rounded rows, float32 (N, classes)."""
@@ -119,20 +106,8 @@ class LabelOnlyFallback(NumberedDefence):
     """
 
     family = "gate"
-    reject_class: int = 0
-    threshold: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.reject_class != int(self.reject_class) or self.reject_class < 0:
-            raise InputError(
-                f"defence 'gate' takes the out-of-distribution class, a whole number from 0, "
-                f"not {self.reject_class!r}."
-            )
-        if not 0 < self.threshold <= 1:
-            raise InputError(
-                f"defence 'gate': the threshold must lie above 0 and be at most 1, "
-                f"but is {self.threshold!r}."
-            )
+    reject_class: Annotated[int, Within(low=0)] = 0
+    threshold: Annotated[float, Within(above=0, high=1)] = 0.05
 
     def perturb(self, images: Images, probabilities: Responses) -> Responses:
         """The rows, one-hot where the out-of-distribution class is likely; float32 (N, classes).

@@ -5,7 +5,8 @@ with the test images. Every mean here is a mean over victim seeds of means over 
 difference is taken inside each (victim seed, attack seed) pair of both victims. That removes what
 the pair shares: data order, initial weights of the clone, the images drawn.
 
-An interval is about one of two things.
+Values are fractions of ``images`` by (victim seed, attack seed); ``images`` is the number of test
+images of each, None where it is not known. An interval is about one of two things.
 
 **These trained victims.** Fewer than :data:`MIN_VICTIMS` trained victims support no statement about
 the training method, and the interval is about the trained networks (:func:`victims_interval`,
@@ -108,11 +109,6 @@ def difference(
 ) -> Difference | None:
     """Paired difference of two victims' values; None where they share no pair of seeds.
 
-    Args:
-        ours: fractions of ``images`` by (victim seed, attack seed).
-        theirs: fractions of ``images`` by (victim seed, attack seed).
-        images: number of test images of each value; None: not known.
-
     Example:
         >>> found = difference({(0, 0): 0.5, (1, 0): 0.7}, {(0, 0): 0.6, (1, 0): 0.9, (2, 0): 0.1})
         >>> round(found.mean, 3), found.victim_seeds, found.about_method
@@ -143,13 +139,6 @@ def difference(
 
 def victims_interval(values: Mapping[Pair, float], images: int | None) -> Interval | None:
     """95 % interval of the mean over these trained victims, in [0, 1]; see the module.
-
-    Args:
-        values: fractions of ``images`` by (victim seed, attack seed); not empty.
-        images: number of test images of each value; None: not known.
-
-    Returns:
-        None where no victim was attacked with two seeds and the number of test images is not known.
 
     Example:
         >>> found = victims_interval({(0, 0): 0.5}, images=100)
@@ -184,10 +173,6 @@ def basis(values: Mapping[Pair, float], images: int | None) -> str:
 
 def wilson(share: float, count: int) -> Interval:
     """Wilson's 95 % score interval of a share of ``count`` images.
-
-    Args:
-        share: of 1.
-        count: at least 1.
 
     Example:
         >>> wilson(0.0, 10).low, round(wilson(0.0, 10).high, 4)
@@ -233,11 +218,6 @@ def hierarchical_bootstrap(
     groups: Sequence[Sequence[float]], draws: int = 10_000, seed: int = 0
 ) -> Interval:
     """95 % percentile interval of the mean over groups of the groups' means.
-
-    Args:
-        groups: one for each victim seed, with one value for each attack seed; none empty.
-        draws: resamples.
-        seed: of the resampling; the same groups give the same interval.
 
     Example:
         >>> hierarchical_bootstrap([[0.1, 0.1], [0.3, 0.3]])

@@ -220,18 +220,7 @@ def compare(
     theirs: Group,
     images: int | None = None,
 ) -> Comparison | None:
-    """Compare the worst cases of two groups.
-
-    Args:
-        rows: rows of all attacks.
-        victims: all trained victims.
-        ours: the victim's group.
-        theirs: the baseline's group.
-        images: number of test images of each accuracy; None: not known.
-
-    Returns:
-        None where one of the two was not attacked.
-    """
+    """Compare the worst cases of two groups."""
     rows, victims = list(rows), list(victims)
     candidates, others = attackers(ours.of(rows)), attackers(theirs.of(rows))
     mine, base = worst_case(candidates), worst_case(others)
@@ -299,16 +288,7 @@ def victim_accuracy(rows: Iterable[AttackFields], victims: Iterable[Trained]) ->
 def queries_to_90_percent(
     rows: Iterable[AttackFields], victims: Iterable[Trained], group: Group
 ) -> int | None:
-    """Smallest budget whose worst-case clone reaches 90 % of the victim's accuracy.
-
-    Args:
-        rows: rows of all attacks.
-        victims: all trained victims.
-        group: what is attacked and how; its own budget does not matter.
-
-    Returns:
-        None where no tested budget is enough.
-    """
+    """Smallest budget whose worst-case clone reaches 90 % of the victim's accuracy."""
     rows, victims = list(rows), list(victims)
     for budget in group.budgets(rows):
         own = replace(group, budget=budget).of(rows)

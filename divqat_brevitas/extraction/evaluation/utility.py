@@ -134,12 +134,6 @@ def transfer_row(
     Papernot et al., "Transferability in Machine Learning", 2016, section 2. ``evasive`` is the
     share that fools the device while the reference, which a developer would check, stays correct.
 
-    Args:
-        engine_logits: the device's on the unchanged images, float32 (N, classes).
-        reference_logits: the reference's on the unchanged images.
-        labels: integers (N,).
-        adversarial: both models' logits on the perturbed images.
-
     Raises:
         InputError: shapes that do not belong together, or no image that both get right.
 

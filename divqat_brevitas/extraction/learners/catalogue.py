@@ -204,9 +204,6 @@ def strongest_learners(shadow: bool = False) -> dict[str, str]:
     published defences. "soft" is included because a defence may make the others worse. The worst
     case is the best of all of them.
 
-    Args:
-        shadow: include learners that need shadow pairs.
-
     Example:
         >>> list(strongest_learners())[:2]
         ['argmax', 'centred']

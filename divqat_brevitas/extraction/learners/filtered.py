@@ -150,9 +150,6 @@ class FilteredLearner(WrappingLearner):
         base: learns from the remaining responses.
         excess: see :func:`find_ood_targets`.
         unmask: remove the top class of the marked responses instead of the responses.
-
-    Raises:
-        InputError: ``excess`` not above 1.
     """
 
     excess: Annotated[float, Within(above=1)] = 10.0

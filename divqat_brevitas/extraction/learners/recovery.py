@@ -209,9 +209,6 @@ class PartialBayes(CheckedSettings):
         neighbours: smallest number of pairs to average; the paper's 1 needs a table of a million.
         tolerance: all pairs within this L2 distance count as well (1e-4 in the paper): where a
             defence maps many responses to one, their mean is the estimate.
-
-    Raises:
-        InputError: a number out of range.
     """
 
     pairs: ShadowPairs

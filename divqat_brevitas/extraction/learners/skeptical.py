@@ -113,9 +113,6 @@ class SkepticalLearner(CheckedSettings):
         training: settings of the training.
         temperature: of the distillation, above 0; Nasty Teacher's distillation has 4.
         alpha: weight of the soft responses against labels at the shallow exit, in [0, 1].
-
-    Raises:
-        InputError: an unknown name or a number out of range.
     """
 
     surrogate: Annotated[str, OneOf("surrogate", SURROGATES)] = "vgg-small"

@@ -20,7 +20,6 @@ with nothing under its largest entry) has the target zero and adds nothing to th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +160,7 @@ def target_function(name: str) -> Callable[[Responses], Responses]:
             f"training targets {name!r}: after the colon {base!r} takes a {kind} from "
             f"{parameter.low:g} to {parameter.high:g}."
         )
-    return partial(_with_parameter, function, value)
+    return lambda probabilities: function(probabilities, value)
 
 
 def as_probabilities(responses: Responses, oracle: str) -> Responses:
@@ -186,13 +185,6 @@ def training_targets(probabilities: Responses, targets: str) -> Responses:
     function = target_function(targets)
     empty = probabilities.sum(axis=1, keepdims=True) == 0
     return np.where(empty, np.float32(0), function(probabilities))
-
-
-def _with_parameter(
-    function: Callable[..., Responses], value: float, probabilities: Responses
-) -> Responses:
-    targets: Responses = function(probabilities, value)
-    return targets
 
 
 def _renormalised(weights: NDArray[np.float64]) -> Responses:

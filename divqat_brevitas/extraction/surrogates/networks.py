@@ -157,11 +157,6 @@ def load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> N
 
     The head keeps its weights, because the source may have other classes.
 
-    Args:
-        model: the surrogate; changed in place.
-        weights: a state dict.
-        source: name of the source in an error message.
-
     Raises:
         InputError: a layer is missing, of another shape, or unknown to ``model``.
     """

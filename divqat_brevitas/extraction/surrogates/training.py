@@ -15,34 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from divqat_brevitas.errors import (
-    CheckedSettings,
-    CheckFailedError,
-    InputError,
-    OneOf,
-    Within,
-)
+from divqat_brevitas.errors import CheckedSettings, CheckFailedError, InputError, OneOf, Within
 from divqat_brevitas.extraction.arrays import Responses, substream, to_float
 from divqat_brevitas.extraction.predictor import TorchPredictor
 from divqat_brevitas.inference import to_input
-
-
-def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by its own number of pixels in [-shift, shift]; zeros fill the border."""
-    if shift == 0:
-        return images
-    count, _, height, width = images.shape
-    padded = F.pad(images, (shift, shift, shift, shift)).permute(0, 2, 3, 1)
-    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
-    rows = (offsets[0] + torch.arange(height))[:, :, None]
-    columns = (offsets[1] + torch.arange(width))[:, None, :]
-    return padded[torch.arange(count)[:, None, None], rows, columns].permute(0, 3, 1, 2)
-
-
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability one half."""
-    flipped = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(flipped[:, None, None, None], images.flip(3), images)
+from divqat_brevitas.training.kernels import random_flip, random_shift
 
 
 def mixup(
@@ -308,11 +285,6 @@ def sgd(
     model: nn.Module, settings: SurrogateTraining, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """The optimizer and the learning-rate schedule of a clone's training.
-
-    Args:
-        model: the network, on its device; all parameters are trained.
-        settings: learning rate, momentum, weight decay and schedule.
-        steps: number of steps of the training, at least 1; each calls ``step`` of both once.
 
     Example:
         >>> optimizer, schedule = sgd(nn.Linear(2, 2), SurrogateTraining(schedule="cosine"), 10)

@@ -10,11 +10,10 @@ from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.surrogates.training import (
     cutmix,
     mixup,
-    random_flip,
-    random_shift,
     soft_cross_entropy,
     train_surrogate,
 )
+from divqat_brevitas.training.kernels import random_flip, random_shift
 
 
 def problem(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
