@@ -1,8 +1,7 @@
 """What the command line does, as functions: the commands call these and print what they return."""
 
-import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from fpga_flow.console import Progress, columns
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.integer.gate import Difference
 from fpga_flow.lowering import LayerRow, Network
-from fpga_flow.pipeline.resolve import resolve
+from fpga_flow.pipeline.resolve import Overrides, resolve
 from fpga_flow.pipeline.run import Outcome, execute
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages import hardware, order
@@ -32,30 +31,6 @@ if TYPE_CHECKING:
     from fpga_flow.engines.bisect import Bisection
     from fpga_flow.report import Results
     from fpga_flow.report.schema import AttackRow
-
-
-Overrides = Mapping[str, object] | Iterable[str]
-
-
-def texts(overrides: Overrides) -> list[str]:
-    """Settings as ``section.key=value``, the form of the command line's ``--set``.
-
-    Args:
-        overrides: these texts, or a mapping of ``section.key`` to a value.
-
-    Example:
-        >>> texts({"model.bits": "w4a4", "attack.budgets": [200, 1000], "compile.fill": None})
-        ['model.bits="w4a4"', 'attack.budgets=[200, 1000]', 'compile.fill=none']
-    """
-    if isinstance(overrides, str):
-        return [overrides]
-    if not isinstance(overrides, Mapping):
-        return list(overrides)
-    # JSON's strings, numbers, lists and booleans are TOML's.
-    return [
-        f"{key}={'none' if value is None else json.dumps(value, default=str)}"
-        for key, value in overrides.items()
-    ]
 
 
 @dataclass(frozen=True)
@@ -122,7 +97,7 @@ def run_stages(
             settings = RunDirectory(directory).config_file
         else:
             preset = "demo"
-    config = resolve(None if settings is None else Path(settings), preset, texts(overrides))
+    config = resolve(None if settings is None else Path(settings), preset, overrides)
     directory = directory or Path("runs") / config.run.name
     stages = execute(
         RunDirectory(directory),
@@ -307,12 +282,14 @@ def build(
     model, out = Path(model), Path(out)
     if not model.is_file():
         raise InputError(f"there is no file {model}. Export one with fpga_flow.export_qonnx.")
-    changes = texts(overrides)
-    if target is not None:
-        changes.append(f"compile.target={target}")
-    if until is not None or target is not None:
-        changes.append(f"compile.until={until or 'bitstream'}")
-    settings = resolve(overrides=changes)
+    more = {"compile.target": target, "compile.until": until or (target and "bitstream")}
+    more = {name: value for name, value in more.items() if value is not None}
+    if isinstance(overrides, Mapping):
+        overrides = {**overrides, **more}
+    else:
+        given = [overrides] if isinstance(overrides, str) else overrides
+        overrides = [*given, *(f"{name}={value}" for name, value in more.items())]
+    settings = resolve(overrides=overrides)
     rows = hardware.build_all(model, out, settings.compile, progress or Progress())
     return HardwareBuild(model, out, tuple(parse(HardwareRow, row, str(out)) for row in rows))
 

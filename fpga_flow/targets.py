@@ -37,7 +37,6 @@ class OpenTarget:
     package: str  # such as ``CABGA381``
     speed: int  # speed grade, 6 (slowest) to 8
     capacity: Resources  # what the device holds, as nextpnr counts it
-    bram_bits: int = 18_432  # bits of one block RAM
 
     @property
     def part(self) -> str:

@@ -48,7 +48,6 @@ class Chip(Recorded):
     interface: str  # "uart" or "ft245"
     board: str  # its name
     clock_mhz: float  # of the core, as the PLL makes it
-    board_clock_mhz: float  # of the board's oscillator
     baud: int | None  # of the serial line, None for ft245
     divider: int | None  # clock cycles a bit of the serial line, None for ft245
     window: int  # images a host may have sent and not got answers to
@@ -124,7 +123,6 @@ def write_chip(
         interface=interface,
         board=board,
         clock_mhz=clock.mhz,
-        board_clock_mhz=place.clock_mhz,
         baud=baud,
         divider=divider,
         window=window,

@@ -9,7 +9,7 @@ reading that file gives equal settings again.
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import NoneType
@@ -22,6 +22,7 @@ from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import read_toml
 from fpga_flow.pipeline.config import Config
 
+Overrides = Mapping[str, object] | Iterable[str]
 _PRESETS = resources.files("fpga_flow.pipeline") / "presets"
 
 
@@ -31,14 +32,27 @@ def presets() -> list[str]:
 
 
 def resolve(
-    file: Path | None = None, preset: str | None = None, overrides: Iterable[str] = ()
+    file: Path | None = None,
+    preset: str | None = None,
+    overrides: Overrides = (),
+    folder: Path = Path(),
 ) -> Config:
-    """Settings from defaults, then a preset, a TOML file, and ``section.key=value`` texts.
+    """Settings from defaults, then a preset, a TOML file, and overrides.
 
-    A relative path is meant from the file's own folder, or for an override from here.
+    A relative path is meant from the file's own folder, or for an override from ``folder``.
+
+    Args:
+        file: TOML.
+        preset: one of ``presets()``.
+        overrides: texts ``section.key=value``, or a mapping of ``section.key`` to a value.
+        folder: of the overrides' paths; the working directory if it is left out.
 
     Raises:
         InputError: no such file or preset, no TOML, an unknown section, key or value.
+
+    Example:
+        >>> resolve(overrides={"attack.budgets": [200, 1000]}).attack.budgets
+        (200, 1000)
     """
     values: dict[str, dict[str, Any]] = {}
     sources: dict[tuple[str, str], str] = {}
@@ -63,8 +77,8 @@ def resolve(
         merge(tomllib.loads(text), f"preset {preset}", Path())
     if file is not None:
         merge(_read(file), str(file), file.parent)
-    for override in overrides:
-        merge(_override(override), f"--set {override}", Path())
+    for source, layer in _layers(overrides):
+        merge(layer, source, folder)
     try:
         text = json.dumps(values, default=str)
     except (ValueError, RecursionError) as e:
@@ -103,6 +117,22 @@ def _read(file: Path) -> dict[str, Any]:
         if isinstance(e.__cause__, FileNotFoundError):
             raise InputError(f"{e} Presets: {presets()}.") from e
         raise
+
+
+def _layers(overrides: Overrides) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Each override as a source, for messages, and a layer of settings."""
+    if not isinstance(overrides, Mapping):
+        for text in [overrides] if isinstance(overrides, str) else overrides:
+            yield f"--set {text}", _override(text)
+        return
+    for name, value in overrides.items():
+        section, _, key = name.partition(".")
+        annotation = _annotation(section, key)
+        if value == "none" and NoneType in get_args(annotation):  # TOML cannot say None
+            value = None
+        elif _item(annotation) is not None and not isinstance(value, list | tuple):
+            value = [value]
+        yield name, {section: {key: str(value) if isinstance(value, Path) else value}}
 
 
 def _override(text: str) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import read_toml, sha256_file, sha256_text
@@ -79,15 +79,11 @@ def read_sweep(file: Path) -> list[SweepTask]:
     tasks = []
     for chosen in choices:
         try:
-            resolved = resolve(
-                None if config is None else file.parent / config,
-                preset,
-                [_override(key, value, file) for key, value in (base | chosen).items()],
-            )
+            start = None if config is None else file.parent / config
+            resolved = resolve(start, preset, base | chosen, file.parent)
         except InputError as e:
-            # What is written in the file was passed on as one passes --set.
             where = ", ".join(f"{key} = {value!r}" for key, value in chosen.items())
-            raise InputError(f"{file}, task ({where}): {str(e).replace('--set ', '')}") from e
+            raise InputError(f"{file}, task ({where}): {e}") from e
         tasks.append(_task(chosen, resolved, skip))
     seen: dict[str, SweepTask] = {}
     for task in tasks:
@@ -182,26 +178,6 @@ def _tasks(document: Mapping[str, Any], file: Path) -> list[Settings]:
         raise InputError(f"{file}: the grid has {count:,} tasks; more than {_MOST_TASKS:,}.")
     product = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     return [*(product if grid else []), *(_flat(table, "[[task]]", file) for table in single)]
-
-
-def _override(key: str, value: Any, file: Path) -> str:
-    """A setting as ``resolve`` reads it; paths are meant from the sweep file's folder."""
-    section, _, name = key.partition(".")
-    keys: Any = Config.model_fields[section].annotation
-    field = keys.model_fields.get(name)
-    annotation = None if field is None else field.annotation
-    if get_origin(annotation) is tuple and not isinstance(value, list):
-        value = [value]
-    if annotation == Path | None and isinstance(value, str) and value != "none":
-        value = str((file.parent / value).absolute())
-    # TOML cannot say None; resolve reads the bare word so.
-    return f"{key}={'none' if value == 'none' else _toml(value)}"
-
-
-def _toml(value: Any) -> str:
-    # JSON's strings, numbers, booleans and lists of them are TOML's; dates become texts, which
-    # the setting's own check refuses.
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _task(chosen: Settings, config: Config, skip: tuple[str, ...]) -> SweepTask:

@@ -7,7 +7,7 @@ from fakes import MISSING, Fakes
 
 import fpga_flow
 from divqat_brevitas.errors import InputError
-from fpga_flow.api import HardwareBuild, run_stages, texts
+from fpga_flow.api import HardwareBuild, run_stages
 from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages import order
@@ -28,12 +28,12 @@ def test_mapped_settings_mean_what_texts_mean() -> None:
         "model.per_channel": False,
         "compile.folding": Path("folding.json"),
     }
-    config = resolve(overrides=texts(mapped))
+    config = resolve(overrides=mapped)
     assert (config.model.bits, config.attack.budgets) == ("w8a8", (200, 1000))
     assert (config.compile.fill, config.model.per_channel) == (None, False)
     assert config.compile.folding == Path("folding.json").absolute()
-    assert resolve(overrides=texts(["model.bits=w8a8"])).model.bits == "w8a8"
-    assert texts("model.bits=w8a8") == ["model.bits=w8a8"]
+    assert resolve(overrides=["model.bits=w8a8"]).model.bits == "w8a8"
+    assert resolve(overrides="model.bits=w8a8").model.bits == "w8a8"
 
 
 def test_a_run_continues_with_its_own_settings(fakes: Fakes, tmp_path: Path) -> None:
