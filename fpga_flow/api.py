@@ -338,13 +338,9 @@ class CheckResult(ShortRepr):
 
     def document(self) -> dict[str, Any]:
         """What `divqat check --json` prints."""
-        document: dict[str, Any] = {
-            "model": str(self.model),
-            "layers": [asdict(row) for row in self.layers],
-            "findings": [asdict(finding) for finding in self.findings],
-            "rtl_findings": [asdict(finding) for finding in self.rtl_findings],
-            "wrong_kernels": [asdict(difference) for difference in self.wrong_kernels],
-        }
+        document: dict[str, Any] = {"model": str(self.model)}
+        for name in ("layers", "findings", "rtl_findings", "wrong_kernels"):
+            document[name] = [asdict(row) for row in getattr(self, name)]
         if self.bisection is not None:
             document["bisection"] = asdict(self.bisection)
         return document

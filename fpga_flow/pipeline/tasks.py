@@ -142,14 +142,7 @@ class Summary(ShortRepr):
 
 
 def run_here(task: Task) -> Outcome:
-    """Run a task in this process.
-
-    Returns:
-        The outcome; an exception of the task is a failed task, so that it costs no other one.
-
-    Raises:
-        KeyboardInterrupt: from the user.
-    """
+    """Run a task in this process; an exception is a failed task, so that it costs no other one."""
     started = time.monotonic()
     try:
         module, name = task.function.split(":")

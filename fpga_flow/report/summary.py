@@ -26,6 +26,9 @@ class _Level(NamedTuple):
     engine: str
     prefix: bool = False
 
+    def holds(self, row: EquivalenceRow) -> bool:
+        return row.b.startswith(self.engine) if self.prefix else row.b == self.engine
+
 
 class Outcome(NamedTuple):
     """What came out at one level: ``kind`` is "good", "bad", "muted" or nothing."""
@@ -52,26 +55,18 @@ def verification_levels(
     yield "float → quantized, in torch", [_changed(results, name) for name in names]
     levels: dict[str, list[EquivalenceRow]] = {level.name: [] for level in _LEVELS}
     for row in results.equivalence:
-        name = next((level.name for level in _LEVELS if _is(row, level)), f"{row.a} → {row.b}")
+        name = next((level.name for level in _LEVELS if level.holds(row)), f"{row.a} → {row.b}")
         levels.setdefault(name, []).append(row)
     for level, rows in levels.items():
         yield level, [_outcome([row for row in rows if row.variant == name]) for name in names]
 
 
-def _is(row: EquivalenceRow, level: _Level) -> bool:
-    return row.b.startswith(level.engine) if level.prefix else row.b == level.engine
-
-
 def _changed(results: Results, name: str) -> Outcome:
     """Decisions that differ from the float reference's, mean over seeds."""
-    shares = [
-        row.flips_from_reference
-        for row in results.victims
-        if row.variant == name and row.flips_from_reference is not None
-    ]
-    if name not in variants(results) or not shares:
+    flips = victim_spread(results, name, lambda row: row.flips_from_reference)
+    if flips is None:
         return Outcome("muted", "not measured")
-    return Outcome("", f"{percent(sum(shares) / len(shares))} decided differently")
+    return Outcome("", f"{percent(flips.mean)} decided differently")
 
 
 def _outcome(rows: Sequence[EquivalenceRow]) -> Outcome:
@@ -127,9 +122,10 @@ RECONSTRUCTION = (
 def lead(results: Results) -> list[str]:
     """What was measured, on which engine, data, queries and seeds; then what it does not show."""
     data = results.dataset
+    train, test = ("uncounted" if n is None else f"{n:,}" for n in (data.train, data.test))
     sentences = [
         f"{counted(len(variants(results)), 'victim')} ({listed(variants(results))}) "
-        f"trained on {_count(data.train)} and tested on {_count(data.test)} images of {data.name} "
+        f"trained on {train} and tested on {test} images of {data.name} "
         f"({len(class_names(results))} classes, {' × '.join(map(str, data.shape))})."
         if results.victims
         else f"No victim is recorded for {data.name}."
@@ -148,10 +144,6 @@ def lead(results: Results) -> list[str]:
             f"{counted(len({row.seed for row in rows}), 'clone seed')}."
         )
     return [*sentences, RECONSTRUCTION]
-
-
-def _count(images: int | None) -> str:
-    return "uncounted" if images is None else f"{images:,}"
 
 
 def summary_text(results: Results, page: Path | None = None) -> str:
@@ -181,9 +173,8 @@ def _hardware_line(results: Results) -> str:
     furthest = {row.variant: row for row in results.hardware}
     told = []
     for row in furthest.values():
-        facts = [f"{row.lut:,.0f} LUT"] if row.lut is not None else []
-        facts += [f"{row.fmax_mhz:,.0f} MHz"] if row.fmax_mhz is not None else []
-        facts += [f"{row.images_per_s:,.0f} images/s"] if row.images_per_s is not None else []
+        units = {"LUT": row.lut, "MHz": row.fmax_mhz, "images/s": row.images_per_s}
+        facts = [f"{value:,.0f} {unit}" for unit, value in units.items() if value is not None]
         stage = row.stage.replace("_", " ")
         told.append(f"{row.variant} {stage} on {row.device}: {', '.join(facts) or 'no figure'}")
     return "; ".join(told)

@@ -78,8 +78,7 @@ def read_step(path: Path, operators: Mapping[str, Collection[str]]) -> ModelProt
     Raises:
         InputError: missing, no ONNX, or truncated.
         UnsafeModelError: others than ``operators`` (by domain), an operator that would run a
-        program or
-            reaches for a file, or what :func:`read_onnx` says.
+            program or reaches for a file, or what :func:`read_onnx` says.
     """
     name = str(path)
     model = _parsed(_content(path), name)

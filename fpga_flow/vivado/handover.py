@@ -75,8 +75,7 @@ def build_vivado(onnx_path: Path, out_dir: Path, settings: VivadoSettings) -> Vi
             lists what is missing. It is a ToolMissingError.
         ToolMissingError: finn-plus is not installed.
         InputError: no QONNX file (batch 1; logits as output), a network FINN has no hardware for,
-        or a
-            folding that does not fit.
+            or a folding that does not fit.
         BuildError: FINN or Vivado failed, with everything there.
 
     Example:

@@ -50,15 +50,13 @@ def finn_settings(chosen: CompileSection) -> CompileSettings:
         InputError: an unknown target, or ``fill`` or ``answer`` for a board that FINN builds for.
     """
     device = target(chosen.target)
-    clock_ns = chosen.clock_ns or 1e3 / clock_mhz(chosen)
+    asked: dict[str, Any] = {
+        "clock_ns": chosen.clock_ns or 1e3 / clock_mhz(chosen),
+        "target_fps": chosen.target_fps,
+        "folding_json": chosen.folding,
+    }
     if isinstance(device, OpenTarget):
-        return CompileSettings(
-            target=device.name,
-            clock_ns=clock_ns,
-            target_fps=chosen.target_fps,
-            fill=chosen.fill,
-            folding_json=chosen.folding,
-        )
+        return CompileSettings(target=device.name, fill=chosen.fill, **asked)
     if chosen.answer != "logits":
         raise InputError(
             f"compile.answer is for devices of the open flow; {device.name} is built by stock "
@@ -69,12 +67,7 @@ def finn_settings(chosen: CompileSection) -> CompileSettings:
             f"compile.fill is for devices of the open flow; {device.name} is folded by FINN: "
             "set compile.target_fps or compile.folding."
         )
-    return CompileSettings(
-        board=device.board,
-        clock_ns=clock_ns,
-        target_fps=chosen.target_fps,
-        folding_json=chosen.folding,
-    )
+    return CompileSettings(board=device.board, **asked)
 
 
 def build_finn(onnx: Path, folder: Path, chosen: CompileSection) -> FinnBuild:
@@ -117,11 +110,8 @@ def _speed(design: "Design") -> Row:
     from fpga_flow.engines.rtl import RtlEngine
 
     with RtlEngine(design, threads=1) as engine:
-        timing = engine.measure(
-            np.full(
-                (_TIMED_IMAGES, *design.input_shape), design.input_step.declared.low, np.float32
-            )
-        )
+        low = design.input_step.declared.low
+        timing = engine.measure(np.full((_TIMED_IMAGES, *design.input_shape), low, np.float32))
     return {
         "cycles_per_image": timing.interval_cycles,
         "latency_cycles": timing.latency_cycles,
@@ -180,13 +170,9 @@ def rows(folder: Path, variant: str, chosen: CompileSection) -> list[Row]:
         from fpga_flow.synthesis import BitstreamReport
         from fpga_flow.synthesis import hardware_rows as bitstream_rows
 
-        speed = read_json(folder / SPEED)
-        found += bitstream_rows(
-            BitstreamReport.load(folder / BITSTREAM),
-            variant,
-            speed.get("cycles_per_image"),
-            speed.get("latency_cycles"),
-        )
+        report, speed = BitstreamReport.load(folder / BITSTREAM), read_json(folder / SPEED)
+        cycles = (speed.get(name) for name in ("cycles_per_image", "latency_cycles"))
+        found += bitstream_rows(report, variant, *cycles)
     return found
 
 

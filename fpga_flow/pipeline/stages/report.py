@@ -95,15 +95,9 @@ def _write(context: StageContext, shown: list[VictimId]) -> None:
             bare = _asked(context, victim, hardware=True).predict(images)
         counts = confusion(labels, bare.argmax(axis=1), len(classes))
         if counts is not None:
-            confusions.append(
-                {
-                    "kind": "victim",
-                    "victim": victim.variant,
-                    "seed": victim.seed,
-                    "what": f"first {len(images):,} test images",
-                    "counts": counts,
-                }
-            )
+            what = f"first {len(images):,} test images"
+            about = {"victim": victim.variant, "seed": victim.seed, "what": what}
+            confusions.append({"kind": "victim", **about, "counts": counts})
     found = list(_chosen(config, images, labels, answers, classes))
     interfaces = list(_interfaces(context, shown))
     asked = np.stack([image for _, _, image in found])
@@ -145,9 +139,8 @@ def _chosen(
         source = f"test image {at + 1}, on which qat and divqat differ most"
         yield source, classes[labels[at]], images[at]
     for name in config.attack.pools:
-        pool = query_pool(
-            name, config.data.name, _QUERIES, config.attack.seeds[0], config.data.root
-        )
+        data, seed = config.data, config.attack.seeds[0]
+        pool = query_pool(name, data.name, _QUERIES, seed, data.root)
         if pool.kind != IN_DISTRIBUTION:
             for at, image in enumerate(to_float(pool.images)):
                 yield f"the attacker's image {at + 1} of {pool.name}", None, image

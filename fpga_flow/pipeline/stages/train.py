@@ -56,19 +56,13 @@ def _key(context: StageContext, victim: VictimId) -> dict[str, Any]:
     key: dict[str, Any] = {"seed": victim.seed, "data": config.fingerprint("data")}
     if victim.variant == "float":
         return key | {"model": config.model.name, "train": vars(recipe_of(config, victim).settings)}
-    reference = identify(config, "float", victim.seed)
-    key |= {
-        "model": config.fingerprint("model"),
-        "reference": context.hash(f"train/{reference.weights}"),
-    }
+    reference = context.hash(f"train/{identify(config, 'float', victim.seed).weights}")
+    key |= {"model": config.fingerprint("model"), "reference": reference}
     if victim.variant != "ptq":
         key["train"] = vars(recipe_of(config, victim).settings)
     if victim.variant == "divqat":
-        twin = identify(config, "qat", victim.seed)
-        key |= {
-            "loss": config.fingerprint("divqat"),
-            "twin": context.hash(f"train/{_record(twin)}"),
-        }
+        twin = context.hash(f"train/{_record(identify(config, 'qat', victim.seed))}")
+        key |= {"loss": config.fingerprint("divqat"), "twin": twin}
     return key
 
 

@@ -88,18 +88,17 @@ def split(config: Config, name: str) -> tuple[Images, Labels]:
 def recipe_of(config: Config, victim: VictimId) -> VictimRecipe:
     """What the settings make a victim of."""
     chosen, is_float = config.train, victim.variant == "float"
+    settings = TrainSettings(
+        epochs=chosen.float_epochs if is_float else chosen.quant_epochs,
+        learning_rate=chosen.learning_rate if is_float else chosen.quant_learning_rate,
+        seed=victim.seed,
+        **chosen.model_dump(include={"batch_size", "weight_decay", "augment"}),
+    )
     return VictimRecipe(
         dataset=config.data.name,
         model=config.model.name,
         variant=victim.variant,
-        settings=TrainSettings(
-            epochs=chosen.float_epochs if is_float else chosen.quant_epochs,
-            batch_size=chosen.batch_size,
-            learning_rate=chosen.learning_rate if is_float else chosen.quant_learning_rate,
-            weight_decay=chosen.weight_decay,
-            augment=chosen.augment,
-            seed=victim.seed,
-        ),
+        settings=settings,
         bits=config.model.bits,
         quantizers={
             "per_channel": config.model.per_channel,
