@@ -1,4 +1,4 @@
-"""What a run's results hold: its variants, their accuracy, and the one rule applied to them."""
+"""What a run's results hold, the one rule applied to them, and numbers as people read them."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
