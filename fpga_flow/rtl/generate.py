@@ -149,7 +149,7 @@ def _assemble(
         output_scale=build.output_scale,
         output_bias=build.output_bias,
         onnx_sha256=build.onnx_sha256,
-        versions=build.versions,
+        versions=dict(build.versions),
         answer=unit.name if unit else "accumulators",
         unit=unit,
     )
