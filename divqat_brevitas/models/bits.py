@@ -48,6 +48,7 @@ def quantize(
     power_of_two: bool = False,
     first_bit_width: int | None = None,
     last_bit_width: int | None = None,
+    join_bit_width: int | None = None,
 ) -> nn.Module:
     """A quantized copy of a float model at named bit widths, see ``swap_quantizers``.
 
@@ -58,6 +59,7 @@ def quantize(
         power_of_two: power-of-two ("FixedPoint") scales, else float scales.
         first_bit_width: weight bit width of the first layer; None as ``bits``.
         last_bit_width: weight bit width of the last layer; None as ``bits``.
+        join_bit_width: bit width of the branches of residual sums; None as the activations.
     """
     bits = bits if isinstance(bits, Bits) else parse_bits(bits)
     per = "PerChannel" if per_channel else "PerTensor"
@@ -68,4 +70,5 @@ def quantize(
         act=getattr(quant, f"Uint{bits.act}ActPerTensor{scale}DivQAT"),
         first_bit_width=first_bit_width,
         last_bit_width=last_bit_width,
+        join_bit_width=join_bit_width,
     )

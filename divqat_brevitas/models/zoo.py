@@ -70,6 +70,14 @@ MODELS: dict[str, Architecture | ResidualArchitecture] = {
         ),
         (512, 512), 32, "FINN's CNV shape (Umuroglu et al., FPGA 2017), 32x32, 1.54 M weights",
     ),
+    "resnet-8": ResidualArchitecture(
+        (1, 1, 1), (16, 32, 64), 8,
+        "ResNet-8 in MLPerf Tiny's geometry, CIFAR-10, 78k weights; fits an ECP5-85F",
+    ),
+    "resnet-20": ResidualArchitecture(
+        (3, 3, 3), (16, 32, 64), 8,
+        "ResNet-20 (He et al., CVPR 2016) for CIFAR-10, 273k weights",
+    ),
     "resnet-18": ResidualArchitecture(
         (2, 2, 2, 2), (64, 128, 256, 512), 8,
         "ResNet-18 (He et al., CVPR 2016) with a 3x3 stem, 11.2 M weights; for a GPU",

@@ -20,12 +20,13 @@ from divqat_brevitas.quant import (
     Uint4ActPerTensorFloatDivQAT,
     Uint8ImageDivQAT,
 )
+from divqat_brevitas.quant.joins import join_quantizer, shortcut_sources
 from divqat_brevitas.quant.scaled_input import scales_input
 from divqat_brevitas.quant.swappable import (
     ACTIVATIONS,
     BREVITAS,
-    SIGNED,
     WEIGHTED,
+    Join,
     is_weighted,
     refuse_unswappable,
     walk,
@@ -40,6 +41,7 @@ def swap_quantizers(
     input_act: Any = "auto",
     first_bit_width: int | None = None,
     last_bit_width: int | None = None,
+    join_bit_width: int | None = None,
     filter_fn: Callable[[str, nn.Module], bool] | None = None,
 ) -> nn.Module:
     """A quantized copy of ``model``.
@@ -63,6 +65,9 @@ def swap_quantizers(
             Images that are normalised outside of the model need the latter, too.
         first_bit_width: weight bit width of the first weighted layer, in module order.
         last_bit_width: weight bit width of the last one. None keeps the class's.
+        join_bit_width: bit width of the branches of sums, each a ``Join``, 2 to 8; None: that of
+            ``act``. One more than that of ``act`` or wider, an identity shortcut passes the codes
+            of the activation in front of it unchanged: both have one scale, up to a power of two.
         filter_fn: called with (qualified name, module); False leaves that module as it is.
 
     Returns:
@@ -97,10 +102,17 @@ def swap_quantizers(
         input_act = Int8ActPerTensorFloatDivQAT if scaled else Uint8ImageDivQAT
 
     acts = _ActQuantizers(act)
+    sources = {} if join_bit_width is None else shortcut_sources(model)
     replaced: dict[int, nn.Module] = {}  # a module used under two names is swapped once
-    for name, module in chosen.items():
+    # A Join comes after the activation whose scale it may share.
+    for name, module in sorted(chosen.items(), key=lambda item: type(item[1]) is Join):
         if id(module) in replaced:
             new = replaced[id(module)]
+        elif type(module) is Join:
+            source = replaced.get(id(modules.get(sources.get(name, ""))))
+            quantizer = join_quantizer(act, join_bit_width, source)
+            new = ACTIVATIONS[Join](act_quant=quantizer).train(module.training)
+            replaced[id(module)] = new
         else:
             bits = bit_widths.get(name)
             new = _swap(
@@ -127,8 +139,7 @@ def _swap(
     if type(module) in WEIGHTED:
         return _quantized_layer(module, weight, input_act)
     if type(module) in ACTIVATIONS:
-        quantizer = acts.act.let(signed=True) if type(module) in SIGNED else acts.act
-        return ACTIVATIONS[type(module)](act_quant=quantizer).train(module.training)
+        return ACTIVATIONS[type(module)](act_quant=acts.act).train(module.training)
     if isinstance(module, QuantWeightBiasInputOutputLayer):
         if module.weight_quant.is_quant_enabled:
             module.weight_quant = weight.proxy_class(module, weight)

@@ -3,22 +3,25 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from onnx import NodeProto
 from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.registry import getCustomOp
 
 from fpga_flow.folding import shapes
+from fpga_flow.folding.branches import INPUT
 from fpga_flow.folding.shapes import Folding, LayerShape
 
 Attribute = Callable[[str], Any]
+_CODE_BITS = 8  # of the widest codes there are
 
 
 def layer_shapes(model: ModelWrapper) -> tuple[LayerShape, ...]:
     """The hardware layers of a specialised model in network order.
 
     Args:
-        model: a chain of layers, after step_specialize_layers.
+        model: after step_specialize_layers.
     """
     return tuple(_shape(model, node) for node in model.graph.node)
 
@@ -47,9 +50,45 @@ def _shape(model: ModelWrapper, node: NodeProto) -> LayerShape:
         shapes.PADDING: _padding,
         shapes.WINDOW: _window,
         shapes.POOL: _pool,
+        shapes.FORK: _lanes,
+        shapes.SUM: _sum,
+        shapes.JOIN: _join,
     }.get(kind)
     known = {} if read is None else read(value, model, node)
-    return LayerShape(name=node.name, kind=kind, **known)
+    if kind == shapes.THRESHOLDING and passed(model, node) is not None:
+        kind = shapes.SHIFT
+    return LayerShape(name=node.name, kind=kind, sources=sources_of(model, node), **known)
+
+
+def port_of(model: ModelWrapper, tensor: str) -> str:
+    """The port whose stream a tensor is, see ``folding.branches``."""
+    producer = model.find_producer(tensor)
+    if producer is None:
+        return INPUT
+    outputs = list(producer.output)
+    return str(producer.name) + (f"_{outputs.index(tensor)}" if outputs[1:] else "")
+
+
+def sources_of(model: ModelWrapper, node: NodeProto) -> tuple[str, ...]:
+    """The ports that a node reads."""
+    moving = [name for name in node.input if model.get_initializer(name) is None]
+    return tuple(port_of(model, name) for name in moving)
+
+
+def passed(model: ModelWrapper, node: NodeProto) -> int | None:
+    """By how many bits a ``Thresholding`` shifts its codes; None: it computes something else.
+
+    What an identity shortcut's quantizer does to codes of its own scale.
+    """
+    operator, thresholds = getCustomOp(node), model.get_initializer(node.input[1])
+    taken = DataType[operator.get_nodeattr("inputDataType")]
+    if thresholds is None or taken.bitwidth() > _CODE_BITS:
+        return None
+    values = np.arange(int(taken.min()), int(taken.max()) + 1)
+    counts = (thresholds[:, :, None] <= values).sum(axis=1) + operator.get_nodeattr("ActVal")
+    top = np.flatnonzero(values == 1)
+    shift = int(counts[0, top[0]]).bit_length() - 1 if top.size else -1
+    return shift if shift >= 0 and (counts == values << shift).all() else None
 
 
 def _bits(name: str) -> int:
@@ -65,6 +104,41 @@ def _product(sizes: list[int]) -> int:
 
 def _pair(sizes: list[int]) -> tuple[int, int]:
     return int(sizes[0]), int(sizes[1])
+
+
+def _lanes(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    vectors, bits = list(value("numInputVectors")), _bits(value("inputDataType"))
+    return {
+        **_map(vectors),
+        "channels": value("NumChannels"),
+        "out_channels": value("NumChannels"),
+        "vectors": _product(vectors),
+        "input_bits": bits,
+        "output_bits": bits,
+    }
+
+
+def _sum(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    total = model.get_tensor_datatype(node.output[0]).bitwidth()
+    return _lanes(value, model, node) | {"vectors": 1, "output_bits": int(total)}
+
+
+def _join(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    *vectors, channels = list(value("out_shape"))
+    bits = max(_bits(value("lhs_dtype")), _bits(value("rhs_dtype")))
+    return {
+        **_map(vectors),
+        "channels": int(channels),
+        "out_channels": int(channels),
+        "vectors": _product(vectors),
+        "input_bits": bits,
+        "output_bits": _bits(value("out_dtype")),
+    }
+
+
+def _map(vectors: list[int]) -> dict[str, int]:
+    height, width = vectors[-2:] if len(vectors) == 3 else (1, 1)
+    return {"height": int(height), "width": int(width)}
 
 
 def _mvau(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:

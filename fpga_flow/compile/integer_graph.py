@@ -10,7 +10,7 @@ sign of the weights in front of it; padding rows that no pixel of a one-wide map
 out. ``obstacles`` says which networks have no such graph.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,23 @@ from qonnx.util.basic import qonnx_make_model
 from fpga_flow.compile.axes import Axis, axes, depthwise_windows
 from fpga_flow.compile.obstacles import entry, readers, vectors
 from fpga_flow.lowering import Layer, Network
-from fpga_flow.lowering.ir import Conv, IntArray, MatMul, MaxPool, Reshape, Threshold, bits_for
+from fpga_flow.lowering.ir import (
+    Add,
+    Conv,
+    IntArray,
+    MatMul,
+    MaxPool,
+    Reshape,
+    SumPool,
+    Threshold,
+    bits_for,
+)
 
 _GENERAL = "qonnx.custom_op.general"
+_HARDWARE = "finn.custom_op.fpgadataflow"
+TENSOR = "divqat"
+"""Annotation of a threshold tensor: the QONNX tensor that its codes are of."""
+_CODES = 256  # that a quantizer of branches can have
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
@@ -75,6 +89,10 @@ class _Builder:
                 self.names[layer.output] = self._pool(layer, x)
             case Threshold():
                 self.names[layer.output] = self._threshold(layer, x)
+            case SumPool():
+                self.names[layer.output] = self._sum(layer, x)
+            case Add():
+                self.names[layer.output] = self._join(layer)
             case _:
                 self._reshape(layer, x)
 
@@ -157,10 +175,34 @@ class _Builder:
         size = (1, high.out, wide.out, channels)
         return self.node("Transpose", [pooled], layer.output, size, datatype, perm=_TO_LAST)
 
+    def _sum(self, layer: SumPool, x: str) -> str:
+        """FINN's own operator: its conversion of an average would add a scale."""
+        shape, datatype = self.tensors[x]
+        return self.node(
+            "GlobalAccPool",
+            [x],
+            layer.output,
+            (1, 1, 1, shape[3]),
+            _sum_type(layer),
+            domain=_HARDWARE,
+            backend="fpgadataflow",
+            NumChannels=shape[3],
+            PE=1,
+            inputDataType=datatype.name,
+            numInputVectors=list(shape[:3]),
+        )
+
+    def _join(self, layer: Add) -> str:
+        branches = [self.names[name] for name in layer.inputs]
+        shape, _ = self.tensors[branches[0]]
+        return self.node("Add", branches, layer.output, shape, _sum_type(layer))
+
     def _threshold(self, layer: Threshold, x: str) -> str:
-        steps, base, datatype = _steps(layer)
+        steps, base, datatype = _steps(_unclamped(layer, self.network.layer(layer.inputs[0])))
         shape, _ = self.tensors[x]
         name = self.constant(f"{layer.name}_thresholds", steps, DataType["INT32"])
+        # FINN names nodes and tensors anew, and carries annotations of tensors along.
+        self.sparsity[name] = {TENSOR: layer.output}
         return self.node(
             "MultiThreshold",
             [x, name],
@@ -269,6 +311,35 @@ def _steps(layer: Threshold) -> tuple[IntArray, int, Any]:
         never = [(0, 0), (0, max(0, 3 - count))]
         thresholds = np.pad(thresholds, never, constant_values=np.iinfo(np.int32).max)
     return thresholds, base, _code_type(base, base + count)
+
+
+def _sum_type(layer: Add | SumPool) -> Any:
+    low, high = int(layer.low.min()), int(layer.high.max())
+    return DataType[f"{'U' if low >= 0 else ''}INT{bits_for(low, high)}"]
+
+
+def _unclamped(layer: Threshold, before: Layer) -> Threshold:
+    """``layer``; where it only shifts codes to the left, by thresholds that do so for any code.
+
+    The lowering clamps thresholds to what each channel can reach; without that, hardware sees that
+    an identity shortcut's quantizer is wires.
+    """
+    low, high = int(before.low.min()), int(before.high.max())
+    if layer.step != 1 or (layer.signs < 0).any() or high < 1 or high - low > _CODES:
+        return layer
+    values = np.arange(low, high + 1)
+    reached = (before.low[:, None] <= values) & (values <= before.high[:, None])
+    codes = layer.base + (layer.thresholds[:, :, None] <= values).sum(axis=1)
+    known = (
+        codes[reached & (values > 0)]
+        // np.broadcast_to(values, codes.shape)[reached & (values > 0)]
+    )
+    factor = int(known.min()) if known.size else 0
+    if factor < 1 or factor & (factor - 1) or (codes != values * factor)[reached].any():
+        return layer
+    count = layer.thresholds.shape[1]
+    row = np.maximum(-((-layer.base - 1 - np.arange(count)) // factor), low)
+    return replace(layer, thresholds=np.repeat(row[None], len(codes), axis=0))
 
 
 def _weight_type(layer: Conv | MatMul, weight: IntArray) -> Any:

@@ -71,14 +71,16 @@ def obstacles(network: Network) -> Iterator[Obstacle]:
             f"FINN's streams hold (C, H, W) or (features,), not {first.shape}",
             "Flatten it, or give it a height and a width",
         )
-    joins = False
     for layer in network.layers:
-        joins = joins or len(layer.inputs) > 1
         found = _obstacle(network, layer)
         if found is not None:
             yield Obstacle(layer, *found)
+    used = {network.output.tensor}
+    for layer in reversed(network.layers):
+        if layer.output in used:
+            used.update(layer.inputs)
     for layer in (network.input, *network.layers):
-        if not joins and len(reading.get(layer.output, [])) > 1:
+        if any(reader.output not in used for reader in reading.get(layer.output, [])):
             yield Obstacle(layer, "two layers read it, and only one is used", "Remove the other")
 
 
@@ -107,14 +109,13 @@ def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
         case Reshape():
             return _reshape_obstacle(network, layer, before)
         case SumPool():
-            return (
-                "FINN has no average pooling between its layers",
-                "Use MaxPool2d, a strided convolution, or a QuantLinear on the flattened map",
-            )
-        case Add() | Concat():
+            return _sum_obstacle(layer, before)
+        case Add():
+            return _join_obstacle(network, layer)
+        case Concat():
             return (
                 "FINN's default build cannot join two branches",
-                "Use a network without branches and skip connections",
+                "Use a network without concatenations",
             )
         case Pad():
             return (
@@ -175,6 +176,36 @@ def _pool_obstacle(network: Network, layer: MaxPool, before: Layer) -> tuple[str
             "Set padding=0, or put an unsigned quantizer (QuantReLU) in front of it",
         )
     return _window_obstacle(both)
+
+
+def _sum_obstacle(layer: SumPool, before: Layer) -> tuple[str, str] | None:
+    if before.accumulates:
+        return (
+            "FINN sums the codes of a quantizer, and its input is float",
+            "Put the quantized activation in front of the pool",
+        )
+    if len(before.shape) != 3 or layer.kernel != before.shape[1:] or any(layer.pads):
+        return (
+            f"there is hardware for averages of whole maps, not for windows of "
+            f"{layer.kernel[0]} x {layer.kernel[1]}",
+            "Use AdaptiveAvgPool2d(1), MaxPool2d or a strided convolution",
+        )
+    return None
+
+
+def _join_obstacle(network: Network, layer: Add) -> tuple[str, str] | None:
+    if layer.shifts.any():
+        return (
+            "its branches have different scales",
+            "Give both branches one quantizer (a Join in front of the swap, or the same "
+            "QuantIdentity instance on both)",
+        )
+    if any(network.layer(name).accumulates for name in layer.inputs):
+        return (
+            "a branch of it ends in sums that no quantizer follows",
+            "Quantize both branches",
+        )
+    return None
 
 
 def _threshold_obstacle(network: Network, layer: Threshold) -> tuple[str, str] | None:

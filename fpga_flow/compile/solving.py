@@ -18,7 +18,17 @@ from fpga_flow.folding.shapes import LayerShape
 from fpga_flow.folding.solver import SHARE, Solution, budget, cheapest, evaluate, fastest
 from fpga_flow.targets import Resources, open_target
 
-_MODELLED = (shapes.MVAU, shapes.THRESHOLDING, shapes.PADDING, shapes.WINDOW, shapes.POOL)
+_MODELLED = (
+    shapes.MVAU,
+    shapes.THRESHOLDING,
+    shapes.PADDING,
+    shapes.WINDOW,
+    shapes.POOL,
+    shapes.FORK,
+    shapes.JOIN,
+    shapes.SUM,
+    shapes.SHIFT,
+)
 
 
 @dataclass(frozen=True)

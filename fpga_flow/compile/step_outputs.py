@@ -29,8 +29,7 @@ class FinnOutputs(ShortRepr):
         step: the step.
         accumulators: int64 (N, classes), before the final scale and bias.
         logits: float32 (N, classes).
-        codes: int64 activation codes, NCHW or (N, features), by QONNX tensor name in network
-            order; empty where FINN's activations cannot be told apart one by one.
+        codes: int64 activation codes, NCHW or (N, features), by QONNX tensor name.
     """
 
     step: str
@@ -126,9 +125,8 @@ class FinnSession:
         self._worker.run(job, _JOB_SECONDS)
         with np.load(folder / "output.npz", allow_pickle=False) as file:
             output = file["output"]
-            codes = [file[f"codes_{k}"].astype(np.int64) for k in range(len(file.files) - 1)]
-        activations = self._build.activations
-        named = dict(zip(activations, codes, strict=True)) if len(codes) == len(activations) else {}
+            names = [str(name) for name in file["names"]]
+            named = {n: file[f"codes_{k}"].astype(np.int64) for k, n in enumerate(names)}
         accumulators = output.astype(np.int64)
         scale, bias = np.array(self._build.output_scale), np.array(self._build.output_bias)
         logits = (accumulators * scale + bias).astype(np.float32)

@@ -23,6 +23,7 @@ from qonnx.core.onnx_exec import execute_node
 from qonnx.custom_op.registry import getCustomOp
 from qonnx.util.basic import get_preferred_qonnx_opset
 
+from fpga_flow.compile.integer_graph import TENSOR
 from fpga_flow.compile.worker_build import PARENT, STEP_NAMES
 from fpga_flow.untrusted.onnx_file import read_step
 
@@ -34,6 +35,7 @@ _WHOLE_BATCH = {
     "MultiThreshold",
     "MaxPoolNHWC",
     "FMPadding",
+    "GlobalAccPool",
     "MVAU",
     "Thresholding",
     "Pool",
@@ -44,7 +46,10 @@ _PARTITION = "StreamingDataflowPartition"
 # What the models of a build consist of; a file of somebody else's may name anything.
 _LAYERS = [
     "ConvolutionInputGenerator",
+    "DuplicateStreams",
+    "ElementwiseAdd",
     "FMPadding",
+    "GlobalAccPool",
     "MVAU",
     "Pool",
     "StreamingDataWidthConverter",
@@ -95,8 +100,9 @@ def execute_step(job: dict[str, Any]) -> None:
 
     Args:
         job: ``models`` (folder), ``step``, ``images`` (.npz with ``x``: codes or floats, NCHW),
-            ``output`` (.npz to write: ``output`` float32 (N, classes), and ``codes_0``,
-            ``codes_1``, ... int16, NCHW or (N, features), one an activation in network order).
+            ``output`` (.npz to write: ``output`` float32 (N, classes), ``names``, the QONNX
+            tensors of the activations, and ``codes_0``, ``codes_1``, ... int16, theirs, NCHW or
+            (N, features)).
     """
     folder, step = Path(job["models"]), str(job["step"])
     _bound_memory()
@@ -110,8 +116,13 @@ def execute_step(job: dict[str, Any]) -> None:
     chunks = [
         _run(model, parent, images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)
     ]
-    joined = {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
-    np.savez(job["output"], allow_pickle=False, **joined)
+    names = list(chunks[0][1])
+    joined = {
+        f"codes_{k}": np.concatenate([codes[name] for _, codes in chunks]).astype(np.int16)
+        for k, name in enumerate(names)
+    }
+    output = np.concatenate([last for last, _ in chunks])
+    np.savez(job["output"], allow_pickle=False, output=output, names=names, **joined)
 
 
 def _load(path: Path) -> ModelWrapper:
@@ -170,17 +181,18 @@ def execute(
     return {**inside, **context}
 
 
-def activation_codes(model: ModelWrapper, context: dict[str, Array]) -> list[Array]:
-    """The integers behind every activation quantizer, in network order.
+def activation_codes(model: ModelWrapper, context: dict[str, Array]) -> dict[str, Array]:
+    """The integers behind every activation quantizer.
 
     Args:
         model: the executed model.
         context: its tensors, as ``execute`` returns them.
 
     Returns:
-        int64 arrays, NCHW or (N, features); -1 and +1 for one-bit activations.
+        int64 arrays, NCHW or (N, features), -1 and +1 for one-bit activations, by the QONNX tensor
+        that step_integer_network recorded; in a model without that step by number, "0", "1", ...
     """
-    found = []
+    found: dict[str, Array] = {}
     for node in model.graph.node:
         values = _code_values(model, node, context)
         if values is not None:
@@ -190,8 +202,15 @@ def activation_codes(model: ModelWrapper, context: dict[str, Array]) -> list[Arr
             )
             if values.ndim == 4 and channels_last:
                 values = values.transpose(0, 3, 1, 2)
-            found.append(np.rint(values).astype(np.int64))
+            name = code_tensor(model, node) or str(len(found))
+            found[name] = np.rint(values).astype(np.int64)
     return found
+
+
+def code_tensor(model: ModelWrapper, node: NodeProto) -> str | None:
+    """The QONNX tensor that a node's codes are of, as step_integer_network recorded it."""
+    noted = (model.get_tensor_sparsity(name) for name in node.input)
+    return next((str(one[TENSOR]) for one in noted if one and TENSOR in one), None)
 
 
 def _code_values(model: ModelWrapper, node: NodeProto, context: dict[str, Array]) -> Array | None:
@@ -229,16 +248,16 @@ def _code_add(model: ModelWrapper, node: NodeProto) -> NodeProto | None:
     return consumers[0]
 
 
-def _run(model: ModelWrapper, parent: ModelWrapper | None, images: Array) -> dict[str, Array]:
+def _run(
+    model: ModelWrapper, parent: ModelWrapper | None, images: Array
+) -> tuple[Array, dict[str, Array]]:
     if parent is None:
         context = execute(model, images)
         output = context[model.graph.output[0].name]
     else:
         context = execute(parent, images, model)
         output = context[parent.graph.output[0].name]
-    codes = activation_codes(model, context)
-    named = {f"codes_{index}": values.astype(np.int16) for index, values in enumerate(codes)}
-    return {"output": output.reshape(len(images), -1), **named}
+    return output.reshape(len(images), -1), activation_codes(model, context)
 
 
 def _widen(model: ModelWrapper, batch: int) -> ModelWrapper:

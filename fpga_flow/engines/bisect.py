@@ -1,6 +1,6 @@
 """Where do two descriptions of one network differ first? From QONNX down to the RTL's streams."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.noise import NoiseJudge
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Network
-from fpga_flow.lowering.ir import Conv, Layer, MatMul, Threshold
+from fpga_flow.lowering.ir import Conv, Layer, MatMul, Reshape
 from fpga_flow.rtl.design import Design, Integers, Node
 
 # Their output is their input's integers in the same order.
-_CARRIERS = {"StreamingFIFO", "StreamingDataWidthConverter"}
+_CARRIERS = {"StreamingFIFO", "StreamingDataWidthConverter", "DuplicateStreams"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Fault:
     Attributes:
         level: where it appears: a name as of ``Level``.
         layer: the layer of the exported file whose integers differ.
-        nodes: hardware nodes of which one is at fault, in chain order; empty above RTL.
+        nodes: hardware nodes of which one is at fault, in network order; empty above RTL.
         detail: what differs.
     """
 
@@ -196,62 +196,76 @@ def _rtl(
         if node.layer is not None
     }
     levels.append(_level("RTL", list(wrong.values()), len(images)))
-    good = 0  # nodes before this index are known to be right
-    for index, node in enumerate(design.nodes):
+    right: set[str] = set()  # nodes that are known to be right, and all that they take
+    for node in design.nodes:
+        before = design.before(node)
         if node.name in wrong:
-            layer = network.layer(node.layer or "")
-            if wrong[node.name].any():
-                suspects = design.nodes[good : index + 1]
-                return _rtl_fault(suspects, layer, wrong[node.name], streams, index)
-            good = index + 1
+            rows, layer = wrong[node.name], network.layer(node.layer or "")
         elif node.name in weighted:
             layer = weighted[node.name]
             expected = _flat(truth[layer.output])
             rows = _differing_but_signs(streams[node.name], expected, layer.shape[0])
-            if rows.any():
-                return _rtl_fault(design.nodes[good : index + 1], layer, rows, streams, index)
-            good = index + 1
-        elif node.op in _CARRIERS and good == index and index:
-            before = streams[design.nodes[index - 1].name]
-            rows = _differing(streams[node.name], before)
+        elif node.op in _CARRIERS and before and before[0].name in right:
+            rows = _differing(streams[node.name], streams[before[0].name])
             if rows.any():
                 source = network.input
                 return Fault("RTL", source.source, (node.name,), _count(rows) + " behind it.")
-            good = index + 1
+            layer = network.input
+        else:
+            continue
+        if rows.any():
+            return _rtl_fault(design, _suspects(design, node, right), layer, rows, streams)
+        right.add(node.name)
     return None
 
 
+def _suspects(design: Design, node: Node, right: Collection[str]) -> list[Node]:
+    """The nodes that made what a node gives, up to those that are right, in network order."""
+    found, waiting = {node.name}, [node]
+    while waiting:
+        for one in design.before(waiting.pop()):
+            if one.name not in right and one.name not in found:
+                found.add(one.name)
+                waiting.append(one)
+    return [one for one in design.nodes if one.name in found]
+
+
 def _rtl_fault(
+    design: Design,
     suspects: Sequence[Node],
     layer: Layer,
     rows: npt.NDArray[np.bool_],
     streams: Mapping[str, Integers],
-    index: int,
 ) -> Fault:
     """Names the suspects without those that carried what they took."""
     names = []
     for k, node in enumerate(suspects):
-        if node.op in _CARRIERS and k:
-            before = streams[suspects[k - 1].name]
-            if not _differing(streams[node.name], before).any():
-                continue
-        names.append(node.name)
+        before = design.before(node)
+        carries = node.op in _CARRIERS and k > 0 and bool(before)
+        if not carries or _differing(streams[node.name], streams[before[0].name]).any():
+            names.append(node.name)
     last = suspects[-1].name
     return Fault("RTL", layer.source, tuple(names), f"{_count(rows)} in the output of {last}.")
 
 
 def _weighted(design: Design, network: Network) -> dict[str, Layer]:
-    """Matrix-vector units whose output is a layer's accumulators, by name."""
-    units = [node for node in design.nodes if node.op == "MVAU"]
-    layers = [layer for layer in network.layers if isinstance(layer, Conv | MatMul)]
-    if len(units) != len(layers):
-        return {}
-    pairs = zip(units, layers, strict=True)
-    return {node.name: layer for node, layer in pairs if _followed_by_threshold(layer, network)}
+    """Matrix-vector units whose output is a layer's accumulators, by name.
 
-
-def _followed_by_threshold(layer: Layer, network: Network) -> bool:
-    return any(isinstance(one, Threshold) and layer.output in one.inputs for one in network.layers)
+    Found from the thresholds behind them, which are known by the tensor of their codes.
+    """
+    found: dict[str, Layer] = {}
+    for node in design.nodes:
+        if node.op != "Thresholding" or node.layer is None:
+            continue
+        (unit,) = design.before(node)[:1] or [node]
+        while unit.op in _CARRIERS and design.before(unit):
+            unit = design.before(unit)[0]
+        layer = network.layer(network.layer(node.layer).inputs[0])
+        while isinstance(layer, Reshape):
+            layer = network.layer(layer.inputs[0])
+        if unit.op == "MVAU" and isinstance(layer, Conv | MatMul):
+            found[unit.name] = layer
+    return found
 
 
 def _flat(values: Integers) -> Integers:

@@ -60,7 +60,8 @@ def size_fifos(
         images: simulated in a trial, at least 4: the interval is that of the second half.
         smallest: 2, or 0 to try wires in place of FIFOs (less logic, longer paths).
         deepest: a power of two from 2 to 4096. Deeper ones cost block RAM by the dozen for the
-            last per cents of speed; ``unlimited_cycles`` tells how many.
+            last per cents of speed; ``unlimited_cycles`` is without a bound. FIFOs of shortcuts,
+            which have to hold rows of a map, may be deeper.
 
     Returns:
         depths and intervals. ``restitch(design, folder, fifo_depths=sizing.depths)`` takes them.
@@ -115,6 +116,14 @@ def _fifos(design: Design) -> list[Node]:
     return [node for node in design.nodes if node.op == _FIFO]
 
 
+def _candidates(fifo: Node, smallest: int, deepest: int) -> list[int]:
+    """Depths to try; one of a shortcut holds what it must, and may hold several times that."""
+    least = 1 << (fifo.least - 1).bit_length() if fifo.least else 0
+    most = min(max(deepest, 4 * least), 2**_BITS)
+    rings = [2**k for k in range(1, most.bit_length()) if 2**k >= least]
+    return ([0] if smallest == 0 and not least else []) + rings
+
+
 class _Search:
     def __init__(
         self, design: Design, simulation: Simulation, images: int, smallest: int, deepest: int
@@ -123,8 +132,7 @@ class _Search:
         self._fifos = _fifos(design)
         self._index = [k for k, node in enumerate(design.nodes) if node.op == _FIFO]
         self._beats = np.zeros((images, design.input.beats, design.input.bytes), np.uint8)
-        rings = [2**k for k in range(1, deepest.bit_length())]
-        self._candidates = ([0] if smallest == 0 else []) + rings
+        self._candidates = [_candidates(node, smallest, deepest) for node in self._fifos]
         self._simulations = 0
 
     def run(self, slack: float) -> FifoSizing:
@@ -133,21 +141,19 @@ class _Search:
             raise CheckFailedError(
                 "the design hangs with FIFOs of any depth: `divqat check --bisect` says where."
             )
-        deepest = self._try([self._candidates[-1]] * len(self._fifos))
+        deepest = self._try([one[-1] for one in self._candidates])
         allowed = timing(deepest).interval_cycles * (1 + slack)
         # What a FIFO never held, it does not need. One more candidate up: a ring holds one more
         # than its depth, two registers do not.
         depths = [
-            next(
-                c for c in self._candidates if c >= min(deepest.taps[k].most, self._candidates[-1])
-            )
-            for k in self._index
+            next(c for c in candidates if c >= min(deepest.taps[k].most, candidates[-1]))
+            for k, candidates in zip(self._index, self._candidates, strict=True)
         ]
-        least = [self._candidates[0]] * len(depths)
+        least = [one[0] for one in self._candidates]
         if self._keeps(least, allowed):
             depths = least
         for k in self._widest_first():
-            below = [c for c in self._candidates if c < depths[k]]
+            below = [c for c in self._candidates[k] if c < depths[k]]
             low, high = 0, len(below)  # below[high] is known to be enough, or is the depth now
             while low < high:
                 middle = (low + high) // 2

@@ -86,8 +86,10 @@ def _first_wrong(design: Design, taps: tuple[Tap, ...], images: int) -> int | No
 
 def _story(design: Design, answer: Answer, index: int, images: int) -> str:
     node, tap = design.nodes[index], answer.taps[index]
-    source = design.nodes[index - 1].name if index else "the input"
-    taken = answer.taps[index - 1].beats if index else answer.taken
+    before = design.before(node)
+    source = " and ".join(one.name for one in before) or "the input"
+    counts = [answer.taps[design.nodes.index(one)].beats for one in before]
+    taken = min(counts, default=answer.taken)
     expected = images * node.output.beats
     if tap.beats > expected:
         how = "gives more than it should"

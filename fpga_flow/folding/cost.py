@@ -74,6 +74,8 @@ def weight_blocks(layers: Mapping[str, tuple[LayerShape, Folding]]) -> int:
 
 def layer_cost(shape: LayerShape, folding: Folding) -> Resources:
     """Cells of one layer, without the FIFO behind it."""
+    if shape.kind == shapes.SHIFT:
+        return Resources()
     weights = _weights()[family(shape, folding)]
     found = terms(shape, folding)
     amounts = {
@@ -253,6 +255,14 @@ def _fifo(shape: LayerShape, folding: Folding) -> dict[str, float]:
     }
 
 
+def _lanes(shape: LayerShape, folding: Folding) -> dict[str, float]:
+    """Of a fork, a sum of branches or a sum over a map."""
+    words = shape.out_channels // folding.pe if shape.kind == shapes.SUM else 0
+    bits = folding.pe * shape.output_bits
+    ram = 0 if block_count(shape, folding) else bits * math.ceil(words / 16)
+    return {"one": 1, "word": bits, "ram": ram}
+
+
 _TERMS = {
     shapes.MVAU: _mvau,
     shapes.THRESHOLDING: _thresholding,
@@ -261,6 +271,9 @@ _TERMS = {
     shapes.POOL: _pool,
     shapes.CONVERTER: _converter,
     shapes.FIFO: _fifo,
+    shapes.FORK: _lanes,
+    shapes.JOIN: _lanes,
+    shapes.SUM: _lanes,
 }
 
 

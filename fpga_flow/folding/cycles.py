@@ -1,11 +1,11 @@
-"""Clock cycles an image: of every single layer, and of a chain of layers."""
+"""Clock cycles an image: of every single layer, and of a network of layers."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fpga_flow.folding import shapes
+from fpga_flow.folding.branches import INPUT, edges, owners, sources
 from fpga_flow.folding.shapes import Folding, LayerShape, input_lanes, output_lanes
 from fpga_flow.folding.window_cycles import Busy, portable_window_cycles, window_cycles
 
@@ -35,7 +35,7 @@ def cycles(shape: LayerShape, folding: Folding, style: str = "portable") -> int:
         return shape.vectors * (shape.columns // folding.simd) * (shape.out_channels // folding.pe)
     if shape.kind == shapes.PADDING:
         return shape.outputs // folding.simd
-    if shape.kind == shapes.POOL:
+    if shape.kind in (shapes.POOL, shapes.SUM):
         return shape.inputs // folding.pe
     if folding.in_turn:
         return shape.outputs // folding.pe * (2 * shape.steps.bit_length() + 1)
@@ -47,9 +47,10 @@ def portable_layers(layers: Sequence[LayerShape]) -> tuple[LayerShape, ...]:
 
     The window generator in front of such a pool goes; it has to have as many lanes.
     """
-    found: list[LayerShape] = []
+    owner, reading = owners(layers), sources(layers)
+    found = {shape.name: shape for shape in layers}
     for shape in layers:
-        before = found[-1] if found else None
+        before = owner.get(reading[shape.name][0])
         if (
             shape.kind == shapes.POOL
             and before is not None
@@ -57,10 +58,15 @@ def portable_layers(layers: Sequence[LayerShape]) -> tuple[LayerShape, ...]:
             and before.stride == before.kernel
             and before.dilation == (1, 1)
         ):
-            found[-1] = replace(shape, fused=before.name, height=before.height, width=before.width)
-        else:
-            found.append(shape)
-    return tuple(found)
+            found[shape.name] = replace(
+                shape,
+                fused=before.name,
+                height=before.height,
+                width=before.width,
+                sources=before.sources,
+            )
+            del found[before.name]
+    return tuple(found.values())
 
 
 def searches_in_turn(before: LayerShape, former: Folding, shape: LayerShape, pe: int) -> bool:
@@ -73,7 +79,7 @@ def searches_in_turn(before: LayerShape, former: Folding, shape: LayerShape, pe:
 def searched(layers: Sequence[LayerShape], folding: Mapping[str, Folding]) -> dict[str, Folding]:
     """``folding`` with ``in_turn`` set as the generator will decide."""
     found = {shape.name: folding[shape.name] for shape in layers}
-    for before, after in itertools.pairwise(layers):
+    for _, before, after in edges(layers):
         one = found[after.name]
         if searches_in_turn(before, found[before.name], after, one.pe):
             found[after.name] = replace(one, in_turn=True)
@@ -105,8 +111,10 @@ def fill(shape: LayerShape, folding: Folding) -> int:
         return shape.columns // folding.simd + 6
     if shape.kind == shapes.POOL:
         return shape.taps if not shape.fused else 2
-    if shape.kind == shapes.PADDING:
+    if shape.kind in (shapes.PADDING, shapes.FORK, shapes.JOIN, shapes.SHIFT):
         return 2
+    if shape.kind == shapes.SUM:
+        return shape.inputs // folding.pe + 1
     return 2 + math.ceil(math.log2(shape.steps + 1))
 
 
@@ -121,16 +129,16 @@ def chain_cycles(
         style: of the design.
 
     Returns:
-        by layer, and by converter (``<layer before>_dwc``).
+        by layer, and by converter (``<port>_dwc``).
     """
     alone = {shape.name: cycles(shape, folding[shape.name], style) for shape in layers}
-    for before, after in itertools.pairwise(layers):
+    for port, before, after in edges(layers):
         lanes = (
             output_lanes(before, folding[before.name]),
             input_lanes(after, folding[after.name]),
         )
         if lanes[0] != lanes[1]:
-            alone[f"{before.name}_dwc"] = converter_cycles(after.inputs, *lanes)
+            alone[f"{port}_dwc"] = converter_cycles(after.inputs, *lanes)
     return alone
 
 
@@ -141,10 +149,9 @@ def interval(
 
     The slowest layer decides; a matrix also waits where the windows before it come in bursts.
     """
-    pairs = itertools.pairwise(layers)
     waits = (
         together(a, folding[a.name], b, folding[b.name], style)
-        for a, b in pairs
+        for _, a, b in edges(layers)
         if a.kind == shapes.WINDOW and b.kind == shapes.MVAU
     )
     return max(*chain_cycles(layers, folding, style).values(), *waits, 1)
@@ -173,8 +180,12 @@ def latency_cycles(layers: Sequence[LayerShape], folding: Mapping[str, Folding])
     An estimate: every layer is taken to work evenly, from the moment it has what its first
     output needs until its last input has come and what is left of it is done.
     """
-    first = last = 0.0  # when the layer's first and last inputs come
+    owner, reading = owners(layers), sources(layers)
+    times = {"": (0.0, 0.0)}  # by layer: when its first and last outputs leave
     for shape in layers:
+        ports = [port for port in reading[shape.name] if port != INPUT]
+        come = [times[owner[port].name] for port in ports] or [times[""]]
+        first, last = (max(moments) for moments in zip(*come, strict=True))
         one = folding[shape.name]
         own = cycles(shape, one)
         share = _needed(shape)
@@ -184,8 +195,8 @@ def latency_cycles(layers: Sequence[LayerShape], folding: Mapping[str, Folding])
         end = max(
             begin + rest, last + own / rows + fill(shape, one) * (shape.kind != shapes.WINDOW)
         )
-        first, last = begin, end
-    return round(last)
+        times[shape.name] = begin, end
+    return round(times[layers[-1].name][1])
 
 
 def _needed(shape: LayerShape) -> float:
@@ -194,4 +205,6 @@ def _needed(shape: LayerShape) -> float:
         (kh, kw), (dh, dw) = shape.kernel, shape.dilation
         pixels = (kh - 1) * dh * shape.width + (kw - 1) * dw + 1
         return pixels / (shape.height * shape.width)
+    if shape.kind == shapes.SUM:
+        return 1.0
     return 1 / max(1, shape.vectors) if shape.kind in (shapes.MVAU, shapes.POOL) else 0.0

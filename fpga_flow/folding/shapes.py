@@ -7,6 +7,10 @@ THRESHOLDING = "Thresholding"
 PADDING = "FMPadding"
 WINDOW = "ConvolutionInputGenerator"
 POOL = "Pool"
+FORK = "DuplicateStreams"
+JOIN = "ElementwiseAdd"
+SUM = "GlobalAccPool"
+SHIFT = "Shift"  # thresholds that pass codes, times a power of two: wires
 CONVERTER = "StreamingDataWidthConverter"
 FIFO = "StreamingFIFO"
 
@@ -36,6 +40,7 @@ class LayerShape:
         per_channel: whether every channel has thresholds of its own.
         fused: of a pool that takes the image itself: name of FINN's window generator in front
             of it, which goes; "" elsewhere.
+        sources: the ports it reads, see ``branches``; empty: the layer before it.
     """
 
     name: str
@@ -57,6 +62,7 @@ class LayerShape:
     steps: int = 0
     per_channel: bool = True
     fused: str = ""
+    sources: tuple[str, ...] = ()
 
     @property
     def taps(self) -> int:
@@ -70,7 +76,7 @@ class LayerShape:
             return self.vectors * self.columns
         if self.kind == POOL and not self.fused:
             return self.vectors * self.taps * self.channels
-        if self.kind == THRESHOLDING:
+        if self.kind in (THRESHOLDING, FORK, JOIN, SHIFT):
             return self.vectors * self.channels
         return self.height * self.width * self.channels
 

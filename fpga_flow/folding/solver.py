@@ -1,8 +1,9 @@
 """Foldings by search: the cheapest one that is fast enough, or the fastest one that fits.
 
-A network is a chain. What a layer costs depends on its own folding, and on its neighbour's where
-their streams differ in width (a converter goes between) or a matrix makes a window generator wait.
-So the cheapest folding is a shortest path, layer by layer.
+What a layer costs depends on its own folding, and on its neighbour's where their streams differ in
+width (a converter goes between) or a matrix makes a window generator wait. So the cheapest folding
+of a chain is a shortest path, layer by layer. Of branches it is the sum of the cheapest chains, for
+every folding of the fork and of the sum at their ends.
 """
 
 import functools
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.folding import shapes
+from fpga_flow.folding.branches import Element, Parallel, edges, owners, series_parallel, shortcuts
 from fpga_flow.folding.cost import converter_cost, fifo_cost, layer_cost, weight_blocks
 from fpga_flow.folding.cycles import (
     FIFO_DEPTH,
@@ -112,14 +114,16 @@ def evaluate(layers: Sequence[LayerShape], folding: Mapping[str, Folding]) -> So
         layers: in network order.
         folding: by layer name, of all of them.
     """
-    costs = {}
-    before: LayerShape | None = None
-    for shape in layers:
-        cost = _own_cost(shape, folding[shape.name])
-        if before is not None:
-            cost = cost + _between(before, folding[before.name], shape, folding[shape.name])
-        costs[shape.name] = cost
-        before = shape
+    costs = {shape.name: _own_cost(shape, folding[shape.name]) for shape in layers}
+    for _, before, shape in edges(layers):
+        costs[shape.name] += _between(before, folding[before.name], shape, folding[shape.name])
+    owner = owners(layers)
+    for one in shortcuts(layers, folding):
+        shape = owner[one.port]
+        bits = output_lanes(shape, folding[shape.name]) * shape.output_bits
+        deep, usual = fifo_cost(one.depth, bits), _fifo_cost(bits)
+        more = {kind: getattr(deep, kind) - getattr(usual, kind) for kind in ("lut", "ff", "bram")}
+        costs[shape.name] += Resources(**more)
     matrices = {s.name: (s, folding[s.name]) for s in layers if s.kind == shapes.MVAU}
     apart = sum(weight_blocks({name: one}) for name, one in matrices.items())
     saved = Resources(bram=weight_blocks(matrices) - apart)
@@ -285,36 +289,96 @@ def _candidates(shape: LayerShape, target: int) -> list[Folding]:
     return [folding for time, folding in good if time * _MUCH_FASTER >= slowest]
 
 
+_Path = tuple[tuple[str, Folding], ...]
+_Reached = dict[Folding, tuple[float, _Path]]  # the last layer's folding -> cost, all foldings
+
+
 def _shortest(
     layers: tuple[LayerShape, ...], target: int, bram: float
 ) -> dict[str, Folding] | None:
-    """The cheapest chain of foldings, by dynamic programming."""
-    reached: dict[Folding, tuple[float, tuple[Folding, ...]]] = {}
-    before: LayerShape | None = None
-    for shape in layers:
-        now: dict[Folding, tuple[float, tuple[Folding, ...]]] = {}
-        for folding in _candidates(shape, target):
-            own = _price(_own_cost(shape, folding), bram)
-            if before is None:
-                if not folding.in_turn:
-                    now[folding] = (own, (folding,))
-                continue
-            ways = sorted(
-                (
-                    (cost + _price(_between(before, former, shape, folding), bram), path)
-                    for former, (cost, path) in reached.items()
-                ),
-                key=lambda way: way[0],
-            )
-            for cost, path in ways:
-                if _compatible(before, path[-1], shape, folding, target):
-                    now[folding] = (cost + own, (*path, folding))
-                    break
-        if not now:
+    """The cheapest foldings, by dynamic programming."""
+    search = _Search(target, bram)
+    first, *others = series_parallel(layers)
+    assert isinstance(first, LayerShape)
+    _, reached = search.along(others, first, search.start(first))
+    if not reached:
+        return None
+    return dict(min(reached.values(), key=lambda way: way[0])[1])
+
+
+@dataclass(frozen=True)
+class _Search:
+    target: int
+    bram: float
+
+    def start(self, shape: LayerShape) -> _Reached:
+        """The first layer's foldings."""
+        return {
+            folding: (self._own(shape, folding), ((shape.name, folding),))
+            for folding in _candidates(shape, self.target)
+            if not folding.in_turn
+        }
+
+    def along(
+        self, elements: Sequence[Element], before: LayerShape, reached: _Reached
+    ) -> tuple[LayerShape, _Reached]:
+        """The elements' last layer, and the cheapest ways to its foldings."""
+        for element in elements:
+            if isinstance(element, Parallel):
+                reached = self._across(element, before, reached)
+                before = element.join
+            else:
+                found = {
+                    folding: way
+                    for folding in _candidates(element, self.target)
+                    if (way := self._step(before, reached, element, folding)) is not None
+                }
+                before, reached = element, found
+        return before, reached
+
+    def _step(
+        self, before: LayerShape, reached: _Reached, shape: LayerShape, folding: Folding
+    ) -> tuple[float, _Path] | None:
+        """The cheapest way to one folding of the layer behind ``before``."""
+        way = self._to(before, reached, shape, folding)
+        if way is None:
             return None
-        reached, before = now, shape
-    _, path = min(reached.values(), key=lambda way: way[0])
-    return {shape.name: folding for shape, folding in zip(layers, path, strict=True)}
+        return way[0] + self._own(shape, folding), (*way[1], (shape.name, folding))
+
+    def _to(
+        self, before: LayerShape, reached: _Reached, shape: LayerShape, folding: Folding
+    ) -> tuple[float, _Path] | None:
+        """The cheapest way to the input of one folding of the layer behind ``before``."""
+        ways = sorted(
+            (
+                (cost + _price(_between(before, former, shape, folding), self.bram), former, path)
+                for former, (cost, path) in reached.items()
+            ),
+            key=lambda way: way[0],
+        )
+        for cost, former, path in ways:
+            if _compatible(before, former, shape, folding, self.target):
+                return cost, path
+        return None
+
+    def _across(self, element: Parallel, fork: LayerShape, reached: _Reached) -> _Reached:
+        """From a fork's foldings to those of the sum where its branches meet."""
+        found: _Reached = {}
+        for former, (cost, path) in reached.items():
+            ends = [self.along(one, fork, {former: (0.0, ())}) for one in element.branches]
+            for folding in _candidates(element.join, self.target):
+                ways = [self._to(last, ways, element.join, folding) for last, ways in ends]
+                if any(way is None for way in ways):
+                    continue
+                inside = [way for way in ways if way is not None]
+                total = cost + self._own(element.join, folding) + sum(one for one, _ in inside)
+                if folding not in found or total < found[folding][0]:
+                    steps = itertools.chain.from_iterable(more for _, more in inside)
+                    found[folding] = total, (*path, *steps, (element.join.name, folding))
+        return found
+
+    def _own(self, shape: LayerShape, folding: Folding) -> float:
+        return _price(_own_cost(shape, folding), self.bram)
 
 
 def _compatible(a: LayerShape, fa: Folding, b: LayerShape, fb: Folding, target: int) -> bool:

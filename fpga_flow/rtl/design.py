@@ -78,15 +78,16 @@ class Stream:
 
 @dataclass(frozen=True)
 class Node:
-    """One hardware layer of the chain.
+    """One hardware layer.
 
     Attributes:
         name: FINN's node name, such as ``MVAU_rtl_0``, and ``input_fifo``, ``MVAU_rtl_0_fifo``,
             ``MVAU_rtl_0_dwc`` for what we insert behind: its instance in the top, and the prefix
-            of its output stream's nets (``MVAU_rtl_0_tdata``, ``_tvalid``, ``_tready``).
+            of its output stream's nets (``MVAU_rtl_0_tdata``, ``_tvalid``, ``_tready``). A fork
+            has such nets of every reader, too: ``DuplicateStreams_hls_0_0_tdata``, ...
         op: FINN's operator without the back end: ``MVAU``, ``Thresholding``, ``Pool``,
-            ``ConvolutionInputGenerator``, ``FMPadding``, ``StreamingDataWidthConverter``,
-            ``StreamingFIFO``.
+            ``ConvolutionInputGenerator``, ``FMPadding``, ``DuplicateStreams``, ``ElementwiseAdd``,
+            ``GlobalAccPool``, ``StreamingDataWidthConverter``, ``StreamingFIFO``.
         layer: QONNX tensor whose integers leave this node (an activation's codes, or the last
             accumulators), channels last; None for the others.
         input: what it takes, and ``output``, what it gives.
@@ -95,6 +96,11 @@ class Node:
         pe: processing elements, None where it has none.
         simd: inputs at a time, None where it has none.
         depth: entries of a FIFO, None for the others.
+        sources: ports that it reads (see ``folding.branches``), behind their FIFOs where there
+            are some; empty: the node before it.
+        other: the second stream that a sum of branches takes.
+        copies: readers of a fork.
+        least: entries of a FIFO below which the design hangs, of a shortcut.
     """
 
     name: str
@@ -107,6 +113,17 @@ class Node:
     pe: int | None
     simd: int | None
     depth: int | None = None
+    sources: tuple[str, ...] = ()
+    other: Stream | None = None
+    copies: int = 1
+    least: int = 0
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Names of the streams that readers take."""
+        if self.copies == 1:
+            return (self.name,)
+        return tuple(f"{self.name}_{k}" for k in range(self.copies))
 
 
 def _input_step(value: Any) -> InputStep:
@@ -119,7 +136,7 @@ def _unit(value: Any) -> AnswerUnit | None:
 
 @dataclass(frozen=True)
 class Design(Recorded):
-    """A network as one SystemVerilog design: a chain of AXI-Streams under one top.
+    """A network as one SystemVerilog design: layers and AXI-Streams under one top.
 
     The top's ports: ``ap_clk``, ``ap_rst_n`` (synchronous, low), ``s_axis_tdata/tvalid/tready``,
     ``m_axis_tdata/tvalid/tready``. Images enter channels last, ``input.lanes`` integers a beat;
@@ -132,7 +149,7 @@ class Design(Recorded):
         sources: SystemVerilog files in the order to be read, relative to ``folder``.
         data: memory files (``$readmemh``), relative to ``folder``.
         style: ``"portable"`` (our modules for what is tied to AMD's primitives) or ``"finn"``.
-        nodes: the chain.
+        nodes: the layers and FIFOs, each behind those it reads.
         input: stream of the top's input, and ``output``, of its output.
         input_shape: (C, H, W) of an image, or (features,).
         input_step: what the host makes of an image: the integers that enter.
@@ -189,6 +206,13 @@ class Design(Recorded):
             if node.op == "LabelSelect":  # of a design without a record of its unit
                 return node.input.beats
         return self.output.lanes * self.output.beats
+
+    def before(self, node: Node) -> list[Node]:
+        """The nodes whose streams a node takes; none: the design's input."""
+        owner = {port: one for one in self.nodes for port in (one.name, *one.ports)}
+        if not node.sources:
+            return list(self.nodes[: self.nodes.index(node)][-1:])
+        return [owner[port] for port in node.sources if port in owner]
 
     @property
     def compared(self) -> dict[str, str]:

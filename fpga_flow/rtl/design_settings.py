@@ -20,7 +20,8 @@ class DesignSettings(ShortRepr):
         style: ``"portable"``: our modules for what finn-rtllib ties to AMD's primitives;
             ``"finn"``: finn-rtllib's own, with only what simulators need changed.
         fifo_depths: entries of every FIFO, or of each by its name (``input_fifo``,
-            ``MVAU_rtl_0_fifo``, ...; others get 16). 0: no FIFO there; else at least 2.
+            ``MVAU_rtl_0_fifo``, ...; others get 16, those of shortcuts what their sum needs).
+            0: no FIFO there; else at least 2.
         output: ``"accumulators"``, or ``"top1"``: only the label, scaled, shifted and compared
             on the chip.
         answer: an answer unit: what leaves instead of accumulators, in place of ``output``.
@@ -53,8 +54,8 @@ class DesignSettings(ShortRepr):
                     f"the FIFO depth{which} must be 0 (no FIFO) or at least 2, not {depth}."
                 )
 
-    def depth(self, name: str) -> int:
-        """Depth of the FIFO ``name``."""
+    def depth(self, name: str, needed: int | None = None) -> int:
+        """Depth of the FIFO ``name``; ``needed``: where nothing is said of it."""
         if isinstance(self.fifo_depths, Mapping):
-            return self.fifo_depths.get(name, DEFAULT_DEPTH)
-        return self.fifo_depths
+            return self.fifo_depths.get(name, needed or DEFAULT_DEPTH)
+        return max(self.fifo_depths, needed or 0)

@@ -13,13 +13,14 @@ from divqat_brevitas.errors import InputError
 from fpga_flow.compile.finn_build import FinnBuild
 from fpga_flow.compile.prediction import Prediction, load_prediction
 from fpga_flow.compile.worker_process import Worker
+from fpga_flow.folding.branches import Shortcut, shortcuts
 from fpga_flow.lowering.answer import AnswerUnit, make_answer
 from fpga_flow.rtl.answer_unit import OPS, answer_memories, answer_records
 from fpga_flow.rtl.design import Design, Node, Stream, growing_design
 from fpga_flow.rtl.design_settings import DesignSettings
 from fpga_flow.rtl.layer_modules import cell, weights_file
 from fpga_flow.rtl.library import library, needed
-from fpga_flow.rtl.stitch import TOP, chain, isolated, top
+from fpga_flow.rtl.stitch import TOP, isolated, stitched, top
 from fpga_flow.rtl.windows import weight_memories
 
 _FOLDED = "step_transpose_decomposition"
@@ -125,7 +126,7 @@ def _assemble(
         for name, text in answer_memories(unit, records[-1]["serial"]).items():
             data.append(name)
             (folder / name).write_text(text, encoding="utf-8")
-    nodes = chain(_nodes(records, build, settings.style), settings)
+    nodes = stitched(_nodes(records, build, settings.style), settings, _shortcuts(build))
     styles = weight_memories(records) if settings.style == "portable" else {}
     generated[_LAYERS] = "".join(cell(r, styles.get(r["name"], "auto")) for r in records)
     generated[f"{TOP}.sv"] = top(nodes)
@@ -177,10 +178,7 @@ def _answer(
 
 def _nodes(records: list[dict[str, Any]], build: FinnBuild, style: str) -> list[Node]:
     """The layers without FIFOs, with the QONNX tensors their integers are of."""
-    thresholds = [record["name"] for record in records if record["op"] == "Thresholding"]
-    layers: dict[str, str] = {}
-    if len(thresholds) == len(build.activations):
-        layers = dict(zip(thresholds, build.activations, strict=True))
+    layers = {record["name"]: record.get("tensor") for record in records}
     network = [record for record in records if record["op"] not in _BEHIND]
     if network[-1]["op"] == "MVAU":
         layers[network[-1]["name"]] = build.output_tensor
@@ -189,16 +187,25 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild, style: str) -> list[
         Node(
             name=record["name"],
             op=record["op"],
-            layer=layers.get(record["name"]),
+            layer=layers[record["name"]],
             input=Stream(**record["input"]),
             output=Stream(**record["output"]),
             cycles=_cycles(predicted, record["name"], style),
             finn_cycles=record["cycles"],
             pe=record["pe"],
             simd=record["simd"],
+            sources=tuple(record.get("sources", ())),
+            other=Stream(**record["other"]) if "other" in record else None,
+            copies=record.get("copies", 1),
         )
         for record in records
     ]
+
+
+def _shortcuts(build: FinnBuild) -> list[Shortcut]:
+    """What the shortcuts of a network with branches have to hold."""
+    predicted = load_prediction(build)
+    return [] if predicted is None else shortcuts(predicted.shapes, predicted.folding)
 
 
 def _cycles(predicted: Prediction | None, name: str, style: str) -> int | None:

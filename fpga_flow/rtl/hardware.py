@@ -15,7 +15,9 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile.worker_execution import OPERATORS
+from fpga_flow.compile.finn_layers import passed, port_of, sources_of
+from fpga_flow.compile.worker_execution import OPERATORS, code_tensor
+from fpga_flow.folding import shapes
 from fpga_flow.lowering.ir import bits_for
 from fpga_flow.rtl.windows import fused, ours, searches_in_turn, window_facts
 from fpga_flow.untrusted.onnx_file import read_step
@@ -24,7 +26,8 @@ from fpga_flow.untrusted.onnx_file import read_step
 # which only its own matrix-vector unit cannot take.
 _PORTABLE_PART = "xczu3eg-sbva484-1-e"
 _GENERATED = ("ConvolutionInputGenerator", "FMPadding", "MVAU", "Thresholding")
-_OURS = ("Pool", "StreamingDataWidthConverter")
+_BRANCHES = (shapes.FORK, shapes.JOIN, shapes.SUM)
+_OURS = ("Pool", "StreamingDataWidthConverter", *_BRANCHES)
 _RTL_DOMAIN = "finn.custom_op.fpgadataflow.rtl"
 _CONVERTER = "StreamingDataWidthConverter"
 
@@ -37,9 +40,11 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
             ``style``, ``folder`` (gets ``<layer>/`` with the files FINN writes).
 
     Returns:
-        one record a layer, in the order of the chain: ``name``, ``op``, ``input`` and ``output``
-        streams, ``cycles`` (FINN's estimate), ``pe``, ``simd``, ``files``, and what our modules
-        need (``weights`` or ``pool``).
+        one record a layer, each behind those it reads: ``name``, ``op``, ``sources`` (the ports it
+        reads, see ``folding.branches``), ``tensor`` (the QONNX tensor that its codes are of, or
+        None), ``input`` and ``output`` streams, ``cycles`` (FINN's estimate), ``pe``, ``simd``,
+        ``files``, and what our modules need (``weights``, ``pool``, ``other`` input, ``copies``,
+        ``pixels`` or ``shift``).
 
     Raises:
         InputError: a layer has no RTL.
@@ -55,11 +60,10 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
     model = model.transform(InsertDWC())
     records: list[dict[str, Any]] = []
     portable = job["style"] == "portable"
-    for node in _chain(model):
+    for node in _ordered(model):
         folder = Path(job["folder"]) / node.name
         folder.mkdir()
-        before = records[-1] if records and portable else None
-        records.append(_layer(model, node, folder, part, job["clock_ns"], portable, before))
+        records.append(_layer(model, node, folder, part, job["clock_ns"], portable, records))
     return fused(records) if portable else records
 
 
@@ -98,6 +102,8 @@ def _bring_to_rtl(model: ModelWrapper, node: NodeProto) -> None:
         if function != "MaxPool":
             raise _no_rtl(node, f"pooling of kind {function}", "Use MaxPool2d")
         _check_window(model, node)
+    elif operator in _BRANCHES:
+        return
     elif operator not in _GENERATED or not node.op_type.endswith("_rtl"):
         raise _no_rtl(node, f"an operator {operator}", "`divqat check` lists what can be hardware")
 
@@ -126,22 +132,20 @@ def _no_rtl(node: NodeProto, what: str, remedy: str) -> InputError:
     return InputError(f"There is no RTL for the layer {node.name}: it is {what}. {remedy}.")
 
 
-def _chain(model: ModelWrapper) -> list[NodeProto]:
-    """The nodes from the input to the output; converters get the name of the layer before."""
+def _ordered(model: ModelWrapper) -> list[NodeProto]:
+    """The nodes, each behind those it reads; converters get the name of the port before them."""
     nodes: list[NodeProto] = []
-    tensor, end = model.graph.input[0].name, model.graph.output[0].name
-    while tensor != end:
-        readers = model.find_consumers(tensor) or []
-        if len(readers) != 1:
-            raise InputError(
-                "The network has branches, which hardware designs do not support: every layer "
-                "must feed exactly one other."
-            )
-        (node,) = readers
+    known = {model.graph.input[0].name, *(one.name for one in model.graph.initializer)}
+    waiting = list(model.graph.node)
+    while waiting:
+        node = next((one for one in waiting if known.issuperset(one.input)), None)
+        if node is None:
+            raise InputError(f"The network has a layer without an input: {waiting[0].name}.")
         if node.op_type == _CONVERTER:
-            node.name = f"{nodes[-1].name}_dwc"
+            node.name = f"{port_of(model, node.input[0])}_dwc"
         nodes.append(node)
-        tensor = node.output[0]
+        waiting.remove(node)
+        known.update(node.output)
     return nodes
 
 
@@ -152,7 +156,7 @@ def _layer(
     part: str,
     clock_ns: float,
     portable: bool,
-    before: dict[str, Any] | None,
+    others: list[dict[str, Any]],
 ) -> dict[str, Any]:
     from finn.util.basic import getHWCustomOp
 
@@ -165,6 +169,8 @@ def _layer(
     record = {
         "name": node.name,
         "op": operator,
+        "sources": sources_of(model, node),
+        "tensor": code_tensor(model, node),
         **streams,
         "cycles": int(op.get_exp_cycles()),
         "pe": attributes.get("PE"),
@@ -173,9 +179,19 @@ def _layer(
     }
     if portable and operator == "ConvolutionInputGenerator":
         record["window"] = window_facts(op)
+    before = next((one for one in others if portable and one["name"] in record["sources"]), None)
     if operator == "Thresholding" and searches_in_turn(record, before):
         op.set_nodeattr("deep_pipeline", 0)
-    if operator not in _OURS and not ("window" in record and ours(record["window"])):
+    if operator == "Thresholding" and portable:
+        record["shift"] = passed(model, node)
+    if operator == shapes.FORK:
+        record["copies"] = len(node.output)
+    if operator == shapes.SUM:
+        record["pixels"] = int(np.prod(op.get_nodeattr("numInputVectors")))
+    if operator == shapes.JOIN:
+        record["other"] = _stream(op.get_folded_input_shape(1), op.get_input_datatype(1))
+    written = "window" in record and ours(record["window"])
+    if operator not in _OURS and not written and record.get("shift") is None:
         op.set_nodeattr("code_gen_dir_ipgen", str(folder))
         op.code_generation_ipgen(model, part, clock_ns)
         record["files"] = sorted(path.name for path in folder.iterdir())

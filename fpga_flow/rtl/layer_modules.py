@@ -1,11 +1,12 @@
 """One SystemVerilog module a layer, all with the same ports: clock, reset, stream in, stream out.
 
-The top then is a chain, and other tops (slices, layers side by side) need nothing but names and
-widths.
+A fork has one ``tvalid`` and ``tready`` a reader, a sum of branches a second stream in. Tops (the
+network, slices of it, layers side by side) then need nothing but names and widths.
 """
 
 from typing import Any
 
+from fpga_flow.folding import shapes
 from fpga_flow.rtl.answer_unit import OPS, answer_body
 from fpga_flow.rtl.design import Stream
 from fpga_flow.rtl.windows import grid_body, ours, window_body
@@ -40,6 +41,14 @@ def cell(record: dict[str, Any], weights_style: str = "auto") -> str:
         body = grid_body(name, taken, record["pool"]["grid"])
     elif "window" in record and ours(record["window"]):
         body = window_body(name, taken, given, record["window"])
+    elif record.get("shift") is not None:
+        body = _shift(taken, given, record["shift"])
+    elif op == shapes.FORK:
+        body = _fork(name, taken, record["copies"])
+    elif op == shapes.JOIN:
+        body = _join(name, taken, Stream(**record["other"]), given)
+    elif op == shapes.SUM:
+        body = _sum(name, taken, given, record["pixels"])
     elif op == "Pool":
         body = _pool(name, taken, record["pool"]["window"])
     elif op in OPS:
@@ -48,16 +57,22 @@ def cell(record: dict[str, Any], weights_style: str = "auto") -> str:
         body = _converter(name, taken, given)
     else:
         body = _generated(name, op, record.get("weights"), weights_style)
+    second, readers = "", f"[{record['copies'] - 1}:0] " if "copies" in record else ""
+    if "other" in record:
+        second = f"""
+	input	wire [{8 * Stream(**record["other"]).bytes - 1}:0]  t_axis_tdata,
+	input	wire  t_axis_tvalid,
+	output	wire  t_axis_tready,"""
     return f"""
 module {cell_name(name)} (
 	input	wire  ap_clk,
 	input	wire  ap_rst_n,
 	input	wire [{8 * taken.bytes - 1}:0]  s_axis_tdata,
 	input	wire  s_axis_tvalid,
-	output	wire  s_axis_tready,
+	output	wire  s_axis_tready,{second}
 	output	wire [{8 * given.bytes - 1}:0]  m_axis_tdata,
-	output	wire  m_axis_tvalid,
-	input	wire  m_axis_tready
+	output	wire {readers} m_axis_tvalid,
+	input	wire {readers} m_axis_tready
 );
 {body}
 endmodule
@@ -69,6 +84,70 @@ def _pool(name: str, stream: Stream, window: int) -> str:
     return f"""	wire [{bits - 1}:0]  odat;
 	pool_max #(
 		.PE({stream.lanes}), .WIDTH({stream.bits}), .WINDOW({window}), .SIGNED({stream.signed:d})
+	) {name} (
+		.clk(ap_clk), .rst(!ap_rst_n),
+		.idat(s_axis_tdata[{bits - 1}:0]), .ivld(s_axis_tvalid), .irdy(s_axis_tready),
+		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready)
+	);
+	assign	m_axis_tdata = odat;"""
+
+
+def _shift(taken: Stream, given: Stream, shift: int) -> str:
+    """Codes of one scale as codes of a finer one: wires."""
+    lines = []
+    for lane in range(taken.lanes):
+        low, high = lane * taken.bits, (lane + 1) * taken.bits - 1
+        fill = given.bits - taken.bits - shift
+        sign = f"s_axis_tdata[{high}]" if taken.signed else "1'b0"
+        parts = [f"{{{fill}{{{sign}}}}}"] if fill else []
+        parts += [f"s_axis_tdata[{high}:{low}]"] + ([f"{shift}'b0"] if shift else [])
+        first = lane * given.bits
+        lines.append(
+            f"	assign	m_axis_tdata[{first + given.bits - 1}:{first}] = {{{', '.join(parts)}}};"
+        )
+    used = given.lanes * given.bits
+    if used < 8 * given.bytes:
+        lines.append(f"	assign	m_axis_tdata[{8 * given.bytes - 1}:{used}] = '0;")
+    lines += [
+        "	assign	m_axis_tvalid = s_axis_tvalid;",
+        "	assign	s_axis_tready = m_axis_tready;",
+    ]
+    return "\n".join(lines)
+
+
+def _fork(name: str, stream: Stream, readers: int) -> str:
+    bits = stream.lanes * stream.bits
+    return f"""	wire [{bits - 1}:0]  odat;
+	stream_fork #(.WIDTH({bits}), .N({readers})) {name} (
+		.clk(ap_clk), .rst(!ap_rst_n),
+		.idat(s_axis_tdata[{bits - 1}:0]), .ivld(s_axis_tvalid), .irdy(s_axis_tready),
+		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready)
+	);
+	assign	m_axis_tdata = odat;"""
+
+
+def _join(name: str, first: Stream, second: Stream, given: Stream) -> str:
+    a, b, out = (one.lanes * one.bits for one in (first, second, given))
+    return f"""	wire [{out - 1}:0]  odat;
+	stream_add #(
+		.PE({given.lanes}), .O_WIDTH({given.bits}),
+		.A_WIDTH({first.bits}), .A_SIGNED({first.signed:d}),
+		.B_WIDTH({second.bits}), .B_SIGNED({second.signed:d})
+	) {name} (
+		.clk(ap_clk), .rst(!ap_rst_n),
+		.adat(s_axis_tdata[{a - 1}:0]), .avld(s_axis_tvalid), .ardy(s_axis_tready),
+		.bdat(t_axis_tdata[{b - 1}:0]), .bvld(t_axis_tvalid), .brdy(t_axis_tready),
+		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready)
+	);
+	assign	m_axis_tdata = odat;"""
+
+
+def _sum(name: str, taken: Stream, given: Stream, pixels: int) -> str:
+    bits, out = taken.lanes * taken.bits, given.lanes * given.bits
+    return f"""	wire [{out - 1}:0]  odat;
+	pool_sum #(
+		.PE({taken.lanes}), .I_WIDTH({taken.bits}), .O_WIDTH({given.bits}),
+		.SIGNED({taken.signed:d}), .FOLD({taken.beats // pixels}), .PIXELS({pixels})
 	) {name} (
 		.clk(ap_clk), .rst(!ap_rst_n),
 		.idat(s_axis_tdata[{bits - 1}:0]), .ivld(s_axis_tvalid), .irdy(s_axis_tready),

@@ -1,8 +1,10 @@
-"""Top modules: the chain of all nodes, and all layers side by side."""
+"""Top modules: the network of all nodes, and all layers side by side."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from divqat_brevitas.errors import unknown_name
+from fpga_flow.folding.branches import INPUT, Shortcut
 from fpga_flow.rtl.design import Node, Stream
 from fpga_flow.rtl.design_settings import DesignSettings
 from fpga_flow.rtl.layer_modules import cell_name
@@ -13,10 +15,10 @@ FIFO = "StreamingFIFO"
 
 
 def top(nodes: Sequence[Node]) -> str:
-    """The module ``divqat_top``: ``nodes`` as a chain.
+    """The module ``divqat_top``: ``nodes``, each reading its sources.
 
     With ``DIVQAT_TAPS`` defined it has outputs ``tap_<node>_tdata/_tvalid/_tready`` that show
-    every node's output stream.
+    every node's output stream; a fork's are those of its input.
     """
     first, last = nodes[0].input, nodes[-1].output
     lines = [
@@ -38,11 +40,13 @@ def top(nodes: Sequence[Node]) -> str:
         "`endif",
         ");",
     ]
-    before = "s_axis"
+    before = INPUT
     for node in nodes:
-        lines.append(f"\twire {_range(node.output)}  {node.name}_tdata;")
-        lines.append(f"\twire  {node.name}_tvalid, {node.name}_tready;")
-        lines.extend(_instance(node, before, node.name))
+        for port in dict.fromkeys((node.name, *node.ports)):
+            lines.append(f"\twire {_range(node.output)}  {port}_tdata;")
+            lines.append(f"\twire  {port}_tvalid, {port}_tready;")
+        nets = ["s_axis" if port == INPUT else port for port in node.sources or (before,)]
+        lines.extend(_instance(node, nets))
         before = node.name
     lines += [
         f"\tassign\tm_axis_tdata  = {before}_tdata;",
@@ -81,9 +85,9 @@ def isolated(nodes: Iterable[Node]) -> str:
         lines += [
             f"\twire {_range(node.input)}  {name}_s_tdata = '0;",
             f"\twire  {name}_s_tvalid = 1'b1, {name}_s_tready;",
-            f"\twire {_range(node.output)}  {name}_tdata;",
-            f"\twire  {name}_tvalid, {name}_tready = 1'b1;",
-            *_instance(node, f"{name}_s", name),
+            *_isolated_second(node),
+            *_isolated_outputs(node),
+            *_instance(node, [f"{name}_s", f"{name}_t"]),
             "\talways @(posedge ap_clk) begin",
             f"\t\tif(!ap_rst_n)  {name}_taken <= 0;",
             f"\t\telse if({name}_s_tready)  {name}_taken <= {name}_taken + 1;",
@@ -94,26 +98,86 @@ def isolated(nodes: Iterable[Node]) -> str:
     return "\n".join([*lines, "endmodule"]) + "\n"
 
 
-def chain(layers: list[Node], settings: DesignSettings) -> tuple[Node, ...]:
+def _isolated_second(node: Node) -> list[str]:
+    if node.other is None:
+        return []
+    return [
+        f"\twire {_range(node.other)}  {node.name}_t_tdata = '0;",
+        f"\twire  {node.name}_t_tvalid = 1'b1, {node.name}_t_tready;",
+    ]
+
+
+def _isolated_outputs(node: Node) -> list[str]:
+    lines = []
+    for port in dict.fromkeys((node.name, *node.ports)):
+        taken = "" if node.copies > 1 and port == node.name else " = 1'b1"
+        lines.append(f"\twire {_range(node.output)}  {port}_tdata;")
+        lines.append(f"\twire  {port}_tvalid, {port}_tready{taken};")
+    return lines
+
+
+def stitched(
+    layers: list[Node], settings: DesignSettings, shortcuts: Sequence[Shortcut] = ()
+) -> tuple[Node, ...]:
     """``layers`` with FIFOs in front of, between and behind them.
+
+    Args:
+        layers: each behind those it reads; their ``sources`` name ports, not FIFOs.
+        settings: depths of FIFOs. One of a shortcut is never made shorter than it has to be.
+        shortcuts: FIFOs that hold what comes too early for a sum.
 
     Raises:
         InputError: depths are given for a FIFO that does not exist.
     """
-    nodes = [fifo("input_fifo", layers[0].input, settings.depth("input_fifo"))]
+    least = {one.port: one.least for one in shortcuts}
+    wanted = {f"{one.port}_fifo": one.depth for one in shortcuts}
+    nodes: list[Node] = []
+    read: dict[str, str] = {}  # port -> what its readers read
+    known: set[str] = set()
+
+    def add_fifo(port: str, stream: Stream) -> None:
+        name = f"{port}_fifo"
+        known.add(name)
+        depth = max(settings.depth(name, wanted.get(name)), least.get(port, 0))
+        read[port] = name if depth else port
+        if depth:
+            nodes.append(fifo(name, stream, depth, port, least.get(port, 0)))
+
+    add_fifo(INPUT, layers[0].input)
+    before = INPUT
     for layer in layers:
-        name = f"{layer.name}_fifo"
-        nodes += [layer, fifo(name, layer.output, settings.depth(name))]
-    names = {node.name for node in nodes if node.op == FIFO}
+        nodes.append(replace(layer, sources=tuple(read[p] for p in layer.sources or (before,))))
+        for port in layer.ports:
+            add_fifo(port, layer.output)
+        before = layer.name
     if isinstance(settings.fifo_depths, Mapping):
         for name in settings.fifo_depths:
-            if name not in names:
-                raise unknown_name("FIFO", name, names)
-    return tuple(node for node in nodes if node.op != FIFO or node.depth)
+            if name not in known:
+                raise unknown_name("FIFO", name, known)
+    return tuple(nodes)
 
 
-def fifo(name: str, stream: Stream, depth: int) -> Node:
-    """A FIFO of a stream."""
+def unstitched(nodes: Sequence[Node]) -> list[Node]:
+    """The layers among ``nodes``, as ``stitched`` takes them."""
+    ports = {node.name: node.sources[0] for node in nodes if node.op == FIFO}
+    return [
+        replace(node, sources=tuple(ports.get(name, name) for name in node.sources))
+        for node in nodes
+        if node.op != FIFO
+    ]
+
+
+def kept_shortcuts(nodes: Iterable[Node]) -> list[Shortcut]:
+    """The shortcuts whose FIFOs are among ``nodes``."""
+    return [
+        Shortcut(node.sources[0], node.least, node.depth or 0)
+        for node in nodes
+        if node.op == FIFO and node.least
+    ]
+
+
+def fifo(name: str, stream: Stream, depth: int, source: str, least: int = 0) -> Node:
+    """A FIFO of the stream ``source``."""
     return Node(
         name=name,
         op=FIFO,
@@ -125,10 +189,13 @@ def fifo(name: str, stream: Stream, depth: int) -> Node:
         pe=None,
         simd=None,
         depth=depth,
+        sources=(source,),
+        least=least,
     )
 
 
-def _instance(node: Node, source: str, sink: str) -> list[str]:
+def _instance(node: Node, sources: Sequence[str]) -> list[str]:
+    source, sink = sources[0], node.name
     if node.op == FIFO:
         bits = node.input.lanes * node.input.bits
         data = f"{sink}_tdata" if bits == 8 * node.input.bytes else f"{sink}_tdata[{bits - 1}:0]"
@@ -143,16 +210,39 @@ def _instance(node: Node, source: str, sink: str) -> list[str]:
         if bits < 8 * node.input.bytes:
             lines.append(f"\tassign\t{sink}_tdata[{8 * node.input.bytes - 1}:{bits}] = '0;")
         return lines
-    return [
+    ports = [("s", source)]
+    if node.other is not None:
+        ports.append(("t", sources[1]))
+    if node.copies == 1:
+        ports.append(("m", sink))
+    connections = [
+        f".{port}_axis_tdata({net}_tdata), .{port}_axis_tvalid({net}_tvalid), "
+        f".{port}_axis_tready({net}_tready)"
+        for port, net in ports
+    ]
+    if node.copies > 1:
+        valid, ready = (
+            "{" + ", ".join(f"{port}_{signal}" for port in reversed(node.ports)) + "}"
+            for signal in ("tvalid", "tready")
+        )
+        connections.append(
+            f".m_axis_tdata({node.ports[0]}_tdata), .m_axis_tvalid({valid}), "
+            f".m_axis_tready({ready})"
+        )
+    lines = [
         f"\t{cell_name(node.name)} {node.name} (",
         "\t\t.ap_clk(ap_clk), .ap_rst_n(ap_rst_n),",
-        *(
-            f"\t\t.{port}_axis_tdata({net}_tdata), .{port}_axis_tvalid({net}_tvalid), "
-            f".{port}_axis_tready({net}_tready){end}"
-            for port, net, end in (("s", source, ","), ("m", sink, ""))
-        ),
+        ",\n".join(f"\t\t{one}" for one in connections),
         "\t);",
     ]
+    if node.copies > 1:
+        first, *others = node.ports
+        lines += [f"\tassign\t{port}_tdata = {first}_tdata;" for port in others]
+        lines += [
+            f"\tassign\t{sink}_{signal} = {source}_{signal};"
+            for signal in ("tdata", "tvalid", "tready")
+        ]
+    return lines
 
 
 def _range(stream: Stream) -> str:

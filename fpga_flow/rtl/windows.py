@@ -47,22 +47,22 @@ def fused(records: Sequence[Facts]) -> list[Facts]:
     """Layer records without the window generators whose max pools do with the image itself.
 
     Args:
-        records: of the chain, in order; window generators have ``window``.
+        records: in order; window generators have ``window``.
     """
-    result: list[Facts] = []
+    found = {record["name"]: record for record in records}
     for record in records:
-        before = result[-1] if result else {}
+        before = found.get(record["sources"][0], {})
         window = before.get("window")
         if record["op"] == "Pool" and window and _tiles(window):
-            result.pop()
-            record = {
+            del found[before["name"]]
+            found[record["name"]] = {
                 **record,
+                "sources": before["sources"],
                 "input": before["input"],
                 "cycles": max(before["cycles"], record["cycles"]),
                 "pool": {**record["pool"], "grid": window},
             }
-        result.append(record)
-    return result
+    return list(found.values())
 
 
 def _tiles(window: Facts) -> bool:

@@ -83,15 +83,16 @@ std::vector<uint64_t> limits;
 }  // namespace
 
 #ifdef DIVQAT_FIFO_BITS
-// Asked by every FIFO (fifo_limited.sv) at reset: the entries it may hold.
-extern "C" int divqat_fifo_limit(const char* path) {
+// Asked by every FIFO (fifo_limited.sv) at reset: the entries it may hold. Those inside of layers
+// hold what the layer gives them.
+extern "C" int divqat_fifo_limit(const char* path, int own) {
     const char* dot = strrchr(path, '.');
     const char* instance = dot ? dot + 1 : path;
 #define FIFO(k, name) \
     if (strcmp(instance, name) == 0) return static_cast<int>(limits.at(k));
     EVERY_FIFO
 #undef FIFO
-    return 2;
+    return own;
 }
 #endif
 

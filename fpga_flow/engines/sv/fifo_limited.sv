@@ -21,7 +21,7 @@ module fifo #(
 	output	logic [CB-1:0]  count,
 	output	logic [CB-1:0]  maxcount
 );
-	import "DPI-C" function int divqat_fifo_limit(input string path);
+	import "DPI-C" function int divqat_fifo_limit(input string path, input int own);
 
 	localparam int unsigned  AB = `DIVQAT_FIFO_BITS;
 	logic [AB:0]  Limit;
@@ -45,7 +45,7 @@ module fifo #(
 
 	always_ff @(posedge clk) begin
 		if(rst) begin
-			Limit <= (AB+1)'(divqat_fifo_limit($sformatf("%m")));
+			Limit <= (AB+1)'(divqat_fifo_limit($sformatf("%m"), DEPTH));
 			WP   <= '0;
 			RP   <= '0;
 			OVld <= 0;

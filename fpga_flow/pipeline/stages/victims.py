@@ -105,6 +105,7 @@ def recipe_of(config: Config, victim: VictimId) -> VictimRecipe:
             "power_of_two": config.model.power_of_two,
             "first_bit_width": config.model.first_bits,
             "last_bit_width": config.model.last_bits,
+            "join_bit_width": config.model.join_bits,
         },
         preset=config.divqat.preset,
         changes=config.divqat.changes,

@@ -78,15 +78,18 @@ def per_channel():
 
 
 ILLEGAL = {
-    "average": (after_block(nn.AvgPool2d(8), code()), "AveragePool", "/4/", "MaxPool2d"),
-    "global average": (
-        after_block(nn.AdaptiveAvgPool2d(1), code()),
-        "GlobalAveragePool",
+    "average": (
+        after_block(nn.AvgPool2d(4), code(), features=32),
+        "AveragePool",
         "/4/",
         "MaxPool2d",
     ),
-    "residual": (after_block(Residual(), features=512), "Add", "/4/", "skip connections"),
-    "concatenation": (after_block(Branches(), code(), features=512), "Concat", "/4/", "branches"),
+    "concatenation": (
+        after_block(Branches(), code(), features=512),
+        "Concat",
+        "/4/",
+        "concatenations",
+    ),
     "transposed convolution": (
         after_block(
             QuantConvTranspose2d(8, 8, 2, stride=2, bias=False, weight_bit_width=4),
@@ -223,9 +226,9 @@ def test_layer_is_named_as_pytorch_names_it(node, layer):
     assert Finding(node, "", "", "").layer == layer
 
 
-def test_truncating_average_is_refused(tmp_path):
-    pool = TruncAvgPool2d(8, bit_width=4, float_to_int_impl_type="floor", return_quant_tensor=True)
-    path = networks.export(after_block(pool), (1, 8, 8), tmp_path / "model.onnx")
+def test_truncating_average_of_windows_is_refused(tmp_path):
+    pool = TruncAvgPool2d(4, bit_width=4, float_to_int_impl_type="floor", return_quant_tensor=True)
+    path = networks.export(after_block(pool, features=32), (1, 8, 8), tmp_path / "model.onnx")
     assert "AveragePool" in {finding.op for finding in legality(path)}
 
 
@@ -236,9 +239,11 @@ def test_truncating_average_is_refused(tmp_path):
         networks.mlp(4, 8),
         networks.tied_cnn(8),
         after_block(*networks.block(8, 8, 4, groups=8), features=512),
+        after_block(Residual(), features=512),
+        after_block(nn.AdaptiveAvgPool2d(1), code()),
         nn.Sequential(networks.pixels(), nn.MaxPool2d(2), *list(after_block(features=128))[1:]),
     ],
-    ids=["cnn", "mlp", "signed", "depthwise", "pool of pixels"],
+    ids=["cnn", "mlp", "signed", "depthwise", "residual", "global average", "pool of pixels"],
 )
 def test_what_finn_maps_is_not_refused(network, tmp_path):
     path = networks.export(network, (1, 8, 8), tmp_path / "model.onnx")
@@ -250,7 +255,7 @@ def test_refused_before_finn_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "Worker", None)
     path = networks.export(ILLEGAL["average"][0], (1, 8, 8), tmp_path / "model.onnx")
     with pytest.raises(
-        InputError, match=r"model\.onnx.*layer '4', AveragePool node '/4/.*Use MaxPool2d"
+        InputError, match=r"model\.onnx.*layer '4', AveragePool node '/4/.*AdaptiveAvgPool2d"
     ):
         compile_finn(path, tmp_path / "out", CompileSettings())
     assert not (tmp_path / "out").exists()

@@ -54,6 +54,10 @@ def linear(g: Graph, alpha: float) -> str:
     return act(g, x, signed=True)
 
 
+def residual(g: Graph, x: str, shortcut: str | None = None) -> str:
+    return act(g, g.node("Add", conv(g, x, 4, pads=[1] * 4), shortcut or x))
+
+
 KINDS: dict[str, Callable[[Graph], str]] = {
     "pool on the image": lambda g: pool(g, g.image(), [2, 2], strides=[2, 2]),
     "pool on the image, then a convolution": lambda g: conv(
@@ -124,6 +128,27 @@ KINDS: dict[str, Callable[[Graph], str]] = {
         dilations=[2, 2],
     ),
     "depthwise": lambda g: act(g, g.conv(g.image(), 2, 2, groups=2, strides=[2, 1])),
+    "a residual sum": lambda g: residual(g, conv(g, g.image())),
+    "residual sums behind and inside of one another": lambda g: residual(
+        g, residual(g, x := conv(g, g.image())), x
+    ),
+    "a residual sum of signed codes": lambda g: residual(
+        g, act(g, g.conv(g.image(), 2, 4), 4, True)
+    ),
+    "a shortcut with a convolution": lambda g: act(
+        g,
+        g.node(
+            "Add",
+            conv(g, x := conv(g, g.image()), 4, strides=[2, 2], pads=[1] * 4),
+            conv(g, x, 4, kernel=(1, 1), strides=[2, 2]),
+        ),
+    ),
+    "an average of the whole map": lambda g: act(
+        g, g.node("GlobalAveragePool", conv(g, g.image()))
+    ),
+    "an average as the last layer but one": lambda g: g.node(
+        "GlobalAveragePool", conv(g, g.image())
+    ),
     "x + x": lambda g: act(g, g.node("Add", *[conv(g, g.image())] * 2)),
 }
 
@@ -185,13 +210,37 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
         ),
         "map of one",
     ),
-    "a residual sum": (
-        lambda g: act(g, g.node("Add", conv(g, x := conv(g, g.image()), 4, pads=[1] * 4), x)),
-        "join two branches",
+    "branches of different scales": (
+        lambda g: act(
+            g,
+            g.node("Add", act(g, conv(g, x := conv(g, g.image()), 4, pads=[1] * 4), bits=3), x),
+        ),
+        "different scales",
     ),
-    "an average": (
+    "a branch that ends in sums": (
+        lambda g: act(
+            g,
+            g.node(
+                "Add",
+                g.node(
+                    "Conv",
+                    g.quant(x := conv(g, g.image()), 0.5, 4, signed=False),
+                    g.weight((4, 4, 1, 1), axis=None, scale=0.75),
+                ),
+                x,
+            ),
+        ),
+        "no quantizer follows",
+    ),
+    "an average of windows": (
         lambda g: act(g, g.node("AveragePool", conv(g, g.image()), kernel_shape=[2, 2])),
-        "average pooling",
+        "windows of 2 x 2",
+    ),
+    "a concatenation": (
+        lambda g: act(
+            g, g.node("Concat", conv(g, x := conv(g, g.image()), 4, pads=[1] * 4), x, axis=1)
+        ),
+        "join two branches",
     ),
     "a layer of zeros": (
         lambda g: act(

@@ -12,7 +12,7 @@ import numpy as np
 from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl.design import Design, Integers, Node, Stream
 from fpga_flow.rtl.design_settings import DesignSettings
-from fpga_flow.rtl.stitch import chain, isolated, top
+from fpga_flow.rtl.stitch import isolated, stitched, top
 
 SHAPE = (1, 2, 4)
 PIXELS, OFFSET = 8, 5
@@ -83,7 +83,7 @@ def tiny_design(folder: Path, *, depth: int = 2, stop: int = 65535) -> Design:
         Node("slow", "MVAU", None, pixel, middle, SLOW_CYCLES, SLOW_CYCLES, 1, 1),
         Node("burst", "MVAU", "sum", middle, answer, BURST_CYCLES, BURST_CYCLES, 1, 1),
     ]
-    nodes = chain(layers, DesignSettings(fifo_depths=depth))
+    nodes = stitched(layers, DesignSettings(fifo_depths=depth))
     (folder / "slow_weights.dat").write_text(f"{OFFSET:02x}\n")
     files = {
         "layers.sv": _SLOW.replace("STOP", str(stop)) + _BURST,

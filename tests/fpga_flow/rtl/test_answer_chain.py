@@ -22,7 +22,7 @@ from fpga_flow.rtl.answer_unit import (
 )
 from fpga_flow.rtl.layer_modules import cell
 from fpga_flow.rtl.library import OURS
-from fpga_flow.rtl.stitch import chain, top
+from fpga_flow.rtl.stitch import stitched, top
 
 CLASSES = 6
 RATES = ((100, 100), (100, 40), (40, 100), (50, 60))
@@ -124,7 +124,7 @@ def design(folder, unit, bits, signed, lanes, pace):
         )
         for record in records
     ]
-    nodes = chain(nodes, DesignSettings(fifo_depths=2))
+    nodes = stitched(nodes, DesignSettings(fifo_depths=2))
     (folder / "src").mkdir(parents=True)
     for path in OURS.glob("*.sv"):
         shutil.copy(path, folder / "src")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from divqat_brevitas.errors import InputError
 from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl import Design, DesignSettings, Node, Stream, restitch
-from fpga_flow.rtl.stitch import chain, isolated, top
+from fpga_flow.rtl.stitch import isolated, stitched, top
 
 
 def _design(folder: Path) -> Design:
@@ -121,7 +121,7 @@ LAYERS = [layer("A", WIDE, NARROW), layer("B", NARROW, NARROW), layer("C", NARRO
 
 @pytest.fixture
 def design(tmp_path):
-    nodes = chain(LAYERS, DesignSettings(fifo_depths={"A_fifo": 0, "B_fifo": 7}))
+    nodes = stitched(LAYERS, DesignSettings(fifo_depths={"A_fifo": 0, "B_fifo": 7}))
     folder = tmp_path / "design"
     (folder / "src").mkdir(parents=True)
     (folder / "src/divqat_top.sv").write_text(top(nodes))
@@ -151,13 +151,13 @@ def test_fifos_stand_between_all_layers_by_name(design):
 
 
 def test_one_depth_for_all_and_none():
-    assert [n.depth for n in chain(LAYERS, DesignSettings(fifo_depths=2))[::2]] == [2] * 4
-    assert names(chain(LAYERS, DesignSettings(fifo_depths=0))) == [(n, None) for n in "ABC"]
+    assert [n.depth for n in stitched(LAYERS, DesignSettings(fifo_depths=2))[::2]] == [2] * 4
+    assert names(stitched(LAYERS, DesignSettings(fifo_depths=0))) == [(n, None) for n in "ABC"]
 
 
 def test_an_unknown_fifo_is_refused_with_the_nearest_name():
     with pytest.raises(InputError, match="unknown FIFO 'A_fif': did you mean 'A_fifo'"):
-        chain(LAYERS, DesignSettings(fifo_depths={"A_fif": 2}))
+        stitched(LAYERS, DesignSettings(fifo_depths={"A_fif": 2}))
 
 
 @pytest.mark.parametrize("depth", [1, -2])

@@ -92,6 +92,7 @@ def _window(**changes: Any) -> dict[str, Any]:
     return {
         "name": "swg",
         "op": "ConvolutionInputGenerator",
+        "sources": ("input",),
         "window": facts,
         "input": {"lanes": 2},
         "cycles": 70,
@@ -102,6 +103,7 @@ def test_a_max_pool_takes_the_image_itself_where_windows_tile_it() -> None:
     pool = {
         "name": "pool",
         "op": "Pool",
+        "sources": ("swg",),
         "input": {"lanes": 8},
         "cycles": 64,
         "pool": {"window": 4},
@@ -109,7 +111,7 @@ def test_a_max_pool_takes_the_image_itself_where_windows_tile_it() -> None:
     window = _window()
     (record,) = fused([window, pool])
     assert record["name"] == "pool"
-    assert record["input"] == window["input"]
+    assert (record["input"], record["sources"]) == (window["input"], ("input",))
     assert record["pool"] == {"window": 4, "grid": window["window"]}
     for overlapping in ({"s_rows": 1}, {"dense": False}, {"parallel": True}):
         assert len(fused([_window(**overlapping), pool])) == 2

@@ -1,0 +1,245 @@
+"""Networks with branches: which layer reads which, and how much a shortcut has to hold.
+
+A layer's output is a *port*, named as the layer; a fork (``DuplicateStreams``) has one a branch,
+``<fork>_0``, ``<fork>_1``, ... The image is the port ``input``. Branches leave a fork and meet in
+one sum, with further branches inside of them or behind one another: a series-parallel graph.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from divqat_brevitas.errors import InputError
+from fpga_flow.folding import shapes
+from fpga_flow.folding.shapes import Folding, LayerShape, output_lanes
+from fpga_flow.folding.window_cycles import has_own_module, output_size
+
+INPUT = "input"
+# Rows that a shortcut holds beyond what it must, so that it never makes the other branch wait.
+_SPARE_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Branches between a fork and a sum.
+
+    Attributes:
+        branches: the elements of each, in the order of the sum's inputs; empty: nothing between.
+        join: the sum.
+    """
+
+    branches: tuple[tuple["Element", ...], ...]
+    join: LayerShape
+
+
+Element = LayerShape | Parallel
+
+
+def sources(layers: Sequence[LayerShape]) -> dict[str, tuple[str, ...]]:
+    """The ports that each layer reads; a layer that names none reads the one before it."""
+    before = INPUT
+    found = {}
+    for shape in layers:
+        found[shape.name] = shape.sources or (before,)
+        before = shape.name
+    return found
+
+
+def owners(layers: Sequence[LayerShape]) -> dict[str, LayerShape]:
+    """Port -> the layer whose output it is."""
+    named = {shape.name: shape for shape in layers}
+    for ports in sources(layers).values():
+        for port in ports:
+            fork = named.get(port.rpartition("_")[0])
+            if fork is not None and fork.kind == shapes.FORK:
+                named.setdefault(port, fork)
+    return named
+
+
+def edges(layers: Sequence[LayerShape]) -> Iterator[tuple[str, LayerShape, LayerShape]]:
+    """(port, the layer it is of, a layer that reads it), in the order of the readers."""
+    owner, reading = owners(layers), sources(layers)
+    for shape in layers:
+        for port in reading[shape.name]:
+            if port != INPUT:
+                yield port, owner[port], shape
+
+
+def series_parallel(layers: Sequence[LayerShape]) -> tuple[Element, ...]:
+    """The layers from the first to the last, branches side by side.
+
+    Args:
+        layers: in an order in which each comes behind those it reads.
+
+    Raises:
+        InputError: branches that do not meet in one sum.
+
+    Example:
+        >>> a, b = LayerShape(name="a", kind="MVAU"), LayerShape(name="b", kind="MVAU")
+        >>> series_parallel([a, b]) == (a, b)
+        True
+    """
+    reading = sources(layers)
+    readers: dict[str, list[LayerShape]] = {}
+    for _, before, shape in edges(layers):
+        readers.setdefault(before.name, []).append(shape)
+    found, end = _walk(layers[0], readers, reading)
+    if end is not None:
+        raise _tangled(end)
+    return tuple(found)
+
+
+def _walk(
+    start: LayerShape,
+    readers: Mapping[str, list[LayerShape]],
+    reading: Mapping[str, tuple[str, ...]],
+) -> tuple[list[Element], LayerShape | None]:
+    """The elements from a layer to the network's end, or to the sum it runs into."""
+    found: list[Element] = [start]
+    layer = start
+    while after := readers.get(layer.name, []):
+        if len(after) == 1:
+            (layer,) = after
+            if len(reading[layer.name]) > 1:
+                return found, layer
+            found.append(layer)
+            continue
+        branches: list[tuple[Element, ...]] = []
+        joins: list[LayerShape | None] = []
+        for first in after:
+            direct = len(reading[first.name]) > 1
+            inside, end = ([], first) if direct else _walk(first, readers, reading)
+            branches.append(tuple(inside))
+            joins.append(end)
+        join = joins[0]
+        if join is None or any(one != join for one in joins):
+            raise _tangled(layer)
+        if len(branches) != len(reading[join.name]):
+            raise _tangled(join)
+        found.append(Parallel(tuple(branches), join))
+        layer = join
+    return found, None
+
+
+def _tangled(layer: LayerShape) -> InputError:
+    return InputError(
+        f"The branches at {layer.name} do not meet again in one sum: no folding is known for such "
+        "a network. Let every branch that leaves a layer end in one residual sum."
+    )
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """The FIFO in front of a sum that holds what comes too early.
+
+    Attributes:
+        port: behind which it stands: its name is ``<port>_fifo``.
+        least: beats below which the network hangs.
+        depth: beats with which no branch waits for the other; a power of two.
+    """
+
+    port: str
+    least: int
+    depth: int
+
+
+def shortcuts(layers: Sequence[LayerShape], folding: Mapping[str, Folding]) -> list[Shortcut]:
+    """The FIFOs that have to hold rows of the map, in network order.
+
+    A window needs whole rows of its map before it gives anything. Meanwhile the fork goes on, and
+    what the other branch gives waits in front of the sum.
+
+    Args:
+        layers: in network order; for the portable style, of ``cycles.portable_layers``.
+        folding: by layer name.
+    """
+    found: list[Shortcut] = []
+    _find(series_parallel(layers), sources(layers), folding, found)
+    return found
+
+
+def _find(
+    elements: Sequence[Element],
+    reading: Mapping[str, tuple[str, ...]],
+    folding: Mapping[str, Folding],
+    found: list[Shortcut],
+) -> None:
+    for element in elements:
+        if isinstance(element, LayerShape):
+            continue
+        for branch in element.branches:
+            _find(branch, reading, folding, found)
+        count = element.join.vectors
+        needs = [
+            [_needed(branch, folding, pixel) for pixel in range(count)]
+            for branch in element.branches
+        ]
+        for k, (branch, own) in enumerate(zip(element.branches, needs, strict=True)):
+            others = [max(pixels) for pixels in zip(*needs, strict=True)]
+            ahead = _ahead(own, others)
+            if ahead:
+                found.append(_shortcut(element, branch, k, ahead, reading, folding))
+
+
+def _ahead(own: Sequence[int], others: Sequence[int]) -> int:
+    """Pixels by which a branch must be able to run ahead, for the slowest to give its next."""
+    ahead = given = 0
+    for pixel, needed in enumerate(others):
+        while given < len(own) and own[given] < needed:
+            given += 1
+        ahead = max(ahead, given - pixel)
+    return ahead
+
+
+def _shortcut(
+    element: Parallel,
+    branch: tuple[Element, ...],
+    number: int,
+    ahead: int,
+    reading: Mapping[str, tuple[str, ...]],
+    folding: Mapping[str, Folding],
+) -> Shortcut:
+    join = element.join
+    if branch:
+        end = branch[-1]
+        last = end.join if isinstance(end, Parallel) else end
+        port, lanes = last.name, output_lanes(last, folding[last.name])
+    else:
+        port = reading[join.name][number]
+        lanes = folding[port.rpartition("_")[0]].pe
+    beats = join.channels // lanes
+    least = ahead * beats
+    wanted = least + _SPARE_ROWS * join.width * beats
+    return Shortcut(port, least, 1 << (wanted - 1).bit_length())
+
+
+def _needed(branch: Sequence[Element], folding: Mapping[str, Folding], pixel: int) -> int:
+    """Pixels that enter a branch before the given one leaves it."""
+    for element in reversed(branch):
+        if isinstance(element, Parallel):
+            pixel = max(_needed(inner, folding, pixel) for inner in element.branches) - 1
+        else:
+            pixel = _own_need(element, folding[element.name], pixel) - 1
+    return pixel + 1
+
+
+def _own_need(shape: LayerShape, folding: Folding, pixel: int) -> int:
+    size = shape.height * shape.width
+    if shape.kind == shapes.PADDING:
+        top, left, _, right = shape.padding
+        row, column = divmod(pixel, shape.width + left + right)
+        inside = min(max(column - left + 1, 0), shape.width)
+        return min(max((row - top) * shape.width + inside, 0), size)
+    if shape.kind == shapes.WINDOW or shape.fused:
+        (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
+        columns = shape.width // kw if shape.fused else output_size(shape)[1]
+        row, column = divmod(pixel, columns)
+        if shape.fused:
+            return ((row + 1) * kh - 1) * shape.width + (column + 1) * kw
+        rows = row * sh + (kh - 1) * dh
+        whole = not folding.parallel_window and has_own_module(shape, folding)
+        if whole:
+            return (rows + 1) * shape.width
+        return rows * shape.width + column * sw + (kw - 1) * dw + 1
+    if shape.kind == shapes.SUM:
+        return size
+    return pixel + 1

@@ -1,0 +1,182 @@
+"""A residual network in hardware: integers of every level, cycles, and what its shortcuts hold."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from divqat_brevitas.errors import InputError
+from divqat_brevitas.models import quantize
+from divqat_brevitas.models.resnet import ResidualArchitecture
+from divqat_brevitas.training import calibrate
+from fpga_flow import export_qonnx
+from fpga_flow.compile import CompileSettings, FinnBuild, compare_steps, compile_finn
+from fpga_flow.compile.prediction import load_prediction
+from fpga_flow.engines.bisect import bisect
+from fpga_flow.engines.fifos import _compiled, size_fifos
+from fpga_flow.engines.rtl import timing
+from fpga_flow.engines.simulation import Simulation, compiled
+from fpga_flow.integer.engine import IntegerEngine
+from fpga_flow.rtl import Design, generate_design, restitch
+from fpga_flow.rtl.stitch import FIFO
+
+pytestmark = [pytest.mark.finn, pytest.mark.slow]  # a FINN build, and Verilator
+CYCLES = 300
+
+
+@dataclass
+class Case:
+    path: Path
+    build: FinnBuild
+    design: Design
+    images: Any
+
+    @property
+    def sums(self) -> Any:
+        engine = IntegerEngine(self.path)
+        last = engine.network.output.tensor
+        return engine.integers(self.images, [last])[last].reshape(len(self.images), -1)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Two blocks on 8x8 pixels: an identity shortcut, then one with a convolution."""
+    folder = tmp_path_factory.mktemp("residual")
+    torch.manual_seed(0)
+    network = nn.Sequential(*ResidualArchitecture((1, 1), (4, 8), 8, "small").layers(1, 10))
+    for module in network.modules():  # factors and shifts of a trained network
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+    quantized = quantize(network, "w4a4", join_bit_width=6)
+    images = np.random.default_rng(0).integers(0, 256, (24, 1, 8, 8)).astype(np.uint8)
+    calibrate(quantized, torch.tensor(images))
+    floats = images.astype(np.float32) / 255
+    path = folder / "model.onnx"
+    export_qonnx(quantized, path, floats)
+    settings = CompileSettings(target="ecp5-85f", target_cycles=CYCLES)
+    build = compile_finn(path, folder / "build", settings)
+    return Case(path, build, generate_design(build, folder / "design"), floats)
+
+
+@pytest.fixture
+def limited(case: Case, tmp_path: Path) -> Iterator[tuple[Design, Simulation]]:
+    """The design with FIFOs of any depth."""
+    full = restitch(case.design, tmp_path / "full", fifo_depths=2)
+    simulation = Simulation(full, _compiled(full))
+    yield full, simulation
+    simulation.close()
+
+
+def test_every_step_of_finn_has_the_networks_integers(case: Case) -> None:
+    rows = compare_steps(case.build, case.path, case.images)
+    assert [row.mismatches for row in rows] == [0] * len(rows)
+    # The activations, found by name, and the last sums.
+    assert {row.layers for row in rows} == {len(case.build.activations) + 1}
+
+
+def test_hardware_gives_every_integer_under_stalls_in_the_predicted_cycles(case: Case) -> None:
+    design, count = case.design, len(case.images)
+    tensors = [node.layer for node in design.nodes if node.layer is not None]
+    expected = IntegerEngine(case.path).integers(case.images, tensors)
+    simulation = Simulation(design, compiled(design, taps=True))
+    try:
+        beats = design.beats(case.images)
+        free = simulation.run(beats)
+        answer = simulation.run(beats, idle=30, back_pressure=40, seed=3, observe=True)
+    finally:
+        simulation.close()
+    assert np.array_equal(design.accumulators(free.beats), case.sums)
+    assert np.array_equal(design.accumulators(answer.beats), case.sums)
+    for node, tap in zip(design.nodes, answer.taps, strict=True):
+        if node.layer is not None:
+            values = expected[node.layer]
+            flat = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
+            seen = node.output.unpack(tap.data[: count * node.output.beats])
+            assert np.array_equal(seen.reshape(count, -1), flat.reshape(count, -1)), node.name
+    assert len(tensors) == len(case.build.activations) + 1
+    predicted = load_prediction(case.build)
+    assert predicted is not None
+    assert timing(free).interval_cycles == predicted.cycles_per_image <= CYCLES
+
+
+def test_an_identity_shortcut_is_wires(case: Case) -> None:
+    text = (case.design.folder / "src/divqat_layers.sv").read_text()
+    (join,) = [node for node in case.design.nodes if node.op == "ElementwiseAdd"][:1]
+    name = join.sources[1].removesuffix("_fifo")
+    body = text.split(f"module divqat_{name} ")[1].split("endmodule")[0]
+    assert "thresholding" not in body.lower().replace(name.lower(), "")
+    assert "assign	s_axis_tready = m_axis_tready;" in body
+
+
+def test_a_shortcut_one_shorter_hangs(limited: tuple[Design, Simulation]) -> None:
+    full, simulation = limited
+    fifos = [node for node in full.nodes if node.op == FIFO]
+    first = next(k for k, node in enumerate(fifos) if node.least)
+    limits = [4 * (node.depth or 2) if node.least else 2 for node in fifos]
+    beats = np.zeros((4, full.input.beats, full.input.bytes), np.uint8)
+    limits[first] = fifos[first].least
+    assert simulation.run(beats, limits=limits).whole
+    limits[first] -= 1
+    assert not simulation.run(beats, limits=limits).whole
+
+
+def test_no_depth_asked_for_makes_a_shortcut_hang(case: Case, tmp_path: Path) -> None:
+    least = {node.name: node.least for node in case.design.nodes if node.least}
+    asked = dict.fromkeys(least, 2)
+    short = restitch(case.design, tmp_path / "short", fifo_depths=asked)
+    assert {node.name: node.depth for node in short.nodes if node.least} == least
+
+
+def test_sized_fifos_keep_speed_and_integers(case: Case, tmp_path: Path) -> None:
+    sizing = size_fifos(case.design)
+    assert sizing.interval_cycles <= 1.005 * sizing.unlimited_cycles
+    assert sizing.unlimited_cycles <= CYCLES
+    sized = restitch(case.design, tmp_path / "sized", fifo_depths=sizing.depths)
+    simulation = Simulation(sized, compiled(sized))
+    try:
+        answer = simulation.run(sized.beats(case.images))
+    finally:
+        simulation.close()
+    assert np.array_equal(sized.accumulators(answer.beats), case.sums)
+    assert timing(answer).interval_cycles <= 1.005 * sizing.unlimited_cycles
+
+
+def test_a_fault_in_a_branch_is_found_there(case: Case, tmp_path: Path) -> None:
+    assert bisect(case.path, case.images[:4], design=case.design).fault is None
+    faulty = tmp_path / "faulty"
+    shutil.copytree(case.design.folder, faulty)
+    joins = [node for node in case.design.nodes if node.op == "ElementwiseAdd"]
+    # The second block's shortcut: its thresholds read the unit at fault.
+    node = next(n for n in case.design.nodes if n.name == joins[1].sources[1][: -len("_fifo")])
+    while node.op != "MVAU":
+        (node,) = case.design.before(node)
+    file = faulty / f"{node.name}_weights.dat"
+    words = file.read_text().split()
+    file.write_text("\n".join(["0" * len(word) for word in words]) + "\n")
+    fault = bisect(case.path, case.images[:4], design=Design.load(faulty)).fault
+    assert fault is not None
+    assert fault.nodes[-1] == node.name
+    assert not any("Thresholding" in name for name in fault.nodes)
+
+
+def test_a_part_that_cuts_a_branch_is_refused(case: Case, tmp_path: Path) -> None:
+    layers = [node for node in case.design.nodes if node.op != FIFO]
+    fork, join = (
+        next(k for k, node in enumerate(layers) if node.op == op)
+        for op in ("DuplicateStreams", "ElementwiseAdd")
+    )
+    part = restitch(case.design, tmp_path / "part", first=layers[fork].name, last=layers[join].name)
+    assert part.nodes[-1].input.beats == layers[join].output.beats
+    with pytest.raises(InputError, match="cuts a branch at"):
+        restitch(case.design, tmp_path / "cut", first=layers[fork + 1].name)
+
+
+def test_the_record_survives_json(case: Case) -> None:
+    assert replace(Design.load(case.design.folder)) == case.design
