@@ -109,11 +109,7 @@ def target(name: str) -> Target:
 
 
 def open_target(name: str) -> OpenTarget:
-    """As ``target``, but of the open flow only.
-
-    Raises:
-        InputError: unknown, or a board that only AMD's tools build for.
-    """
+    """As ``target``, but an InputError for a board that only AMD's tools build for."""
     found = target(name)
     if not isinstance(found, OpenTarget):
         known = [one.name for one in _ALL if isinstance(one, OpenTarget)]

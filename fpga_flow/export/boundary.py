@@ -22,11 +22,7 @@ _MOST = 256  # examples that the range is measured on
 
 
 def example_inputs(images: FloatArray | Tensor, declared: InputRange) -> FloatArray:
-    """The examples as an array, float32 (N, ...), at least one, in the ``declared`` range.
-
-    Raises:
-        InputError: anything else.
-    """
+    """The examples as float32 (N, ...), N > 0, in the ``declared`` range; else an InputError."""
     array = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
     if not isinstance(array, np.ndarray) or array.ndim < 2 or not len(array):
         raise InputError(

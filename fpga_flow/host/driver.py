@@ -69,11 +69,7 @@ class ChipDriver:
         self.identity = self._identify(design)
 
     def run(self, beats: Bytes) -> Bytes:
-        """Answers, uint8 (N, output beats, bytes), to the images of ``Design.beats``.
-
-        Raises:
-            CheckFailedError: the link loses or damages bytes all the time.
-        """
+        """Answers, uint8 (N, output beats, bytes), to the images of ``Design.beats``."""
         if beats.ndim != 3 or beats[0:1].size not in (0, self._image):
             raise InputError(
                 f"the chip takes images of {self._image} bytes; got an array {beats.shape}."

@@ -97,11 +97,7 @@ def read_sweep(file: Path) -> list[SweepTask]:
 
 
 def check_tasks(tasks: Sequence[SweepTask]) -> None:
-    """Look up every name in the tasks' settings before anything runs.
-
-    Raises:
-        InputError: a stage would refuse a task's settings; the task is named.
-    """
+    """Look up every name in the tasks' settings before anything runs; an error names the task."""
     checked: set[tuple[str, str]] = set()
     for task in tasks:
         for stage in stages_of(task.skip):

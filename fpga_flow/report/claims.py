@@ -327,11 +327,7 @@ def claims_document(path: Path) -> dict[str, Any]:
 
 
 def claims_text(path: Path) -> str:
-    """The models' worst cases and all claims of all results at ``path``, for a terminal.
-
-    Raises:
-        InputError: no results there, or they are not schema 1.
-    """
+    """The models' worst cases and all claims of all results at ``path``, for a terminal."""
     return "\n\n".join([*(_text(read(file)) for file in results_files(path)), NOTE])
 
 

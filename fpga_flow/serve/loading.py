@@ -23,11 +23,7 @@ class Served(ShortRepr):
 
 
 def load_served(path: Path, engine: str, variant: str | None) -> Served:
-    """The model of a QONNX file, or of a run directory and its ``variant`` (None: the only one).
-
-    Raises:
-        InputError: neither, no such victim, or one that was not exported.
-    """
+    """The model of a QONNX file, or of a run directory and its ``variant`` (None: the only one)."""
     from fpga_flow.engines import load_engine
     from fpga_flow.lowering import lower
 
@@ -51,14 +47,7 @@ def _of_run(path: Path, engine: str, variant: str | None) -> Served:
     from fpga_flow.lowering import lower
     from fpga_flow.pipeline.rundir import RunDirectory
     from fpga_flow.pipeline.stages.context import StageContext
-    from fpga_flow.pipeline.stages.victims import (
-        answer_of,
-        chip_answer,
-        compiled_answer,
-        first_seed,
-        predictor,
-        split,
-    )
+    from fpga_flow.pipeline.stages.victims import answer_of, chip_unit, first_seed, predictor
 
     run = RunDirectory.existing(path)
     config = run.config()
@@ -76,9 +65,7 @@ def _of_run(path: Path, engine: str, variant: str | None) -> Served:
         raise InputError(f"{file} is not there yet: `divqat run --out {path} --until export`.")
     context = StageContext("serve", run, config, Progress(), frozenset({"train", "compile"}))
     answer = answer_of(config, victim)
-    unit = compiled_answer(context, victim)
-    if unit is None and answer != "logits":
-        unit = chip_answer(file, answer, split(config, "train")[0])
+    unit = chip_unit(context, victim)
     network = lower(file)
     return Served(
         predictor(context, victim, engine, unit),

@@ -96,11 +96,7 @@ def read_step(path: Path, operators: Mapping[str, Collection[str]]) -> ModelProt
 
 
 def check_model(model: ModelProto, name: str) -> None:
-    """Check operators, names and references of a model; tensors' content is not looked at.
-
-    Raises:
-        UnsafeModelError: what :func:`read_onnx` says, with ``name``, that of the file.
-    """
+    """Check operators, names and references of a model; tensors' content is not looked at."""
     _check_graph(model, name, _check_node)
 
 

@@ -6,7 +6,7 @@ Reads export/ (and train/ for float victims). Writes attack/<name>.json, one row
 import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,14 +22,12 @@ from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.extraction.evaluation.metrics import labels_of
 from divqat_brevitas.files import sha256_text, write_json
 from divqat_brevitas.quant.loss import loss_settings
-from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.stages.context import StageContext
 from fpga_flow.pipeline.stages.victims import (
     VictimId,
     answer_of,
-    chip_answer,
-    compiled_answer,
+    chip_unit,
     defender,
     predictor,
     split,
@@ -106,11 +104,7 @@ def _attack_specs(config: Config) -> list[AttackSpec]:
 
 
 def check(config: Config) -> None:
-    """Look up every name, and whether the pools are large enough, before hours of training.
-
-    Raises:
-        InputError: an unknown name, or a pool that cannot be had.
-    """
+    """Look up every name, and whether the pools are large enough, before hours of training."""
     dataset = config.data.name
     dataset_info(dataset)
     for oracle in config.attack.oracles:
@@ -178,7 +172,13 @@ class _Attacker:
         self.clones = clones
         self.config = config = context.config
         self.defender = defender(config, victim)
-        self._loaded: _Target | None = None
+
+    @cached_property
+    def target(self) -> _Target:
+        images, labels = split(self.config, "test")
+        answer = chip_unit(self.context, self.victim)
+        model = predictor(self.context, self.victim, self.engine, answer)
+        return _Target(model, images, labels, labels_of(model, images))
 
     @property
     def engine(self) -> str:
@@ -195,12 +195,7 @@ class _Attacker:
 
     def run(self, attack: Attack) -> None:
         """Run one attack and write its row."""
-        if self._loaded is None:
-            images, labels = split(self.config, "test")
-            answer = self._unit(attack.spec.answer)
-            model = predictor(self.context, self.victim, self.engine, answer)
-            self._loaded = _Target(model, images, labels, labels_of(model, images))
-        target, model = self._loaded, self._loaded.model
+        target, model = self.target, self.target.model
         how, data = attack.spec, self.config.data
         queries = attack_spec.draw_queries(how, data.name, data.root)
         # Built anew for every attack: a randomised one begins its stream again.
@@ -223,16 +218,3 @@ class _Attacker:
         if counts is not None:
             shown["confusion"] = counts
         write_json(self.context.folder / f"{attack.name}.json", {**row.model_dump(), **shown})
-
-    def _unit(self, answer: str) -> AnswerUnit | None:
-        """The chip's answer unit: the compiled one, or for another seed or want of FINN its like.
-
-        It is made only from the QONNX file and training images.
-        """
-        if answer == "logits":
-            return None
-        compiled = compiled_answer(self.context, self.victim)
-        if compiled is not None:
-            return compiled
-        images = split(self.config, "train")[0]
-        return chip_answer(self.context.upstream(self.victim.attacked), answer, images)

@@ -71,11 +71,7 @@ def finn_settings(chosen: CompileSection) -> CompileSettings:
 
 
 def build_finn(onnx: Path, folder: Path, chosen: CompileSection) -> FinnBuild:
-    """FINN's build: graph, folding, estimates, RTL of every layer.
-
-    Raises:
-        InputError: a layer without hardware; for an open target, without a module in RTL.
-    """
+    """FINN's build: graph, folding, estimates, RTL; an InputError names a layer without."""
     if chosen.until != "estimate" and isinstance(target(chosen.target), OpenTarget):
         refuse_without_rtl(onnx)
     return compile_finn(onnx, folder, finn_settings(chosen))
@@ -198,11 +194,7 @@ def _predicted(prediction: Prediction, variant: str, device: OpenTarget, clock: 
 
 
 def build_all(onnx: Path, out: Path, chosen: CompileSection, progress: Progress) -> list[Row]:
-    """Everything up to ``chosen.until``, one step after the other; returns the hardware rows.
-
-    Raises:
-        InputError: an answer whose step takes training images, which a file comes without.
-    """
+    """Everything up to ``chosen.until``, step by step; returns the hardware rows."""
     unit = None
     if chosen.answer != "logits":
         from fpga_flow.engines.answering import answer_unit

@@ -58,27 +58,19 @@ def summary(directory: Path) -> str:
 
 def _gather(context: StageContext) -> None:
     """Write ``evidence.json`` where it is not there for these victims and settings."""
-    shown = _victims(context)
+    chosen = context.config
+    # Of the first seed; quantized victims only where they were exported.
+    first = (victim for victim in victims(chosen) if not victim.suffix)
+    shown = [victim for victim in first if context.upstream(victim.attacked).is_file()]
     if not shown:
         return
-    chosen = context.config
+    units = [compiled_answer(context, victim) for victim in shown]
     key = {
         "victims": {victim.stem: context.hash(victim.attacked) for victim in shown},
         "settings": [chosen.fingerprint(part) for part in ("data", "attack", "compile.answer")],
-        "answers": [
-            unit.name if (unit := compiled_answer(context, victim)) else None for victim in shown
-        ],
+        "answers": [unit and unit.name for unit in units],
     }
     context.task("evidence", key, [NAME], partial(_write, context, shown))
-
-
-def _victims(context: StageContext) -> list[VictimId]:
-    """Victims of the first seed; quantized ones only where they were exported."""
-    return [
-        victim
-        for victim in victims(context.config)
-        if not victim.suffix and context.upstream(victim.attacked).is_file()
-    ]
 
 
 def _write(context: StageContext, shown: list[VictimId]) -> None:

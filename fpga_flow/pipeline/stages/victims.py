@@ -156,6 +156,21 @@ def compiled_answer(context: StageContext, victim: VictimId) -> AnswerUnit | Non
     return AnswerUnit.load(file) if there else None
 
 
+def chip_unit(context: StageContext, victim: VictimId) -> AnswerUnit | None:
+    """The answer unit of a victim's chip; None: logits leave it, or there is no chip.
+
+    The compiled one, or for another seed or want of FINN its like, which is made only from the
+    QONNX file and training images.
+    """
+    answer = answer_of(context.config, victim)
+    if answer == "logits":
+        return None
+    if (compiled := compiled_answer(context, victim)) is not None:
+        return compiled
+    images = split(context.config, "train")[0]
+    return chip_answer(context.upstream(victim.attacked), answer, images)
+
+
 def defender(config: Config, victim: VictimId) -> Defender:
     """The owner of a victim, who builds defences from the run's data."""
     data = config.data
