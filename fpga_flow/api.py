@@ -6,31 +6,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.short_repr import ShortRepr
-from fpga_flow.compile import FinnBuild, legality
 from fpga_flow.console import Progress, columns
-from fpga_flow.integer.engine import IntegerEngine
-from fpga_flow.integer.gate import Difference
-from fpga_flow.lowering import LayerRow, Network
 from fpga_flow.pipeline.resolve import Overrides, resolve
 from fpga_flow.pipeline.run import Outcome, execute
 from fpga_flow.pipeline.rundir import RunDirectory
-from fpga_flow.pipeline.stages import hardware, order
+from fpga_flow.pipeline.stages import order
 from fpga_flow.pipeline.sweep_grid import check_tasks, read_sweep
 from fpga_flow.pipeline.sweep_run import finished, folder_of, rows, run_sweep, write_table
 from fpga_flow.pipeline.tasks import Log, Summary
-from fpga_flow.report.schema import HardwareRow, parse
-from fpga_flow.rtl.refusals import rtl_findings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # heavy: a wrong setting is refused without them
     from fpga_flow.compile.legality import Finding
     from fpga_flow.engines import Engine
     from fpga_flow.engines.bisect import Bisection
+    from fpga_flow.integer.gate import Difference
+    from fpga_flow.lowering import LayerRow, Network
     from fpga_flow.report import Results
-    from fpga_flow.report.schema import AttackRow
+    from fpga_flow.report.schema import AttackRow, HardwareRow
 
 
 @dataclass(frozen=True)
@@ -201,17 +195,17 @@ class HardwareBuild(ShortRepr):
 
     model: Path
     folder: Path
-    rows: tuple[HardwareRow, ...]
+    rows: "tuple[HardwareRow, ...]"
 
     @property
     def bitstream(self) -> Path | None:
         """The bitstream's file; None where the build stopped before, or a board's tool made it."""
-        report = self.folder / hardware.BITSTREAM / "report.json"
-        if not report.is_file():
+        folder = self.folder / "bitstream"
+        if not (folder / "report.json").is_file():
             return None
         from fpga_flow.synthesis import BitstreamReport
 
-        return BitstreamReport.load(report.parent).bitstream
+        return BitstreamReport.load(folder).bitstream
 
     def engine(self, name: str = "rtl") -> "Engine":
         """The built hardware, or another description of the same network, as an engine.
@@ -226,7 +220,7 @@ class HardwareBuild(ShortRepr):
         """
         from fpga_flow.engines import load_engine
 
-        design = self.folder / hardware.DESIGN
+        design = self.folder / "design"
         match name:
             case "rtl" | "netlist" if not (design / "design.json").is_file():
                 raise InputError(
@@ -239,7 +233,7 @@ class HardwareBuild(ShortRepr):
                 from fpga_flow.engines.netlist import NetlistEngine
                 from fpga_flow.rtl import Design
 
-                return NetlistEngine(Design.load(design), self.folder / hardware.BITSTREAM)
+                return NetlistEngine(Design.load(design), self.folder / "bitstream")
             case "finn":
                 return load_engine(self.folder, "finn")
             case "integer" | "qonnx":
@@ -279,6 +273,9 @@ def build(
         >>> design.bitstream.name, design.engine("rtl").predict(images).shape  # doctest: +SKIP
         ('chip.bit', (64, 10))
     """
+    from fpga_flow.pipeline.stages import hardware
+    from fpga_flow.report.schema import HardwareRow, parse
+
     model, out = Path(model), Path(out)
     if not model.is_file():
         raise InputError(f"there is no file {model}. Export one with fpga_flow.export_qonnx.")
@@ -308,10 +305,10 @@ class CheckResult(ShortRepr):
     """
 
     model: Path
-    layers: tuple[LayerRow, ...]
+    layers: "tuple[LayerRow, ...]"
     findings: "tuple[Finding, ...]"
     rtl_findings: "tuple[Finding, ...]"
-    wrong_kernels: tuple[Difference, ...]
+    wrong_kernels: "tuple[Difference, ...]"
     bisection: "Bisection | None"
 
     @property
@@ -373,6 +370,10 @@ def check(
         >>> result.passed, result.layers[0].output_shape, result.bisection.levels[0].mismatches
         (True, (1, 8, 8), 0)
     """
+    from fpga_flow.compile import legality
+    from fpga_flow.integer.engine import IntegerEngine
+    from fpga_flow.rtl.refusals import rtl_findings
+
     model = Path(model)
     engine = IntegerEngine(model)
     return CheckResult(
@@ -385,8 +386,13 @@ def check(
     )
 
 
-def _bisection(model: Path, built: Path | str | None, network: Network, inputs: int) -> "Bisection":
+def _bisection(
+    model: Path, built: Path | str | None, network: "Network", inputs: int
+) -> "Bisection":
     """Every description of ``model``, as far down as ``built`` goes."""
+    import numpy as np
+
+    from fpga_flow.compile import FinnBuild
     from fpga_flow.engines.bisect import bisect
     from fpga_flow.rtl import Design
 
