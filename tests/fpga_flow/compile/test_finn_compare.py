@@ -14,7 +14,6 @@ from fpga_flow.lowering import lower
 pytestmark = pytest.mark.finn
 NETWORKS = {
     "cnn 4 bit": (lambda: networks.cnn(4, 14, channels=3), (3, 14, 14), 2),
-    "mlp 4 bit": (lambda: networks.mlp(4, 8), (1, 8, 8), 1),
     "bipolar": (lambda: networks.binary_cnn(8), (1, 8, 8), 2),
     "on ties": (lambda: networks.tied_cnn(8), (1, 8, 8), 2),
 }
