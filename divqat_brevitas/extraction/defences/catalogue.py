@@ -7,7 +7,7 @@ a strength, which :func:`~divqat_brevitas.extraction.defences.cost.at_cost` find
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,9 +54,10 @@ class DefenceMaterial(ShortRepr):
     models: Sequence[Predictor | nn.Module] = ()
     architecture: str = "vgg-small"
     epochs: int = 10
+    _trained: dict[tuple[str, int], nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     def trained(self, train: Callable[..., nn.Module], what: str, seed: int) -> nn.Module:
-        """A network trained on the owner's images.
+        """A network trained on the owner's images, once for each seed.
 
         Raises:
             InputError: no images or no labels.
@@ -66,14 +67,16 @@ class DefenceMaterial(ShortRepr):
                 f"{what}, or the owner's training images and labels to train it on, must be "
                 "in the DefenceMaterial."
             )
-        return train(
-            self.images,
-            self.labels,
-            classes=self.classes,
-            network=self.architecture,
-            epochs=self.epochs,
-            seed=seed,
-        )
+        if (what, seed) not in self._trained:
+            self._trained[what, seed] = train(
+                self.images,
+                self.labels,
+                classes=self.classes,
+                network=self.architecture,
+                epochs=self.epochs,
+                seed=seed,
+            )
+        return self._trained[what, seed]
 
 
 Make = Callable[[Sequence[float], DefenceMaterial, int], Defence]
@@ -85,7 +88,8 @@ class DefenceEntry:
 
     Attributes:
         make: makes a defence from the numbers of its spec, the material and a seed.
-        defaults: the numbers that a spec may leave out, from the right.
+        defaults: the numbers that a spec may leave out, from the right; an int stands for a whole
+            number.
         source: the paper.
         deterministic: an image that is asked again gets the same response.
         keeps_label: the label is always the undefended one.
@@ -101,6 +105,11 @@ class DefenceEntry:
     keeps_label: bool = False
     hardware: str
     strengths: tuple[float, float] | None = None
+
+
+def _of(defence: Callable[..., Defence]) -> Make:
+    """A defence that its numbers define."""
+    return lambda numbers, material, seed: defence(*numbers)
 
 
 def _misinformation(numbers: Sequence[float], material: DefenceMaterial, seed: int) -> Defence:
@@ -140,42 +149,34 @@ def _ensemble(numbers: Sequence[float], material: DefenceMaterial, seed: int) ->
     return EnsembleOfDiverseModels(material.models, secret=seed)
 
 
-def _whole(family: str, number: float) -> int:
-    if number != int(number):
-        raise InputError(f"defence {family!r} takes a whole number, not {number:g}.")
-    return int(number)
-
-
 _BUILT_IN: dict[str, DefenceEntry] = {
     "none": DefenceEntry(
-        make=lambda numbers, material, seed: Undefended(),
+        make=_of(Undefended),
         source="",
         keeps_label=True,
         hardware="nothing",
     ),
     "top1": DefenceEntry(
-        make=lambda numbers, material, seed: Top1(),
+        make=_of(Top1),
         source="Tramèr et al., USENIX Security 2016",
         keeps_label=True,
         hardware="comparator: an argmax tree over the accumulators, instead of a softmax",
     ),
     "topk": DefenceEntry(
-        make=lambda numbers, material, seed: TopK(_whole("topk", numbers[0])),
+        make=_of(TopK),
         defaults=(3,),
         source="Tramèr et al., USENIX Security 2016",
         keeps_label=True,
         hardware="comparator: k rounds of the argmax tree; the division may be left out",
     ),
     "rounding": DefenceEntry(
-        make=lambda numbers, material, seed: Rounding(_whole("rounding", numbers[0])),
+        make=_of(Rounding),
         defaults=(2,),
         source="Tramèr et al., USENIX Security 2016",
         hardware="table: a softmax table of fewer output bits; the division may be left out",
     ),
     "gate": DefenceEntry(
-        make=lambda numbers, material, seed: LabelOnlyFallback(
-            _whole("gate", numbers[0]), numbers[1]
-        ),
+        make=_of(LabelOnlyFallback),
         defaults=(0, 0.05),
         source="divqat",
         keeps_label=True,
@@ -190,14 +191,14 @@ _BUILT_IN: dict[str, DefenceEntry] = {
         strengths=(0, 2),
     ),
     "reverse-sigmoid": DefenceEntry(
-        make=lambda numbers, material, seed: ReverseSigmoid(numbers[0], numbers[1]),
+        make=_of(ReverseSigmoid),
         defaults=(0.5, 0.2),
         source="Lee et al., IEEE S&P Workshops 2019",
         hardware="table: y - r(y) of one quantized probability, and a divider for the row's sum",
         strengths=(0, 5),
     ),
     "dcp": DefenceEntry(
-        make=lambda numbers, material, seed: DCP(numbers[0], numbers[1]),
+        make=_of(DCP),
         defaults=(0.7, 0.2),
         source="Khaled et al., ICMLA 2023",
         hardware="table and comparator: as reverse-sigmoid, switched by the largest probability",
@@ -299,13 +300,7 @@ def family(
     if entry.strengths is None:
         raise InputError(f"defence {name!r} has no continuous strength to choose.")
     given = material or DefenceMaterial()
-    if name == "misinformation" and given.misinformation is None:
-        trained = given.trained(train_misinformation, "a misinformation network", seed)
-        given = DefenceMaterial(misinformation=trained)
-    elif name.startswith("grad2") and given.surrogate is None:
-        given = DefenceMaterial(
-            surrogate=given.trained(train_redirection, "GRAD²'s surrogate", seed)
-        )
+    entry.make(entry.defaults, given, seed)  # trains what is missing, or refuses
     return lambda strength: entry.make((strength, *entry.defaults[1:]), given, seed)
 
 
@@ -404,4 +399,8 @@ def _make_one(spec: str, material: DefenceMaterial, seed: int) -> Defence:
         ) from e
     if not np.isfinite(numbers).all():
         raise InputError(f"defence {spec!r}: its numbers must be finite.")
-    return entry.make((*numbers, *entry.defaults[len(numbers) :]), material, seed)
+    whole = [
+        int(number) if isinstance(default, int) and number == int(number) else number
+        for number, default in zip(numbers, entry.defaults, strict=False)
+    ]
+    return entry.make((*whole, *entry.defaults[len(numbers) :]), material, seed)
