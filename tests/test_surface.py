@@ -1,6 +1,8 @@
 """The names that users type, and which way imports go."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,11 @@ def test_no_stage_imports_a_later_one() -> None:
         room = ROOT / "fpga_flow" / stage
         for file in [room.with_suffix(".py")] if stage == "api" else room.rglob("*.py"):
             assert not [name for name in imports(file) if name.startswith(later)], file
+
+
+def test_the_api_is_imported_without_anything_heavy() -> None:
+    code = (
+        "import sys, fpga_flow.api; print({'torch', 'brevitas', 'onnx', 'finn'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
