@@ -18,6 +18,21 @@ INPUT = "input"
 _SPARE_ROWS = 2
 
 
+class TangledError(InputError):
+    """Branches do not meet again in one sum.
+
+    Attributes:
+        layer: name of the layer that they leave or reach.
+    """
+
+    def __init__(self, layer: str) -> None:
+        super().__init__(
+            f"The branches at {layer} do not meet again in one sum: no folding is known for such a "
+            "network. Let every branch that leaves a layer end in one residual sum."
+        )
+        self.layer = layer
+
+
 @dataclass(frozen=True)
 class Parallel:
     """Branches between a fork and a sum.
@@ -71,7 +86,7 @@ def series_parallel(layers: Sequence[LayerShape]) -> tuple[Element, ...]:
         layers: in an order in which each comes behind those it reads.
 
     Raises:
-        InputError: branches that do not meet in one sum.
+        TangledError: branches that do not meet in one sum.
 
     Example:
         >>> a, b = LayerShape(name="a", kind="MVAU"), LayerShape(name="b", kind="MVAU")
@@ -84,7 +99,7 @@ def series_parallel(layers: Sequence[LayerShape]) -> tuple[Element, ...]:
         readers.setdefault(before.name, []).append(shape)
     found, end = _walk(layers[0], readers, reading)
     if end is not None:
-        raise _tangled(end)
+        raise TangledError(end.name)
     return tuple(found)
 
 
@@ -112,19 +127,12 @@ def _walk(
             joins.append(end)
         join = joins[0]
         if join is None or any(one != join for one in joins):
-            raise _tangled(layer)
+            raise TangledError(layer.name)
         if len(branches) != len(reading[join.name]):
-            raise _tangled(join)
+            raise TangledError(join.name)
         found.append(Parallel(tuple(branches), join))
         layer = join
     return found, None
-
-
-def _tangled(layer: LayerShape) -> InputError:
-    return InputError(
-        f"The branches at {layer.name} do not meet again in one sum: no folding is known for such "
-        "a network. Let every branch that leaves a layer end in one residual sum."
-    )
 
 
 @dataclass(frozen=True)

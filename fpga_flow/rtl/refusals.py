@@ -7,6 +7,8 @@ from divqat_brevitas.errors import InputError
 from fpga_flow.compile.axes import depthwise_windows
 from fpga_flow.compile.legality import Finding, findings_of, layer_findings
 from fpga_flow.compile.obstacles import Obstacle
+from fpga_flow.folding.branches import TangledError, series_parallel
+from fpga_flow.folding.shapes import LayerShape
 from fpga_flow.lowering import Network, clean, lower
 from fpga_flow.lowering.ir import Conv
 
@@ -47,6 +49,19 @@ def refuse_without_rtl(onnx_path: Path) -> None:
 
 
 def _obstacles(network: Network) -> Iterator[Obstacle]:
+    layers = [LayerShape(name=network.input.output, kind=network.input.op)]
+    layers += [
+        LayerShape(name=layer.output, kind=layer.op, sources=layer.inputs)
+        for layer in network.layers
+    ]
+    try:
+        series_parallel(layers)
+    except TangledError as e:
+        yield Obstacle(
+            network.layer(e.layer),
+            "its branches do not meet again in one sum, and no folding is known for that",
+            "Let every branch that leaves a layer end in one residual sum",
+        )
     for layer in network.layers:
         if not isinstance(layer, Conv):
             continue

@@ -10,6 +10,7 @@ import pytest
 import torch
 from brevitas.nn import QuantConv2d, QuantLinear, QuantReLU
 from brevitas.quant import SignedBinaryWeightPerTensorConst
+from qonnx_graphs import Graph
 from torch import nn
 
 from divqat_brevitas.errors import InputError
@@ -159,3 +160,20 @@ def test_one_bit_weights_become_two_bits(tmp_path):
     with RtlEngine(design, threads=1) as engine:
         (found,) = engine.accumulators(images).values()
     assert np.array_equal(found, IntegerEngine(onnx).accumulators(images)[design.output_layer])
+
+
+def test_branches_that_cross_are_named_before_finn_starts(tmp_path):
+    g = Graph((2, 6, 6), seed=1)
+
+    def layer(x, inputs):
+        return g.quant(g.conv(x, inputs, 4, pads=[1] * 4), 0.4, 4, signed=False)
+
+    def joined(*branches):
+        return g.quant(g.node("Add", *branches), 0.4, 4, signed=False)
+
+    x = layer(g.image(), 2)
+    left, right = layer(x, 4), layer(x, 4)
+    g.classifier(joined(layer(left, 4), joined(left, right))).save(str(tmp_path / "model.onnx"))
+    (finding,) = rtl_findings(tmp_path / "model.onnx")
+    assert "do not meet again in one sum" in finding.problem
+    assert finding.level == "RTL"
