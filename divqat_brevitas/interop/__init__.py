@@ -32,11 +32,11 @@ class GradientError(InputError):
 
 
 class _NoGradient(torch.autograd.Function):
-    """The answers, with a backward pass that explains instead of giving zeros or None."""
+    """The responses, with a backward pass that explains instead of giving zeros or None."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, answers: Tensor) -> Tensor:
-        return answers
+    def forward(ctx: Any, images: Tensor, responses: Tensor) -> Tensor:
+        return responses
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -51,10 +51,10 @@ class _NoGradient(torch.autograd.Function):
 class VictimModule(nn.Module):
     """A victim as a torch module; made by :func:`as_torch_callable`.
 
-    It has no parameters, is always in evaluation mode, and answers on the device of the images.
+    It has no parameters, is always in evaluation mode, and responds on the device of the images.
 
     Attributes:
-        victim: answers and counts.
+        victim: is asked and counts.
     """
 
     def __init__(self, victim: Victim) -> None:
@@ -67,28 +67,28 @@ class VictimModule(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """The oracle's answers, float32 (N, classes), to images (N, C, H, W) in [0, 1].
+        """The oracle's responses, float32 (N, classes), to images (N, C, H, W) in [0, 1].
 
         Raises:
             BudgetExceededError: fewer than N queries are left; nothing was asked or counted.
-            GradientError: on a backward pass through the answers.
+            GradientError: on a backward pass through the responses.
             InputError: bad images, see :meth:`Victim.query`.
         """
         if not isinstance(images, Tensor):
             raise InputError(f"images must be a torch tensor, but came as {type(images).__name__}.")
         asked = np.ascontiguousarray(images.detach().to("cpu", torch.float32).numpy())
-        answers = torch.from_numpy(self.victim.query(asked)).to(images.device)
+        responses = torch.from_numpy(self.victim.query(asked)).to(images.device)
         if images.requires_grad:
-            marked: Tensor = _NoGradient.apply(images, answers)  # type: ignore[no-untyped-call]
+            marked: Tensor = _NoGradient.apply(images, responses)  # type: ignore[no-untyped-call]
             return marked
-        return answers
+        return responses
 
 
 def as_torch_callable(victim: Victim) -> VictimModule:
-    """A victim as a callable, torch images to the oracle's answers; every image is one query.
+    """A victim as a callable, torch images to the oracle's responses; every image is one query.
 
     Args:
-        victim: answers and counts. The answers are what its oracle shows: logits, probabilities,
+        victim: is asked and counts. The responses are what its oracle shows: logits, probabilities,
             or one-hot labels ("top1", for decision-based attacks).
 
     Example:
@@ -115,7 +115,7 @@ def as_art_classifier(
     runs that can be repeated.
 
     Args:
-        victim: answers and counts. ART takes answers of any oracle as class scores.
+        victim: is asked and counts. ART takes the responses of any oracle as class scores.
         input_shape: (C, H, W) of an image. Asking the victim for it would cost a query.
         classes: how many the victim tells apart.
 

@@ -25,7 +25,7 @@ class VictimClassifier(BlackBoxClassifierNeuralNetwork):  # type: ignore[misc]
     """ART's black-box classifier over a victim; made by :func:`as_art_classifier`.
 
     Attributes:
-        victim: answers and counts; ``victim.ledger`` has a row for every batch that ART asked.
+        victim: is asked and counts; ``victim.ledger`` has a row for every batch that ART asked.
     """
 
     def __init__(self, victim: Victim, input_shape: tuple[int, int, int], classes: int) -> None:
@@ -37,7 +37,7 @@ class VictimClassifier(BlackBoxClassifierNeuralNetwork):  # type: ignore[misc]
     def predict(
         self, x: NDArray[Any], batch_size: int = 128, training_mode: bool = False, **kwargs: Any
     ) -> Responses:
-        """The oracle's answers, float32 (N, classes), to images (N, C, H, W) in [0, 1].
+        """The oracle's responses, float32 (N, classes), to images (N, C, H, W) in [0, 1].
 
         Asked in batches of ``batch_size``; every image is one query.
 
@@ -53,14 +53,14 @@ class VictimClassifier(BlackBoxClassifierNeuralNetwork):  # type: ignore[misc]
         if len(x) > self.victim.remaining:
             # Refused by the victim itself, before the first batch is spent.
             self._ask(np.asarray(x, np.float32))
-        answers: Responses = super().predict(x, batch_size=batch_size, **kwargs)
-        return answers
+        responses: Responses = super().predict(x, batch_size=batch_size, **kwargs)
+        return responses
 
     def _ask(self, images: NDArray[Any]) -> Responses:
-        answers = self.victim.query(np.ascontiguousarray(images, np.float32))
-        if answers.shape[1] != self.nb_classes:
+        responses = self.victim.query(np.ascontiguousarray(images, np.float32))
+        if responses.shape[1] != self.nb_classes:
             raise InputError(
-                f"the victim answers with {answers.shape[1]} classes, but the ART classifier was "
-                f"made for {self.nb_classes}: as_art_classifier(..., classes={answers.shape[1]})."
+                f"the victim answers with {responses.shape[1]} classes, but the ART classifier was "
+                f"made for {self.nb_classes}: as_art_classifier(..., classes={responses.shape[1]})."
             )
-        return answers
+        return responses

@@ -5,7 +5,7 @@ to the image itself; no further query is needed. The clone of an undefended vict
 with KnockoffNets' own training (Orekondy et al., CVPR 2019, code: random crops and flips). The
 clone also memorises fewer wrong labels that follow no rule.
 
-A defence that gives one answer to all out-of-distribution images shows in the statistics of its
+A defence that gives one response to all out-of-distribution images shows in the statistics of its
 responses: one class is far more frequent than the others, or one profile of probabilities repeats.
 The attacker needs only the responses to find it.
 """

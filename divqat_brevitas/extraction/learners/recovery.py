@@ -194,7 +194,7 @@ class Recovery:
         return cls(network, settings)
 
     def recover(self, responses: Responses) -> Responses:
-        """See :class:`AnswerRecovery`."""
+        """See :meth:`ResponseRecovery.recover`."""
         with torch.no_grad():
             logits: Responses = self._network(_inputs(responses)).numpy()
         return softmax(logits)
@@ -227,7 +227,7 @@ class PartialBayes(CheckedSettings):
         }
 
     def recover(self, responses: Responses) -> Responses:
-        """See :class:`AnswerRecovery`."""
+        """See :meth:`ResponseRecovery.recover`."""
         table = self.pairs.defended.astype(np.float64)
         clean = self.pairs.undefended.astype(np.float64)
         last = min(self.neighbours, len(table)) - 1
