@@ -125,10 +125,11 @@ class _Builder:
         if depthwise:
             sparsity = {"dw": {"kernel_shape": [high.kernel, wide.kernel]}}
             self.sparsity[f"{layer.name}_weight"] = sparsity
-        if high.whole and wide.whole and not depthwise:
-            x = self._flat(x, f"{layer.name}_window")
-        elif not (high.trivial and wide.trivial):
-            x = self._windows(layer, x, high, wide, depthwise)
+        if not (high.trivial and wide.trivial):
+            if high.whole and wide.whole and not depthwise:
+                x = self._flat(x, f"{layer.name}_window")
+            else:
+                x = self._windows(layer, x, high, wide, depthwise)
         return self._product(layer, x, weight.transpose(2, 3, 1, 0).reshape(-1, len(weight)))
 
     def _windows(self, layer: Conv, x: str, high: Axis, wide: Axis, depthwise: bool) -> str:
@@ -178,6 +179,8 @@ class _Builder:
     def _sum(self, layer: SumPool, x: str) -> str:
         """FINN's own operator: its conversion of an average would add a scale."""
         shape, datatype = self.tensors[x]
+        if layer.kernel == (1, 1):
+            return x
         return self.node(
             "GlobalAccPool",
             [x],

@@ -205,7 +205,28 @@ def _join_obstacle(network: Network, layer: Add) -> tuple[str, str] | None:
             "a branch of it ends in sums that no quantizer follows",
             "Quantize both branches",
         )
+    if len({_is_vector(network, network.layer(name)) for name in layer.inputs}) > 1:
+        return (
+            "one of its branches ends in a kernel as large as the map, which FINN flattens",
+            "Use a smaller kernel, or AdaptiveAvgPool2d(1) in front of a 1x1 convolution",
+        )
     return None
+
+
+def _is_vector(network: Network, layer: Layer) -> bool:
+    """Whether a layer of one pixel is (features,) in FINN's graph, and not a map of 1x1."""
+    if not layer.inputs:
+        return len(layer.shape) == 1
+    before = network.layer(layer.inputs[0])
+    if isinstance(layer, Conv | MaxPool):
+        both = axes(layer, before.shape)
+        if not all(axis.trivial for axis in both):
+            return isinstance(layer, Conv) and all(axis.whole for axis in both)
+    elif isinstance(layer, SumPool) and layer.kernel != (1, 1):
+        return False
+    elif isinstance(layer, Reshape) and not vectors(before, layer):
+        return True
+    return _is_vector(network, before)
 
 
 def _threshold_obstacle(network: Network, layer: Threshold) -> tuple[str, str] | None:

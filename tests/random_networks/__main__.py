@@ -9,7 +9,8 @@ KIND is one of
 - executed-qonnx: the same, and QONNX's own execution in float32;
 - brevitas: through the export and its parity gate, then the integer engine;
 - finn, rtl: Brevitas networks and raw graphs in which ``divqat check`` finds nothing, built and
-  executed, or simulated as a hardware design.
+  executed, or simulated as a hardware design;
+- branches: as rtl, Brevitas networks with residual sums and averages.
 
 Network S is the same at any time; what differs is printed with it. Exit code 1 where anything does.
 """

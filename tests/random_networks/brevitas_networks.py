@@ -225,20 +225,21 @@ class _Drawer:
         self.add(nn.Flatten(), "flatten")
 
 
-def draw(seed: int, hardware: bool = False) -> Drawn:
+def draw(seed: int, hardware: bool = False, branches: bool = False) -> Drawn:
     """The network of a seed.
 
     Args:
         seed: any integer.
         hardware: only kinds of layers that FINN could map; ``legality`` has the last word.
+        branches: mostly residual sums and averages.
     """
-    rng = random.Random(f"brevitas {seed} {hardware}")
+    rng = random.Random(f"brevitas {seed} {hardware}" + " branches" * branches)
     shape = map_shape(rng)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         drawer = _Drawer(rng, hardware, shape, carries=rng.random() < 0.4)
         drawer.parts.append("x".join(map(str, shape)))
-        _grow(drawer)
+        _grow(drawer, branches)
         model = nn.Sequential(*drawer.layers).train()
         batch = torch.randint(0, 256, (16, *shape)) / 255
         for _ in range(2):
@@ -246,17 +247,17 @@ def draw(seed: int, hardware: bool = False) -> Drawn:
     return Drawn(" | ".join(drawer.parts), model.eval(), shape)
 
 
-def _grow(drawer: _Drawer) -> None:
+def _grow(drawer: _Drawer, branches: bool) -> None:
     rng = drawer.rng
     drawer.image()
     if rng.random() < 0.15:
         drawer.add(*drawer.activation(signed=None, first=True))
     if rng.random() < 0.15:
         drawer.pool()
-    kinds = ["convolution"] * 6 + ["pool"] * 2
-    if not drawer.hardware:
-        kinds += ["average", "residual", "residual"]
-    if rng.random() < 0.85:
+    kinds = ["convolution"] * 6 + ["pool"] * 2 + ["average", "residual", "residual"]
+    if branches:
+        kinds = ["convolution", "pool", "average"] + ["residual"] * 3
+    if branches or rng.random() < 0.85:
         for _ in range(rng.randint(1, 3)):
             kind = rng.choice(kinds)
             getattr(drawer, kind)()

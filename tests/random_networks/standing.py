@@ -100,13 +100,16 @@ def brevitas(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
     _count(outcome, network, len(images))
 
 
-def hardware(seed: int, outcome: Outcome, folder: Path, engine: str) -> Iterator[str]:
+def hardware(
+    seed: int, outcome: Outcome, folder: Path, engine: str, branches: bool = False
+) -> Iterator[str]:
     """A network in which ``check`` finds nothing, through FINN or Verilator.
 
-    Even seeds are raw QONNX graphs, odd ones Brevitas networks.
+    Even seeds are raw QONNX graphs, odd ones Brevitas networks; with ``branches`` all are
+    Brevitas networks with residual sums.
     """
-    if seed % 2:
-        drawn = brevitas_networks.draw(seed, hardware=True)
+    if seed % 2 or branches:
+        drawn = brevitas_networks.draw(seed, hardware=True, branches=branches)
         yield drawn.line
         network, images, path = _exported(seed, drawn, folder)
     else:
@@ -131,6 +134,11 @@ def rtl(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
     yield from hardware(seed, outcome, folder, "rtl")
 
 
+def branches(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
+    """Residual sums and averages, through FINN, stitching and Verilator."""
+    yield from hardware(seed, outcome, folder, "rtl", branches=True)
+
+
 CHECKS: dict[str, Check] = {
     "layers": layers,
     "qonnx": qonnx,
@@ -138,6 +146,7 @@ CHECKS: dict[str, Check] = {
     "brevitas": brevitas,
     "finn": finn,
     "rtl": rtl,
+    "branches": branches,
 }
 
 

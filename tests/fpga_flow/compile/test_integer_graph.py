@@ -143,6 +143,10 @@ KINDS: dict[str, Callable[[Graph], str]] = {
             conv(g, x, 4, kernel=(1, 1), strides=[2, 2]),
         ),
     ),
+    "an average of one pixel": lambda g: act(
+        g, g.node("GlobalAveragePool", conv(g, g.image(), kernel=(6, 5)))
+    ),
+    "a residual sum of one pixel": lambda g: residual(g, pool(g, conv(g, g.image()), [4, 3])),
     "an average of the whole map": lambda g: act(
         g, g.node("GlobalAveragePool", conv(g, g.image()))
     ),
@@ -231,6 +235,17 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
             ),
         ),
         "no quantizer follows",
+    ),
+    "a branch with a kernel as large as the map": (
+        lambda g: act(
+            g,
+            g.node(
+                "Add",
+                conv(g, x := conv(g, g.image()), 4, kernel=(4, 3)),
+                pool(g, x, [4, 3]),
+            ),
+        ),
+        "as large as the map",
     ),
     "an average of windows": (
         lambda g: act(g, g.node("AveragePool", conv(g, g.image()), kernel_shape=[2, 2])),
