@@ -7,16 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fpga_flow.api import attack, build, check, run, sweep
+    from fpga_flow.api import attack, board_selftest, build, check, run, sweep
     from fpga_flow.engines import load_engine
     from fpga_flow.export import export_qonnx
 
-_HOMES = dict.fromkeys(("attack", "build", "check", "run", "sweep"), "fpga_flow.api") | {
+_FUNCTIONS = ("attack", "board_selftest", "build", "check", "run", "sweep")
+_HOMES = dict.fromkeys(_FUNCTIONS, "fpga_flow.api") | {
     "export_qonnx": "fpga_flow.export",
     "load_engine": "fpga_flow.engines",
 }
 
-__all__ = ["attack", "build", "check", "export_qonnx", "load_engine", "run", "sweep"]
+__all__ = [
+    "attack",
+    "board_selftest",
+    "build",
+    "check",
+    "export_qonnx",
+    "load_engine",
+    "run",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

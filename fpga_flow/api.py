@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # heavy: a wrong setting is refused without them
     from fpga_flow.compile.legality import Finding
     from fpga_flow.engines import Engine
     from fpga_flow.engines.bisect import Bisection
+    from fpga_flow.engines.selftest import SelfTest
     from fpga_flow.integer.gate import Difference
     from fpga_flow.lowering import LayerRow, Network
     from fpga_flow.report import Results
@@ -404,6 +405,73 @@ def _bisection(
     unit = np.random.default_rng(0).random((inputs, *network.input_shape), np.float32)
     images = network.input_range.spread(unit)
     return bisect(model, images, build=finn_build, design=design)
+
+
+def board_selftest(
+    built: Path | str,
+    port: str,
+    *,
+    board: str | None = None,
+    images: int | None = None,
+    power: Path | str | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> "SelfTest":
+    """Run a design's reference vectors on its chip: `divqat board selftest` as a function.
+
+    Every response is compared with the integer engine's, by equality. The record is written
+    whether they are equal or not. Not run on a board so far: only on simulated chips.
+
+    Args:
+        built: what ``build`` made with a target of the open flow, or ``compile/<variant>`` of a
+            run.
+        port: the board's serial port, such as "/dev/ttyUSB0" (for the interface ft245 a pyftdi
+            URL, such as "ftdi:///1"), or "simulation": the chip in Verilator, no board.
+        board: what the record calls the board: model, revision; needed with a board.
+        images: sent for the rate, at least 1; None: 1,000, simulated every vector once.
+        power: a filled-in template of ``fpga_flow.host.power.write_template``.
+        out: the record's file; None: ``selftest.json`` (``selftest-simulated.json``) in ``built``.
+        progress: where the lines about progress go; stderr where it is None.
+
+    Returns:
+        counts, mismatches, latency and rate: ``passed``, ``measured``, ``document()``.
+
+    Raises:
+        InputError: no chip or no vectors in ``built``, a port that cannot be opened, a board that
+            holds another design, or a reading of another bitstream.
+        CheckFailedError: no chip responds, or it stops.
+        ToolMissingError: pyserial, pyftdi or Verilator is not installed.
+
+    Example:
+        >>> test = board_selftest("chip", "/dev/ttyUSB0", board="ULX3S 85F")  # doctest: +SKIP
+        >>> test.passed, test.measured.wrong_integers  # doctest: +SKIP
+        (True, 0)
+    """
+    from divqat_brevitas.files import sha256_file, write_json
+    from fpga_flow.engines.selftest import SIMULATION, BuiltChip, SelfTest, measure
+    from fpga_flow.host.power import read_power
+
+    folder, is_simulated = Path(built), port == SIMULATION
+    if is_simulated and (board is not None or power is not None):
+        raise InputError("a simulation has no board and no power: leave out the name and reading.")
+    if not is_simulated and not (board and board.strip() and board.isprintable()):
+        raise InputError('name the board for the record: --board "MODEL REVISION".')
+    if images is not None and images < 1:
+        raise InputError(f"images = {images}: at least 1 is needed for a rate.")
+    chip = BuiltChip.load(folder)
+    reading = None if power is None else read_power(Path(power))
+    if reading is not None and (
+        chip.bitstream is None or sha256_file(chip.bitstream.bitstream) != reading.bitstream_sha256
+    ):
+        raise InputError(f"{power} was read with another bitstream than that of {folder}.")
+    count = images or (len(chip.vectors.images) if is_simulated else 1000)
+    shown = progress or Progress()
+    with chip.connected(port) as (driver, now), shown.bar("images", count) as show:
+        measured = measure(driver, chip.design, chip.vectors, count, now, show)
+    name = "selftest-simulated.json" if is_simulated else "selftest.json"
+    test = SelfTest(board, chip, measured, reading, folder / name if out is None else Path(out))
+    write_json(test.file, test.document())
+    return test
 
 
 @dataclass(frozen=True)

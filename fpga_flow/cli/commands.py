@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from divqat_brevitas.errors import DivQATWarning, InputError
+from fpga_flow.cli.board import board
 from fpga_flow.cli.machine import bench, data, doctor, plugins
 from fpga_flow.cli.models import check, finn_config, serve
 from fpga_flow.cli.options import PATH, PluggedCommands, emit, json_option, print_json, set_option
@@ -253,7 +254,7 @@ def _run_text(done: "StagesRun") -> str:
     return f"{last.stage}: {last.status} ({done.directory / last.stage})"
 
 
-for _command in (check, finn_config, bench):
+for _command in (check, finn_config, board, bench):
     cli.add_command(_command)
 
 

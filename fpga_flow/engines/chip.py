@@ -38,11 +38,7 @@ def simulate_chip(design: Design, chip: Chip, *, divider: int | None = None) -> 
         ToolMissingError: Verilator or g++ is not installed.
         VerilationError: the chip is refused.
     """
-    if chip.design_digest != design.digest:
-        raise InputError(
-            f"{chip.folder} was written for another design than {design.folder}. "
-            "Run `divqat compile` again."
-        )
+    chip.check_design(design)
     transport = SimTransport(
         build_chip(design, chip, divider=divider), design.folder, chip_timeout(design, chip)
     )

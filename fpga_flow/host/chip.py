@@ -58,6 +58,14 @@ class Chip(Recorded):
         here = os.path.relpath(self.folder, design.folder)
         return (*design.sources, *(f"{here}/{name}" for name in self.sources))
 
+    def check_design(self, design: Design) -> None:
+        """Refuse a design that the chip was not written for (InputError)."""
+        if self.design_digest != design.digest:
+            raise InputError(
+                f"{self.folder} was written for another design than {design.folder}. "
+                "Run `divqat compile` again."
+            )
+
     def for_synthesis(self) -> ChipSources:
         """What ``build_bitstream`` takes."""
         return ChipSources(

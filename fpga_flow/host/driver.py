@@ -2,6 +2,8 @@
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -212,6 +214,18 @@ class ChipEngine:
         return self.driver.run(self.design.beats(images))
 
 
+@contextmanager
+def _lost_link() -> Iterator[None]:
+    """Make one readable error of a device that fails under way; such errors are OSErrors."""
+    try:
+        yield
+    except OSError as e:
+        raise CheckFailedError(
+            f"the link to the board was lost ({e}). Is the cable in, and does another program use "
+            "the port?"
+        ) from e
+
+
 class SerialTransport:
     """A serial port, such as a board's USB port: ``/dev/ttyUSB0``, ``COM3``, or a pyserial URL.
 
@@ -235,12 +249,14 @@ class SerialTransport:
             raise InputError(f"cannot open the serial port {port} at {baud} baud: {e}.") from e
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
-        self._port.write(data)
+        """Send bytes (CheckFailedError: the port is gone)."""
+        with _lost_link():
+            self._port.write(data)
 
     def read(self, count: int) -> bytes:
         """Up to ``count`` bytes; what there is when the time-out is over."""
-        return bytes(self._port.read(count))
+        with _lost_link():
+            return bytes(self._port.read(count))
 
     def close(self) -> None:
         """Close the port."""
@@ -274,15 +290,17 @@ class FtdiTransport:
             raise InputError(f"cannot open the FTDI device {url}: {e}.") from e
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
-        self._device.write_data(data)
+        """Send bytes (CheckFailedError: the device is gone)."""
+        with _lost_link():
+            self._device.write_data(data)
 
     def read(self, count: int) -> bytes:
         """Up to ``count`` bytes; what there is when the time-out is over."""
         received = bytearray()
         end = time.monotonic() + self._timeout
         while len(received) < count and time.monotonic() < end:
-            part = self._device.read_data(count - len(received))
+            with _lost_link():
+                part = self._device.read_data(count - len(received))
             if part:
                 received += part
                 end = time.monotonic() + self._timeout

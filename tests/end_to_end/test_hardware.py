@@ -113,6 +113,18 @@ def test_a_board_without_vivado_is_exit_code_3_and_keeps_what_was_made(run, tmp_
     assert (out / "vivado" / "finn.yaml").is_file()
 
 
+def test_the_built_chip_passes_its_selftest(run):
+    built = run / "compile" / "qat"
+    tested = divqat("board", "selftest", built, "--port", "simulation", "--images", "1", "--json")
+    assert tested.returncode == 0, tested.stderr
+    record = json.loads(tested.stdout)
+    vectors = record["responses"]["images"] - 1
+    assert vectors > 20
+    assert record["responses"]["integers"] == (vectors + 1) * 10
+    assert record["bitstream"]["part"].startswith("LFE5U-25F")
+    assert record["core"]["simulated_images_per_s"] >= 20_000
+
+
 def test_finn_config_writes_what_finn_reads(run, tmp_path):
     result = divqat("finn-config", run / "export" / "qat.onnx", "--out", tmp_path / "finn")
     assert result.returncode == 0, result.stderr

@@ -125,7 +125,7 @@ def build_chip(onnx: Path, folder: Path, chosen: CompileSection) -> None:
     """
     device = target(chosen.target)
     if isinstance(device, OpenTarget):
-        _build_open_chip(folder, device, chosen.interface, clock_mhz(chosen))
+        _build_open_chip(onnx, folder, device, chosen.interface, clock_mhz(chosen))
     else:
         from fpga_flow.vivado.handover import build_vivado
 
@@ -138,14 +138,18 @@ def build_chip(onnx: Path, folder: Path, chosen: CompileSection) -> None:
         build_vivado(onnx, folder / VIVADO, settings)
 
 
-def _build_open_chip(folder: Path, device: OpenTarget, interface: str, clock: float) -> None:
-    """Write chip/ (host interface) and bitstream/ beside the design in ``folder``."""
+def _build_open_chip(
+    onnx: Path, folder: Path, device: OpenTarget, interface: str, clock: float
+) -> None:
+    """Write chip/ (host interface, reference vectors) and bitstream/ beside the design."""
+    from fpga_flow.engines.vectors import ReferenceVectors
     from fpga_flow.host.chip import write_chip
     from fpga_flow.rtl import Design
     from fpga_flow.synthesis import Shortfall, build_bitstream
 
     build, design = FinnBuild.load(folder), Design.load(folder / DESIGN)
     chip = write_chip(design, folder / CHIP, interface=interface, clock_mhz=clock)
+    ReferenceVectors.of(onnx, design).save(chip.folder)
 
     def advice(short: Shortfall) -> str | None:
         return fitting_advice(build, device, short.over, folder) if short.over else None

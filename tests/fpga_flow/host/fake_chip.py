@@ -1,9 +1,14 @@
 """A chip in Python, for tests of the host's side; and a line that damages what passes."""
 
+import contextlib
+import os
 import random
-from collections.abc import Callable
+import threading
+import tty
+from collections.abc import Callable, Iterator
 
 from fpga_flow.host import protocol
+from fpga_flow.host.driver import Transport
 from fpga_flow.host.protocol import Identity, Status
 
 
@@ -101,3 +106,25 @@ class Damaging:
                 noise = (protocol.FROM_HOST, protocol.FROM_CHIP, protocol.RUN, 0xFF)
                 passed += bytes((self.random.choice(noise), byte))
         return bytes(passed)
+
+
+@contextlib.contextmanager
+def serial_port(link: Transport) -> Iterator[str]:
+    """The operating system's own serial driver on a pseudo terminal, a chip at its other end."""
+    board, port = os.openpty()
+    tty.setraw(port)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the port was closed
+            while data := os.read(board, 4096):
+                link.write(data)
+                os.write(board, link.read(1 << 16))
+        os.close(board)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        yield os.ttyname(port)
+    finally:
+        os.close(port)
+        server.join()

@@ -1,13 +1,9 @@
-import contextlib
-import os
-import threading
-import tty
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_chip import Damaging, FakeChip
+from fake_chip import Damaging, FakeChip, serial_port
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_core import BEATS, BYTES, expected, small_design
@@ -146,29 +142,28 @@ def test_a_missing_package_is_named(
 
 
 def test_a_serial_port(design: Design) -> None:
-    """The operating system's own serial driver on a pseudo terminal, a chip at its other end."""
     pytest.importorskip("serial")
-    board, port = os.openpty()
-    tty.setraw(port)
-    link = chip(design)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):  # the port was closed
-            while data := os.read(board, 4096):
-                link.write(data)
-                os.write(board, link.read(1 << 16))
-
-    server = threading.Thread(target=serve)
-    server.start()
-    transport = SerialTransport(os.ttyname(port), timeout=5.0)
-    try:
+    with serial_port(chip(design)) as name:
+        transport = SerialTransport(name, timeout=5.0)
         driver = ChipDriver(transport, design)
         assert np.array_equal(design.accumulators(driver.run(images(50))), expected(images(50)))
-    finally:
         transport.close()
-        os.close(port)
-        server.join()
-        os.close(board)
+
+
+def test_a_serial_port_that_goes_away_is_told(design: Design) -> None:
+    pytest.importorskip("serial")
+    link = chip(design)
+    with serial_port(link) as name:
+        transport = SerialTransport(name, timeout=5.0)
+        driver = ChipDriver(transport, design)
+
+        def unplugged(image: bytes) -> bytes:
+            raise OSError("the board is gone")
+
+        link.answer = unplugged
+        with pytest.raises(CheckFailedError, match="link to the board was lost"):
+            driver.run(images(3))
+        transport.close()
 
 
 def test_a_serial_port_that_is_not_there_is_told() -> None:

@@ -12,6 +12,7 @@ from small_core import BEATS, BYTES, expected, small_design
 from divqat_brevitas.errors import CheckFailedError, InputError
 from fpga_flow.engines.chip import SimTransport, build_chip, chip_timeout, simulate_chip
 from fpga_flow.engines.engine import load_engine
+from fpga_flow.engines.vectors import ReferenceVectors
 from fpga_flow.host import protocol
 from fpga_flow.host.chip import Chip, write_chip
 from fpga_flow.host.driver import ChipDriver
@@ -240,6 +241,7 @@ def test_a_random_network_on_a_chip(tmp_path, seed, interface, divider):
     case = hardware_networks.random_case(tmp_path, seed)
     design = hardware_networks.random_design(case, tmp_path, "portable")
     images = case.images(12)
+    vectors = ReferenceVectors.of(case.onnx, design)
     chip = write_chip(design, tmp_path / "chip", interface=interface, clock_mhz=60.0)
     engine = simulate_chip(design, chip, divider=divider)
     (found,) = engine.accumulators(images).values()
@@ -247,4 +249,5 @@ def test_a_random_network_on_a_chip(tmp_path, seed, interface, divider):
     assert np.array_equal(found, last.reshape(found.shape))
     assert engine.driver.status().images == len(images)
     assert engine.driver.recoveries == 1
+    assert np.array_equal(engine.answers(vectors.images), vectors.responses)
     engine.driver.close()
