@@ -1,5 +1,6 @@
 """Commands for owners of a board: `divqat board selftest` and `divqat board meter`."""
 
+import warnings
 from pathlib import Path
 
 import click
@@ -48,9 +49,11 @@ def selftest(
     Exit code 1 if a response differs or the chip stops; 2 if the board holds another design. Not
     run on a board so far.
     """
-    from fpga_flow.api import board_selftest
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what libraries warn of is for developers
+        from fpga_flow.api import board_selftest
 
-    result = board_selftest(built, port, board=board, images=images, power=power, out=out)
+        result = board_selftest(built, port, board=board, images=images, power=power, out=out)
     emit(as_json, lambda: result.document() | {"record": str(result.file)}, lambda: result)
     return 0 if result.passed else 1
 

