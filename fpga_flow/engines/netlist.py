@@ -16,6 +16,7 @@ from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis.bitstream_report import BitstreamReport
 from fpga_flow.synthesis.synth import CORE_NETLIST
+from fpga_flow.targets import open_target
 
 # yosys' own models of the cells it maps to; its black boxes are ours.
 _YOSYS_MODELS = ("common_sim.vh", "ccu2c_sim.vh")
@@ -36,7 +37,8 @@ class NetlistEngine(RtlEngine):
             taken; ``seed``: of those cycles. As for ``RtlEngine``.
 
     Raises:
-        InputError: no bitstream is there, or it is of another design.
+        InputError: no bitstream is there, it is of another design, or its device is of a family
+            whose cells have no models here (Gowin).
         ToolMissingError: Verilator, a C++ compiler or pyosys (its models of the cells) is missing.
 
     Example:
@@ -61,6 +63,13 @@ class NetlistEngine(RtlEngine):
             raise InputError(
                 f"{report.folder} was made of another design than {design.folder}. "
                 "Run `divqat compile` again."
+            )
+        device = open_target(report.target)
+        if not device.family.netlist_models:
+            raise InputError(
+                f"The netlist of {report.folder} cannot be simulated: there are no models of the "
+                f"cells of {device.name} ({device.part}). Simulate the RTL and the chip, or build "
+                "for another device, such as ecp5-85f."
             )
         self._folder = tempfile.TemporaryDirectory(prefix="divqat-netlist-")
         cells = as_design(design, report.folder / CORE_NETLIST, Path(self._folder.name))

@@ -1,8 +1,10 @@
-"""Cells of a layer on ECP5, in the portable style, before it is synthesised.
+"""Cells of a layer, in the portable style, before it is synthesised.
 
 Block RAMs follow from the memories' shapes. Logic cells and flip-flops are sums of terms a
 layer's structure gives, with weights fitted to syntheses of single layers (``layer_costs.json``;
 ``benchmarks/costs/measure.py`` measures, ``benchmarks/costs/fit.py`` fits and prints the error).
+All of these are of ECP5. On Gowin, whose LUTs, carry cells and block RAMs have the same sizes, they
+are a guess, and rows of an estimate say so (``Family.estimate``).
 """
 
 import functools
@@ -22,7 +24,7 @@ MEASURED = Path(__file__).parent / "layer_costs.json"
 _SHORT = 150  # block RAMs beyond which weights are packed tightly
 _FORCED_BITS = 1024  # our modules put larger memories of rows into block RAM
 _AUTOMATIC_BITS = 2048  # yosys fills a block RAM with at least as many bits, or takes none
-# Width x depth a block RAM can have (DP16KD; the widest as PDPW16KD).
+# Width x depth a block RAM can have (ECP5's DP16KD, the widest as PDPW16KD; Gowin's BSRAM).
 _BLOCKS = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16_384))
 
 

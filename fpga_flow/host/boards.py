@@ -6,6 +6,9 @@ from types import MappingProxyType
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.devices.ecp5 import ECP5
+from fpga_flow.devices.family import Family, Pins, PllLimits
+from fpga_flow.devices.gowin import GOWIN
 
 INTERFACES = ("uart", "ft245")
 
@@ -15,10 +18,21 @@ class Board(ShortRepr):
     """A board's clock and pins. None of these pinouts was verified on hardware."""
 
     name: str  # as users give it
+    family: Family  # of the FPGA on it
     clock_mhz: float  # of the oscillator behind ``clk_in``
-    # Port of the chip's top -> (site, settings of ``IOBUF``), by interface
-    pins: Mapping[str, Mapping[str, tuple[str, str]]]
+    pins: Mapping[str, Pins]  # ports of the chip's top, by interface
+    leds: int  # how many, 6 or more
+    leds_low: bool  # whether a 0 lights them
     notes: tuple[str, ...]  # for the constraint file: where the pins were taken from, and wiring
+
+    def pins_for(self, interface: str) -> Pins:
+        """The pins of an interface; an InputError names those that the board has."""
+        if interface not in self.pins:
+            raise InputError(
+                f"the board {self.name} has no pins for the interface {interface}: choose "
+                f"{' or '.join(self.pins)} (compile.interface)."
+            )
+        return self.pins[interface]
 
 
 _IN = "PULLMODE=UP IO_TYPE=LVCMOS33"
@@ -46,8 +60,11 @@ def _ulx3s() -> Board:
     }
     return Board(
         name="ulx3s",
+        family=ECP5,
         clock_mhz=25.0,
         pins=MappingProxyType({"uart": common | uart, "ft245": common | ft245}),
+        leds=len(leds),
+        leds_low=False,
         notes=(
             "ULX3S v2.x and v3.0.x, from the board's public constraint file (emard/ulx3s).",
             "uart: the board's own USB port US1 (FT231X, up to 3 Mbaud).",
@@ -58,10 +75,33 @@ def _ulx3s() -> Board:
     )
 
 
-_ULX3S = _ulx3s()
-# One circuit board, four sizes of FPGA in the same package.
+def _tang_nano_20k() -> Board:
+    plain = "IO_TYPE=LVCMOS33 PULL_MODE=NONE"
+    leds = {f"led[{i}]": (str(15 + i), plain) for i in range(6)}
+    uart = {
+        "clk_in": ("4", plain),
+        "uart_tx": ("69", plain),
+        "uart_rx": ("70", "IO_TYPE=LVCMOS33 PULL_MODE=UP"),
+    }
+    return Board(
+        name="tang-nano-20k",
+        family=GOWIN,
+        clock_mhz=27.0,
+        pins=MappingProxyType({"uart": uart | leds}),
+        leds=len(leds),
+        leds_low=True,
+        notes=(
+            "Sipeed Tang Nano 20K: the pins are the same in litex-hub/litex-boards",
+            "(sipeed_tang_nano_20k.py) and YosysHQ/apicula (examples/tangnano20k.cst).",
+            "uart: the board's own USB port, through its BL616.",
+        ),
+    )
+
+
+# The ULX3S is one circuit board with four sizes of FPGA in the same package.
 BOARDS: Mapping[str, Board] = MappingProxyType(
-    dict.fromkeys(("ulx3s", "ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f"), _ULX3S)
+    dict.fromkeys(("ulx3s", "ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f"), _ulx3s())
+    | {"tang-nano-20k": _tang_nano_20k()}
 )
 
 
@@ -73,23 +113,15 @@ def find_board(name: str) -> Board:
 
 
 def constraints(board: Board, interface: str) -> str:
-    """The constraint file (``.lpf``) of a chip on a board."""
-    lines = ["# Written by divqat. Pinout not verified on hardware."]
-    lines += [f"# {note}" for note in board.notes]
-    lines += ["BLOCK RESETPATHS;", "BLOCK ASYNCPATHS;"]
-    for port, (site, settings) in board.pins[interface].items():
-        lines += [f'LOCATE COMP "{port}" SITE "{site}";', f'IOBUF PORT "{port}" {settings};']
-    lines.append(f'FREQUENCY PORT "clk_in" {board.clock_mhz:g} MHZ;')
-    if interface == "ft245":
-        lines.append('FREQUENCY PORT "ft_clk" 60 MHZ;')
+    """The pin file (ECP5: ``.lpf``, Gowin: ``.cst``) of a chip on a board."""
+    family = board.family
+    notes = ("Written by divqat. Pinout not verified on hardware.", *board.notes)
+    lines = [f"{family.comment} {note}" for note in notes]
+    clocks = {"clk_in": board.clock_mhz} | ({"ft_clk": 60.0} if interface == "ft245" else {})
+    lines += family.constraints(board.pins_for(interface), clocks)
     return "\n".join(lines) + "\n"
 
 
-# MHz; Lattice FPGA-DS-02012, "sysCLOCK PLL timing".
-_PFD = (3.125, 400.0)
-_VCO = (400.0, 800.0)
-_DIVIDERS = 128
-_FEEDBACKS = 80
 # What FTDI's USB bridges reach: 3 Mbaud over whole numbers and a few fractions.
 BAUDS = (3_000_000, 2_000_000, 1_500_000, 1_000_000, 750_000, 500_000, 250_000, 115_200)
 # A byte's stop bit is sampled 9.5 bits behind its start: 2.5 % wrong, it is off by a quarter of
@@ -100,7 +132,7 @@ LEAST_DIVIDER = 4
 
 @dataclass(frozen=True)
 class Pll:
-    """Settings of an ``EHXPLLL`` with feedback from its output."""
+    """Settings of a PLL (``EHXPLLL``, ``rPLL``) with feedback from its output."""
 
     input_divider: int  # of the board's clock, before the phase detector
     feedback_divider: int  # of the output: the output is this many times the phase detector's rate
@@ -109,42 +141,54 @@ class Pll:
     vco_mhz: float  # of the oscillator
 
 
-def pll(mhz_in: float, wanted: float) -> Pll:
+def pll(limits: PllLimits, mhz_in: float, wanted: float) -> Pll:
     """The settings that give the highest clock not above ``wanted``.
 
-    ``mhz_in``, the board's clock, is 8 to 400 MHz, ``wanted`` 5 to 400 MHz; an InputError names
-    others.
+    Args:
+        limits: of the family's PLL.
+        mhz_in: the board's clock, in MHz.
+        wanted: the output, in MHz.
+
+    Raises:
+        InputError: a clock out of the PLL's range.
 
     Example:
-        >>> pll(25.0, 70.0).mhz
+        >>> pll(ECP5.pll, 25.0, 70.0).mhz
         70.0
     """
-    if not 8 <= mhz_in <= 400:
-        raise InputError(f"an ECP5's PLL takes 8 to 400 MHz, not {mhz_in:g}.")
-    if not 5 <= wanted <= 400:
-        raise InputError(f"an ECP5's PLL gives clocks of 5 to 400 MHz here, not {wanted:g}.")
+    low, high = limits.inputs
+    if not low <= mhz_in <= high:
+        raise InputError(f"{limits.name}'s PLL takes {low:g} to {high:g} MHz, not {mhz_in:g}.")
+    low, high = limits.outputs
+    if not low <= wanted <= high:
+        raise InputError(
+            f"{limits.name}'s PLL gives clocks of {low:g} to {high:g} MHz here, not {wanted:g}."
+        )
+    slow, fast = limits.oscillator
+    middle = (slow + fast) / 2
     best: tuple[tuple[float, float, float], Pll] | None = None
-    for input_divider in range(1, _DIVIDERS + 1):
+    for input_divider in range(1, limits.input_dividers + 1):
         pfd = mhz_in / input_divider
-        if not _PFD[0] <= pfd <= _PFD[1]:
+        if not limits.detector[0] <= pfd <= limits.detector[1]:
             continue
         # The largest feedback divider that does not go above; 1e-9: 25 / 3 * 9 is 75.
-        feedback = min(int(wanted / pfd + 1e-9), _FEEDBACKS)
-        if feedback == 0:
-            continue
+        feedback = min(int(wanted / pfd + 1e-9), limits.feedback_dividers)
         mhz = pfd * feedback
-        low, high = -int(-_VCO[0] // mhz), int(_VCO[1] / mhz)
-        output = min(max(round(sum(_VCO) / 2 / mhz), low, 1), high, _DIVIDERS)
-        vco = mhz * output
-        if not _VCO[0] <= vco <= _VCO[1]:
+        fitting = [n for n in limits.output_dividers if slow <= mhz * n <= fast]
+        if not fitting:
             continue
+        # Nearest to the middle of the oscillator's range; of two, the even one.
+        output = min(fitting, key=lambda n: (abs(n - middle / mhz), n % 2))
+        vco = mhz * output
         # Nearest first; then a fast phase detector, which jitters less; then the middle of the
         # oscillator's range.
-        rank = (round(wanted - mhz, 9), -pfd, abs(vco - sum(_VCO) / 2))
+        rank = (round(wanted - mhz, 9), -pfd, abs(vco - middle))
         if best is None or rank < best[0]:
             best = rank, Pll(input_divider, feedback, output, mhz, vco)
     if best is None:
-        raise InputError(f"an ECP5's PLL makes no clock near {wanted:g} MHz from {mhz_in:g} MHz.")
+        raise InputError(
+            f"{limits.name}'s PLL makes no clock near {wanted:g} MHz from {mhz_in:g} MHz."
+        )
     return best[1]
 
 

@@ -11,6 +11,7 @@ from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import write_text
 from fpga_flow.host.boards import (
     INTERFACES,
+    Board,
     Pll,
     constraints,
     fastest_baud,
@@ -24,7 +25,7 @@ from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis.synth import ChipSources
 
 TOP = "divqat_chip"
-_SHELL = ("crc32", "fifo", "receive", "send", "link", "reset", "pll")
+_SHELL = ("crc32", "fifo", "receive", "send", "link", "reset")
 _LINKS = {"uart": ("uart",), "ft245": ("async_fifo", "ft245")}
 # Bytes that FTDI's chips hold for a host that does not read: FT231X 512, FT232H 1024.
 _BRIDGE = {"uart": 512, "ft245": 1024}
@@ -44,7 +45,7 @@ class Chip(Recorded):
     # SystemVerilog files in the order to be read, relative to ``folder``; they go behind the
     # design's own
     sources: tuple[str, ...]
-    constraints: str  # the ``.lpf`` file, relative to ``folder``
+    constraints: str  # the pin file, relative to ``folder``
     interface: str  # "uart" or "ft245"
     board: str  # its name
     clock_mhz: float  # of the core, as the PLL makes it
@@ -97,16 +98,17 @@ def write_chip(
         board: one of ``fpga_flow.host.boards.BOARDS``.
         clock_mhz: of the core; the chip gets the nearest the PLL makes that is not above.
         baud: of the serial line; None: the fastest the clock serves.
-        pins: an own ``.lpf`` in place of the board's.
+        pins: an own pin file in place of the board's.
 
     Raises:
-        InputError: unknown interface or board, a clock the PLL or the serial line cannot use, or
-            an image too large for the protocol.
+        InputError: unknown interface or board, an interface the board has no pins for, a clock
+            the PLL or the serial line cannot use, or an image too large for the protocol.
     """
     if interface not in INTERFACES:
         raise unknown_name("interface", interface, INTERFACES)
     place = find_board(board)
-    clock = pll(place.clock_mhz, clock_mhz)
+    pin_text = constraints(place, interface)
+    clock = pll(place.family.pll, place.clock_mhz, clock_mhz)
     divider = None
     if interface == "uart":
         baud = baud or fastest_baud(clock.mhz)
@@ -116,18 +118,19 @@ def write_chip(
     depth, window = _buffers(design, interface, divider)
     identity = _identity(design, interface, clock.mhz, window)
     folder = Path(folder).absolute()
-    names = [f"divqat_{name}.sv" for name in (*_SHELL, *_LINKS[interface])]
+    names = [f"divqat_{name}.sv" for name in (*_SHELL, place.family.pll.source, *_LINKS[interface])]
     for name in names:
         text = files("fpga_flow.host").joinpath("sv", name).read_text(encoding="utf-8")
         write_text(folder / name, text)
-    write_text(folder / f"{TOP}.sv", _top(design, identity, clock, divider, depth))
-    text = constraints(place, interface) if pins is None else _own(pins)
-    write_text(folder / f"{TOP}.lpf", text)
+    top = _top(design, identity, place, interface, clock, divider, depth)
+    write_text(folder / f"{TOP}.sv", top)
+    pin_file = Path(TOP).with_suffix(Path(place.family.tools.pins).suffix).name
+    write_text(folder / pin_file, pin_text if pins is None else _own(pins))
     chip = Chip(
         folder=folder,
         top=TOP,
         sources=(*names, f"{TOP}.sv"),
-        constraints=f"{TOP}.lpf",
+        constraints=pin_file,
         interface=interface,
         board=board,
         clock_mhz=clock.mhz,
@@ -194,7 +197,15 @@ def _buffers(design: Design, interface: str, divider: int | None) -> tuple[int, 
     return depth, window
 
 
-def _top(design: Design, identity: Identity, clock: Pll, divider: int | None, depth: int) -> str:
+def _top(
+    design: Design,
+    identity: Identity,
+    board: Board,
+    interface: str,
+    clock: Pll,
+    divider: int | None,
+    depth: int,
+) -> str:
     """The chip's top module."""
     environment = Environment(
         loader=PackageLoader("fpga_flow.host", "sv"),
@@ -206,6 +217,8 @@ def _top(design: Design, identity: Identity, clock: Pll, divider: int | None, de
         top=TOP,
         design=design,
         identity=identity,
+        board=board,
+        pins=board.pins_for(interface),
         clock=clock,
         divider=divider,
         depth=depth,

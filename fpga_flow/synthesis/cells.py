@@ -6,31 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fpga_flow.devices.family import Family
 from fpga_flow.rtl.design import Node
-
-# yosys' ECP5 cell -> what it takes of each kind. A carry cell is two LUTs. A 16x4 LUT RAM takes
-# four LUTs and the two whose inputs its write port uses.
-_KINDS: Mapping[str, Mapping[str, int]] = {
-    "LUT4": {"lut": 1},
-    "CCU2C": {"lut": 2},
-    "TRELLIS_DPR16X4": {"lut": 6, "lutram": 1},
-    "TRELLIS_FF": {"ff": 1},
-    "DP16KD": {"bram": 1},
-    "MULT18X18D": {"dsp": 1},
-}
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Amounts of an ECP5's cells."""
+    """Amounts of a device's cells; ``Family.cells`` has the family's names of them."""
 
-    # 4-input LUTs, those of carry chains and LUT RAM included; the logic cells (``TRELLIS_COMB``)
-    # nextpnr makes of them are a few more
+    # 4-input LUTs, those of carry chains and LUT RAM included; the logic cells nextpnr makes of
+    # them are a few more
     lut: int = 0
     ff: int = 0  # flip-flops
-    bram: int = 0  # block RAMs (``DP16KD``)
-    lutram: int = 0  # LUT RAMs of 16 x 4 bits (``TRELLIS_DPR16X4``), their LUTs counted in ``lut``
-    dsp: int = 0  # multipliers (``MULT18X18D``)
+    bram: int = 0  # block RAMs of 18 Kibit
+    lutram: int = 0  # LUT RAMs of 16 x 4 bits, their LUTs counted in ``lut``
+    dsp: int = 0  # multipliers
 
 
 @dataclass(frozen=True)
@@ -44,11 +34,11 @@ class LayerCells:
 OUTSIDE = "(interface)"
 
 
-def count(types: Iterable[str]) -> Cells:
+def count(types: Iterable[str], family: Family) -> Cells:
     """The cells of a netlist, given each one's type."""
     kinds: Counter[str] = Counter()
     for cell, number in Counter(types).items():
-        for kind, amount in _KINDS.get(cell, {}).items():
+        for kind, amount in family.cells.get(cell, {}).items():
             kinds[kind] += amount * number
     return Cells(**kinds)
 
@@ -75,13 +65,15 @@ class Layers:
         found = self._pattern.search(name)
         return found[1] if found else OUTSIDE
 
-    def count(self, cells: Mapping[str, str]) -> tuple[LayerCells, ...]:
+    def count(self, cells: Mapping[str, str], family: Family) -> tuple[LayerCells, ...]:
         """The cells of every layer, in the order of the layers; those without any are left out."""
         types: dict[str, list[str]] = {}
         for name, kind in cells.items():
             types.setdefault(self.of(name), []).append(kind)
         order = (*self._names, OUTSIDE)
-        return tuple(LayerCells(name, count(types[name])) for name in order if name in types)
+        return tuple(
+            LayerCells(name, count(types[name], family)) for name in order if name in types
+        )
 
 
 def of_nodes(nodes: Sequence[Node]) -> Layers:
@@ -97,12 +89,12 @@ def top_module(netlist: Any) -> Any:
     raise ValueError("the netlist has no top module")
 
 
-def core_clock_names(module: Any) -> frozenset[str]:
+def core_clock_names(module: Any, family: Family) -> frozenset[str]:
     """Names of the net that clocks most flip-flops of a netlist's module."""
     clocks = Counter(
         cell["connections"]["CLK"][0]
         for cell in module["cells"].values()
-        if cell["type"] == "TRELLIS_FF"
+        if cell["type"] in family.flip_flops
     )
     if not clocks:
         return frozenset()

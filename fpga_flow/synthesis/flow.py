@@ -1,4 +1,4 @@
-"""A design to a bitstream with only open tools: slang, yosys, nextpnr, ecppack."""
+"""A design to a bitstream with only open tools: slang, yosys, nextpnr and the family's packer."""
 
 import shutil
 import tempfile
@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.files import read_json
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis import synth
-from fpga_flow.synthesis.bitstream_report import BITSTREAM, CONFIG, SVF, BitstreamReport
+from fpga_flow.synthesis.bitstream_report import BitstreamReport
 from fpga_flow.synthesis.cells import (
     OUTSIDE,
     LayerCells,
@@ -21,7 +21,7 @@ from fpga_flow.synthesis.cells import (
     of_nodes,
     top_module,
 )
-from fpga_flow.synthesis.route import PINS, REPORT, ROUTED, DoesNotFitError, place_and_route
+from fpga_flow.synthesis.route import REPORT, ROUTED, DoesNotFitError, place_and_route
 from fpga_flow.synthesis.synth import NETLIST, ChipSources
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool, versions
 from fpga_flow.targets import OpenTarget
@@ -97,7 +97,7 @@ def no_bitstream(
 # Where no clock is asked for: above what the networks reach, so that all of the placer's and
 # router's effort goes into speed.
 _EAGER_MHZ = 120.0
-_KEPT = {synth.CORE_NETLIST, NETLIST, ROUTED, CONFIG, BITSTREAM, SVF, REPORT, PINS, synth.LOGS}
+_KEPT = {synth.CORE_NETLIST, NETLIST, ROUTED, REPORT, synth.LOGS}
 
 
 def build_bitstream(
@@ -120,7 +120,7 @@ def build_bitstream(
     Args:
         design: the network's hardware.
         target: the device.
-        folder: gets the netlist, the routed design, ``chip.bit``, ``chip.svf``, ``report.json``.
+        folder: gets the netlist, the routed design, the bitstream, ``report.json``.
         chip: host interface and pins; None: the network with five pins anywhere, for measuring.
         freq_mhz: clock to be met; None: the chip's, or none.
         seed: of nextpnr: another one gives another placement, a few per cent faster or slower.
@@ -129,11 +129,18 @@ def build_bitstream(
         timeout_s: for everything.
 
     Raises:
+        InputError: the chip's pins are of another family.
         NoBitstreamError: it doesn't fit, or the clock is missed.
         ToolMissingError: a tool is not installed.
         ToolFailedError: a tool failed, or time is up.
     """
-    found = versions()
+    tools = target.family.tools
+    found = versions(("slang", "yosys", tools.place, tools.pack))
+    if chip is not None and Path(chip.constraints).suffix != Path(tools.pins).suffix:
+        raise InputError(
+            f"The chip's pins ({chip.constraints}) are not of {target.name}, whose tools read "
+            f"{Path(tools.pins).suffix} files. Write the chip for a board with that device."
+        )
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     failed = folder.with_name(f"{folder.name}-failed")
@@ -152,7 +159,7 @@ def build_bitstream(
             _replace(work, failed)
             raise
         for path in work.iterdir():
-            if path.name not in _KEPT:
+            if path.name not in {*_KEPT, tools.pins, tools.bitstream, *tools.more}:
                 _remove(path)
         report = BitstreamReport(
             folder=work,
@@ -184,16 +191,21 @@ def _build(
     timeout_s: float,
 ) -> dict[str, Any]:
     """Fields of the report, and ``shortfall``, which is None where there is none."""
-    deadline = Deadline(timeout_s)
+    deadline, family = Deadline(timeout_s), target.family
+    tools = family.tools
     top, around = synth.gather(design, chip, work)
-    pins = "" if chip is None else (chip.folder / chip.constraints).read_text(encoding="utf-8")
-    (work / PINS).write_text(pins, encoding="utf-8")
+    pins = (
+        target.bare_pins
+        if chip is None
+        else (chip.folder / chip.constraints).read_text(encoding="utf-8")
+    )
+    (work / tools.pins).write_text(pins, encoding="utf-8")
     seconds = {"slang": synth.elaborate(design, work, top, around, deadline)}
-    seconds["yosys"] = synth.map_to_ecp5(design, work, top, deadline, dsp=dsp)
+    seconds["yosys"] = synth.map_cells(design, work, top, family, deadline, dsp=dsp)
     module = top_module(read_json(work / NETLIST))
     types = {name: cell["type"] for name, cell in module["cells"].items()}
     layers = of_nodes(design.nodes)
-    counted = layers.count(types)
+    counted = layers.count(types, family)
 
     def short(over: Over, fmax: float | None = None, path: tuple[str, ...] = ()) -> Shortfall:
         return Shortfall(over, fmax, clock, largest_layer(counted, over), path, counted)
@@ -203,31 +215,30 @@ def _build(
             work,
             target,
             netlist=NETLIST,
-            config=CONFIG,
             freq_mhz=clock or _EAGER_MHZ,
             seed=seed,
-            clock_names=core_clock_names(module),
+            clock_names=core_clock_names(module, family),
             layers=layers,
             deadline=deadline,
         )
     except DoesNotFitError as e:
         return {"shortfall": short(e.over)}
-    seconds["nextpnr-ecp5"] = routed.seconds
+    seconds[tools.place] = routed.seconds
     if clock is not None and (routed.fmax_mhz < clock or (chip is not None and routed.missed)):
         return {"shortfall": short({}, routed.fmax_mhz, routed.slowest_path)}
-    arguments = ["--compress", "--input", CONFIG, "--bit", BITSTREAM, "--svf", SVF]
-    log = work / synth.LOGS / "ecppack.log"
-    seconds["ecppack"] = run_tool("ecppack", arguments, work, log, deadline)
+    arguments = [*target.pack, *tools.pack_arguments]
+    log = work / synth.LOGS / f"{tools.pack}.log"
+    seconds[tools.pack] = run_tool(tools.pack, arguments, work, log, deadline)
     return {
         "shortfall": None,
         "fmax_mhz": routed.fmax_mhz,
-        "cells": count(types.values()),
+        "cells": count(types.values(), family),
         "layers": counted,
         "comb": routed.used["lut"],
         "placed_ff": routed.used["ff"],
         "utilisation": {kind: routed.used[kind] / routed.available[kind] for kind in routed.used},
         "slowest_path": routed.slowest_path,
-        "bitstream_bytes": (work / BITSTREAM).stat().st_size,
+        "bitstream_bytes": (work / tools.bitstream).stat().st_size,
         "seconds": {tool: round(s, 2) for tool, s in seconds.items()},
     }
 

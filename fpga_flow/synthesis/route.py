@@ -1,6 +1,7 @@
 """Placing and routing with nextpnr, and what it reports."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,9 @@ from fpga_flow.synthesis.synth import LOGS
 from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool
 from fpga_flow.targets import OpenTarget
 
-PINS = "pins.lpf"
 ROUTED = "routed.json"
 REPORT = "nextpnr.json"
-# nextpnr's cell -> our name of it
-KINDS = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "DP16KD": "bram", "MULT18X18D": "dsp"}
-_USED = re.compile(r"(TRELLIS_COMB|TRELLIS_FF|DP16KD|MULT18X18D):\s*(\d+)/\s*(\d+)")
+_USED = re.compile(r"^Info:\s+(\S+):\s*(\d+)/\s*(\d+)", re.MULTILINE)
 _FULL = re.compile(r"no BELs? remaining|Unable to (place|find)|failed to place", re.IGNORECASE)
 
 
@@ -47,14 +45,13 @@ def place_and_route(
     target: OpenTarget,
     *,
     netlist: str,
-    config: str,
     freq_mhz: float,
     seed: int,
     clock_names: frozenset[str],
     layers: Layers,
     deadline: Deadline,
 ) -> Routed:
-    """Place and route ``work/netlist`` into ``work/config``, with the pins of ``work/pins.lpf``.
+    """Place and route ``work/netlist``, with the pins in the file that the family's tools name.
 
     Timing that is missed is reported, not raised.
 
@@ -63,11 +60,11 @@ def place_and_route(
         ToolMissingError: nextpnr is not installed.
         ToolFailedError: it failed otherwise, or time is up.
     """
-    arguments = [target.nextpnr, "--package", target.package, "--speed", str(target.speed)]
-    arguments += ["--json", netlist, "--lpf", PINS, "--lpf-allow-unconstrained"]
-    arguments += ["--textcfg", config, "--report", REPORT, "--freq", f"{freq_mhz:g}"]
+    tools = target.family.tools
+    arguments = [*target.place, "--json", netlist, *tools.place_arguments]
+    arguments += ["--report", REPORT, "--freq", f"{freq_mhz:g}"]
     arguments += ["--seed", str(seed), "--timing-allow-fail", "--write", ROUTED]
-    log = work / LOGS / "nextpnr-ecp5.log"
+    log = work / LOGS / f"{tools.place}.log"
 
     def fits(text: str) -> None:
         over = overflow(text, target)
@@ -75,46 +72,57 @@ def place_and_route(
             raise DoesNotFitError(over)
 
     try:
-        seconds = run_tool("nextpnr-ecp5", arguments, work, log, deadline, fits)
+        seconds = run_tool(tools.place, arguments, work, log, deadline, fits)
     except ToolFailedError as e:
         text = log.read_text(encoding="utf-8", errors="replace")
         if _FULL.search(e.reason) or _FULL.search(text):
             # Less than all of every kind, yet no legal place: nearly full.
-            raise DoesNotFitError(_fullest(text)) from e
+            raise DoesNotFitError(_fullest(text, target)) from e
         raise
-    return _routed(work, clock_names, layers, seconds)
+    return _routed(work, target, clock_names, layers, seconds)
 
 
 def overflow(log: str, target: OpenTarget) -> dict[str, tuple[int, int]]:
     """What nextpnr's utilisation table says doesn't fit: kind -> (needed, available)."""
-    found: dict[str, tuple[int, int]] = {}
-    for cell, used, available in _USED.findall(log):
-        kind = KINDS[cell]
-        limit = min(int(available), int(getattr(target.capacity, kind)))
-        if int(used) > limit:
-            found[kind] = (int(used), limit)
-    return found
+    return {kind: row for kind, row in _table(log, target).items() if row[0] > row[1]}
 
 
-def _fullest(log: str) -> dict[str, tuple[int, int]]:
-    rows = [(KINDS[cell], int(used), int(of)) for cell, used, of in _USED.findall(log)]
+def _table(log: str, target: OpenTarget) -> dict[str, tuple[int, int]]:
+    """The log's utilisation table: kind -> (needed, available); empty where there is none."""
+    cells = {cell: int(used) for cell, used, _ in _USED.findall(log)}
+    return _by_kind(cells, target) if cells else {}
+
+
+def _by_kind(cells: Mapping[str, int], target: OpenTarget) -> dict[str, tuple[int, int]]:
+    """Used cells of nextpnr's kinds as ours: kind -> (needed, available)."""
+    used: Counter[str] = Counter()
+    for cell, (kind, amount) in target.family.placed.items():
+        used[kind] += amount * cells.get(cell, 0)
+    return {kind: (n, int(getattr(target.capacity, kind))) for kind, n in used.items()}
+
+
+def _fullest(log: str, target: OpenTarget) -> dict[str, tuple[int, int]]:
+    rows = _table(log, target)
     if not rows:
         return {}
-    kind, used, available = max(rows, key=lambda row: row[1] / max(row[2], 1))
-    return {kind: (used, available)}
+    kind = max(rows, key=lambda kind: rows[kind][0] / max(rows[kind][1], 1))
+    return {kind: rows[kind]}
 
 
-def _routed(work: Path, clocks: frozenset[str], layers: Layers, seconds: float) -> Routed:
+def _routed(
+    work: Path, target: OpenTarget, clocks: frozenset[str], layers: Layers, seconds: float
+) -> Routed:
     report = read_json(work / REPORT)
-    use = {kind: report["utilization"][cell] for cell, kind in KINDS.items()}
+    cells = {cell: row["used"] for cell, row in report["utilization"].items()}
+    use = _by_kind(cells, target)
     fmax = {net: (clock["achieved"], clock["constraint"]) for net, clock in report["fmax"].items()}
     # A clock on nextpnr's global network, or coming from a pin, has a longer name there.
     stems = {net: net.removeprefix("$glbnet$").removesuffix("$TRELLIS_IO_IN") for net in fmax}
     core = [net for net, stem in stems.items() if stem in clocks]
     reached = min((fmax[net][0] for net in core or fmax), default=0.0)
     return Routed(
-        used={kind: row["used"] for kind, row in use.items()},
-        available={kind: row["available"] for kind, row in use.items()},
+        used={kind: used for kind, (used, _) in use.items()},
+        available={kind: available for kind, (_, available) in use.items()},
         fmax_mhz=reached,
         missed={net: pair for net, pair in fmax.items() if pair[0] < pair[1]},
         slowest_path=_path(report["critical_paths"], core or list(fmax), layers),

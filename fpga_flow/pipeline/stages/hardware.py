@@ -18,6 +18,7 @@ from fpga_flow.compile.configuration import VivadoSettings
 from fpga_flow.compile.finn_build import hardware_rows as estimate_rows
 from fpga_flow.compile.prediction import Prediction, fitting_advice, load_prediction
 from fpga_flow.console import Progress
+from fpga_flow.host.boards import find_board
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.pipeline.config import CompileSection
 from fpga_flow.rtl.refusals import refuse_without_rtl
@@ -47,7 +48,8 @@ def finn_settings(chosen: CompileSection) -> CompileSettings:
     """What FINN is asked for; for an open target our solver folds.
 
     Raises:
-        InputError: an unknown target, or ``fill`` or ``answer`` for a board that FINN builds for.
+        InputError: an unknown target; an interface that the open target's board has no pins for;
+            ``fill`` or ``answer`` for a board that FINN builds for.
     """
     device = target(chosen.target)
     asked: dict[str, Any] = {
@@ -56,6 +58,8 @@ def finn_settings(chosen: CompileSection) -> CompileSettings:
         "folding_json": chosen.folding,
     }
     if isinstance(device, OpenTarget):
+        if chosen.until == "bitstream":
+            find_board(device.board).pins_for(chosen.interface)
         return CompileSettings(target=device.name, fill=chosen.fill, **asked)
     if chosen.answer != "logits":
         raise InputError(
@@ -148,7 +152,9 @@ def _build_open_chip(
     from fpga_flow.synthesis import Shortfall, build_bitstream
 
     build, design = FinnBuild.load(folder), Design.load(folder / DESIGN)
-    chip = write_chip(design, folder / CHIP, interface=interface, clock_mhz=clock)
+    chip = write_chip(
+        design, folder / CHIP, interface=interface, board=device.board, clock_mhz=clock
+    )
     ReferenceVectors.of(onnx, design).save(chip.folder)
 
     def advice(short: Shortfall) -> str | None:
@@ -191,7 +197,7 @@ def _predicted(prediction: Prediction, variant: str, device: OpenTarget, clock: 
         "cycles_per_image": prediction.cycles_per_image,
         "images_per_s": clock * 1e6 / prediction.cycles_per_image,
         "bitstream_bytes": None,
-        "tool": f"divqat {metadata.version('divqat')} cost model",
+        "tool": f"divqat {metadata.version('divqat')} cost model{device.family.estimate}",
         "latency_cycles": prediction.latency,
         "clock_mhz": clock,
     }

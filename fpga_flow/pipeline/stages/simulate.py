@@ -157,6 +157,8 @@ def _hardware_rows(context: StageContext, victim: VictimId) -> list[Row]:
         return []
     from fpga_flow.engines.netlist import compare_netlist
     from fpga_flow.rtl import Design
+    from fpga_flow.synthesis import BitstreamReport
+    from fpga_flow.targets import open_target
 
     config, log = context.config, context.progress.log
     chosen = config.simulate
@@ -167,7 +169,10 @@ def _hardware_rows(context: StageContext, victim: VictimId) -> list[Row]:
     if chosen.rtl_inputs:
         rows += _rtl_rows(context.upstream(victim.attacked), design, images, log)
     if (built / "bitstream" / "report.json").is_file():
-        if chosen.netlist_inputs:
+        device = open_target(BitstreamReport.load(built / "bitstream").target)
+        if chosen.netlist_inputs and not device.family.netlist_models:
+            log(f"simulate: {built.name}: no netlist level, {device.name}'s cells have no models")
+        elif chosen.netlist_inputs:
             log(f"simulate: {built.name}: netlist after synthesis")
             some = images[: chosen.netlist_inputs]
             rows.append(compare_netlist(design, built / "bitstream", some))

@@ -7,9 +7,14 @@ from hypothesis import strategies as st
 from small_core import small_design
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.host.boards import fastest_baud, pll, uart_divider
+from fpga_flow.devices.ecp5 import ECP5
+from fpga_flow.devices.family import Family
+from fpga_flow.devices.gowin import GOWIN
+from fpga_flow.host.boards import BOARDS, fastest_baud, pll, uart_divider
 from fpga_flow.host.chip import Chip, write_chip
 from fpga_flow.rtl.design import Design, Stream
+from fpga_flow.synthesis import build_bitstream
+from fpga_flow.targets import open_target
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +25,7 @@ def design(tmp_path_factory: pytest.TempPathFactory) -> Design:
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from([12.0, 25.0, 48.0, 100.0]), st.floats(10, 200))
 def test_pll_stays_within_the_device_and_below_what_was_asked(mhz: float, wanted: float) -> None:
-    found = pll(mhz, wanted)
+    found = pll(ECP5.pll, mhz, wanted)
     assert found.mhz == pytest.approx(mhz / found.input_divider * found.feedback_divider)
     assert found.vco_mhz == pytest.approx(found.mhz * found.output_divider)
     assert 400 <= found.vco_mhz <= 800
@@ -29,10 +34,24 @@ def test_pll_stays_within_the_device_and_below_what_was_asked(mhz: float, wanted
     assert wanted - 6.3 <= found.mhz <= wanted + 1e-6
 
 
-@pytest.mark.parametrize(("mhz_in", "wanted"), [(25.0, 3.0), (25.0, 500.0), (5.0, 50.0)])
-def test_clocks_out_of_range_are_refused(mhz_in: float, wanted: float) -> None:
+@settings(max_examples=100, deadline=None)
+@given(st.floats(10, 200))
+def test_gowins_pll_stays_within_the_device(wanted: float) -> None:
+    found = pll(GOWIN.pll, 27.0, wanted)
+    assert found.mhz == pytest.approx(27.0 / found.input_divider * found.feedback_divider)
+    assert found.vco_mhz == pytest.approx(found.mhz * found.output_divider)
+    assert found.output_divider in (2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128)  # rPLL has no others
+    assert 500 <= found.vco_mhz <= 1250
+    assert 27.0 / found.input_divider >= 3
+    # Nine input dividers from 27 MHz: the rate of the phase detector at most is lost at the ends.
+    assert wanted - 27.0 < found.mhz <= wanted + 1e-6
+
+
+@pytest.mark.parametrize(("mhz_in", "wanted"), [(25.0, 3.0), (25.0, 700.0), (2.0, 50.0)])
+@pytest.mark.parametrize("family", [ECP5, GOWIN], ids=lambda family: family.name)
+def test_clocks_out_of_range_are_refused(family: Family, mhz_in: float, wanted: float) -> None:
     with pytest.raises(InputError, match="PLL"):
-        pll(mhz_in, wanted)
+        pll(family.pll, mhz_in, wanted)
 
 
 @pytest.mark.parametrize("mhz", [10.0, 25.0, 33.3, 50.0, 75.0, 87.5, 120.0])
@@ -100,6 +119,44 @@ def test_constraints_name_every_port_and_what_they_are_worth(
         assert len(set(sites)) == len(sites)
         for port in ["clk_in", "led[0]", *ports]:
             assert f'LOCATE COMP "{port}"' in text
+
+
+def test_a_gowin_board_gets_its_own_pins_clock_and_lights(design: Design, tmp_path: Path) -> None:
+    chip = write_chip(design, tmp_path, board="tang-nano-20k", clock_mhz=66.0)
+    assert (chip.clock_mhz, chip.constraints) == (66.0, "divqat_chip.cst")
+    text = (chip.folder / chip.constraints).read_text()
+    sites = dict(line[:-1].split('"')[1:] for line in text.splitlines() if "IO_LOC" in line)
+    assert {port: site.strip() for port, site in sites.items()} == {
+        "clk_in": "4",
+        "uart_tx": "69",
+        "uart_rx": "70",
+        **{f"led[{i}]": str(15 + i) for i in range(6)},
+    }
+    assert "not verified on hardware" in text
+    top = (chip.folder / "divqat_chip.sv").read_text()
+    assert "output logic [5:0] led" in top
+    assert "assign led = ~{" in top  # a 0 lights them
+    assert "wifi_gpio0" not in top
+    assert '.INPUT_MHZ("27")' in top
+    assert "divqat_pll_gowin.sv" in chip.sources
+    assert "divqat_pll.sv" not in chip.sources
+
+
+def test_an_interface_without_pins_is_refused(design: Design, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="tang-nano-20k has no pins for the interface ft245"):
+        write_chip(design, tmp_path, board="tang-nano-20k", interface="ft245")
+
+
+@pytest.mark.parametrize("name", ["ecp5-85f", "tang-nano-20k"])
+def test_a_devices_board_is_of_its_family(name: str) -> None:
+    device = open_target(name)
+    assert BOARDS[device.board].family is device.family
+
+
+def test_pins_of_another_family_are_refused(design: Design, tmp_path: Path) -> None:
+    chip = write_chip(design, tmp_path / "chip").for_synthesis()
+    with pytest.raises(InputError, match=r"not of tang-nano-20k, whose tools read \.cst"):
+        build_bitstream(design, open_target("tang-nano-20k"), tmp_path / "bits", chip=chip)
 
 
 def test_own_constraints_replace_the_boards(design: Design, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import memory_core
 import numpy as np
 import pytest
 
+from fpga_flow.devices.ecp5 import ECP5
 from fpga_flow.engines.netlist import as_design
 from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.rtl.design import Design, Node, Stream
@@ -119,7 +120,7 @@ def test_a_full_fifo_in_block_ram_is_the_rtls(tmp_path):
     deadline = Deadline(600)
     top, around = synth.gather(design, None, work)
     synth.elaborate(design, work, top, around, deadline)
-    synth.map_to_ecp5(design, work, top, deadline, dsp=False)
+    synth.map_cells(design, work, top, ECP5, deadline, dsp=False)
     netlist = work / synth.CORE_NETLIST
     assert "DP16KD" in netlist.read_text()
     images = memory_core.random_images(400, seed=7)  # 3,200 words: the ring is filled and stays so

@@ -8,6 +8,7 @@ import pytest
 from read_back import logic
 
 from divqat_brevitas.errors import InputError, ToolMissingError
+from fpga_flow.devices.ecp5 import ECP5
 from fpga_flow.synthesis import BitstreamReport, tools
 from fpga_flow.synthesis.cells import OUTSIDE, Layers, count
 from fpga_flow.synthesis.route import overflow
@@ -35,7 +36,7 @@ def run(tmp_path, seconds=30.0, watch=None):
 def test_a_missing_tool_is_exit_code_3_and_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(tools.PACKAGES, "slang", "no-such-package")
     with pytest.raises(ToolMissingError, match=r"pip install 'divqat\[hardware\]'") as caught:
-        tools.versions()
+        tools.versions(("slang", "yosys"))
     assert caught.value.exit_code == 3
 
 
@@ -94,12 +95,12 @@ def test_cells_are_counted_where_their_name_says():
         "core.MVAU_rtl_1_fifo.Mem": "TRELLIS_DPR16X4",
         "uart.y": "CCU2C",
     }
-    rows = {layer.name: layer.cells for layer in layers.count(cells)}
+    rows = {layer.name: layer.cells for layer in layers.count(cells, ECP5)}
     assert list(rows) == ["MVAU_rtl_1", "MVAU_rtl_10", "MVAU_rtl_1_fifo", OUTSIDE]
     assert (rows["MVAU_rtl_1"].ff, rows["MVAU_rtl_1"].bram) == (1, 1)
     assert (rows["MVAU_rtl_1_fifo"].lut, rows["MVAU_rtl_1_fifo"].lutram) == (6, 1)
     assert rows[OUTSIDE].lut == 2
-    assert sum(row.lut for row in rows.values()) == count(cells.values()).lut == 9
+    assert sum(row.lut for row in rows.values()) == count(cells.values(), ECP5).lut == 9
 
 
 def test_overflow_is_read_from_the_utilisation_table():
@@ -112,6 +113,20 @@ Info: 	    TRELLIS_COMB:   29594/  83640    35%
     assert overflow(table, open_target("ecp5-85f")) == {"bram": (225, 208)}
     assert set(overflow(table, open_target("ecp5-25f"))) == {"bram", "ff", "lut"}
     assert overflow("Info: Packing", open_target("ecp5-25f")) == {}
+
+
+def test_cells_of_gowin_are_summed_to_ours():
+    table = """Info: Device utilisation:
+Info: 	                LUT4:   20000/  20736    96%
+Info: 	           RAM16SDP4:     100/    648    15%
+Info: 	                 ALU:     500/  15552     3%
+Info: 	               BSRAM:      46/     46   100%
+Info: 	             MULT9X9:      10/     96    10%
+Info: 	           MULT18X18:      44/     48    91%
+"""
+    # An ALU is in the place of a LUT, a LUT RAM in those of six; one of 18x18 bits is two of 9x9.
+    over = overflow(table, open_target("tang-nano-20k"))
+    assert over == {"lut": (20_000 + 500 + 600, 20_736), "dsp": (98, 96)}
 
 
 def test_logic_keeps_places_and_not_orders():
