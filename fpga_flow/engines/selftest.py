@@ -322,7 +322,7 @@ class SelfTest(ShortRepr):
             "reading": reading.record(),
             "joules_per_image": reading.joules_per_image(rate) if self.passed else None,
             "note": "Read by the board's owner: the whole board at its USB plug. Energy is load_w "
-            "over the link's images_per_s, as MLPerf Tiny counts it.",
+            "over this run's images_per_s, as MLPerf Tiny counts it.",
         }
 
     def __str__(self) -> str:
