@@ -8,6 +8,7 @@ from fpga_flow.engines.netlist import NetlistEngine
 from fpga_flow.host.chip import write_chip
 from fpga_flow.report.schema import HardwareRow, parse
 from fpga_flow.synthesis import BitstreamReport, build_bitstream, hardware_rows
+from fpga_flow.synthesis.cells import Cells
 from fpga_flow.targets import open_target
 
 
@@ -30,5 +31,32 @@ def test_a_small_chip_for_the_tang_nano_20k(tmp_path):
     rows = hardware_rows(built, "tiny", cycles_per_image=100)
     assert [parse(HardwareRow, row, "row").stage for row in rows][-1] == "bitstream"
     assert rows[-1]["tool"].startswith("gowin_pack, nextpnr-himbaechel-gowin 0.")
+
+
+def test_a_netlist_without_models_of_its_cells_is_refused(tmp_path):
+    design = small_design(tmp_path / "design")
+    report = BitstreamReport(
+        folder=tmp_path,
+        target="tang-nano-20k",
+        part="GW2AR-LV18QN88C8/I7",
+        design_sha256=design.digest,
+        chip=None,
+        clock_mhz=None,
+        fmax_mhz=100.0,
+        cells=Cells(),
+        layers=(),
+        comb=1,
+        placed_ff=1,
+        utilisation={},
+        slowest_path=(),
+        seed=1,
+        bitstream_bytes=1,
+        seconds={},
+        versions={},
+    )
+    report.save()
+    assert report.needed == ("netlist.v", "synth.json", "chip.fs")
+    for name in report.needed:
+        (tmp_path / name).touch()
     with pytest.raises(InputError, match="no models of the cells of tang-nano-20k"):
-        NetlistEngine(design, built.folder)
+        NetlistEngine(design, tmp_path)

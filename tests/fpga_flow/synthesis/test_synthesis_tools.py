@@ -33,10 +33,11 @@ def run(tmp_path, seconds=30.0, watch=None):
     return run_tool("yosys", ["a"], tmp_path, tmp_path / "log", Deadline(seconds), watch)
 
 
-def test_a_missing_tool_is_exit_code_3_and_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(tools.PACKAGES, "slang", "no-such-package")
+@pytest.mark.parametrize("tool", ["slang", "gowin_pack"])
+def test_a_missing_tool_is_exit_code_3_and_says_how_to_install_it(monkeypatch, tool):
+    monkeypatch.setitem(tools.PACKAGES, tool, "no-such-package")
     with pytest.raises(ToolMissingError, match=r"pip install 'divqat\[hardware\]'") as caught:
-        tools.versions(("slang", "yosys"))
+        tools.versions((tool, "yosys"))
     assert caught.value.exit_code == 3
 
 
