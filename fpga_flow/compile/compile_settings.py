@@ -5,11 +5,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import InputError, unknown_name
 from fpga_flow.targets import open_target
 
 # FINN takes any text as a part and estimates for it.
 _PART = re.compile(r"xc[a-z0-9]+(-[a-z0-9]+)+", re.IGNORECASE)
+
+
+MULTIPLIERS = ("none", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class CompileSettings:
         target_cycles: cycles an image at most, used instead of ``target_fps``; open targets only.
         fill: used instead of ``target_fps``: the fastest folding that takes at most this
             fraction of the open target's logic cells, in (0, 1].
+        multipliers: of an open target: ``"none"``, all products in logic; ``"auto"``, in the
+            device's multipliers where these save the most logic.
         folding_json: a FINN folding JSON, used instead of all of these. Its names are those
             of the specialised layers (``MVAU_rtl_0``); unknown ones are refused.
         standalone_thresholds: thresholds as layers of their own. The RTL matrix-vector unit
@@ -50,6 +55,7 @@ class CompileSettings:
     target: str | None = None
     target_cycles: int | None = None
     fill: float | None = None
+    multipliers: str = "none"
     folding_json: Path | None = None
     standalone_thresholds: bool = True
     rtl_below_4_bits: bool = True
@@ -72,6 +78,8 @@ class CompileSettings:
             raise InputError("Give target_cycles or fill, not both.")
         if self.fill is not None and not 0 < self.fill <= 1:
             raise InputError(f"fill must be a fraction in (0, 1], not {self.fill!r}.")
+        if self.multipliers not in MULTIPLIERS:
+            raise unknown_name("multipliers", self.multipliers, MULTIPLIERS)
         if self.part is not None and not _PART.fullmatch(self.part):
             raise InputError(
                 f"{self.part!r} is no part that FINN builds for: it must be an AMD part with "

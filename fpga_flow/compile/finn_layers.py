@@ -38,7 +38,17 @@ def _folding(node: NodeProto) -> Folding:
     def value(name: str, default: int) -> int:
         return int(operator.get_nodeattr(name)) if name in known else default
 
-    return Folding(value("PE", 1), value("SIMD", 1), bool(value("parallel_window", 0)))
+    return Folding(
+        value("PE", 1),
+        value("SIMD", 1),
+        bool(value("parallel_window", 0)),
+        dsp=takes_multipliers(node),
+    )
+
+
+def takes_multipliers(node: NodeProto) -> bool:
+    """Whether a node's folding asks for the device's multipliers."""
+    return any(one.name == "resType" and one.s == b"dsp" for one in node.attribute)
 
 
 def _shape(model: ModelWrapper, node: NodeProto) -> LayerShape:

@@ -20,7 +20,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.util.basic import qonnx_make_model
 
 from fpga_flow.compile.axes import Axis, axes, depthwise_windows
-from fpga_flow.compile.obstacles import entry, readers, vectors
+from fpga_flow.compile.obstacles import code_type, entry, readers, threshold_steps, vectors
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import (
     Add,
@@ -201,7 +201,9 @@ class _Builder:
         return self.node("Add", branches, layer.output, shape, _sum_type(layer))
 
     def _threshold(self, layer: Threshold, x: str) -> str:
-        steps, base, datatype = _steps(_unclamped(layer, self.network.layer(layer.inputs[0])))
+        steps, base, datatype = threshold_steps(
+            _unclamped(layer, self.network.layer(layer.inputs[0]))
+        )
         shape, _ = self.tensors[x]
         name = self.constant(f"{layer.name}_thresholds", steps, DataType["INT32"])
         # FINN names nodes and tensors anew, and carries annotations of tensors along.
@@ -273,7 +275,7 @@ def integer_graph(network: Network) -> ModelWrapper:
     """
     builder = _Builder(network, readers(network))
     first = entry(network)
-    datatype = _code_type(network.input.quantizer.low, network.input.quantizer.high)
+    datatype = code_type(network.input.quantizer.low, network.input.quantizer.high)
     shape = (1, *first.shape)
     builder.tensors["image"] = (shape, datatype)
     x = "image"
@@ -296,24 +298,6 @@ def _rows(weight: IntArray, axis: Axis, dimension: int) -> IntArray:
     result = np.zeros((axis.kernel, *rows.shape[1:]), dtype=np.int64)
     result[:: axis.spread][: len(kept)] = kept
     return np.moveaxis(result, 0, dimension)
-
-
-def _code_type(low: int, high: int) -> Any:
-    """The type of codes; of two bits at least, which every hardware layer takes."""
-    return DataType[f"{'U' if low >= 0 else ''}INT{max(2, bits_for(low, high))}"]
-
-
-def _steps(layer: Threshold) -> tuple[IntArray, int, Any]:
-    """Thresholds of codes one apart, the least code, and their type."""
-    thresholds, base = layer.thresholds, layer.base
-    count = thresholds.shape[1]
-    if layer.step == 2:  # -1 and +1 are among the codes -2 to 1
-        always = np.full((len(thresholds), 1), np.iinfo(np.int32).min)
-        return np.concatenate([always, thresholds, thresholds], axis=1), -2, DataType["INT2"]
-    if base == 0:  # 0 and 1 are among the codes 0 to 3
-        never = [(0, 0), (0, max(0, 3 - count))]
-        thresholds = np.pad(thresholds, never, constant_values=np.iinfo(np.int32).max)
-    return thresholds, base, _code_type(base, base + count)
 
 
 def _sum_type(layer: Add | SumPool) -> Any:

@@ -111,7 +111,8 @@ def fitting(
         amount: float = getattr(limit, kind)
         return amount * min(1.0, estimated / needed) if needed and estimated else amount
 
-    within = Resources(scaled("lut"), scaled("ff"), scaled("bram"), scaled("dsp"))
+    dsp = scaled("dsp") if predicted.resources.dsp else 0.0
+    within = Resources(scaled("lut"), scaled("ff"), scaled("bram"), dsp)
     try:
         return fastest(predicted.shapes, within, predicted.cycles_per_image)
     except (CheckFailedError, InputError):

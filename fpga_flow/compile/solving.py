@@ -1,7 +1,7 @@
 """The folding solver as a step of a build, and what it predicts as a file of the build."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,6 +49,8 @@ class Request:
         share = SHARE
         if settings["fill"] is not None:
             share = Resources(settings["fill"], settings["fill"], SHARE.bram, SHARE.dsp)
+        if settings["multipliers"] == "none":
+            share = replace(share, dsp=0.0)
         within = budget(open_target(settings["target"]).capacity, share)
         cycles: int | None = settings["target_cycles"]
         if cycles is None and settings["fill"] is None and settings["target_fps"] is not None:

@@ -68,6 +68,12 @@ ECP5 = Family(
     constraints=_constraints,
     comment="#",
     netlist_models=True,
+    # A multiplier has 18 bits on either side; narrower than two bits, logic is cheaper.
+    multipliers=(
+        "-map +/mul2dsp.v -map +/lattice/dsp_map_18x18.v "
+        "-D DSP_A_MAXWIDTH=18 -D DSP_A_MINWIDTH=2 -D DSP_B_MAXWIDTH=18 -D DSP_B_MINWIDTH=2 "
+        "-D DSP_NAME=$__MUL18X18"
+    ),
     estimate="",
 )
 

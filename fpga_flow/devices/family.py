@@ -83,6 +83,7 @@ class Family(ShortRepr):
     constraints: Callable[[Pins, Clocks], list[str]]  # the pin file
     comment: str  # what begins a comment in it
     netlist_models: bool  # whether the netlist's cells can be simulated
+    multipliers: str  # arguments of yosys' techmap that make products multipliers; "": not known
     estimate: str  # what our cost model's weights were fitted to
 
 

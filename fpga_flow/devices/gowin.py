@@ -84,6 +84,7 @@ GOWIN = Family(
     constraints=_constraints,
     comment="//",
     netlist_models=False,
+    multipliers="",
     estimate=" (weights fitted to ECP5)",
 )
 

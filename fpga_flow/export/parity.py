@@ -190,7 +190,8 @@ def _integers(
     layers.sort(key=lambda layer: layer.position)  # as torch ran them
     floats = {layer.output: layer.to_integers(tensors[layer.output]) for layer in layers}
     torchs[OUTPUT] = _last(network, logits)
-    floats[OUTPUT] = _last(network, tensors[engine.output].reshape(logits.shape))
+    output = tensors[engine.output]
+    floats[OUTPUT] = _last(network, output.reshape(len(output), int(np.prod(output.shape[1:]))))
     exact = integer.integers(images, names) | {OUTPUT: _last(network, integer.predict(images))}
     return torchs, floats, exact
 

@@ -84,7 +84,30 @@ def layer_cost(shape: LayerShape, folding: Folding) -> Resources:
         cell: sum(weights[cell][name] * value for name, value in found.items())
         for cell in ("lut", "ff")
     }
-    return Resources(bram=block_count(shape, folding), **amounts)
+    dsp = multipliers(shape, folding) if folding.dsp else 0
+    return Resources(bram=block_count(shape, folding), dsp=dsp, **amounts)
+
+
+def multipliers(shape: LayerShape, folding: Folding) -> int:
+    """Multipliers that a matrix-vector unit's products can take, see ``mvu.sv``; 0: none.
+
+    Two rows share one where both weights and their products fit into its 18 bits.
+
+    Example:
+        >>> unit = LayerShape(name="", kind="MVAU", weight_bits=4, input_bits=4)
+        >>> multipliers(unit, Folding(pe=4, simd=8))
+        16
+    """
+    weight, act = shape.weight_bits, shape.input_bits
+    if shape.kind != shapes.MVAU or _product_style(shape) != "multiply" or max(weight, act) > 17:
+        return 0
+    shared = folding.pe % 2 == 0 and 2 * weight + act + 1 <= 18
+    return folding.pe * folding.simd // (2 if shared else 1)
+
+
+def _product_style(shape: LayerShape) -> str:
+    weight, act = shape.weight_bits, shape.input_bits
+    return "table" if weight + act <= 4 else "ternary" if weight == 2 else "multiply"
 
 
 def converter_cost(values: int, bits: int, lanes_in: int, lanes_out: int) -> Resources:
@@ -126,14 +149,14 @@ def _mvau(shape: LayerShape, folding: Folding) -> dict[str, float]:
     weight, act = shape.weight_bits, shape.input_bits
     fold, turns = shape.columns // simd, shape.out_channels // pe
     products, width = pe * simd, pe * simd * weight
-    style = "table" if weight + act <= 4 else "ternary" if weight == 2 else "multiply"
+    style = _product_style(shape)
     amount = {"table": 1, "ternary": act, "multiply": weight * act}[style]
     replay = simd * act if fold > 1 and turns > 1 else 0
     return {
         "one": 1,
         "table": products * amount * (style == "table"),
         "ternary": products * amount * (style == "ternary"),
-        "multiply": products * amount * (style == "multiply"),
+        "multiply": products * amount * (style == "multiply" and not folding.dsp),
         "add": products * (weight + act),
         "inputs": simd * act,
         "accumulate": pe * shape.output_bits,

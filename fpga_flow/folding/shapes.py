@@ -101,12 +101,14 @@ class Folding:
         parallel_window: a whole window a beat (ConvolutionInputGenerator).
         in_turn: thresholds are compared one after the other (Thresholding). The generator
             decides that by itself, behind a slow matrix.
+        dsp: products are made by the device's multipliers (MVAU).
     """
 
     pe: int = 1
     simd: int = 1
     parallel_window: bool = False
     in_turn: bool = False
+    dsp: bool = False
 
 
 def input_lanes(shape: LayerShape, folding: Folding) -> int:

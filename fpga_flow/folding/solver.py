@@ -10,13 +10,19 @@ import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.folding import shapes
 from fpga_flow.folding.branches import Element, Parallel, edges, owners, series_parallel, shortcuts
-from fpga_flow.folding.cost import converter_cost, fifo_cost, layer_cost, weight_blocks
+from fpga_flow.folding.cost import (
+    converter_cost,
+    fifo_cost,
+    layer_cost,
+    multipliers,
+    weight_blocks,
+)
 from fpga_flow.folding.cycles import (
     FIFO_DEPTH,
     chain_cycles,
@@ -65,25 +71,27 @@ class Solution(ShortRepr):
         """Name of the slowest layer or converter."""
         return max(self.cycles, key=lambda name: self.cycles[name])
 
-    def finn(self, layers: Sequence[LayerShape]) -> dict[str, dict[str, int]]:
+    def finn(self, layers: Sequence[LayerShape]) -> dict[str, dict[str, int | str]]:
         """The folding as FINN's folding JSON.
 
         Args:
             layers: what was solved for.
         """
-        found: dict[str, dict[str, int]] = {}
+        found: dict[str, dict[str, int | str]] = {}
         for shape in layers:
             folding = self.folding[shape.name]
             if shape.fused:
                 found[shape.fused] = {"SIMD": folding.pe, "parallel_window": 0}
-            found[shape.name] = {
-                shapes.MVAU: {"PE": folding.pe, "SIMD": folding.simd},
-                shapes.WINDOW: {
-                    "SIMD": folding.simd,
-                    "parallel_window": int(folding.parallel_window),
-                },
-                shapes.PADDING: {"SIMD": folding.simd},
-            }.get(shape.kind, {"PE": folding.pe})
+            lanes: dict[str, int | str] = {"PE": folding.pe}
+            if shape.kind in (shapes.MVAU, shapes.WINDOW, shapes.PADDING):
+                lanes = {"SIMD": folding.simd}
+            if shape.kind == shapes.MVAU:
+                lanes["PE"] = folding.pe
+            if shape.kind == shapes.WINDOW:
+                lanes["parallel_window"] = int(folding.parallel_window)
+            if folding.dsp:
+                lanes["resType"] = "dsp"
+            found[shape.name] = lanes
         return found
 
 
@@ -145,7 +153,8 @@ def cheapest(
     Args:
         layers: in network order.
         target_cycles: clock frequency / images a second.
-        within: what it may take; None: anything.
+        within: what it may take; None: anything, and no multipliers. Of those, matrices get as
+            many as save the most logic.
 
     Raises:
         InputError: not even the most parallel folding is as fast.
@@ -157,11 +166,12 @@ def cheapest(
         >>> cheapest([fc], 100).cycles_per_image <= 100
         True
     """
-    best = _at_price(layers, target_cycles, _PRICES[0])
+    spare = 0 if within is None else int(within.dsp)
+    best = _at_price(layers, target_cycles, _PRICES[0], spare)
     if within is None or fits(best.resources, within):
         return best
     for price in _PRICES[1:]:
-        other = _at_price(layers, target_cycles, price)
+        other = _at_price(layers, target_cycles, price, spare)
         if fits(other.resources, within):
             return other
     largest = max(best.layers, key=lambda name: best.layers[name].lut)
@@ -173,7 +183,9 @@ def cheapest(
     )
 
 
-def _at_price(layers: Sequence[LayerShape], target_cycles: int, bram: float) -> Solution:
+def _at_price(
+    layers: Sequence[LayerShape], target_cycles: int, bram: float, spare: int
+) -> Solution:
     path = _shortest(tuple(layers), target_cycles, bram)
     if path is None:
         least = max(min(cycles(s, f) for f in _options(s)) for s in layers)
@@ -181,7 +193,29 @@ def _at_price(layers: Sequence[LayerShape], target_cycles: int, bram: float) -> 
             f"No folding takes {target_cycles} cycles an image or fewer: the fastest takes "
             f"about {least}. Ask for fewer images a second, or a higher clock frequency."
         )
-    return evaluate(layers, path)
+    return evaluate(layers, _with_multipliers(layers, path, spare))
+
+
+def _with_multipliers(
+    layers: Sequence[LayerShape], folding: Mapping[str, Folding], spare: int
+) -> dict[str, Folding]:
+    """``folding`` with multipliers in the matrices where ``spare`` of them save the most logic.
+
+    A knapsack: by the number of multipliers taken, the most logic saved and where.
+    """
+    best: dict[int, tuple[float, tuple[str, ...]]] = {0: (0.0, ())}
+    for shape in layers:
+        one = folding[shape.name]
+        count = multipliers(shape, one)
+        if not 0 < count <= spare:
+            continue
+        saved = _layer_cost(shape, one).lut - _layer_cost(shape, replace(one, dsp=True)).lut
+        for taken, (sum_saved, names) in sorted(best.items(), reverse=True):
+            total = taken + count
+            if total <= spare and sum_saved + saved > best.get(total, (0.0,))[0]:
+                best[total] = sum_saved + saved, (*names, shape.name)
+    _, chosen = max(best.values(), key=lambda way: way[0])
+    return {name: replace(one, dsp=name in chosen) for name, one in folding.items()}
 
 
 def fastest(layers: Sequence[LayerShape], within: Resources, at_least_cycles: int = 1) -> Solution:

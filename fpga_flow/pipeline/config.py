@@ -158,7 +158,9 @@ class CompileSection(Section):
     needs Vivado). ``until`` is ``estimate`` (FINN's graph and estimates), ``rtl`` (one stitched
     design, simulated) or ``bitstream``. The folding comes from ``folding`` (a FINN folding JSON),
     else ``fill`` (the fastest one within that fraction of the device), else ``target_fps``.
-    ``clock_ns`` is the clock period asked for (None: as the target can).
+    ``clock_ns`` is the clock period asked for (None: as the target can). ``multipliers`` is
+    ``none`` (products in logic) or ``auto`` (in an open target's multipliers, where these save
+    the most logic).
 
     ``answer`` is all that leaves the chip of an image: ``logits``, ``top1`` (the label),
     ``topk:K``, ``rounded:BITS`` or ``posterior:BITS`` (codes of a few bits; see
@@ -172,6 +174,7 @@ class CompileSection(Section):
     clock_ns: Rate | None = None
     target_fps: Count = 1000
     fill: Annotated[float, Field(gt=0, le=1)] | None = None
+    multipliers: Literal["none", "auto"] = "none"
     folding: Path | None = None
     interface: Literal["uart", "ft245"] = "uart"
     variants: tuple[Literal["ptq", "qat", "divqat"], ...] = ()

@@ -101,6 +101,7 @@ class Node:
         other: the second stream that a sum of branches takes.
         copies: readers of a fork.
         least: entries of a FIFO below which the design hangs, of a shortcut.
+        multipliers: whether synthesis puts its products into the device's multipliers.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Node:
     other: Stream | None = None
     copies: int = 1
     least: int = 0
+    multipliers: bool = False
 
     @property
     def ports(self) -> tuple[str, ...]:
@@ -191,8 +193,14 @@ class Design(Recorded):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the names and contents of all sources and memory files, and the top."""
+        """SHA-256 over the names and contents of all sources and memory files, and the top.
+
+        Over the layers that take multipliers, too.
+        """
         hashed = hashlib.sha256(self.top.encode())
+        for node in self.nodes:
+            if node.multipliers:
+                hashed.update(f"\nmultipliers {node.name}".encode())
         for name in (*self.sources, *self.data):
             hashed.update(f"\n{name} {sha256_file(self.folder / name)}".encode())
         return hashed.hexdigest()

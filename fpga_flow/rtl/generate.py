@@ -197,6 +197,7 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild, style: str) -> list[
             sources=tuple(record.get("sources", ())),
             other=Stream(**record["other"]) if "other" in record else None,
             copies=record.get("copies", 1),
+            multipliers=record.get("multipliers", False),
         )
         for record in records
     ]

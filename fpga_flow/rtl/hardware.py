@@ -15,7 +15,7 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile.finn_layers import passed, port_of, sources_of
+from fpga_flow.compile.finn_layers import passed, port_of, sources_of, takes_multipliers
 from fpga_flow.compile.worker_execution import OPERATORS, code_tensor
 from fpga_flow.folding import shapes
 from fpga_flow.lowering.ir import bits_for
@@ -44,7 +44,7 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
         reads, see ``folding.branches``), ``tensor`` (the QONNX tensor that its codes are of, or
         None), ``input`` and ``output`` streams, ``cycles`` (FINN's estimate), ``pe``, ``simd``,
         ``files``, and what our modules need (``weights``, ``pool``, ``other`` input, ``copies``,
-        ``pixels`` or ``shift``).
+        ``pixels`` or ``shift``; ``multipliers``: whether products are to take the device's).
 
     Raises:
         InputError: a layer has no RTL.
@@ -55,6 +55,7 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
     np.random.seed(0)
     model = ModelWrapper(read_step(Path(job["model"]), OPERATORS))
     part = _PORTABLE_PART if job["style"] == "portable" else _part(job["device"])
+    chosen = {node.name for node in model.graph.node if takes_multipliers(node)}
     for node in model.graph.node:
         _bring_to_rtl(model, node)
     model = model.transform(InsertDWC())
@@ -63,7 +64,8 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
     for node in _ordered(model):
         folder = Path(job["folder"]) / node.name
         folder.mkdir()
-        records.append(_layer(model, node, folder, part, job["clock_ns"], portable, records))
+        record = _layer(model, node, folder, part, job["clock_ns"], portable, records)
+        records.append(record | {"multipliers": node.name in chosen})
     return fused(records) if portable else records
 
 

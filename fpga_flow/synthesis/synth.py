@@ -128,6 +128,7 @@ def map_cells(
     commands = [
         f"read_rtlil {_CORE}",
         *_MAP,
+        *multiplier_commands([node.name for node in design.nodes if node.multipliers], family),
         " ".join(core),
         f"write_verilog -noattr -noexpr {CORE_NETLIST}",
         "design -stash core",
@@ -144,6 +145,29 @@ def map_cells(
         f"write_json {NETLIST}",
     ]
     return run_tool("yosys", commands, work, work / LOGS / "yosys.log", deadline)
+
+
+def multiplier_commands(layers: Sequence[str], family: Family) -> list[str]:
+    """Yosys' commands that put the products of some matrix-vector units into multipliers.
+
+    slang gives one flat module, in which the weights' last register is known by its name (``Near``
+    in ``mvu.sv``): what reads it is the product.
+
+    Args:
+        layers: names of nodes.
+        family: of a device with such multipliers.
+    """
+    if not layers:
+        return []
+    wires = " ".join(f"w:{name}.*.Near" for name in layers)
+    union = " ".join(["%u"] * (len(layers) - 1))
+    return [
+        f"select -set products {wires} {union} %co1 t:$mul %i",
+        "wreduce @products",  # slang extends both to the width of the product
+        f"techmap {family.multipliers} @products",
+        "chtype -set $mul t:$__soft_mul",
+        "select -clear",
+    ]
 
 
 # Assertions and messages are for simulation.

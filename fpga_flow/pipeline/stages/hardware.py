@@ -60,7 +60,9 @@ def finn_settings(chosen: CompileSection) -> CompileSettings:
     if isinstance(device, OpenTarget):
         if chosen.until == "bitstream":
             find_board(device.board).pins_for(chosen.interface)
-        return CompileSettings(target=device.name, fill=chosen.fill, **asked)
+        return CompileSettings(
+            target=device.name, fill=chosen.fill, multipliers=chosen.multipliers, **asked
+        )
     if chosen.answer != "logits":
         raise InputError(
             f"compile.answer is for devices of the open flow; {device.name} is built by stock "

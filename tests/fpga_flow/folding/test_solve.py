@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
 from divqat_brevitas.errors import CheckFailedError, InputError
 from fpga_flow.compile.compile_settings import CompileSettings
+from fpga_flow.compile.solving import Request
 from fpga_flow.folding import cost
 from fpga_flow.folding.cycles import cycles, portable_layers, searched
 from fpga_flow.folding.shapes import MVAU, POOL, THRESHOLDING, Folding, LayerShape
@@ -151,3 +153,47 @@ def test_settings_refuse_what_cannot_be(wrong):
 def test_in_turn_takes_two_cycles_a_step_and_one():
     shape = conv("a", 6, 2, 8)[-1]
     assert cycles(shape, Folding(in_turn=True)) == 5 * cycles(shape, Folding())
+
+
+def wide(name, columns, rows):
+    """A matrix of 4-bit weights: two rows share a multiplier."""
+    return LayerShape(name=name, kind=MVAU, columns=columns, channels=columns, out_channels=rows,
+                      vectors=16, input_bits=4, weight_bits=4, output_bits=16)  # fmt: skip
+
+
+@pytest.mark.parametrize("spare", [0, 10, 24, 40, 1000])
+def test_multipliers_go_where_they_save_the_most_logic(spare):
+    layers = [wide("a", 64, 32), wide("b", 32, 16), wide("c", 48, 8), *dense("d", 8, 4)]
+    within = Resources(1e9, 1e9, 1e9, spare)
+    found = cheapest(layers, 2_000, within)
+    assert found.resources.dsp <= spare
+    assert not found.folding["d"].dsp  # products of 2 bits are look-up tables
+    choices = itertools.product((False, True), repeat=3)
+    cells = []
+    for choice in choices:
+        folding = dict(found.folding)
+        for name, dsp in zip("abc", choice, strict=True):
+            folding[name] = replace(folding[name], dsp=dsp)
+        other = evaluate(layers, folding)
+        if other.resources.dsp <= spare:
+            cells.append(other.resources.lut)
+    assert found.resources.lut == pytest.approx(min(cells), rel=1e-9)  # sums in another order
+
+
+def test_what_is_not_asked_for_takes_no_multipliers():
+    settings = {"fill": None, "target": "ecp5-85f", "target_cycles": 9, "target_fps": None}
+    none, auto = (
+        Request.of(settings | {"multipliers": kind}).within.dsp for kind in ("none", "auto")
+    )
+    assert (none, auto) == (0, open_target("ecp5-85f").capacity.dsp)
+    with pytest.raises(InputError, match="unknown multipliers 'all'"):
+        CompileSettings(multipliers="all")
+
+
+@pytest.mark.parametrize(
+    ("weight", "act", "pe", "expected"),
+    [(4, 4, 4, 16), (4, 4, 3, 24), (8, 8, 4, 32), (2, 4, 4, 0), (2, 2, 4, 0), (3, 8, 2, 8)],
+)
+def test_two_rows_share_a_multiplier_where_both_fit(weight, act, pe, expected):
+    shape = LayerShape(name="m", kind=MVAU, weight_bits=weight, input_bits=act)
+    assert cost.multipliers(shape, Folding(pe=pe, simd=8)) == expected
