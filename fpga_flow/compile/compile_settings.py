@@ -69,7 +69,12 @@ class CompileSettings:
         if self.target_fps is not None and self.target_fps < 1:
             raise InputError(f"target_fps must be at least 1, or None, not {self.target_fps!r}.")
         if self.target is not None:
-            open_target(self.target)
+            family = open_target(self.target).family
+            if self.multipliers != "none" and not family.multipliers:
+                raise InputError(
+                    f"multipliers={self.multipliers!r}: products are not put into the multipliers "
+                    f"of {self.target} yet. Leave multipliers at 'none'."
+                )
         elif self.target_cycles is not None or self.fill is not None:
             raise InputError("target_cycles and fill need a target, such as 'ecp5-85f'.")
         if self.target_cycles is not None and self.target_cycles < 1:

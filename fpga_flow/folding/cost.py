@@ -136,7 +136,7 @@ def family(shape: LayerShape, folding: Folding) -> str:
         return f"{shape.kind} {'parallel' if parallel else 'serial'}"
     if shape.kind == shapes.THRESHOLDING:
         return f"{shape.kind} {'in turn' if folding.in_turn else 'pipeline'}"
-    return shape.kind
+    return f"{shape.kind} multipliers" if folding.dsp else shape.kind
 
 
 def terms(shape: LayerShape, folding: Folding) -> dict[str, float]:
