@@ -28,7 +28,7 @@ DRAWN = {
     ),
 }
 # A build takes about 2 seconds, a simulation 10.
-HARDWARE = {"finn": 10, "rtl": 3}
+HARDWARE = {"finn": 10, "rtl": 3, "branches": 2}
 
 
 @pytest.mark.finn
