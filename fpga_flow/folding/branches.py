@@ -181,17 +181,17 @@ def _find(
             [_needed(branch, folding, pixel) for pixel in range(count)]
             for branch in element.branches
         ]
+        slowest = [max(pixels) for pixels in zip(*needs, strict=True)]
         for k, (branch, own) in enumerate(zip(element.branches, needs, strict=True)):
-            others = [max(pixels) for pixels in zip(*needs, strict=True)]
-            ahead = _ahead(own, others)
+            ahead = _ahead(own, slowest)
             if ahead:
                 found.append(_shortcut(element, branch, k, ahead, reading, folding))
 
 
-def _ahead(own: Sequence[int], others: Sequence[int]) -> int:
+def _ahead(own: Sequence[int], slowest: Sequence[int]) -> int:
     """Pixels by which a branch must be able to run ahead, for the slowest to give its next."""
     ahead = given = 0
-    for pixel, needed in enumerate(others):
+    for pixel, needed in enumerate(slowest):
         while given < len(own) and own[given] < needed:
             given += 1
         ahead = max(ahead, given - pixel)
