@@ -29,8 +29,10 @@ from fpga_flow.folding.shapes import (
     MVAU,
     PADDING,
     POOL,
+    PRODUCTS,
     SUM,
     THRESHOLDING,
+    VVAU,
     WINDOW,
     Folding,
     LayerShape,
@@ -57,6 +59,17 @@ def mvau(
         input_bits=act, weight_bits=weight, output_bits=bits,
     )  # fmt: skip
     return shape, Folding(pe, simd, dsp=dsp)
+
+
+def vvau(size: int, channels: int, pe: int, weight: int, act: int, *, dsp: bool = False) -> Any:
+    """A depthwise convolution's products, ``size`` x ``size`` pixels a window."""
+    taps = size * size
+    bits = weight + act + (taps - 1).bit_length()
+    shape = LayerShape(
+        name="", kind=VVAU, channels=channels, columns=taps, out_channels=channels,
+        kernel=(size, size), input_bits=act, weight_bits=weight, output_bits=bits,
+    )  # fmt: skip
+    return shape, Folding(pe, dsp=dsp)
 
 
 def thresholding(channels: int, steps: int, pe: int, bits: int, *, in_turn: bool = False) -> Any:
@@ -141,6 +154,15 @@ GRID = [
         (27, 16, 3, 8, 8, 8), (72, 8, 8, 2, 8, 8), (72, 16, 6, 4, 3, 3), (576, 64, 16, 8, 4, 4),
         (84, 10, 1, 1, 4, 4),
     ]),
+    # kernel, channels, pe, weight bits, activation bits
+    *(vvau(*row) for row in [
+        (3, 16, 1, 4, 4), (3, 16, 4, 4, 4), (3, 32, 32, 4, 4), (3, 64, 8, 8, 4), (5, 6, 3, 3, 3),
+        (3, 16, 4, 2, 4), (3, 32, 16, 2, 2), (3, 64, 64, 2, 4), (2, 8, 8, 2, 8),
+    ]),
+    *(vvau(*row, dsp=True) for row in [
+        (3, 16, 4, 4, 4), (3, 32, 32, 4, 4), (3, 64, 8, 8, 4), (3, 128, 16, 4, 4), (5, 6, 3, 8, 8),
+        (2, 16, 2, 3, 4), (3, 8, 1, 4, 8),
+    ]),
     # channels, thresholds, pe, bits
     *(thresholding(*row) for row in [
         (6, 3, 1, 13), (16, 3, 4, 9), (16, 15, 4, 13), (64, 15, 8, 12),
@@ -154,6 +176,7 @@ GRID = [
         (32, 5, 1, 1, 1, 8), (14, 5, 1, 6, 6, 2), (14, 5, 1, 6, 2, 4), (10, 3, 1, 8, 8, 4),
         (34, 3, 1, 16, 16, 4), (9, 3, 2, 8, 4, 2),
     ]),
+    *(window(*row, depthwise=True) for row in [(10, 3, 1, 8, 2, 4), (34, 3, 1, 32, 8, 4)]),
     *(window(*row, parallel=True) for row in [
         (32, 5, 1, 1, 1, 8), (14, 5, 1, 6, 6, 2), (10, 3, 1, 8, 8, 2), (34, 3, 1, 16, 16, 4),
         (18, 3, 1, 32, 32, 4), (34, 3, 1, 3, 3, 8),
@@ -245,7 +268,7 @@ def _generate(work: Path, grid: list[Any]) -> None:
                     generated[path.name] = path.read_text().replace("`default_nettype none", "")
                 elif path.suffix == ".dat" and shape.kind == THRESHOLDING:
                     (work / path.name).write_text(path.read_text())
-        if shape.kind == MVAU:
+        if shape.kind in PRODUCTS:
             depth = (shape.columns // folding.simd) * (shape.out_channels // folding.pe)
             width = folding.pe * folding.simd * shape.weight_bits
             record["weights"] = {"depth": depth, "width": width}
@@ -269,7 +292,7 @@ def _facts(shape: LayerShape, folding: Folding) -> dict[str, Any]:
         "rows": shape.height, "cols": shape.width,
         "k_rows": shape.kernel[0], "k_cols": shape.kernel[1],
         "s_rows": shape.stride[0], "s_cols": shape.stride[1],
-        "fold": shape.channels // lanes, "dense": True, "depthwise": False,
+        "fold": shape.channels // lanes, "dense": True, "depthwise": shape.depthwise,
         "parallel": folding.parallel_window,
     }  # fmt: skip
 
@@ -322,6 +345,16 @@ def _finn_code(
             "accDataType": given, "noActivation": 1, "mem_mode": "internal_decoupled",
             "resType": "dsp", "numInputVectors": [1],
         }  # fmt: skip
+    elif shape.kind == VVAU:
+        half = 1 << (shape.weight_bits - 1)
+        constant = rng.integers(1 - half, half, (shape.channels, 1, *shape.kernel))
+        given = f"INT{shape.output_bits}"
+        attributes = {
+            "Channels": shape.channels, "Kernel": list(shape.kernel), "Dim": [1, 1],
+            "PE": folding.pe, "SIMD": 1, "inputDataType": taken, "weightDataType": constant_type,
+            "outputDataType": given, "accDataType": given, "noActivation": 1,
+            "mem_mode": "internal_decoupled", "resType": "dsp",
+        }  # fmt: skip
     elif shape.kind == THRESHOLDING:
         half = 1 << (shape.input_bits - 2)
         constant = np.sort(rng.integers(-half, half, (shape.channels, shape.steps)), axis=1)
@@ -352,7 +385,8 @@ def _finn_code(
         model.set_tensor_datatype("constant", DataType[constant_type])
     operator = getHWCustomOp(model.graph.node[0])
     operator.set_nodeattr("code_gen_dir_ipgen", str(folder))
-    operator.code_generation_ipgen(model, "xczu3eg-sbva484-1-e", 10.0)
+    part = "xcvc1902-vsva2197-2MP-e-S" if shape.kind == VVAU else "xczu3eg-sbva484-1-e"
+    operator.code_generation_ipgen(model, part, 10.0)
     return sorted(folder.iterdir())
 
 

@@ -73,7 +73,10 @@ class BasicBlock(nn.Module):
         return out
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+def conv_bn(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1
+) -> list[nn.Module]:
     """A convolution without bias that keeps the sides but for its stride, and batch norm."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    padding = kernel // 2
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(outputs)]

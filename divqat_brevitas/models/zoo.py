@@ -1,4 +1,4 @@
-"""The networks: chains of convolution blocks and linear layers, and residual ones."""
+"""The networks: chains of convolution blocks and linear layers, residual and separable ones."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.models.mobilenet import SeparableArchitecture
 from divqat_brevitas.models.resnet import ResidualArchitecture
 
 
@@ -29,7 +30,7 @@ class Architecture:
     kernel: int = 3
 
 
-MODELS: dict[str, Architecture | ResidualArchitecture] = {
+MODELS: dict[str, Architecture | ResidualArchitecture | SeparableArchitecture] = {
     "mlp": Architecture((), (64, 64), 1, "dense only: the smallest FINN build"),
     "digits-cnn": Architecture(
         ((8, 1, False), (16, 1, True)), (), 2, "8x8 digits; fits any FPGA"
@@ -78,6 +79,10 @@ MODELS: dict[str, Architecture | ResidualArchitecture] = {
         (3, 3, 3), (16, 32, 64), 8,
         "ResNet-20 (He et al., CVPR 2016) for CIFAR-10, 273k weights",
     ),
+    "mobilenet-tiny": SeparableArchitecture(
+        16, ((32, 2), (64, 1), (128, 2), (128, 1), (256, 2)), 8,
+        "separable convolutions after MobileNet, CIFAR-10, 68k weights; fits an ECP5-85F",
+    ),
     "resnet-18": ResidualArchitecture(
         (2, 2, 2, 2), (64, 128, 256, 512), 8,
         "ResNet-18 (He et al., CVPR 2016) with a 3x3 stem, 11.2 M weights; for a GPU",
@@ -117,7 +122,7 @@ def build_model(
     layers: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if isinstance(architecture, ResidualArchitecture):
+        if not isinstance(architecture, Architecture):
             return nn.Sequential(*architecture.layers(channels, classes))
         kernel = architecture.kernel
         for out, padding, pool in architecture.blocks:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from fpga_flow.lowering.ir import Conv, MaxPool
+from fpga_flow.lowering.ir import Conv, MaxPool, SumPool
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,14 @@ class Axis:
         return self.kernel == self.padded == self.size
 
 
-def axes(layer: Conv | MaxPool, shape: tuple[int, ...]) -> tuple[Axis, Axis]:
+def axes(layer: Conv | MaxPool | SumPool, shape: tuple[int, ...]) -> tuple[Axis, Axis]:
     """The window's axes (height, width) of a layer that reads a map of ``shape``."""
     kernel = layer.weight.shape[2:] if isinstance(layer, Conv) else layer.kernel
 
     def axis(i: int) -> Axis:
-        dilation = layer.dilations[i] if kernel[i] > 1 else 1
+        dilation = 1
+        if not isinstance(layer, SumPool) and kernel[i] > 1:
+            dilation = layer.dilations[i]
         pads = layer.pads[i], layer.pads[i + 2]
         return _alone(Axis(shape[1 + i], kernel[i], layer.strides[i], *pads, dilation))
 
@@ -96,6 +98,8 @@ def _without_gaps(axis: Axis) -> Axis:
 def depthwise_windows(layer: Conv, shape: tuple[int, ...]) -> bool:
     """Whether a convolution of a map of ``shape`` becomes FINN's depthwise unit.
 
-    One factor a channel and no window is a dense layer: the unit needs a generator in front.
+    One factor a channel and no window is a dense layer: the unit needs a generator in front. So is
+    a convolution of other groups, with weights of 0 between them.
     """
-    return layer.groups > 1 and not all(axis.trivial for axis in axes(layer, shape))
+    apart = 1 < layer.groups == shape[0] == layer.shape[0]
+    return apart and not all(axis.trivial for axis in axes(layer, shape))

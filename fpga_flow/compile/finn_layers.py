@@ -56,6 +56,7 @@ def _shape(model: ModelWrapper, node: NodeProto) -> LayerShape:
     value: Attribute = getCustomOp(node).get_nodeattr
     read = {
         shapes.MVAU: _mvau,
+        shapes.VVAU: _vvau,
         shapes.THRESHOLDING: _thresholding,
         shapes.PADDING: _padding,
         shapes.WINDOW: _window,
@@ -160,6 +161,20 @@ def _mvau(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, A
         "input_bits": _bits(value("inputDataType")),
         "output_bits": _bits(value("outputDataType")),
         "weight_bits": max(2, _bits(value("weightDataType"))),  # the RTL unit's least
+    }
+
+
+def _vvau(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    kernel = _pair(value("Kernel"))
+    return {
+        "columns": kernel[0] * kernel[1],
+        "channels": value("Channels"),
+        "out_channels": value("Channels"),
+        "vectors": _product(value("Dim")),
+        "kernel": kernel,
+        "input_bits": _bits(value("inputDataType")),
+        "output_bits": _bits(value("outputDataType")),
+        "weight_bits": max(2, _bits(value("weightDataType"))),
     }
 
 

@@ -10,7 +10,7 @@ sign of the weights in front of it; padding rows that no pixel of a one-wide map
 out. ``obstacles`` says which networks have no such graph.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -119,9 +119,7 @@ class _Builder:
         weight = _rows(_rows(weight, high, 2), wide, 3)
         depthwise = depthwise_windows(layer, before.shape)
         if layer.groups > 1:
-            dense = np.zeros((len(weight), layer.groups, *weight.shape[2:]), dtype=np.int64)
-            dense[np.arange(len(weight)), np.arange(layer.groups)] = weight[:, 0]
-            weight = dense
+            weight = _dense(weight, layer.groups)
         if depthwise:
             sparsity = {"dw": {"kernel_shape": [high.kernel, wide.kernel]}}
             self.sparsity[f"{layer.name}_weight"] = sparsity
@@ -177,10 +175,16 @@ class _Builder:
         return self.node("Transpose", [pooled], layer.output, size, datatype, perm=_TO_LAST)
 
     def _sum(self, layer: SumPool, x: str) -> str:
-        """FINN's own operator: its conversion of an average would add a scale."""
+        """FINN's own operator: its conversion of an average would add a scale.
+
+        It sums whole maps. Sums of windows are a depthwise convolution by ones.
+        """
         shape, datatype = self.tensors[x]
-        if layer.kernel == (1, 1):
+        high, wide = axes(layer, self.network.layer(layer.inputs[0]).shape)
+        if high.trivial and wide.trivial:
             return x
+        if not (high.whole and wide.whole):
+            return self._conv(_by_ones(layer), x)
         return self.node(
             "GlobalAccPool",
             [x],
@@ -289,6 +293,28 @@ def integer_graph(network: Network) -> ModelWrapper:
             builder.add(layer)
         started = started or layer is first
     return builder.model(builder.names[network.output.tensor], ("image", shape, datatype))
+
+
+def _dense(weight: IntArray, groups: int) -> IntArray:
+    """Weights (out, in / groups, kh, kw) as those of one group, 0 between the groups."""
+    outputs, inputs = weight.shape[:2]
+    dense = np.zeros((outputs, groups, inputs, *weight.shape[2:]), dtype=np.int64)
+    dense[np.arange(outputs), np.arange(outputs) * groups // outputs] = weight
+    return dense.reshape(outputs, groups * inputs, *weight.shape[2:])
+
+
+def _by_ones(layer: SumPool) -> Conv:
+    """Sums of windows as a convolution."""
+    common = {one.name: getattr(layer, one.name) for one in fields(Layer)}
+    return Conv(
+        **common,
+        weight=np.ones((layer.shape[0], 1, *layer.kernel), dtype=np.int64),
+        weight_bits=2,
+        strides=layer.strides,
+        pads=layer.pads,
+        dilations=(1, 1),
+        groups=layer.shape[0],
+    )
 
 
 def _rows(weight: IntArray, axis: Axis, dimension: int) -> IntArray:

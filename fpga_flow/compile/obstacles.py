@@ -103,7 +103,7 @@ def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
         )
     match layer:
         case Conv():
-            return _conv_obstacle(layer, before)
+            return _window_obstacle(axes(layer, before.shape))
         case MatMul():
             return None
         case MaxPool():
@@ -128,17 +128,6 @@ def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
             )
         case _:
             return f"FINN's graph has no {layer.op}", "Use convolutions, linear layers, max pools"
-
-
-def _conv_obstacle(layer: Conv, before: Layer) -> tuple[str, str] | None:
-    inputs, outputs, groups = before.shape[0], layer.shape[0], layer.groups
-    if groups > 1 and not groups == inputs == outputs:
-        return (
-            f"FINN maps dense convolutions and depthwise ones with as many outputs as inputs, "
-            f"not {groups} groups from {inputs} to {outputs} channels",
-            f"Use groups=1, or groups={inputs} with {inputs} output channels",
-        )
-    return _window_obstacle(axes(layer, before.shape))
 
 
 def _window_obstacle(both: tuple[Axis, Axis]) -> tuple[str, str] | None:
@@ -188,13 +177,13 @@ def _sum_obstacle(layer: SumPool, before: Layer) -> tuple[str, str] | None:
             "FINN sums the codes of a quantizer, and its input is float",
             "Put the quantized activation in front of the pool",
         )
-    if len(before.shape) != 3 or layer.kernel != before.shape[1:] or any(layer.pads):
+    if (layer.factors != 1).any():
         return (
-            f"there is hardware for averages of whole maps, not for windows of "
-            f"{layer.kernel[0]} x {layer.kernel[1]}",
-            "Use AdaptiveAvgPool2d(1), MaxPool2d or a strided convolution",
+            "its windows divide by different numbers of pixels, and there is hardware for plain "
+            "sums",
+            "Set count_include_pad=True and ceil_mode=False",
         )
-    return None
+    return _window_obstacle(axes(layer, before.shape))
 
 
 def _join_obstacle(network: Network, layer: Add) -> tuple[str, str] | None:

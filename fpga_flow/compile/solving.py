@@ -19,7 +19,7 @@ from fpga_flow.folding.solver import SHARE, Solution, budget, cheapest, evaluate
 from fpga_flow.targets import Resources, open_target
 
 _MODELLED = (
-    shapes.MVAU,
+    *shapes.PRODUCTS,
     shapes.THRESHOLDING,
     shapes.PADDING,
     shapes.WINDOW,

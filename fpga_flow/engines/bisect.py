@@ -15,9 +15,10 @@ from fpga_flow.engines.simulation import SimulationError
 from fpga_flow.engines.taps import observe
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.export.noise import NoiseJudge
+from fpga_flow.folding import shapes
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Network
-from fpga_flow.lowering.ir import Conv, Layer, MatMul, Reshape
+from fpga_flow.lowering.ir import Layer, Reshape
 from fpga_flow.rtl.design import Design, Integers, Node
 
 # Their output is their input's integers in the same order.
@@ -263,7 +264,7 @@ def _weighted(design: Design, network: Network) -> dict[str, Layer]:
         layer = network.layer(network.layer(node.layer).inputs[0])
         while isinstance(layer, Reshape):
             layer = network.layer(layer.inputs[0])
-        if unit.op == "MVAU" and isinstance(layer, Conv | MatMul):
+        if unit.op in shapes.PRODUCTS and layer.accumulates:
             found[unit.name] = layer
     return found
 

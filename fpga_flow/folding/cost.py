@@ -89,9 +89,9 @@ def layer_cost(shape: LayerShape, folding: Folding) -> Resources:
 
 
 def multipliers(shape: LayerShape, folding: Folding) -> int:
-    """Multipliers that a matrix-vector unit's products can take, see ``mvu.sv``; 0: none.
+    """Multipliers that a layer's products can take, see ``mvu.sv``; 0: none.
 
-    Two rows share one where both weights and their products fit into its 18 bits.
+    Two rows of a matrix share one where both weights and their products fit into its 18 bits.
 
     Example:
         >>> unit = LayerShape(name="", kind="MVAU", weight_bits=4, input_bits=4)
@@ -99,9 +99,12 @@ def multipliers(shape: LayerShape, folding: Folding) -> int:
         16
     """
     weight, act = shape.weight_bits, shape.input_bits
-    if shape.kind != shapes.MVAU or _product_style(shape) != "multiply" or max(weight, act) > 17:
+    if shape.kind not in shapes.PRODUCTS or max(weight, act) > 17:
         return 0
-    shared = folding.pe % 2 == 0 and 2 * weight + act + 1 <= 18
+    if _product_style(shape) != "multiply":
+        return 0
+    rows = shape.kind == shapes.MVAU and folding.pe % 2 == 0
+    shared = rows and 2 * weight + act + 1 <= 18
     return folding.pe * folding.simd // (2 if shared else 1)
 
 
@@ -144,21 +147,22 @@ def terms(shape: LayerShape, folding: Folding) -> dict[str, float]:
     return _TERMS[shape.kind](shape, folding)
 
 
-def _mvau(shape: LayerShape, folding: Folding) -> dict[str, float]:
+def _products(shape: LayerShape, folding: Folding) -> dict[str, float]:
     pe, simd = folding.pe, folding.simd
     weight, act = shape.weight_bits, shape.input_bits
     fold, turns = shape.columns // simd, shape.out_channels // pe
     products, width = pe * simd, pe * simd * weight
     style = _product_style(shape)
     amount = {"table": 1, "ternary": act, "multiply": weight * act}[style]
-    replay = simd * act if fold > 1 and turns > 1 else 0
+    vectors = 1 if shape.kind == shapes.MVAU else pe
+    replay = simd * act if shape.kind == shapes.MVAU and fold > 1 and turns > 1 else 0
     return {
         "one": 1,
         "table": products * amount * (style == "table"),
         "ternary": products * amount * (style == "ternary"),
         "multiply": products * amount * (style == "multiply" and not folding.dsp),
         "add": products * (weight + act),
-        "inputs": simd * act,
+        "inputs": vectors * simd * act,
         "accumulate": pe * shape.output_bits,
         "queue": pe * shape.output_bits * (fold < 16),
         "rom": width * math.ceil(fold * turns / 16) * (not _weight_blocks(shape, folding)),
@@ -176,7 +180,7 @@ def _weight_blocks(shape: LayerShape, folding: Folding) -> int:
 
 def _replay_blocks(shape: LayerShape, folding: Folding) -> int:
     fold, width = shape.columns // folding.simd, folding.simd * shape.input_bits
-    if shape.out_channels == folding.pe or fold <= 16:
+    if shape.kind != shapes.MVAU or shape.out_channels == folding.pe or fold <= 16:
         return 0  # few words are distributed memory
     return block_rams(width, 1 << (fold - 1).bit_length())
 
@@ -289,7 +293,8 @@ def _lanes(shape: LayerShape, folding: Folding) -> dict[str, float]:
 
 
 _TERMS = {
-    shapes.MVAU: _mvau,
+    shapes.MVAU: _products,
+    shapes.VVAU: _products,
     shapes.THRESHOLDING: _thresholding,
     shapes.WINDOW: _window,
     shapes.PADDING: _padding,
@@ -304,7 +309,7 @@ _TERMS = {
 
 def block_count(shape: LayerShape, folding: Folding) -> int:
     """Block RAMs of a layer."""
-    if shape.kind == shapes.MVAU:
+    if shape.kind in shapes.PRODUCTS:
         return _weight_blocks(shape, folding) + _replay_blocks(shape, folding)
     if shape.kind == shapes.THRESHOLDING:
         return folding.pe * sum(blocks for _, blocks in _threshold_memories(shape, folding))

@@ -31,7 +31,7 @@ def cycles(shape: LayerShape, folding: Folding, style: str = "portable") -> int:
         if style == "finn":
             return window_cycles(shape, folding)
         return portable_window_cycles(shape, folding)
-    if shape.kind == shapes.MVAU:
+    if shape.kind in shapes.PRODUCTS:
         return shape.vectors * (shape.columns // folding.simd) * (shape.out_channels // folding.pe)
     if shape.kind == shapes.PADDING:
         return shape.outputs // folding.simd
@@ -71,7 +71,7 @@ def portable_layers(layers: Sequence[LayerShape]) -> tuple[LayerShape, ...]:
 
 def searches_in_turn(before: LayerShape, former: Folding, shape: LayerShape, pe: int) -> bool:
     """Whether the generator lets a layer of thresholds compare them one after the other."""
-    if before.kind != shapes.MVAU or shape.kind != shapes.THRESHOLDING or former.pe != pe:
+    if before.kind not in shapes.PRODUCTS or shape.kind != shapes.THRESHOLDING or former.pe != pe:
         return False
     return before.columns // former.simd >= 2 * shape.output_bits + 3
 
@@ -107,7 +107,7 @@ def fill(shape: LayerShape, folding: Folding) -> int:
         (kh, kw), (dh, dw) = shape.kernel, shape.dilation
         pixels = (kh - 1) * dh * shape.width + (kw - 1) * dw + 1
         return pixels * (shape.channels // folding.simd) + 1
-    if shape.kind == shapes.MVAU:
+    if shape.kind in shapes.PRODUCTS:
         return shape.columns // folding.simd + 6
     if shape.kind == shapes.POOL:
         return shape.taps if not shape.fused else 2
@@ -207,4 +207,5 @@ def _needed(shape: LayerShape) -> float:
         return pixels / (shape.height * shape.width)
     if shape.kind == shapes.SUM:
         return 1.0
-    return 1 / max(1, shape.vectors) if shape.kind in (shapes.MVAU, shapes.POOL) else 0.0
+    own = shape.kind in (*shapes.PRODUCTS, shapes.POOL)
+    return 1 / max(1, shape.vectors) if own else 0.0

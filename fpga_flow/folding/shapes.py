@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 MVAU = "MVAU"
+VVAU = "VVAU"  # of depthwise convolutions
 THRESHOLDING = "Thresholding"
 PADDING = "FMPadding"
 WINDOW = "ConvolutionInputGenerator"
@@ -13,6 +14,7 @@ SUM = "GlobalAccPool"
 SHIFT = "Shift"  # thresholds that pass codes, times a power of two: wires
 CONVERTER = "StreamingDataWidthConverter"
 FIFO = "StreamingFIFO"
+PRODUCTS = (MVAU, VVAU)  # that multiply by weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,8 @@ class LayerShape:
         width: of the input feature map.
         channels: of the input.
         out_channels: of the output; a matrix' rows (MH).
-        columns: a matrix' columns (MW): inputs of one dot product; 0 elsewhere.
+        columns: inputs of one dot product: a matrix' columns (MW), pixels of a depthwise
+            convolution's window; 0 elsewhere.
         vectors: output pixels an image.
         kernel: (height, width) of a window.
         stride: (down, right).
@@ -74,7 +77,7 @@ class LayerShape:
         """Integers that enter an image."""
         if self.kind == MVAU:
             return self.vectors * self.columns
-        if self.kind == POOL and not self.fused:
+        if self.kind == VVAU or (self.kind == POOL and not self.fused):
             return self.vectors * self.taps * self.channels
         if self.kind in (THRESHOLDING, FORK, JOIN, SHIFT):
             return self.vectors * self.channels
@@ -96,12 +99,12 @@ class Folding:
     """How parallel a layer works.
 
     Attributes:
-        pe: outputs at a time (MVAU, Thresholding, Pool).
+        pe: outputs at a time (MVAU, VVAU, Thresholding, Pool).
         simd: inputs at a time (MVAU, ConvolutionInputGenerator, FMPadding).
         parallel_window: a whole window a beat (ConvolutionInputGenerator).
         in_turn: thresholds are compared one after the other (Thresholding). The generator
             decides that by itself, behind a slow matrix.
-        dsp: products are made by the device's multipliers (MVAU).
+        dsp: products are made by the device's multipliers (MVAU, VVAU).
     """
 
     pe: int = 1

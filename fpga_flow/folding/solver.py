@@ -85,8 +85,8 @@ class Solution(ShortRepr):
             lanes: dict[str, int | str] = {"PE": folding.pe}
             if shape.kind in (shapes.MVAU, shapes.WINDOW, shapes.PADDING):
                 lanes = {"SIMD": folding.simd}
-            if shape.kind == shapes.MVAU:
-                lanes["PE"] = folding.pe
+            if shape.kind in shapes.PRODUCTS:
+                lanes |= {"PE": folding.pe, "SIMD": folding.simd}
             if shape.kind == shapes.WINDOW:
                 lanes["parallel_window"] = int(folding.parallel_window)
             if folding.dsp:
@@ -132,7 +132,7 @@ def evaluate(layers: Sequence[LayerShape], folding: Mapping[str, Folding]) -> So
         deep, usual = fifo_cost(one.depth, bits), _fifo_cost(bits)
         more = {kind: getattr(deep, kind) - getattr(usual, kind) for kind in ("lut", "ff", "bram")}
         costs[shape.name] += Resources(**more)
-    matrices = {s.name: (s, folding[s.name]) for s in layers if s.kind == shapes.MVAU}
+    matrices = {s.name: (s, folding[s.name]) for s in layers if s.kind in shapes.PRODUCTS}
     apart = sum(weight_blocks({name: one}) for name, one in matrices.items())
     saved = Resources(bram=weight_blocks(matrices) - apart)
     return Solution(
@@ -251,7 +251,7 @@ def _slowest_that_fits(
         try:
             return cheapest(layers, slow, within)
         except CheckFailedError:
-            if slow // 2 < least or not any(s.kind == shapes.MVAU for s in layers):
+            if slow // 2 < least or not any(s.kind in shapes.PRODUCTS for s in layers):
                 raise
             slow //= 2
         except InputError:
@@ -418,7 +418,8 @@ class _Search:
 def _compatible(a: LayerShape, fa: Folding, b: LayerShape, fb: Folding, target: int) -> bool:
     """Whether two layers can stand behind each other, fast enough."""
     lanes = output_lanes(a, fa), input_lanes(b, fb)
-    if b.kind == shapes.POOL and not b.fused and lanes[0] != lanes[1]:
+    in_turns = b.kind == shapes.VVAU or (b.kind == shapes.POOL and not b.fused)
+    if in_turns and lanes[0] != lanes[1]:
         return False  # the order of a depthwise window's elements depends on its SIMD
     if lanes[0] != lanes[1] and converter_cycles(b.inputs, *lanes) > target:
         return False

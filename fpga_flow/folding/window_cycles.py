@@ -195,7 +195,7 @@ _IMAGES = 4  # until an image takes as long as the one before
 def has_own_module(shape: LayerShape, folding: Folding) -> bool:
     """Whether the portable style has a window generator of its own; else FINN's is taken."""
     fold = shape.channels // folding.simd
-    if shape.dilation != (1, 1) or (shape.depthwise and fold > 1):
+    if shape.dilation != (1, 1):
         return False
     return fold == 1 if folding.parallel_window else True
 

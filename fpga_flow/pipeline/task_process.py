@@ -34,6 +34,18 @@ _GRACE_SECONDS = 15.0  # of a process that is asked to end
 _ORPHAN_SECONDS = 10.0  # of a process whose parent is gone
 
 
+def processes_beside(threads: int | None) -> int:
+    """Processes of so many threads that this one may have beside itself; None: all cores' threads.
+
+    A process that was given a number of threads (``OMP_NUM_THREADS``), as a task of a sweep is,
+    keeps to it.
+    """
+    cores = len(os.sched_getaffinity(0))
+    given = os.environ.get(THREAD_VARIABLES[0], "")
+    allowed = min(cores, int(given)) if given.isdecimal() else cores
+    return max(1, allowed // (threads or cores))
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """PyTorch with one thread, as a task's process has it: equal results need equal numbers."""

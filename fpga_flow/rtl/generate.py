@@ -13,6 +13,7 @@ from divqat_brevitas.errors import InputError
 from fpga_flow.compile.finn_build import FinnBuild
 from fpga_flow.compile.prediction import Prediction, load_prediction
 from fpga_flow.compile.worker_process import Worker
+from fpga_flow.folding import shapes
 from fpga_flow.folding.branches import Shortcut, shortcuts
 from fpga_flow.lowering.answer import AnswerUnit, make_answer
 from fpga_flow.rtl.answer_unit import OPS, answer_memories, answer_records
@@ -180,7 +181,7 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild, style: str) -> list[
     """The layers without FIFOs, with the QONNX tensors their integers are of."""
     layers = {record["name"]: record.get("tensor") for record in records}
     network = [record for record in records if record["op"] not in _BEHIND]
-    if network[-1]["op"] == "MVAU":
+    if network[-1]["op"] in shapes.PRODUCTS:
         layers[network[-1]["name"]] = build.output_tensor
     predicted = load_prediction(build)
     return [

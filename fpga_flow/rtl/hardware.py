@@ -25,7 +25,9 @@ from fpga_flow.untrusted.onnx_file import read_step
 # A part with DSP48E2 blocks: FINN's rules for the older ones exclude weights of full range,
 # which only its own matrix-vector unit cannot take.
 _PORTABLE_PART = "xczu3eg-sbva484-1-e"
-_GENERATED = ("ConvolutionInputGenerator", "FMPadding", "MVAU", "Thresholding")
+# FINN writes the code of a depthwise unit for Versal only; ours takes its place there.
+_VERSAL_PART = "xcvc1902-vsva2197-2MP-e-S"
+_GENERATED = ("ConvolutionInputGenerator", "FMPadding", *shapes.PRODUCTS, "Thresholding")
 _BRANCHES = (shapes.FORK, shapes.JOIN, shapes.SUM)
 _OURS = ("Pool", "StreamingDataWidthConverter", *_BRANCHES)
 _RTL_DOMAIN = "finn.custom_op.fpgadataflow.rtl"
@@ -83,8 +85,8 @@ def _bring_to_rtl(model: ModelWrapper, node: NodeProto) -> None:
     from finn.util.basic import getHWCustomOp
 
     operator = _operator(node)
-    if operator == "MVAU":
-        node.op_type, node.domain = "MVAU_rtl", _RTL_DOMAIN
+    if operator in shapes.PRODUCTS:
+        node.op_type, node.domain = f"{operator}_rtl", _RTL_DOMAIN
         op = getHWCustomOp(node)
         if not op.get_nodeattr("noActivation"):
             raise _no_rtl(node, "thresholds inside of it", "Build with standalone_thresholds=True")
@@ -99,6 +101,8 @@ def _bring_to_rtl(model: ModelWrapper, node: NodeProto) -> None:
         op.set_nodeattr("weightDataType", signed.name)
         op.set_nodeattr("resType", "dsp")
         op.set_nodeattr("mem_mode", "internal_decoupled")
+        if operator == shapes.VVAU:
+            _check_window(model, node)
     elif operator == "Pool":
         function = getHWCustomOp(node).get_nodeattr("Function")
         if function != "MaxPool":
@@ -110,19 +114,22 @@ def _bring_to_rtl(model: ModelWrapper, node: NodeProto) -> None:
         raise _no_rtl(node, f"an operator {operator}", "`divqat check` lists what can be hardware")
 
 
-def _check_window(model: ModelWrapper, pool: NodeProto) -> None:
-    """A pool takes windows in the order that a generator of the same parallelism gives them."""
+def _check_window(model: ModelWrapper, node: NodeProto) -> None:
+    """A layer that works channel by channel takes windows in the order of its own parallelism."""
     from finn.util.basic import getHWCustomOp
 
-    generator = model.find_producer(pool.input[0])
-    lanes = getHWCustomOp(pool).get_nodeattr("PE")
+    generator = model.find_producer(node.input[0])
     if generator is None or _operator(generator) != "ConvolutionInputGenerator":
-        raise _no_rtl(pool, "a pool without a generator of windows", "Use MaxPool2d")
-    window = getHWCustomOp(generator)
-    if window.get_nodeattr("SIMD") != lanes or window.get_nodeattr("parallel_window"):
+        raise _no_rtl(node, "without a generator of windows", "`divqat check` lists what can be")
+    op, window = getHWCustomOp(node), getHWCustomOp(generator)
+    lanes = op.get_nodeattr("PE")
+    one = _operator(node) == "Pool" or op.get_nodeattr("SIMD") == 1
+    if window.get_nodeattr("SIMD") != lanes or window.get_nodeattr("parallel_window") or not one:
         raise InputError(
             f"The folding does not fit: {generator.name} must have SIMD={lanes}, the PE of "
-            f"{pool.name} behind it, and parallel_window=0. Change either in the folding."
+            f"{node.name} behind it, and parallel_window=0"
+            + ("." if one else f"; {node.name} must have SIMD=1.")
+            + " Change either in the folding."
         )
 
 
@@ -195,17 +202,28 @@ def _layer(
     written = "window" in record and ours(record["window"])
     if operator not in _OURS and not written and record.get("shift") is None:
         op.set_nodeattr("code_gen_dir_ipgen", str(folder))
+        if operator == shapes.VVAU:
+            part = _depthwise_part(node, part, portable)
         op.code_generation_ipgen(model, part, clock_ns)
         record["files"] = sorted(path.name for path in folder.iterdir())
-    if operator == "MVAU":
+    if operator in shapes.PRODUCTS:
         weight_bits = op.get_input_datatype(1).bitwidth()
         record["weights"] = {
             "depth": int(op.calc_wmem()),
-            "width": attributes["PE"] * attributes["SIMD"] * weight_bits,
+            "width": attributes["PE"] * attributes.get("SIMD", 1) * weight_bits,
         }
     if operator == "Pool":
         record["pool"] = {"window": int(np.prod(op.get_nodeattr("KernelSize")))}
     return record
+
+
+def _depthwise_part(node: NodeProto, part: str, portable: bool) -> str:
+    from finn.util.basic import is_versal
+
+    if not portable and not is_versal(part):
+        what = "a depthwise convolution, which FINN's own modules have for AMD's Versal only"
+        raise _no_rtl(node, what, 'Use style="portable", or a Versal device')
+    return _VERSAL_PART if portable else part
 
 
 def _stream(folded: Any, datatype: Any) -> dict[str, Any]:

@@ -4,20 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile.axes import depthwise_windows
 from fpga_flow.compile.legality import Finding, findings_of, layer_findings
 from fpga_flow.compile.obstacles import Obstacle
 from fpga_flow.folding.branches import TangledError, series_parallel
 from fpga_flow.folding.shapes import LayerShape
 from fpga_flow.lowering import Network, clean, lower
-from fpga_flow.lowering.ir import Conv
 
 
 def rtl_findings(onnx_path: Path) -> list[Finding]:
     """Find the nodes of a QONNX file that a hardware design has no module for.
 
-    These come on top of ``fpga_flow.compile.legality``: FINN builds such networks, but makes code
-    for Vivado's high-level synthesis of those layers, or needs a newer AMD part. A network that
+    These come on top of ``fpga_flow.compile.legality``: FINN builds such networks. A network that
     FINN does not build has none.
 
     Args:
@@ -62,12 +59,3 @@ def _obstacles(network: Network) -> Iterator[Obstacle]:
             "its branches do not meet again in one sum, and no folding is known for that",
             "Let every branch that leaves a layer end in one residual sum",
         )
-    for layer in network.layers:
-        if not isinstance(layer, Conv):
-            continue
-        if depthwise_windows(layer, network.layer(layer.inputs[0]).shape):
-            yield Obstacle(
-                layer,
-                "FINN has RTL for depthwise convolutions on AMD's Versal parts only",
-                "Use groups=1",
-            )

@@ -8,6 +8,7 @@ ours (``pool_grid``) keeps running maxima instead, and the generator goes. Other
 from collections.abc import Sequence
 from typing import Any
 
+from fpga_flow.folding import shapes
 from fpga_flow.rtl.design import Stream
 
 Facts = dict[str, Any]
@@ -38,7 +39,7 @@ def window_facts(op: Any) -> Facts:
 
 def ours(facts: Facts) -> bool:
     """Whether ``window_body`` has a module for these windows; else FINN's is taken."""
-    if not facts["dense"] or (facts["depthwise"] and facts["fold"] > 1):
+    if not facts["dense"]:
         return False
     return facts["fold"] == 1 if facts["parallel"] else True
 
@@ -94,6 +95,8 @@ def window_body(name: str, taken: Stream, given: Stream, facts: Facts) -> str:
     bits, out = taken.lanes * taken.bits, given.lanes * given.bits
     module = "window_parallel" if facts["parallel"] else "window_serial"
     fold = "" if facts["parallel"] else f" .FOLD({facts['fold']}),"
+    if facts["depthwise"] and not facts["parallel"]:
+        fold += " .DEPTHWISE(1),"
     return f"""	wire [{out - 1}:0]  odat;
 	{module} #(
 		.WIDTH({bits}),{fold} .ROWS({facts["rows"]}), .COLS({facts["cols"]}),
@@ -117,7 +120,7 @@ def searches_in_turn(record: Facts, before: Facts | None) -> bool:
         record: of the layer.
         before: of the layer in front of it.
     """
-    if before is None or before["op"] != "MVAU":
+    if before is None or before["op"] not in shapes.PRODUCTS:
         return False
     interval = int(before["cycles"]) // int(before["output"]["beats"])
     return interval >= 2 * int(record["output"]["bits"]) + 3

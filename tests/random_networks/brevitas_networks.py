@@ -189,6 +189,24 @@ class _Drawer:
             self.add(nn.AvgPool2d(g.kernel, g.strides, g.pads[:2]), f"average {g}")
         self.add(*self.activation())
 
+    def separable(self) -> None:
+        """A filter a channel, then mostly a 1x1 convolution of a few groups."""
+        if self.shape[0] == 1:
+            self.convolution()
+            self.finish()
+        channels, height, width = self.shape
+        g = window(self.rng, height, width, even=True)
+        self.shape = (channels, *g.out(height, width))
+        self.add(*self._convolution(channels, channels, g, channels))
+        self.finish()
+        if self.rng.random() < 0.8:
+            groups = self.rng.choice([n for n in (1, 1, 2, 3) if channels % n == 0])
+            one = Geometry((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+            out = groups * self.rng.randint(1, 4)
+            self.shape = (out, *self.shape[1:])
+            self.add(*self._convolution(channels, out, one, groups))
+            self.finish()
+
     def residual(self) -> None:
         channels, height, width = self.shape
         project = self.rng.random() < 0.5
@@ -225,21 +243,22 @@ class _Drawer:
         self.add(nn.Flatten(), "flatten")
 
 
-def draw(seed: int, hardware: bool = False, branches: bool = False) -> Drawn:
+def draw(seed: int, hardware: bool = False, mostly: str = "") -> Drawn:
     """The network of a seed.
 
     Args:
         seed: any integer.
         hardware: only kinds of layers that FINN could map; ``legality`` has the last word.
-        branches: mostly residual sums and averages.
+        mostly: "branches": residual sums and averages; "depthwise": separable convolutions and
+            averages; "": convolutions.
     """
-    rng = random.Random(f"brevitas {seed} {hardware}" + " branches" * branches)
+    rng = random.Random(f"brevitas {seed} {hardware}" + f" {mostly}" * bool(mostly))
     shape = map_shape(rng)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         drawer = _Drawer(rng, hardware, shape, carries=rng.random() < 0.4)
         drawer.parts.append("x".join(map(str, shape)))
-        _grow(drawer, branches)
+        _grow(drawer, mostly)
         model = nn.Sequential(*drawer.layers).train()
         batch = torch.randint(0, 256, (16, *shape)) / 255
         for _ in range(2):
@@ -247,19 +266,23 @@ def draw(seed: int, hardware: bool = False, branches: bool = False) -> Drawn:
     return Drawn(" | ".join(drawer.parts), model.eval(), shape)
 
 
-def _grow(drawer: _Drawer, branches: bool) -> None:
+_KINDS = {
+    "": ["convolution"] * 6 + ["pool"] * 2 + ["average", "residual", "residual"],
+    "branches": ["convolution", "pool", "average"] + ["residual"] * 3,
+    "depthwise": ["convolution", "average"] + ["separable"] * 3,
+}
+
+
+def _grow(drawer: _Drawer, mostly: str) -> None:
     rng = drawer.rng
     drawer.image()
     if rng.random() < 0.15:
         drawer.add(*drawer.activation(signed=None, first=True))
     if rng.random() < 0.15:
         drawer.pool()
-    kinds = ["convolution"] * 6 + ["pool"] * 2 + ["average", "residual", "residual"]
-    if branches:
-        kinds = ["convolution", "pool", "average"] + ["residual"] * 3
-    if branches or rng.random() < 0.85:
+    if mostly or rng.random() < 0.85:
         for _ in range(rng.randint(1, 3)):
-            kind = rng.choice(kinds)
+            kind = rng.choice(_KINDS[mostly])
             getattr(drawer, kind)()
             if kind == "convolution":
                 drawer.finish()

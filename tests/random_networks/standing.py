@@ -101,15 +101,15 @@ def brevitas(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
 
 
 def hardware(
-    seed: int, outcome: Outcome, folder: Path, engine: str, branches: bool = False
+    seed: int, outcome: Outcome, folder: Path, engine: str, mostly: str = ""
 ) -> Iterator[str]:
     """A network in which ``check`` finds nothing, through FINN or Verilator.
 
-    Even seeds are raw QONNX graphs, odd ones Brevitas networks; with ``branches`` all are
-    Brevitas networks with residual sums.
+    Even seeds are raw QONNX graphs, odd ones Brevitas networks; those that are ``mostly`` of one
+    kind are all Brevitas networks.
     """
-    if seed % 2 or branches:
-        drawn = brevitas_networks.draw(seed, hardware=True, branches=branches)
+    if seed % 2 or mostly:
+        drawn = brevitas_networks.draw(seed, hardware=True, mostly=mostly)
         yield drawn.line
         network, images, path = _exported(seed, drawn, folder)
     else:
@@ -136,7 +136,12 @@ def rtl(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
 
 def branches(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
     """Residual sums and averages, through FINN, stitching and Verilator."""
-    yield from hardware(seed, outcome, folder, "rtl", branches=True)
+    yield from hardware(seed, outcome, folder, "rtl", mostly="branches")
+
+
+def depthwise(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
+    """Separable convolutions and averages, through FINN, stitching and Verilator."""
+    yield from hardware(seed, outcome, folder, "rtl", mostly="depthwise")
 
 
 CHECKS: dict[str, Check] = {
@@ -147,6 +152,7 @@ CHECKS: dict[str, Check] = {
     "finn": finn,
     "rtl": rtl,
     "branches": branches,
+    "depthwise": depthwise,
 }
 
 

@@ -1,10 +1,12 @@
 """Attack: extract every victim through its engine, one task an attack.
 
+Where ``run.threads`` leaves cores free, attacks run in several processes.
+
 Reads export/ (and train/ for float victims). Writes attack/<name>.json, one row each.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,7 +24,9 @@ from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.extraction.evaluation.metrics import labels_of
 from divqat_brevitas.files import sha256_text, write_json
 from divqat_brevitas.quant.loss import loss_settings
+from fpga_flow.console import Progress
 from fpga_flow.pipeline.config import Config
+from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages.context import StageContext
 from fpga_flow.pipeline.stages.victims import (
     VictimId,
@@ -33,6 +37,8 @@ from fpga_flow.pipeline.stages.victims import (
     split,
     victims,
 )
+from fpga_flow.pipeline.task_process import processes, processes_beside
+from fpga_flow.pipeline.tasks import Outcome, Summary, Task, run_tasks
 from fpga_flow.report.collection import confusion
 
 _BUDGET = 1000  # queries where the settings name no budget, and every pool has as many
@@ -139,10 +145,68 @@ def run(context: StageContext) -> None:
             f"(at most {_BUDGET}, and no more than the smallest pool has images)."
         )
     planned = list(attacks(context.config))
+    _run_beside(context, planned)
+    _run_here(context, planned, "")
+
+
+def _run_beside(context: StageContext, planned: Sequence[Attack]) -> None:
+    """Run attacks in processes of their own; what fails there is left, to fail here again."""
+    config, log = context.config, context.progress.log
+    count = processes_beside(config.run.threads)
+    if count < 2:
+        return
+    common = {
+        "run": str(context.run.path.absolute()),
+        "config": config.model_dump_json(),
+        "readable": sorted(context.readable),
+    }
+    function = f"{run_part.__module__}:{run_part.__name__}"
+    tasks = []
+    for victim, group in itertools.groupby(planned, key=lambda attack: attack.victim):
+        key = _Attacker(context, victim, Path()).key
+        waiting = [one for one in group if not context.done(one.name, key(one))]
+        parts = _parts(waiting, count)
+        for number, part in enumerate(parts, start=1):
+            label = f"{victim.stem}, part {number} of {len(parts)}"
+            arguments = common | {"label": label, "names": [one.name for one in part]}
+            tasks.append(Task(f"attacks on {label}", label, function, arguments))
+    if len(tasks) > 1:
+        with processes(count, config.run.threads or 1) as submit:
+            run_tasks(tasks, submit, Summary(), log=log)
+
+
+def _parts(planned: Sequence[Attack], count: int) -> list[list[Attack]]:
+    """``planned`` in at most ``count`` parts; attacks that can share clones are in the same."""
+    shared: dict[tuple[object, ...], list[Attack]] = {}
+    for one in planned:
+        how = one.spec
+        shared.setdefault((how.pool, how.attack, how.budget, how.seed), []).append(one)
+    parts: list[list[Attack]] = [[] for _ in range(count)]
+    load = [0] * count
+    for group in sorted(shared.values(), key=lambda group: -group[0].spec.budget):
+        least = load.index(min(load))
+        parts[least] += group
+        load[least] += sum(one.spec.budget for one in group)
+    return [part for part in parts if part]
+
+
+def run_part(task: Task) -> Outcome:
+    """Run some of a run's attacks, named in the arguments, for a process that has its lock."""
+    given = task.arguments
+    config = Config.model_validate_json(given["config"])
+    run, readable = RunDirectory(Path(given["run"])), frozenset(given["readable"])
+    context = StageContext("attack", run, config, Progress(), readable)
+    chosen = [one for one in attacks(config) if one.name in given["names"]]
+    _run_here(context, chosen, str(given["label"]))
+    return Outcome("done", f"{len(chosen)} attacks")
+
+
+def _run_here(context: StageContext, planned: Sequence[Attack], label: str) -> None:
     with TemporaryDirectory(prefix="divqat-") as clones:
         for victim, group in itertools.groupby(planned, key=lambda attack: attack.victim):
             attacker = _Attacker(context, victim, Path(clones))
-            for attack in context.progress.track(list(group), f"attacks on {victim.stem}"):
+            about = f"attacks on {label or victim.stem}"
+            for attack in context.progress.track(list(group), about):
                 outputs = [f"{attack.name}.json"]
                 context.task(
                     attack.name, attacker.key(attack), outputs, partial(attacker.run, attack)

@@ -79,11 +79,9 @@ class StageContext:
         """
         record_file = self._records / f"{name}.json"
         self._tasks.add(name)
-        digest = sha256_text(json.dumps([metadata.version("divqat"), dict(key)], sort_keys=True))
-        record = recorded(record_file, digest)
+        digest = _digest(key)
         paths = {f"{self.stage}/{output}" for output in outputs}
-        made = _outputs(record)
-        if made and not self.run.damage(made):
+        if self.done(name, key):
             self._outputs |= paths
             return False
         self._scratch = self._records / f"{name}.{digest[:16]}.scratch"
@@ -95,6 +93,11 @@ class StageContext:
         self._outputs |= paths
         self._remove_scratch(name)
         return True
+
+    def done(self, name: str, key: Mapping[str, Any]) -> bool:
+        """Whether a task of that name was done with the same ``key``, and its outputs are there."""
+        made = _outputs(recorded(self._records / f"{name}.json", _digest(key)))
+        return bool(made) and not self.run.damage(made)
 
     @property
     def scratch(self) -> Path:
@@ -131,6 +134,10 @@ class StageContext:
     @property
     def _records(self) -> Path:
         return self.run.path / ".tasks" / self.stage
+
+
+def _digest(key: Mapping[str, Any]) -> str:
+    return sha256_text(json.dumps([metadata.version("divqat"), dict(key)], sort_keys=True))
 
 
 def _outputs(record: Mapping[str, Any] | None) -> dict[str, str]:

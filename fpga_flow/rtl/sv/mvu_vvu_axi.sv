@@ -1,5 +1,7 @@
 // Matrix-vector unit: a stream of vectors (MW/SIMD beats) in, their products with a matrix
 // (MH/PE beats) out; the matrix comes by as a stream of weights, over and over.
+// Without IS_MVU the unit of a depthwise convolution: of every PE channels come the MW pixels of a
+// window, one (SIMD = 1) a beat, and each channel has weights of its own.
 //
 // A stand-in for FINN's module of the same name and ports. The core runs freely: instead of
 // stopping it when the output is not taken, a result is begun only where there is room for it.
@@ -25,7 +27,7 @@ module mvu_vvu_axi #(
 
 	localparam int unsigned  WEIGHT_STREAM_WIDTH    = PE * SIMD * WEIGHT_WIDTH,
 	localparam int unsigned  WEIGHT_STREAM_WIDTH_BA = (WEIGHT_STREAM_WIDTH + 7)/8 * 8,
-	localparam int unsigned  INPUT_STREAM_WIDTH     = SIMD * ACTIVATION_WIDTH,
+	localparam int unsigned  INPUT_STREAM_WIDTH     = (IS_MVU? 1 : PE) * SIMD * ACTIVATION_WIDTH,
 	localparam int unsigned  INPUT_STREAM_WIDTH_BA  = (INPUT_STREAM_WIDTH  + 7)/8 * 8,
 	localparam int unsigned  OUTPUT_STREAM_WIDTH    = PE*ACCU_WIDTH,
 	localparam int unsigned  OUTPUT_STREAM_WIDTH_BA = (OUTPUT_STREAM_WIDTH + 7)/8 * 8
@@ -47,13 +49,13 @@ module mvu_vvu_axi #(
 	input	logic  m_axis_output_tready
 );
 
-	if(!IS_MVU || PUMPED_COMPUTE || MW % SIMD != 0 || MH % PE != 0)
-		$error("%m: depthwise, pumped or uneven matrix-vector units are not supported.");
+	if(PUMPED_COMPUTE || MW % SIMD != 0 || MH % PE != 0 || (!IS_MVU && SIMD != 1))
+		$error("%m: pumped or uneven units, or several pixels a beat, are not supported.");
 
 	wire  clk = ap_clk;
 	wire  rst = !ap_rst_n;
 	localparam int unsigned  SF = MW/SIMD;
-	localparam int unsigned  NF = MH/PE;
+	localparam int unsigned  NF = IS_MVU? MH/PE : 1;
 
 	//- Every vector NF times ------------------------------------------------------
 	wire [INPUT_STREAM_WIDTH-1:0]  act;
@@ -77,7 +79,8 @@ module mvu_vvu_axi #(
 	mvu #(
 		.VERSION(VERSION), .PE(PE), .SIMD(SIMD),
 		.WEIGHT_WIDTH(WEIGHT_WIDTH), .ACTIVATION_WIDTH(ACTIVATION_WIDTH), .ACCU_WIDTH(ACCU_WIDTH),
-		.SIGNED_ACTIVATIONS(SIGNED_ACTIVATIONS), .NARROW_WEIGHTS(NARROW_WEIGHTS)
+		.SIGNED_ACTIVATIONS(SIGNED_ACTIVATIONS), .NARROW_WEIGHTS(NARROW_WEIGHTS),
+		.APART(!IS_MVU)
 	) core (
 		.clk, .rst, .en(1'b1),
 		.last(alast), .zero(!fire),

@@ -79,10 +79,10 @@ def per_channel():
 
 ILLEGAL = {
     "average": (
-        after_block(nn.AvgPool2d(4), code(), features=32),
+        after_block(nn.AvgPool2d(2, 1, 1, count_include_pad=False), code(), features=648),
         "AveragePool",
         "/4/",
-        "MaxPool2d",
+        "count_include_pad=True",
     ),
     "concatenation": (
         after_block(Branches(), code(), features=512),
@@ -138,18 +138,6 @@ ILLEGAL = {
         "QuantReLU",
     ),
     "sigmoid": (after_block(nn.Sigmoid(), code(), features=512), "Sigmoid", "/4/", "ReLU"),
-    "groups": (
-        after_block(*networks.block(8, 8, 4, groups=2), features=512),
-        "Conv",
-        "/4/",
-        "groups=1, or groups=8",
-    ),
-    "depthwise with more outputs": (
-        after_block(*networks.block(8, 16, 4, groups=8), features=1024),
-        "Conv",
-        "/4/",
-        "8 output channels",
-    ),
     "pool of floats": (
         nn.Sequential(
             networks.pixels(),
@@ -226,12 +214,6 @@ def test_layer_is_named_as_pytorch_names_it(node, layer):
     assert Finding(node, "", "", "").layer == layer
 
 
-def test_truncating_average_of_windows_is_refused(tmp_path):
-    pool = TruncAvgPool2d(4, bit_width=4, float_to_int_impl_type="floor", return_quant_tensor=True)
-    path = networks.export(after_block(pool, features=32), (1, 8, 8), tmp_path / "model.onnx")
-    assert "AveragePool" in {finding.op for finding in legality(path)}
-
-
 @pytest.mark.parametrize(
     "network",
     [
@@ -239,11 +221,29 @@ def test_truncating_average_of_windows_is_refused(tmp_path):
         networks.mlp(4, 8),
         networks.tied_cnn(8),
         after_block(*networks.block(8, 8, 4, groups=8), features=512),
+        after_block(*networks.block(8, 16, 4, groups=8), features=1024),
+        after_block(*networks.block(8, 8, 4, groups=2), features=512),
+        after_block(nn.AvgPool2d(4), code(), features=32),
+        after_block(
+            TruncAvgPool2d(4, bit_width=4, float_to_int_impl_type="floor"), code(), features=32
+        ),
         after_block(Residual(), features=512),
         after_block(nn.AdaptiveAvgPool2d(1), code()),
         nn.Sequential(networks.pixels(), nn.MaxPool2d(2), *list(after_block(features=128))[1:]),
     ],
-    ids=["cnn", "mlp", "signed", "depthwise", "residual", "global average", "pool of pixels"],
+    ids=[
+        "cnn",
+        "mlp",
+        "signed",
+        "depthwise",
+        "depthwise with more outputs",
+        "groups",
+        "average",
+        "truncated average",
+        "residual",
+        "global average",
+        "pool of pixels",
+    ],
 )
 def test_what_finn_maps_is_not_refused(network, tmp_path):
     path = networks.export(network, (1, 8, 8), tmp_path / "model.onnx")
@@ -255,7 +255,7 @@ def test_refused_before_finn_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "Worker", None)
     path = networks.export(ILLEGAL["average"][0], (1, 8, 8), tmp_path / "model.onnx")
     with pytest.raises(
-        InputError, match=r"model\.onnx.*layer '4', AveragePool node '/4/.*AdaptiveAvgPool2d"
+        InputError, match=r"model\.onnx.*layer '4', AveragePool node '/4/.*count_include_pad"
     ):
         compile_finn(path, tmp_path / "out", CompileSettings())
     assert not (tmp_path / "out").exists()

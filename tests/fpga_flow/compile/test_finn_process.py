@@ -108,7 +108,7 @@ def test_a_failing_step_is_named_with_the_log(cnn_onnx, tmp_path, monkeypatch):
 def test_what_finn_finds_itself_is_bad_input(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "legality", lambda path: [])
     network = networks.cnn(4, 8)
-    network[4] = nn.AvgPool2d(2)
+    network[4] = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
     path = networks.export(network, (1, 8, 8), tmp_path / "model.onnx")
     with pytest.raises(InputError, match=r"step_integer_network says.*AveragePool"):
         compile_finn(path, tmp_path / "out", CompileSettings())

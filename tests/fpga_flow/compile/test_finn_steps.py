@@ -51,13 +51,13 @@ def test_a_network_without_hardware_is_refused_in_finns_own_way(tmp_path):
     network = nn.Sequential(
         networks.pixels(),
         *networks.block(1, 2, 4),
-        nn.AvgPool2d(4),
+        nn.LeakyReLU(),
         QuantIdentity(bit_width=4, return_quant_tensor=True),
         nn.Flatten(),
-        QuantLinear(8, 3, bias=False, weight_bit_width=4),
+        QuantLinear(128, 3, bias=False, weight_bit_width=4),
     )
     path = networks.export(network, (1, 8, 8), tmp_path / "model.onnx")
-    with pytest.raises(Exception, match=r"AveragePool node.*Use AdaptiveAvgPool2d") as refusal:
+    with pytest.raises(Exception, match=r"LeakyRelu node.*QuantReLU") as refusal:
         steps.step_integer_network(ModelWrapper(str(path)), None)
     assert type(refusal.value).__name__ == "FINNUserError"
 

@@ -128,6 +128,22 @@ KINDS: dict[str, Callable[[Graph], str]] = {
         dilations=[2, 2],
     ),
     "depthwise": lambda g: act(g, g.conv(g.image(), 2, 2, groups=2, strides=[2, 1])),
+    "depthwise with two outputs a channel": lambda g: act(g, g.conv(g.image(), 2, 4, groups=2)),
+    "two groups": lambda g: act(g, g.conv(conv(g, g.image()), 4, 6, groups=2)),
+    "averages of windows": lambda g: act(
+        g,
+        g.node("AveragePool", conv(g, g.image()), kernel_shape=[2, 2], strides=[2, 1]),
+    ),
+    "averages of windows with padding": lambda g: act(
+        g,
+        g.node(
+            "AveragePool",
+            conv(g, g.image()),
+            kernel_shape=[3, 2],
+            pads=[1, 0, 1, 1],
+            count_include_pad=1,
+        ),
+    ),
     "a residual sum": lambda g: residual(g, conv(g, g.image())),
     "residual sums behind and inside of one another": lambda g: residual(
         g, residual(g, x := conv(g, g.image())), x
@@ -247,9 +263,11 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
         ),
         "as large as the map",
     ),
-    "an average of windows": (
-        lambda g: act(g, g.node("AveragePool", conv(g, g.image()), kernel_shape=[2, 2])),
-        "windows of 2 x 2",
+    "averages of different numbers of pixels": (
+        lambda g: act(
+            g, g.node("AveragePool", conv(g, g.image()), kernel_shape=[2, 2], pads=[1, 1, 1, 1])
+        ),
+        "different numbers of pixels",
     ),
     "a concatenation": (
         lambda g: act(

@@ -1,5 +1,6 @@
 """A run's attack stage: behind the answer unit, with shared clones, with costed defences."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,32 @@ def test_eight_bits_pass_export_and_simulation(
     assert [row["mismatches"] for row in rows] == [row.get("by_noise", 0) for row in rows]
     for row in rows:
         assert bool(row.get("noise")) == (row.get("by_noise", 0) > 0)
+
+
+@pytest.mark.slow  # starts processes that train clones
+def test_attacks_in_several_processes_give_the_same_rows(tmp_path, monkeypatch):
+    settings = ["run.threads=1", "attack.oracles=soft,top1", "attack.budgets=20,40"]
+    here = attack_rows(tmp_path / "one", *settings)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    run_here, named = attack._run_here, []
+    monkeypatch.setattr(
+        attack,
+        "_run_here",
+        lambda context, planned, label: (
+            named.extend(context.done(one.name, _key(context, one)) for one in planned),
+            run_here(context, planned, label),
+        ),
+    )
+    beside = attack_rows(tmp_path / "two", *settings)
+    assert named == [True] * 4  # nothing was left to this process
+    assert _timeless(beside) == _timeless(here)
+
+
+def _key(context, one):
+    return attack._Attacker(context, one.victim, Path()).key(one)
+
+
+def _timeless(rows):
+    kept = [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+    return sorted(kept, key=lambda row: (row["budget"], row["oracle"]))

@@ -81,21 +81,6 @@ def test_one_bit_weights_and_activations_become_a_design(tmp_path):
         assert np.array_equal(engine.predict(images), lower(onnx).predict(images))
 
 
-def test_a_depthwise_convolution_is_refused_before_finn_starts(tmp_path, monkeypatch):
-    network = nn.Sequential(
-        networks.pixels(),
-        *networks.block(2, 2, 4, groups=2),
-        nn.Flatten(),
-        QuantLinear(128, 3, bias=False),
-    )
-    onnx = networks.export(network, (2, 8, 8), tmp_path / "depthwise.onnx")
-    (finding,) = rtl_findings(onnx)
-    assert (finding.op, finding.layer, finding.level) == ("Conv", "1", "RTL")
-    monkeypatch.setattr("fpga_flow.compile.compile_finn", None)
-    with pytest.raises(InputError, match=r"layer '1', Conv node .*Use groups=1"):
-        RtlEngine(onnx)
-
-
 def test_a_network_with_hardware_has_no_findings(tmp_path):
     onnx = networks.export(networks.cnn(2, 8), (1, 8, 8), tmp_path / "cnn.onnx")
     assert rtl_findings(onnx) == []
