@@ -6,7 +6,7 @@ have their own base in :mod:`divqat_brevitas.extraction.attacks.data_free`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Protocol, Self
 
@@ -21,8 +21,10 @@ from divqat_brevitas.extraction.learners.base import (
     PlainLearner,
     TrainedClone,
     TransferSet,
+    WrappingLearner,
     described,
 )
+from divqat_brevitas.extraction.learners.prior import CorrectedLearner
 from divqat_brevitas.extraction.learners.targets import as_probabilities
 from divqat_brevitas.extraction.surrogates.networks import check_image_shape
 from divqat_brevitas.extraction.surrogates.training import Epoch, OnEpoch, SurrogateTraining
@@ -170,6 +172,27 @@ class SeededAttack(CheckedSettings, ABC):
         """The learner that trains the clone."""
         return self.learner or PlainLearner()
 
+    def trainer(self) -> Learner:
+        """The learner without a correction of its clone.
+
+        For attacks with a training of their own, which end with :meth:`corrected`.
+        """
+        learner = self.clone_learner()
+        return learner.base if isinstance(learner, CorrectedLearner) else learner
+
+    def corrected(
+        self,
+        trained: TrainedClone,
+        transfer_set: TransferSet,
+        seed: int,
+        train: Callable[[TransferSet], TrainedClone],
+    ) -> TrainedClone:
+        """The clone, corrected where the learner does so (:meth:`CorrectedLearner.correct`)."""
+        learner = self.clone_learner()
+        if not isinstance(learner, CorrectedLearner):
+            return trained
+        return learner.correct(trained, transfer_set, seed, train)
+
     def result(
         self, victim: Victim, budget: int, clone: TrainedClone, queries: Queries, **settings: Any
     ) -> Result:
@@ -304,6 +327,8 @@ class Substitute(CheckedSettings):
     @classmethod
     def beside(cls, learner: Learner) -> Self:
         """The default settings, in the precision of the learner's training."""
+        while isinstance(learner, WrappingLearner):
+            learner = learner.base
         if not isinstance(learner, PlainLearner):
             return cls()
         return cls(training=SurrogateTraining(precision=learner.training.precision))

@@ -68,7 +68,7 @@ class Course:
         shape: (C, H, W) of an image.
         budget: number of queries to ask.
         seed: of the attack.
-        learner: trains the clone, or defines the students.
+        learner: trains the clone, or defines the students; without a correction.
         matching: what students match.
         draws: random numbers of noise and batches.
     """
@@ -194,18 +194,22 @@ class DataFreeAttack(SeededAttack):
         course = self._course(victim, shape, allowed)
         students, memory, rounds = self._queries(course)
         transfer_set = memory.transfer_set()
+        seed = clone_seed(self.seed)
         if isinstance(course.learner, PlainLearner):
             history = cool_down(course, students, memory)
             clone = TrainedClone(students.clone(), history)
         else:
-            clone = course.learner.learn(transfer_set, clone_seed(self.seed))
+            clone = course.learner.learn(transfer_set, seed)
+        clone = self.corrected(
+            clone, transfer_set, seed, lambda part: course.learner.learn(part, seed)
+        )
         queries = Queries(transfer_set, NO_INDICES, rounds, allowed)
         loss = "l1 on logits" if course.matching.l1 else "cross-entropy"
         return self.result(victim, allowed, clone, queries, image=list(shape), loss=loss)
 
     def _course(self, victim: Victim, shape: Shape, budget: int) -> Course:
         """What the run needs; an attack that uses only labels changes its matching."""
-        learner = self.clone_learner()
+        learner = self.trainer()
         method = learner.targets if isinstance(learner, PlainLearner) else "soft"
         return Course(
             victim,

@@ -211,8 +211,8 @@ class SemiSupervised(PoolAttack):
     seeds.
 
     Args:
-        learner: a :class:`PlainLearner`: defines surrogate, targets, epochs, training and initial
-            weights.
+        learner: a :class:`PlainLearner`, or a correction of one: defines surrogate, targets,
+            epochs, training and initial weights.
         seed: of everything random in the attack.
         mixmatch: settings of the semi-supervised training.
 
@@ -234,15 +234,14 @@ class SemiSupervised(PoolAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.clone_learner()
+        self._plain()
 
-    def clone_learner(self) -> PlainLearner:
-        """The learner, which must be a :class:`PlainLearner`."""
-        learner = super().clone_learner()
+    def _plain(self) -> PlainLearner:
+        learner = self.trainer()
         if not isinstance(learner, PlainLearner):
             raise InputError(
                 f"the semi-supervised attack has a training of its own and cannot take the "
-                f"learner {learner.name!r}; give it a PlainLearner."
+                f"learner {learner.name!r}; give it a PlainLearner, corrected or not."
             )
         return learner
 
@@ -262,17 +261,22 @@ class SemiSupervised(PoolAttack):
     def _train(
         self, images: NDArray[Any], transfer_set: TransferSet, seed: int, on_epoch: OnEpoch
     ) -> TrainedClone:
-        learner = self.clone_learner()
-        clone = learner.build(transfer_set, seed)
-        history = train_mixmatch(
-            clone,
-            to_float(transfer_set.images),
-            training_targets(transfer_set.responses, learner.targets),
-            to_float(images[self._unlabelled(images, len(transfer_set.images))]),
-            epochs=learner.epochs,
-            seed=seed,
-            training=learner.training,
-            settings=self.mixmatch,
-            on_epoch=on_epoch,
-        )
-        return TrainedClone(clone, history)
+        learner = self._plain()
+        unlabelled = to_float(images[self._unlabelled(images, len(transfer_set.images))])
+
+        def train(part: TransferSet, on_epoch: OnEpoch = None) -> TrainedClone:
+            clone = learner.build(part, seed)
+            history = train_mixmatch(
+                clone,
+                to_float(part.images),
+                training_targets(part.responses, learner.targets),
+                unlabelled,
+                epochs=learner.epochs,
+                seed=seed,
+                training=learner.training,
+                settings=self.mixmatch,
+                on_epoch=on_epoch,
+            )
+            return TrainedClone(clone, history)
+
+        return self.corrected(train(transfer_set, on_epoch), transfer_set, seed, train)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from divqat_brevitas.errors import CheckedSettings, InputError, OneOf, Within
-from divqat_brevitas.extraction.arrays import Responses
+from divqat_brevitas.extraction.arrays import Responses, substream
 from divqat_brevitas.extraction.learners.targets import target_function, training_targets
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, build_surrogate, load_initial
 from divqat_brevitas.extraction.surrogates.training import (
@@ -162,6 +162,29 @@ class Learner(Protocol):
     def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Train a clone; the same transfer set, seed and number of threads give the same clone."""
         ...
+
+
+SMALLEST_PART = 10
+
+
+def held_out(
+    transfer_set: TransferSet, seed: int, part: float
+) -> tuple[TransferSet, TransferSet] | None:
+    """Split off a random part of the responses that are not zero, for the attacker's validation.
+
+    Returns:
+        What is left to train on, and the part; None where the part has fewer than 10 responses.
+    """
+    informative = np.flatnonzero(transfer_set.responses.any(axis=1))
+    order = substream(seed, "validation").permutation(informative)
+    size = int(len(order) * part)
+    if size < SMALLEST_PART:
+        return None
+    fit, check = (
+        TransferSet(transfer_set.images[rows], transfer_set.responses[rows])
+        for rows in (order[size:], order[:size])
+    )
+    return fit, check
 
 
 def described(learner: Learner) -> dict[str, Any]:

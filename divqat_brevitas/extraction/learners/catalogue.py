@@ -12,6 +12,7 @@ from pathlib import Path
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.extraction.learners.base import Learner, PlainLearner
 from divqat_brevitas.extraction.learners.filtered import AugmentedLearner, FilteredLearner
+from divqat_brevitas.extraction.learners.prior import CorrectedLearner
 from divqat_brevitas.extraction.learners.recovery import (
     PartialBayes,
     Recovery,
@@ -121,6 +122,16 @@ LEARNERS: dict[str, LearnerEntry] = {
         lambda recipe, base: AugmentedLearner(base=base, flip=True),
         wraps="any",
     ),
+    "corrected": LearnerEntry(
+        "one class for many queries; unbalanced query pools",
+        lambda recipe, base: CorrectedLearner(base=base),
+        wraps="any",
+    ),
+    "corrected:tuned": LearnerEntry(
+        "one class for many queries; unbalanced query pools",
+        lambda recipe, base: CorrectedLearner(base=base, tau=None),
+        wraps="any",
+    ),
     "skeptical": LearnerEntry(
         "weights trained to be undistillable: Nasty Teacher, DivQAT",
         lambda recipe, base: SkepticalLearner(
@@ -208,10 +219,11 @@ def strongest_learners(shadow: bool = False) -> dict[str, str]:
         >>> list(strongest_learners())[:2]
         ['argmax', 'centred']
     """
-    names = ["argmax", "centred", "filtered", "filtered-argmax", "skeptical"]
+    names = ["argmax", "centred", "corrected", "corrected-centred", "corrected-argmax"]
+    names += ["filtered", "filtered-argmax", "skeptical"]
     names += ["recovery", "bayes"] if shadow else []
     names += ["temperature:2", "drop-top", "unmasked", "consistent", "smooth", "shifted", "soft"]
-    names += ["pretrained", "pretrained-argmax", "tuned"]
+    names += ["pretrained", "pretrained-argmax", "corrected:tuned", "tuned"]
     return {name: _aim(name) for name in names}
 
 

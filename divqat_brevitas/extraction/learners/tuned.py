@@ -11,20 +11,17 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any
 
-import numpy as np
-
 from divqat_brevitas.errors import InputError, Within
-from divqat_brevitas.extraction.arrays import substream, to_float
+from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.learners.base import (
     PlainLearner,
     TrainedClone,
     TransferSet,
     WrappingLearner,
+    held_out,
 )
 from divqat_brevitas.extraction.predictor import TorchPredictor
 from divqat_brevitas.extraction.surrogates.training import OnEpoch
-
-SMALLEST_PART = 10
 
 OPTIONS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
@@ -77,16 +74,11 @@ class TunedLearner(WrappingLearner):
 
     def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
         """Search, then train a clone on all responses with the best values."""
-        informative = np.flatnonzero(transfer_set.responses.any(axis=1))
-        order = substream(seed, "validation").permutation(informative)
-        validation_size = int(len(order) * self.validation)
-        if validation_size < SMALLEST_PART:
+        parts = held_out(transfer_set, seed, self.validation)
+        if parts is None:
             learned = self.base.learn(transfer_set, seed, on_epoch)
             return TrainedClone(learned.clone, learned.history, {"chosen": {}, "trials": []})
-        fit, check = (
-            TransferSet(transfer_set.images[part], transfer_set.responses[part])
-            for part in (order[validation_size:], order[:validation_size])
-        )
+        fit, check = parts
         best = self.base
         agreement = _agreement(best, fit, check, seed)
         trials: list[dict[str, Any]] = [{"option": "base", "agreement": agreement}]
@@ -100,7 +92,8 @@ class TunedLearner(WrappingLearner):
                 if score > agreement:
                     best, agreement, best_values[name] = candidate, score, value
         learned = best.learn(transfer_set, seed, on_epoch)
-        notes = {"chosen": best_values, "trials": trials, "validation_responses": validation_size}
+        size = len(check.images)
+        notes = {"chosen": best_values, "trials": trials, "validation_responses": size}
         return TrainedClone(learned.clone, learned.history, notes)
 
 
