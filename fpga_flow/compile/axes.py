@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from fpga_flow.lowering.ir import Conv, MaxPool, SumPool
+import numpy as np
+
+from fpga_flow.lowering.ir import Conv, IntArray, MaxPool, SumPool
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,17 @@ def _without_gaps(axis: Axis) -> Axis:
         dilation=1,
         spread=axis.dilation,
     )
+
+
+def weights_along(weight: IntArray, high: Axis, wide: Axis) -> IntArray:
+    """Weights (out, in / groups, kh, kw) with the rows and columns that the axes ask for."""
+    for dimension, axis in ((2, high), (3, wide)):
+        rows = np.moveaxis(weight, dimension, 0)[axis.skipped :]
+        kept = rows[: 1 + (axis.kernel - 1) // axis.spread]
+        result = np.zeros((axis.kernel, *rows.shape[1:]), dtype=np.int64)
+        result[:: axis.spread][: len(kept)] = kept
+        weight = np.moveaxis(result, 0, dimension)
+    return weight
 
 
 def depthwise_windows(layer: Conv, shape: tuple[int, ...]) -> bool:

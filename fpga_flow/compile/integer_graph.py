@@ -19,7 +19,7 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.util.basic import qonnx_make_model
 
-from fpga_flow.compile.axes import Axis, axes, depthwise_windows
+from fpga_flow.compile.axes import Axis, axes, depthwise_windows, weights_along
 from fpga_flow.compile.obstacles import code_type, entry, readers, threshold_steps, vectors
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import (
@@ -116,7 +116,7 @@ class _Builder:
         before = self.network.layer(layer.inputs[0])
         high, wide = axes(layer, before.shape)
         weight = layer.weight * self._signs(layer)[:, None, None, None]
-        weight = _rows(_rows(weight, high, 2), wide, 3)
+        weight = weights_along(weight, high, wide)
         depthwise = depthwise_windows(layer, before.shape)
         if layer.groups > 1:
             weight = _dense(weight, layer.groups)
@@ -315,15 +315,6 @@ def _by_ones(layer: SumPool) -> Conv:
         dilations=(1, 1),
         groups=layer.shape[0],
     )
-
-
-def _rows(weight: IntArray, axis: Axis, dimension: int) -> IntArray:
-    """Weights with the rows along ``dimension`` that ``axis`` asks for."""
-    rows = np.moveaxis(weight, dimension, 0)[axis.skipped :]
-    kept = rows[: 1 + (axis.kernel - 1) // axis.spread]
-    result = np.zeros((axis.kernel, *rows.shape[1:]), dtype=np.int64)
-    result[:: axis.spread][: len(kept)] = kept
-    return np.moveaxis(result, 0, dimension)
 
 
 def _sum_type(layer: Add | SumPool) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from qonnx.core.datatype import DataType
 
-from fpga_flow.compile.axes import Axis, axes
+from fpga_flow.compile.axes import Axis, axes, weights_along
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import (
     Add,
@@ -96,9 +96,9 @@ def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
             f"its sums reach {most}, and FINN's models hold integers up to 2^24 only",
             "Use fewer bits or fewer inputs",
         )
-    if isinstance(layer, Conv | MatMul) and not layer.weight.any():
+    if isinstance(layer, Conv | MatMul) and not _used_weights(layer, before).any():
         return (
-            "all its weights are 0, and FINN has no sums of no bits",
+            "all its weights are 0 wherever it looks, and FINN has no sums of no bits",
             "Train the model again: this layer gives the same for every image",
         )
     match layer:
@@ -128,6 +128,13 @@ def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
             )
         case _:
             return f"FINN's graph has no {layer.op}", "Use convolutions, linear layers, max pools"
+
+
+def _used_weights(layer: Conv | MatMul, before: Layer) -> IntArray:
+    """Without the rows of a kernel that see nothing but padding."""
+    if isinstance(layer, MatMul):
+        return layer.weight
+    return weights_along(layer.weight, *axes(layer, before.shape))
 
 
 def _window_obstacle(both: tuple[Axis, Axis]) -> tuple[str, str] | None:

@@ -281,6 +281,18 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
         ),
         "all its weights are 0",
     ),
+    "a kernel with weights for nothing but padding": (
+        lambda g: act(
+            g,
+            g.node(
+                "Conv",
+                conv(g, g.image(), kernel=(6, 2)),
+                g.quant(g.constant(np.eye(3)[[0]].T * np.ones((4, 4, 3, 2))), 1.0, 4),
+                pads=[1, 0, 1, 0],
+            ),
+        ),
+        "all its weights are 0",
+    ),
     "sums that float32 does not hold": (
         lambda g: act(
             g,
