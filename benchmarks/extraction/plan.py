@@ -3,7 +3,9 @@
 The plan has three parts. The *key* experiments support the claims: they attack plain QAT and the
 victims with a gate with their scenario's main pool and the most successful learners, at three
 victim seeds times three attack seeds. The *repeated* experiments run at three pairs of seeds: other
-victims, learners, pools and data sets, smaller budgets, and combinations with existing defences.
+victims, learners, pools and data sets, smaller budgets, and combinations with existing defences. The
+*corrected* experiments are those of both at the main budget, behind nothing or a gate, by the same
+attacker with its clone corrected for the label prior; they run at the pairs of the repeated ones.
 The *broad* experiments run once, and vary one thing at a time. An attacker that does better there
 than in the key experiments leaves a claim undecided; it belongs among the repeated ones
 (``Scenario.extra_attackers``).
@@ -14,7 +16,7 @@ whenever a run is stopped.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +27,7 @@ from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.extraction import ATTACKS
 from divqat_brevitas.extraction.attack_spec import NO_POOL, needs_shadow
+from divqat_brevitas.extraction.defences.owner import split_fallback
 from divqat_brevitas.extraction.evaluation.summary import BASELINE
 from divqat_brevitas.extraction.learners.catalogue import strongest_learners
 
@@ -33,6 +36,7 @@ Pairs = tuple[tuple[int, int], ...]
 _BREAKERS = ("soft", "argmax", "recovery")
 """Learners tried on every defence."""
 _SORTER = "filtered"
+_CORRECTION = "corrected"
 _SORTERS = (_SORTER, "filtered-argmax")
 """Learners that sort a decoy's answers out, tried on whatever stands on top of a gate."""
 _ANSWERS = ("top1", "posterior:2", "gated:{decoy}")
@@ -156,13 +160,18 @@ def experiments_of(scenarios: Iterable[Scenario], seeds: Seeds) -> list[Experime
         seeds: of each part.
     """
     scenarios = list(scenarios)
-    key, repeated, broad = (
+    key, repeated, corrected, broad = (
         _interleaved([list(part(scenario)) for scenario in scenarios])
-        for part in (_key_experiments, _repeated_experiments, _broad_experiments)
+        for part in (
+            _key_experiments,
+            _repeated_experiments,
+            _corrected_experiments,
+            _broad_experiments,
+        )
     )
     first = len(seeds.repeated)
     order = [
-        *((part, pair) for pair in seeds.repeated for part in (key, repeated)),
+        *((part, pair) for pair in seeds.repeated for part in (key, repeated, corrected)),
         *((broad, pair) for pair in seeds.broad),
         *((key, pair) for pair in seeds.key[first:]),
     ]
@@ -250,6 +259,30 @@ def _changed(
         if gate := scenario.gate(variant, changes):
             yield scenario.experiment(variant, changes, oracle="top1", learner=_SORTER)
             yield scenario.experiment(variant, changes, defence=gate)
+
+
+def _corrected_experiments(scenario: Scenario) -> Iterator[ExperimentSpec]:
+    """Whatever is measured at several seeds, by an attacker who corrects its clone.
+
+    Existing defences are left to the broad experiments.
+    """
+    for experiment in chain(_key_experiments(scenario), _repeated_experiments(scenario)):
+        attack = experiment.attack
+        alone = split_fallback(attack.defence)[1] == "none"
+        if alone and attack.budget == scenario.budgets[0]:
+            yield replace(experiment, attack=replace(attack, learner=_corrected(attack.learner)))
+
+
+def _corrected(learner: str) -> str:
+    """The correction before a learner; behind a filter, where it sees what the filter leaves.
+
+    Example:
+        >>> _corrected("soft"), _corrected("centred"), _corrected("mirrored-filtered")
+        ('corrected', 'corrected-centred', 'mirrored-filtered-corrected')
+    """
+    if learner.endswith(_SORTER):
+        return f"{learner}-{_CORRECTION}"
+    return _CORRECTION if learner == "soft" else f"{_CORRECTION}-{learner}"
 
 
 def _broad_experiments(scenario: Scenario) -> Iterator[ExperimentSpec]:
