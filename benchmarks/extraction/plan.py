@@ -3,9 +3,9 @@
 The plan has three parts. The *key* experiments support the claims: they attack plain QAT and the
 victims with a gate with their scenario's main pool and the most successful learners, at three
 victim seeds times three attack seeds. The *repeated* experiments run at three pairs of seeds: other
-victims, learners, pools and data sets, smaller budgets, and combinations with existing defences. The
-*corrected* experiments are those of both at the main budget, behind nothing or a gate, by the same
-attacker with its clone corrected for the label prior; they run at the pairs of the repeated ones.
+victims, learners, pools and data sets, smaller budgets, and combinations with existing defences.
+The *corrected* experiments are those of both at the main budget, behind nothing or a gate, by the
+same attacker with its clone corrected for the label prior, at the pairs of the repeated ones.
 The *broad* experiments run once, and vary one thing at a time. An attacker that does better there
 than in the key experiments leaves a claim undecided; it belongs among the repeated ones
 (``Scenario.extra_attackers``).
@@ -20,9 +20,9 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from benchmarks.extraction.scenarios import COMPACT, MINI, PAPER, Changes, Scenario
+from benchmarks.extraction.scenarios import COMPACT, MINI, PAPER, Scenario
 from benchmarks.extraction.shadows import has_shadow
-from benchmarks.extraction.specs import ExperimentSpec
+from benchmarks.extraction.specs import Changes, ExperimentSpec
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.errors import DivQATError, InputError, unknown_name
 from divqat_brevitas.extraction import ATTACKS

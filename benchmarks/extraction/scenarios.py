@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.extraction.specs import ExperimentSpec, VictimSpec
+from benchmarks.extraction.specs import Changes, ExperimentSpec, VictimSpec
 from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.quant.loss import loss_settings
 
-Changes = tuple[tuple[str, float | str], ...]
 DEFENCES = (
     "rounding:1",
     "noise@0.2",

@@ -17,6 +17,8 @@ from divqat_brevitas.quant.loss import LossSettings, loss_settings
 REVISION = 1
 """Raised when the same settings shall give other results: every committed experiment is stale."""
 _DIVQAT = "divqat-"
+Changes = tuple[tuple[str, int | float | str], ...]
+"""Changed settings of a loss preset, as (name, value) pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class VictimSpec:
         model: a key of ``divqat_brevitas.models.MODELS``.
         bits: such as "w4a4"; a float victim's are "float32".
         variant: "float", "qat", or "divqat-" and a preset of the loss.
-        changes: changed settings of the preset, as (name, value) pairs.
+        changes: changed settings of the preset.
         guard: accuracy (fraction of 1) that it may lose on validation data against its plain-QAT
             twin.
         seed: of the weights, the order of images and the augmentation.
@@ -50,7 +52,7 @@ class VictimSpec:
     model: str
     bits: str = "w4a4"
     variant: str = "qat"
-    changes: tuple[tuple[str, float | str], ...] = ()
+    changes: Changes = ()
     guard: float = 0.02
     seed: int = 0
     float_epochs: int = 10

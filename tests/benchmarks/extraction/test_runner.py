@@ -47,6 +47,20 @@ def quiet(line: str) -> None:
     pass
 
 
+def test_another_process_gets_the_same_experiment(place, monkeypatch):
+    received = []
+
+    def run_experiment(spec, store, clones=None):
+        received.append(spec)
+        return of_spec(spec)
+
+    monkeypatch.setattr(runner, "run_experiment", run_experiment)
+    one_each = {experiment.victim.changes: experiment for experiment in plan("compact")}
+    for sent in one_each.values():
+        runner.work(runner.task_of(sent, place))
+        assert received.pop() == sent
+
+
 def test_in_order_and_never_twice(place, ran):
     lines: list[str] = []
     assert run(EXPERIMENTS[:2], place, log=lines.append).done == [c.name for c in EXPERIMENTS[:2]]
