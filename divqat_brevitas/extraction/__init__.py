@@ -31,6 +31,7 @@ from divqat_brevitas.extraction.attacks.disguide import DFMSHL, DisGUIDE
 from divqat_brevitas.extraction.attacks.jacobian import JacobianAugmentation
 from divqat_brevitas.extraction.attacks.knockoff import AveragedQueries, CopycatCNN, KnockoffNets
 from divqat_brevitas.extraction.attacks.semi import MixMatch, SemiSupervised
+from divqat_brevitas.extraction.attacks.stable import StableQueries
 from divqat_brevitas.extraction.evaluation.metrics import (
     accuracy,
     agreement,
@@ -91,6 +92,7 @@ __all__ = [
     "Result",
     "SemiSupervised",
     "ShadowPairs",
+    "StableQueries",
     "Substitute",
     "SummaryRow",
     "SurrogateTraining",

@@ -13,6 +13,7 @@ from divqat_brevitas.extraction.attacks.disguide import DFMSHL, DisGUIDE
 from divqat_brevitas.extraction.attacks.jacobian import JacobianAugmentation
 from divqat_brevitas.extraction.attacks.knockoff import AveragedQueries, CopycatCNN, KnockoffNets
 from divqat_brevitas.extraction.attacks.semi import SemiSupervised
+from divqat_brevitas.extraction.attacks.stable import StableQueries
 from divqat_brevitas.extraction.learners.base import Learner
 from divqat_brevitas.plugins import Registry
 
@@ -51,6 +52,16 @@ _BUILT_IN: dict[str, AttackEntry] = {
         AveragedQueries,
         "pool",
         "Orekondy et al., CVPR 2019; each image in three versions, responses averaged",
+    ),
+    "knockoff-stable": AttackEntry(
+        StableQueries,
+        "pool",
+        "Tramèr et al., NeurIPS 2020; images with one label under shift and brightness",
+    ),
+    "knockoff-stable-mirrored": AttackEntry(
+        partial(StableQueries, flip=True),
+        "pool",
+        "Tramèr et al., NeurIPS 2020; as knockoff-stable, mirrored too, for natural images",
     ),
     "copycat": AttackEntry(CopycatCNN, "pool", "Correia-Silva et al., IJCNN 2018"),
     "jbda": AttackEntry(
