@@ -24,6 +24,7 @@ from divqat_brevitas.extraction.attack_spec import (
 )
 from divqat_brevitas.extraction.attacks.active import ActiveThief
 from divqat_brevitas.extraction.attacks.adaptive import AdaptiveSampling
+from divqat_brevitas.extraction.attacks.avoiding import RejectionAvoider
 from divqat_brevitas.extraction.attacks.base import Attack, Result, Substitute
 from divqat_brevitas.extraction.attacks.catalogue import ATTACKS, make_attack
 from divqat_brevitas.extraction.attacks.dfme import DFME
@@ -89,6 +90,7 @@ __all__ = [
     "PlainLearner",
     "Predictor",
     "QuerySet",
+    "RejectionAvoider",
     "Result",
     "SemiSupervised",
     "ShadowPairs",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from divqat_brevitas.errors import unknown_name
 from divqat_brevitas.extraction.attacks.active import ActiveThief
+from divqat_brevitas.extraction.attacks.avoiding import RejectionAvoider
 from divqat_brevitas.extraction.attacks.base import Attack, Substitute
 from divqat_brevitas.extraction.attacks.dfme import DFME
 from divqat_brevitas.extraction.attacks.disguide import DFMSHL, DisGUIDE
@@ -78,6 +79,11 @@ _BUILT_IN: dict[str, AttackEntry] = {
     ),
     "active-dfal+kcenter": AttackEntry(
         _beside(ActiveThief, selection="dfal+k-center"), "pool", "Pal et al., AAAI 2020"
+    ),
+    "avoiding": AttackEntry(
+        _beside(RejectionAvoider),
+        "pool",
+        "Tramèr et al., NeurIPS 2020; Pal et al., AAAI 2020; images that are not rejected",
     ),
     "semi-supervised": AttackEntry(
         SemiSupervised,
