@@ -77,10 +77,12 @@ class RejectionAvoider(PoolAttack):
             >>> RejectionAvoider(reject_class=2).rejected(responses).tolist()
             [True, False, True]
         """
-        marked = ~responses.any(axis=1)
         if self.reject_class is None:
-            return marked | find_ood_targets(responses, self.excess)
-        return marked | (responses.argmax(axis=1) == self.reject_class)
+            marked = find_ood_targets(responses, self.excess)
+        else:
+            marked = responses.argmax(axis=1) == self.reject_class
+        marked[~responses.any(axis=1)] = True
+        return marked
 
     def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
         """Ask in rounds."""
