@@ -17,12 +17,17 @@ from torch import nn
 from divqat_brevitas.data import POOLS, dataset_info, load, query_pool
 from divqat_brevitas.data.pools import DATA_FREE, PoolKind, parse_mix
 from divqat_brevitas.errors import unknown_name
+from divqat_brevitas.extraction.arrays import substream
 from divqat_brevitas.extraction.attacks.base import Result
 from divqat_brevitas.extraction.attacks.catalogue import ATTACKS, StartsFrom, make_attack
 from divqat_brevitas.extraction.defences import Defence, DefenceMaterial, make_defence, split_target
 from divqat_brevitas.extraction.evaluation.records import AttackRow
-from divqat_brevitas.extraction.learners.base import Learner
-from divqat_brevitas.extraction.learners.catalogue import LEARNERS, make_learner
+from divqat_brevitas.extraction.learners.base import Learner, TransferSet
+from divqat_brevitas.extraction.learners.catalogue import (
+    LEARNERS,
+    LearnerEntry,
+    make_learner,
+)
 from divqat_brevitas.extraction.learners.recovery import ShadowPairs
 from divqat_brevitas.extraction.oracles import make_oracle
 from divqat_brevitas.extraction.predictor import Predictor, TimedPredictor
@@ -34,6 +39,9 @@ NO_POOL = "none"
 """Pool of an attack that makes its own images."""
 _ASKS_EVERY_IMAGE = ("knockoff-random", "copycat")
 _ANY_PAIRS = ShadowPairs(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
+_ANY_LABELLED = TransferSet(np.zeros((2, 1, 8, 8), np.float32), np.eye(2, dtype=np.float32))
+_LABELLED = 10
+"""Labelled images of each class that an attacker with a handful of them has."""
 _SEED_IMAGES = 150  # Papernot et al., "Practical Black-Box Attacks", ASIA CCS 2017, sec. 5.1.1
 
 
@@ -79,12 +87,14 @@ class QuerySet(ShortRepr):
         kind: "in", "out" or "free".
         images: uint8 (N, C, H, W); None for an attack that makes its own.
         shape: (C, H, W) of an image.
+        labelled: images of the attacker's own with one-hot labels, for learners that need them.
     """
 
     pool: str
     kind: PoolKind
     images: npt.NDArray[np.uint8] | None
     shape: tuple[int, int, int]
+    labelled: TransferSet | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ def check(spec: AttackSpec) -> None:
         InputError: an unknown name, with the nearest, or a number out of range.
     """
     make_oracle(spec.oracle)
-    make_attack(spec.attack, _learner(spec, _ANY_PAIRS), spec.seed)
+    make_attack(spec.attack, _learner(spec, _ANY_PAIRS, labelled=_ANY_LABELLED), spec.seed)
     if starts_from(spec.attack) != "free":
         _check_pool(spec.pool)
     stand_in = nn.Identity()
@@ -170,12 +180,19 @@ def needs_shadow(learner: str) -> bool:
         >>> needs_shadow("filtered-recovery"), needs_shadow("filtered-argmax")
         (True, False)
     """
+    return any(entry.needs_shadow for entry in _entries(learner))
+
+
+def _entries(learner: str) -> list[LearnerEntry]:
     parts = learner.split("-")
-    return any(entry.needs_shadow and name in parts for name, entry in LEARNERS.items())
+    return [entry for name, entry in LEARNERS.items() if name in parts]
 
 
 def _learner(
-    spec: AttackSpec, shadow: ShadowPairs | None = None, remember: Path | None = None
+    spec: AttackSpec,
+    shadow: ShadowPairs | None = None,
+    remember: Path | None = None,
+    labelled: TransferSet | None = None,
 ) -> Learner:
     return make_learner(
         spec.learner,
@@ -185,6 +202,7 @@ def _learner(
         shadow=shadow,
         seed=spec.seed,
         remember=remember,
+        labelled=labelled,
     )
 
 
@@ -253,13 +271,24 @@ def draw_queries(
     """
     shape = dataset_info(dataset).shape
     if starts_from(spec.attack) == "free":
-        return QuerySet(NO_POOL, DATA_FREE, None, shape)
+        return QuerySet(NO_POOL, DATA_FREE, None, shape, _labelled(spec, dataset, root))
     count = query_count(spec, dataset, root)
     size = pool_size(spec.pool, dataset, root) if fewer else None
     pool = query_pool(
         spec.pool, dataset, count if size is None else min(count, size), spec.seed, root
     )
-    return QuerySet(pool.name, pool.kind, pool.images, shape)
+    return QuerySet(pool.name, pool.kind, pool.images, shape, _labelled(spec, dataset, root))
+
+
+def _labelled(spec: AttackSpec, dataset: str, root: Path | None) -> TransferSet | None:
+    """Ten images of each class with their labels, of those that attackers may have."""
+    if not any(entry.needs_labelled for entry in _entries(spec.learner)):
+        return None
+    images, labels = load(dataset, "pool", root)
+    order = substream(spec.seed, "labelled").permutation(len(labels))
+    classes = len(dataset_info(dataset).classes)
+    rows = np.concatenate([order[labels[order] == k][:_LABELLED] for k in range(classes)])
+    return TransferSet(images[rows], np.eye(classes, dtype=np.float32)[labels[rows]])
 
 
 def run_attack(
@@ -284,7 +313,7 @@ def run_attack(
     Raises:
         InputError: names or material that do not fit.
     """
-    learner = _learner(spec, shadow, remember)
+    learner = _learner(spec, shadow, remember, queries.labelled)
     attack = make_attack(spec.attack, learner, spec.seed)
     timed = TimedPredictor(predictor)
     if defence is None:

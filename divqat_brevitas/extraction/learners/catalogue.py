@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError, unknown_name
-from divqat_brevitas.extraction.learners.base import Learner, PlainLearner
+from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.learners.filtered import AugmentedLearner, FilteredLearner
+from divqat_brevitas.extraction.learners.labelled import LabelledLearner
 from divqat_brevitas.extraction.learners.prior import CorrectedLearner
 from divqat_brevitas.extraction.learners.recovery import (
     PartialBayes,
@@ -34,6 +35,7 @@ class _Recipe:
     shadow: ShadowPairs | None
     seed: int
     remember: Path | None = None
+    labelled: TransferSet | None = None
 
     def plain(self, targets: str = "soft") -> PlainLearner:
         return PlainLearner(
@@ -62,12 +64,14 @@ class LearnerEntry:
         make: builds it from a recipe and the learner that comes after it.
         wraps: which learners it may stand before: "any", "plain" or "none".
         needs_shadow: whether it needs shadow pairs.
+        needs_labelled: whether it needs labelled images.
     """
 
     aim: str
     make: Callable[[_Recipe, Learner], Learner]
     wraps: str = "none"
     needs_shadow: bool = False
+    needs_labelled: bool = False
 
 
 def _plain_of(learner: Learner) -> PlainLearner:
@@ -83,6 +87,15 @@ def _recovery(recipe: _Recipe, base: Learner) -> Learner:
     pairs = recipe.pairs("recovery")
     recovery = Recovery.fit(pairs.defended, pairs.undefended, recipe.seed)
     return RecoveryLearner(recovery=recovery, base=base)
+
+
+def _labelled(recipe: _Recipe, base: Learner) -> Learner:
+    if recipe.labelled is None:
+        raise InputError(
+            "learner 'labelled' needs labelled images of the attacker's own: pass labelled=, a "
+            "TransferSet of images with one-hot responses."
+        )
+    return LabelledLearner(labelled=recipe.labelled, base=base)
 
 
 def _bayes(recipe: _Recipe, base: Learner) -> Learner:
@@ -147,6 +160,12 @@ LEARNERS: dict[str, LearnerEntry] = {
         wraps="any",
         needs_shadow=True,
     ),
+    "labelled": LearnerEntry(
+        "wrong labels by a rule, such as permuted classes",
+        _labelled,
+        wraps="any",
+        needs_labelled=True,
+    ),
     "pretrained": LearnerEntry(
         "small budgets, and defences that leave few responses worth having",
         lambda recipe, base: PretrainedLearner(base=_plain_of(base)),
@@ -173,6 +192,7 @@ def make_learner(
     shadow: ShadowPairs | None = None,
     seed: int = 0,
     remember: Path | None = None,
+    labelled: TransferSet | None = None,
 ) -> Learner:
     """The learner called ``name``.
 
@@ -184,15 +204,19 @@ def make_learner(
         shadow: pairs that "recovery" and "bayes" are fitted on.
         seed: of that fit.
         remember: folder of trained clones, see :class:`PlainLearner`.
+        labelled: images of the attacker's own for "labelled", with one-hot responses.
 
     Raises:
-        InputError: unknown name, a combination that does not exist, or shadow pairs missing.
+        InputError: unknown name, a combination that does not exist, or shadow pairs or labelled
+            images missing.
 
     Example:
         >>> make_learner("filtered-argmax", surrogate="compact").name
         'filtered-argmax'
     """
-    recipe = _Recipe(surrogate, epochs, training or SurrogateTraining(), shadow, seed, remember)
+    recipe = _Recipe(
+        surrogate, epochs, training or SurrogateTraining(), shadow, seed, remember, labelled
+    )
     return _make(name, recipe, name)
 
 

@@ -42,7 +42,10 @@ def test_every_learner_makes_a_clone_twice_the_same(name: str, pairs: ShadowPair
     kept = transfer_set.images.copy(), transfer_set.responses.copy()
 
     def run(seed: int):
-        learner = make_learner(name, "mlp", 1, SurrogateTraining(batch_size=16), shadow=pairs)
+        own = TransferSet(images[:8], np.eye(4, dtype=np.float32)[[0, 1, 2, 3] * 2])
+        learner = make_learner(
+            name, "mlp", 1, SurrogateTraining(batch_size=16), shadow=pairs, labelled=own
+        )
         assert (learner.name, learner.surrogate) == (name, "mlp")
         rows: list[dict[str, float]] = []
         learned = learner.learn(transfer_set, seed, rows.append)
@@ -78,6 +81,7 @@ def test_strongest_learners_name_their_aim() -> None:
         ("pretrained-skeptical", "pretrained-argmax"),
         ("recovery", "needs shadow pairs"),
         ("bayes-argmax", "needs shadow pairs"),
+        ("labelled-argmax", "needs labelled images"),
     ],
 )
 def test_refusals(name: str, message: str) -> None:
