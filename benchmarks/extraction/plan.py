@@ -33,7 +33,7 @@ from divqat_brevitas.extraction.learners.catalogue import strongest_learners
 
 Scale = Literal["mini", "compact", "paper"]
 Pairs = tuple[tuple[int, int], ...]
-_BREAKERS = ("soft", "argmax", "recovery")
+_BREAKERS = ("soft", "argmax", "recovery", "ddae+", "pbayes")
 """Learners tried on every defence."""
 _SORTER = "filtered"
 _CORRECTION = "corrected"

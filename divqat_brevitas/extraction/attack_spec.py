@@ -6,6 +6,7 @@ attack out.
 """
 
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,8 @@ def check(spec: AttackSpec) -> None:
         InputError: an unknown name, with the nearest, or a number out of range.
     """
     make_oracle(spec.oracle)
-    make_attack(spec.attack, _learner(spec, _ANY_PAIRS, labelled=_ANY_LABELLED), spec.seed)
+    learner = _learner(spec, _ANY_PAIRS, labelled=_ANY_LABELLED, known=make_defence("none"))
+    make_attack(spec.attack, learner, spec.seed)
     if starts_from(spec.attack) != "free":
         _check_pool(spec.pool)
     stand_in = nn.Identity()
@@ -193,6 +195,7 @@ def _learner(
     shadow: ShadowPairs | None = None,
     remember: Path | None = None,
     labelled: TransferSet | None = None,
+    known: Defence | None = None,
 ) -> Learner:
     return make_learner(
         spec.learner,
@@ -203,6 +206,8 @@ def _learner(
         seed=spec.seed,
         remember=remember,
         labelled=labelled,
+        known=known,
+        oracle=spec.oracle,
     )
 
 
@@ -313,11 +318,11 @@ def run_attack(
     Raises:
         InputError: names or material that do not fit.
     """
-    learner = _learner(spec, shadow, remember, queries.labelled)
-    attack = make_attack(spec.attack, learner, spec.seed)
-    timed = TimedPredictor(predictor)
     if defence is None:
         defence = make_defence(spec.defence, seed=spec.seed)
+    learner = _learner(spec, shadow, remember, queries.labelled, deepcopy(defence))
+    attack = make_attack(spec.attack, learner, spec.seed)
+    timed = TimedPredictor(predictor)
     victim = Victim(timed, oracle=spec.oracle, budget=spec.budget, defence=defence)
     start = time.perf_counter()
     result = attack.run(victim, queries.shape if queries.images is None else queries.images)

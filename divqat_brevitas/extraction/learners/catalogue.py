@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divqat_brevitas.errors import InputError, unknown_name
+from divqat_brevitas.extraction.defences.base import Defence
 from divqat_brevitas.extraction.learners.base import Learner, PlainLearner, TransferSet
 from divqat_brevitas.extraction.learners.filtered import AugmentedLearner, FilteredLearner
 from divqat_brevitas.extraction.learners.labelled import LabelledLearner
 from divqat_brevitas.extraction.learners.prior import CorrectedLearner
 from divqat_brevitas.extraction.learners.recovery import (
     PartialBayes,
+    PriorRecoveryLearner,
     Recovery,
     RecoveryLearner,
     ShadowPairs,
@@ -36,6 +38,8 @@ class _Recipe:
     seed: int
     remember: Path | None = None
     labelled: TransferSet | None = None
+    known: Defence | None = None
+    oracle: str = "soft"
 
     def plain(self, targets: str = "soft") -> PlainLearner:
         return PlainLearner(
@@ -102,6 +106,13 @@ def _bayes(recipe: _Recipe, base: Learner) -> Learner:
     return RecoveryLearner(recovery=PartialBayes(recipe.pairs("bayes")), base=base)
 
 
+def _prior(recipe: _Recipe, base: Learner, bayes: bool) -> Learner:
+    if recipe.known is None:
+        name = "pbayes" if bayes else "ddae+"
+        raise InputError(f"learner {name!r} needs the defence that it undoes: pass known=.")
+    return PriorRecoveryLearner(known=recipe.known, oracle=recipe.oracle, bayes=bayes, base=base)
+
+
 _TARGET_AIMS = {
     "soft": "no defence",
     "argmax": "poisoned probabilities under right labels",
@@ -160,6 +171,16 @@ LEARNERS: dict[str, LearnerEntry] = {
         wraps="any",
         needs_shadow=True,
     ),
+    "ddae+": LearnerEntry(
+        "a known perturbation of probabilities, without shadow networks",
+        lambda recipe, base: _prior(recipe, base, bayes=False),
+        wraps="any",
+    ),
+    "pbayes": LearnerEntry(
+        "a known perturbation that maps many responses to one, without shadow networks",
+        lambda recipe, base: _prior(recipe, base, bayes=True),
+        wraps="any",
+    ),
     "labelled": LearnerEntry(
         "wrong labels by a rule, such as permuted classes",
         _labelled,
@@ -193,6 +214,8 @@ def make_learner(
     seed: int = 0,
     remember: Path | None = None,
     labelled: TransferSet | None = None,
+    known: Defence | None = None,
+    oracle: str = "soft",
 ) -> Learner:
     """The learner called ``name``.
 
@@ -205,17 +228,20 @@ def make_learner(
         seed: of that fit.
         remember: folder of trained clones, see :class:`PlainLearner`.
         labelled: images of the attacker's own for "labelled", with one-hot responses.
+        known: the defence that "ddae+" and "pbayes" undo, an object of the attacker's own.
+        oracle: how the victim shows responses, for "ddae+" and "pbayes".
 
     Raises:
-        InputError: unknown name, a combination that does not exist, or shadow pairs or labelled
-            images missing.
+        InputError: unknown name, a combination that does not exist, or shadow pairs, labelled
+            images or the defence missing.
 
     Example:
         >>> make_learner("filtered-argmax", surrogate="compact").name
         'filtered-argmax'
     """
     recipe = _Recipe(
-        surrogate, epochs, training or SurrogateTraining(), shadow, seed, remember, labelled
+        *(surrogate, epochs, training or SurrogateTraining(), shadow, seed, remember),
+        *(labelled, known, oracle),
     )
     return _make(name, recipe, name)
 
@@ -232,8 +258,10 @@ def _make(name: str, recipe: _Recipe, whole: str) -> Learner:
     raise unknown_name("learner", whole, LEARNERS)
 
 
-def strongest_learners(shadow: bool = False) -> dict[str, str]:
+def strongest_learners(shadow: bool = False, known: bool = False) -> dict[str, str]:
     """Learners to try against a new defence, with the defences that each is aimed at.
+
+    With ``shadow`` or ``known`` also those that need shadow pairs or the known defence.
 
     The order is by cost and usual success: first labels only, which cost nothing and break most
     published defences. "soft" is included because a defence may make the others worse. The worst
@@ -246,6 +274,7 @@ def strongest_learners(shadow: bool = False) -> dict[str, str]:
     names = ["argmax", "centred", "corrected", "corrected-centred", "corrected-argmax"]
     names += ["filtered", "filtered-argmax", "skeptical"]
     names += ["recovery", "bayes"] if shadow else []
+    names += ["ddae+", "pbayes"] if known else []
     names += ["temperature:2", "drop-top", "unmasked", "consistent", "smooth", "shifted", "soft"]
     names += ["pretrained", "pretrained-argmax", "corrected:tuned", "tuned"]
     return {name: _aim(name) for name in names}

@@ -1,19 +1,23 @@
 """Recovery: map defended responses back to undefended ones, then learn from these.
 
-An attacker that knows the defence applies it to a shadow network, trained on the data that it has:
-each shadow pair is one defended response and the undefended response to the same image. Two maps
-are fitted on such pairs: a small network (D-DAE: Chen et al., "D-DAE: Defense-Penetrating Model
-Extraction Attacks", IEEE S&P 2023) and a nearest-pairs estimate (partial Bayes, pBayes: Tang et
-al., "ModelGuard", USENIX Security 2024). They map each response by itself and cannot recover
-information that it does not contain.
+An attacker that knows the defence applies it to undefended responses of its own: those of a shadow
+network, trained on the data that it has, or draws from a prior over responses, which need no
+network. Each shadow pair is one defended and one undefended response. Two maps are fitted on such
+pairs: a small network (D-DAE: Chen et al., "D-DAE: Defense-Penetrating Model Extraction Attacks",
+IEEE S&P 2023) and a nearest-pairs estimate (partial Bayes, pBayes: Tang et al., "ModelGuard",
+USENIX Security 2024, whose D-DAE+ and pBayes draw from a prior and whose D-DAE uses shadow
+networks). They map each response by itself and cannot recover information that it does not contain.
 
 Deviations: the network is ModelGuard's version of D-DAE's restorer (two layers of 64 units, soft
 cross-entropy, Adam). Its inputs are logarithms and probabilities, because a perturbed tail shows in
 the logarithms, and it learns what to add to the defended response's logarithm, so that few pairs
-keep its order. pBayes looks at all pairs instead of those with the same label, so that it also
-covers defences that change labels.
+keep its order. The prior is a Dirichlet distribution with all parameters 1/classes, with 5,000
+draws instead of ModelGuard's million and without its factor of concentration; each draw stands for
+one of the queried images, because some defences read the image. pBayes looks at all pairs instead
+of those with the same label, so that it also covers defences that change labels.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -24,9 +28,10 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import CheckedSettings, InputError, Within
 from divqat_brevitas.extraction.arrays import Responses, check_images, substream, to_float
+from divqat_brevitas.extraction.defences.base import Defence, defended_logits
 from divqat_brevitas.extraction.learners.base import TrainedClone, TransferSet, WrappingLearner
 from divqat_brevitas.extraction.learners.targets import as_probabilities
-from divqat_brevitas.extraction.oracles import make_oracle, softmax
+from divqat_brevitas.extraction.oracles import log_probabilities, make_oracle, softmax
 from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 from divqat_brevitas.extraction.surrogates.training import OnEpoch, soft_cross_entropy
 from divqat_brevitas.short_repr import ShortRepr
@@ -82,6 +87,37 @@ class ShadowPairs(ShortRepr):
         batch = check_images(to_float(images), "shadow images")
         responses = as_probabilities(show(as_predictor(defended).predict(batch)), oracle)
         return cls(responses, softmax(as_predictor(undefended).predict(batch)))
+
+    @classmethod
+    def of_prior(
+        cls,
+        defence: Defence,
+        images: NDArray[Any],
+        classes: int,
+        seed: int,
+        oracle: str = "soft",
+        count: int = 5000,
+    ) -> "ShadowPairs":
+        """Draws from a Dirichlet distribution, before and behind a defence.
+
+        Args:
+            defence: it gets the draws as responses to ``images``, one after the other.
+            images: uint8 or float32 in [0, 1], (N, C, H, W).
+            classes: number of classes.
+            seed: of the draws.
+            oracle: how the victim shows responses.
+            count: number of draws, at least 2.
+        """
+        alpha = np.full(classes, 1 / classes)
+        clean = substream(seed, "prior").dirichlet(alpha, count).astype(np.float32)
+        show = make_oracle(oracle)
+        parts = []
+        for i in range(0, count, _CHUNK):
+            rows = np.arange(i, min(i + _CHUNK, count))
+            asked = to_float(images[rows % len(images)])
+            logits = defended_logits(defence, asked, log_probabilities(clean[rows]))
+            parts.append(as_probabilities(show(logits), oracle))
+        return cls(np.concatenate(parts), clean)
 
 
 HIDDEN = 64
@@ -276,3 +312,64 @@ class RecoveryLearner(WrappingLearner):
         changed = np.not_equal(recovered.argmax(axis=1), transfer_set.responses.argmax(axis=1))
         notes = {"labels_changed": int((changed & informative[:, 0]).sum())}
         return TrainedClone(learned.clone, learned.history, learned.notes | notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorRecoveryLearner(WrappingLearner):
+    """Recovers the responses of a known defence with pairs drawn from a prior.
+
+    The pairs are drawn for the queried images, so it needs neither a network nor other data.
+
+    Args:
+        known: the defence, an object of the attacker's own.
+        oracle: how the victim shows responses.
+        bayes: partial Bayes ("pbayes") instead of the network ("ddae+").
+        pairs: number of draws.
+        base: learns from the recovered responses.
+
+    Example:
+        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> from divqat_brevitas.extraction.defences import make_defence
+        >>> rng = np.random.default_rng(0)
+        >>> responses = rng.dirichlet(np.ones(3), 20).astype(np.float32)
+        >>> asked = TransferSet(rng.random((20, 1, 8, 8), np.float32), responses)
+        >>> learner = PriorRecoveryLearner(
+        ...     known=make_defence("rounding:1"),
+        ...     bayes=True,
+        ...     pairs=50,
+        ...     base=PlainLearner(surrogate="mlp", epochs=1),
+        ... )
+        >>> learner.name, sorted(learner.learn(asked, seed=0).notes)
+        ('pbayes', ['labels_changed'])
+    """
+
+    known: Defence
+    oracle: str = "soft"
+    bayes: bool = False
+    pairs: Annotated[int, Within(low=2)] = 5000
+
+    @property
+    def prefix(self) -> str:
+        """Either "pbayes" or "ddae+"."""
+        return "pbayes" if self.bayes else "ddae+"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All arguments, with the defence's name."""
+        return super().settings | {"known": self.known.name}
+
+    def learn(self, transfer_set: TransferSet, seed: int, on_epoch: OnEpoch = None) -> TrainedClone:
+        """Draw pairs, fit the recovery, and train a clone on the recovered responses."""
+        pairs = ShadowPairs.of_prior(
+            deepcopy(self.known),  # a randomised defence draws the same numbers each time
+            transfer_set.images,
+            transfer_set.classes,
+            seed,
+            self.oracle,
+            self.pairs,
+        )
+        recovery: ResponseRecovery = PartialBayes(pairs)
+        if not self.bayes:
+            recovery = Recovery.fit(pairs.defended, pairs.undefended, seed)
+        learner = RecoveryLearner(recovery=recovery, base=self.base)
+        return learner.learn(transfer_set, seed, on_epoch)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted import rolled_pairs
+from planted import RolledDefence, rolled_pairs
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import (
@@ -26,7 +26,12 @@ from divqat_brevitas.extraction.learners.targets import (
     training_targets,
 )
 
-ALL = [*LEARNERS, *strongest_learners(shadow=True), "topk:2", "filtered-pretrained-argmax"]
+ALL = [
+    *LEARNERS,
+    *strongest_learners(shadow=True, known=True),
+    "topk:2",
+    "filtered-pretrained-argmax",
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,10 @@ def test_every_learner_makes_a_clone_twice_the_same(name: str, pairs: ShadowPair
     def run(seed: int):
         own = TransferSet(images[:8], np.eye(4, dtype=np.float32)[[0, 1, 2, 3] * 2])
         learner = make_learner(
-            name, "mlp", 1, SurrogateTraining(batch_size=16), shadow=pairs, labelled=own
+            *(name, "mlp", 1, SurrogateTraining(batch_size=16)),
+            shadow=pairs,
+            labelled=own,
+            known=RolledDefence(),
         )
         assert (learner.name, learner.surrogate) == (name, "mlp")
         rows: list[dict[str, float]] = []
@@ -65,6 +73,7 @@ def test_every_learner_makes_a_clone_twice_the_same(name: str, pairs: ShadowPair
 def test_strongest_learners_name_their_aim() -> None:
     without = strongest_learners()
     assert set(strongest_learners(shadow=True)) - set(without) == {"recovery", "bayes"}
+    assert set(strongest_learners(known=True)) - set(without) == {"ddae+", "pbayes"}
     assert all(aim for aim in without.values())
     assert "out-of-distribution" in without["filtered-argmax"]
     assert all(entry.needs_shadow == (n in ("recovery", "bayes")) for n, entry in LEARNERS.items())
@@ -81,6 +90,8 @@ def test_strongest_learners_name_their_aim() -> None:
         ("pretrained-skeptical", "pretrained-argmax"),
         ("recovery", "needs shadow pairs"),
         ("bayes-argmax", "needs shadow pairs"),
+        ("ddae+", "needs the defence"),
+        ("pbayes-argmax", "'pbayes' needs the defence"),
         ("labelled-argmax", "needs labelled images"),
     ],
 )

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 import torch
 from planted import RolledDefence, clean_responses, clone_accuracy, one_hot, plain, rolled_pairs
+from zero_query import zero_query_accuracy
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction import TransferSet, build_surrogate
+from divqat_brevitas.extraction import (
+    TorchPredictor,
+    TransferSet,
+    accuracy,
+    build_surrogate,
+    make_learner,
+)
+from divqat_brevitas.extraction.attack_spec import AttackSpec, draw_queries, run_attack
 from divqat_brevitas.extraction.defences import DefendedPredictor
 from divqat_brevitas.extraction.learners.filtered import FilteredLearner, find_ood_targets
 from divqat_brevitas.extraction.learners.recovery import (
@@ -51,6 +59,22 @@ def test_bayes_recovers_labels_that_a_known_defence_moved(digits) -> None:
     learner = RecoveryLearner(recovery=recovery, base=plain("argmax"))
     assert learner.name == "bayes-argmax"
     assert clone_accuracy(learner, digits, shown) > 0.8
+
+
+@pytest.mark.parametrize("name", ["ddae+", "pbayes"])
+def test_a_known_defence_is_undone_without_a_network(name: str, digits) -> None:
+    """Through a spec's own defence too: it beats a clone without queries and the plain learner."""
+    learner = make_learner(name, "mlp", 8, known=RolledDefence())
+    assert learner.settings["known"] == "rolled"
+    assert clone_accuracy(learner, digits, defended(digits)) > 0.8
+    floor = zero_query_accuracy(digits.pool, digits.test, digits.test_labels, 10, plain(), seeds=2)
+    spec = AttackSpec(
+        learner=name, surrogate="mlp", defence="reverse-sigmoid:0.5", budget=200, epochs=12
+    )
+    queries = draw_queries(spec, "digits")
+    outcome = run_attack(spec, TorchPredictor(digits.model), queries)
+    assert outcome.result.settings["learner"]["known"] == spec.defence
+    assert accuracy(outcome.result.clone, digits.test, digits.test_labels) > floor + 0.2
 
 
 def test_bayes_averages_what_the_defence_makes_one() -> None:
