@@ -62,12 +62,17 @@ class InputRange:
             ) from None
         return cls(low, high)
 
+    @property
+    def noise(self) -> float:
+        """How far float32 values may lie outside: a few roundings."""
+        return _NOISE * max(abs(self.low), abs(self.high))
+
     def holds(self, values: npt.NDArray[np.float32]) -> bool:
         """Whether all values lie inside, up to float32 noise; NaN does not."""
         if not values.size:
             return True
-        noise = _NOISE * max(abs(self.low), abs(self.high))
-        return bool(values.min() >= self.low - noise and values.max() <= self.high + noise)
+        inside = values.min() >= self.low - self.noise and values.max() <= self.high + self.noise
+        return bool(inside)
 
     def spread(self, unit: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Numbers of [0, 1] stretched over the range, float32; unchanged for [0, 1]."""

@@ -160,12 +160,13 @@ def _finn() -> Finding:
 
 
 def _compiler() -> Finding:
-    """What Verilator's models are compiled with."""
+    """What Verilator's models and the integer engine's native.cpp are compiled with."""
+    use = "RTL simulation; speed of single images"
     missing = [name for name in ("g++", "make", "perl") if shutil.which(name) is None]
     if missing:
         get = f"your system's packages: {', '.join(missing)}"
-        return Finding("c++-compiler", "missing", "", "RTL simulation", get)
-    return Finding("c++-compiler", "ok", shutil.which("g++") or "", "RTL simulation", "")
+        return Finding("c++-compiler", "missing", "", use, get)
+    return Finding("c++-compiler", "ok", shutil.which("g++") or "", use, "")
 
 
 def _vivado() -> Finding:

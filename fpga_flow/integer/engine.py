@@ -1,7 +1,7 @@
 """The integer engine: the network of ``fpga_flow.lowering`` in batches, exact and fast.
 
-How its kernels stay exact is told in ``kernels`` (floating point), ``int8`` (bytes) and
-``rescale`` (thresholds).
+How its kernels stay exact is told in ``kernels`` (floating point), ``int8`` (bytes), ``rescale``
+(thresholds) and ``native`` (few images).
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -14,10 +14,11 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.files import sha256_file
 from divqat_brevitas.input_range import InputRange
-from fpga_flow.integer.gate import Difference, gate
+from fpga_flow.integer.gate import Difference, gate, passed_trials
 from fpga_flow.integer.kernel import exact_arithmetic
 from fpga_flow.integer.kernels import compile_input, defined
 from fpga_flow.integer.layout import batch_sizes, parts
+from fpga_flow.integer.native import NATIVE, compile_native
 from fpga_flow.integer.plan import Planner, Step, input_step
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
@@ -40,11 +41,12 @@ class IntegerEngine:
             the largest layer.
 
     A file that is new to this machine passes a gate first (see ``gate``): kernels that differ from
-    the network's int64 definition are replaced by it, with a warning.
+    the network's int64 definition are replaced, with a warning.
 
     Attributes:
         network: what is executed.
         batch: the most images executed at once.
+        verdicts: of the trials that kernels stood, by kernel and layers.
         differences: kernels that the gate replaced; empty as a rule.
 
     Raises:
@@ -66,18 +68,25 @@ class IntegerEngine:
         self.batch = batch_sizes(batch or _suitable_batch(self.network))[-1]
         self._distrusted: frozenset[str] = frozenset()
         self._planners: dict[int, Planner] = {}
+        self._threads = torch.get_num_threads()
         self._entry = input_step(self.network.input, compile_input(self.network.input))
-        self._planner.plan([self.network.output.tensor])
         self.differences: tuple[Difference, ...] = ()
-        if isinstance(model, Path | str):
-            self.differences = gate(self, sha256_file(Path(model)))
+        content = sha256_file(Path(model)) if isinstance(model, Path | str) else None
+        passed = None if content is None else passed_trials(content, self.batch)
+        self.verdicts = passed or {}
+        self._native = compile_native(self.network, self.verdicts)
+        if self._native is None or passed is None:
+            self._planner.plan([self.network.output.tensor])  # refuses sums that are too large
+        if content is not None and passed is None:
+            self.differences = gate(self, content)
 
     @property
     def _planner(self) -> Planner:
         """Kernels that stood trial with as many threads as they will run with."""
         threads = torch.get_num_threads()
         if threads not in self._planners:
-            self._planners[threads] = Planner(self.network, self.batch, self._distrusted)
+            verdicts = self.verdicts if threads == self._threads else {}
+            self._planners[threads] = Planner(self.network, self.batch, self._distrusted, verdicts)
         return self._planners[threads]
 
     @property
@@ -86,8 +95,13 @@ class IntegerEngine:
         return self.network.input_range
 
     @property
+    def few(self) -> int:
+        """Up to so many images are computed by compiled C++ (see ``native``); 0 without."""
+        return 0 if self._native is None else self._native.few
+
+    @property
     def kernels(self) -> dict[str, str]:
-        """What computes each layer when ``predict`` runs, by layer name.
+        """What computes each layer when ``predict`` runs with more images, by layer name.
 
         "int8 with Quant_5" does that layer's work too. Layers of one kernel have one entry.
         """
@@ -101,6 +115,10 @@ class IntegerEngine:
             InputError: images of another kind.
         """
         output = self.network.output
+        if self._native is not None and isinstance(images, np.ndarray):
+            few = self._native.logits(images)
+            if few is not None:
+                return few
         logits = [np.empty((0, self.network.classes), dtype=np.float32)]
         logits += [output.logits(run[output.tensor]) for run in self._run(images, [output.tensor])]
         return np.concatenate(logits)
@@ -127,14 +145,18 @@ class IntegerEngine:
     def first_difference(
         self, images: FloatArray, expected: Mapping[str, IntArray]
     ) -> Difference | None:
-        """The first kernel that differs from given integers, in any batch size; or None.
+        """The first kernel that differs from given integers, in any batch size it has; or None.
 
         Args:
             images: float32 (N, *input_shape); repeated for larger batches.
             expected: ``network.run(images)``.
         """
+        if self._native is not None:
+            layer = self._native.first_difference(images, expected)
+            if layer is not None:
+                return Difference(layer, NATIVE, (layer,), self.few)
         right = {name: torch.from_numpy(values) for name, values in expected.items()}
-        for size in batch_sizes(self.batch):
+        for size in [size for size in batch_sizes(self.batch) if size > self.few]:
             for start in range(0, len(images), size):
                 at = np.arange(start, start + size) % len(images)
                 with exact_arithmetic():
@@ -143,9 +165,15 @@ class IntegerEngine:
                             return Difference(step.layer, step.kernel.kind, step.layers, size)
         return None
 
-    def distrust(self, layers: Collection[str]) -> None:
-        """Compute layers by their int64 definition from now on, whatever else could."""
-        self._distrusted |= frozenset(layers)
+    def distrust(self, difference: Difference) -> None:
+        """Compute layers by their int64 definition from now on; few images by those kernels too.
+
+        Of compiled C++ that differs no layer is used any more: others take its place.
+        """
+        if difference.kernel == NATIVE:
+            self._native = None
+            return
+        self._distrusted |= frozenset(difference.layers)
         self._planners.clear()
         entry = self.network.input
         if entry.name in self._distrusted:
@@ -168,6 +196,9 @@ class IntegerEngine:
     def _run(self, images: FloatArray, keep: Collection[str]) -> Iterator[dict[str, IntArray]]:
         check_images(images, self.network.input_shape, self.network.input_range)
         for part in parts(len(images), self.batch):
+            if self._native is not None and part.stop - part.start <= self.few:
+                yield self._native.integers(images[part], keep)
+                continue
             with exact_arithmetic():
                 steps = self._steps(images[part], keep)
                 values = {step.output: value for step, value in steps if step.output in keep}

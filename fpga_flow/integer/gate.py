@@ -3,7 +3,8 @@
 Kernels stand trial alone (``trial``); the gate compares the whole network, on inputs at the ends
 of what a network sees, executed one by one, in every batch size and all at once. A kernel that
 differs is named, and the int64 definition of its layers takes its place. What passed is kept by
-content: the file, this code, the libraries, the processor.
+content (the file, this code, the libraries, the processor), with the verdicts of the trials, so
+that a file has the same kernels each time.
 """
 
 import contextlib
@@ -22,13 +23,13 @@ import torch
 
 from divqat_brevitas.errors import CheckFailedError, DivQATWarning, InputError
 from divqat_brevitas.files import read_json, sha256_file, sha256_text, write_json
+from fpga_flow.integer.kernels import DEFINED
 from fpga_flow.lowering import Network
 
 if TYPE_CHECKING:
     from fpga_flow.integer.engine import IntegerEngine
 
 Images = npt.NDArray[np.float32]
-_PASSED = {"equal": True}
 _LARGE = 100_000_000  # products an image: fewer images then, int64 takes seconds for each
 _CHANNELS = 3
 _KEPT = 4096  # records, of a few bytes each
@@ -36,7 +37,7 @@ _SETTINGS = ("ONEDNN_", "DNNL_", "MKL_", "ATEN_CPU", "OMP_")
 
 
 class KernelWarning(DivQATWarning):
-    """A kernel of the integer engine is wrong on this machine; its layers are computed in int64."""
+    """A kernel of the integer engine is wrong on this machine; another one takes its place."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,28 @@ class Difference:
         return f"layer {self.layer!r}, kernel {self.kernel!r}, {self.batch} images at once"
 
 
+def _record(content: str, batch: int) -> Path:
+    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_SETTINGS))
+    parts = [content, str(batch), str(torch.get_num_threads()), *settings, *_platform()]
+    return cache_folder() / (sha256_text("\n".join(parts)) + ".json")
+
+
+def passed_trials(content: str, batch: int) -> dict[str, bool] | None:
+    """The verdicts of the trials of a file that passed; None of another file.
+
+    Args:
+        content: SHA-256 of the file.
+        batch: the most images executed at once.
+    """
+    try:
+        match read_json(_record(content, batch)):
+            case {"equal": True, "trials": {} as trials}:
+                return {str(name): verdict is True for name, verdict in trials.items()}
+    except InputError:  # not there, or damaged
+        pass
+    return None
+
+
 def gate(engine: "IntegerEngine", content: str) -> tuple[Difference, ...]:
     """Compare an engine with the definition of its network, unless that was done before.
 
@@ -75,15 +98,15 @@ def gate(engine: "IntegerEngine", content: str) -> tuple[Difference, ...]:
     Raises:
         CheckFailedError: the definition itself gives other integers each time.
     """
-    record = cache_folder() / f"{_key(engine, content)}.json"
-    if _passed(record):
+    if passed_trials(content, engine.batch) is not None:
         return ()
     differences = examine(engine)
     if differences:
         warnings.warn(KernelWarning(_message(differences)), stacklevel=3)
         return differences
+    record = _record(content, engine.batch)
     with contextlib.suppress(InputError, OSError):  # a read-only home: compared again next time
-        write_json(record, _PASSED)
+        write_json(record, {"equal": True, "trials": engine.verdicts})
         _forget(record.parent)
     return differences
 
@@ -98,13 +121,13 @@ def examine(engine: "IntegerEngine") -> tuple[Difference, ...]:
     expected = engine.network.run(images)
     differences: list[Difference] = []
     while (found := engine.first_difference(images, expected)) is not None:
-        if any(set(found.layers) <= set(one.layers) for one in differences):
+        if found.kernel == DEFINED:
             raise CheckFailedError(
                 f"the int64 definition of {found.layer!r} gave other integers the second time. "
                 "The memory or processor of this machine is at fault."
             )
         differences.append(found)
-        engine.distrust(found.layers)
+        engine.distrust(found)
     return tuple(differences)
 
 
@@ -145,13 +168,6 @@ def cache_folder() -> Path:
     return (Path(folder) if folder else Path.home() / ".cache") / "divqat" / "integer"
 
 
-def _passed(record: Path) -> bool:
-    try:
-        return bool(read_json(record) == _PASSED)
-    except InputError:  # not there, or damaged
-        return False
-
-
 def _forget(folder: Path) -> None:
     """Remove the oldest records, another process' removals aside."""
     records = list(folder.glob("*.json"))
@@ -161,27 +177,26 @@ def _forget(folder: Path) -> None:
             record.unlink(missing_ok=True)
 
 
-def _key(engine: "IntegerEngine", content: str) -> str:
-    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_SETTINGS))
-    parts = [content, str(engine.batch), str(torch.get_num_threads()), *settings, *_platform()]
-    return sha256_text("\n".join(parts))
-
-
 @cache
 def _platform() -> tuple[str, ...]:
     """This code, the libraries and the processor."""
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), *sorted((here.parent / "lowering").glob("*.py"))]
+    sources = [
+        *sorted(here.glob("*.cpp")),
+        *sorted(here.glob("*.py")),
+        *sorted((here.parent / "lowering").glob("*.py")),
+    ]
     return (
         *(sha256_file(source) for source in sources),
         *(version(name) for name in ("torch", "numpy", "qonnx")),
         torch.__config__.show(),
         platform.machine(),
-        _processor(),
+        processor(),
     )
 
 
-def _processor() -> str:
+@cache
+def processor() -> str:
     """Model and instructions of the first core, where the system shows them."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
@@ -194,7 +209,7 @@ def _processor() -> str:
 def _message(differences: tuple[Difference, ...]) -> str:
     return (
         f"the integer engine's kernels differ from int64 arithmetic on this machine: "
-        f"{'; '.join(map(str, differences))}. These layers are computed in int64 now: slower, and "
+        f"{'; '.join(map(str, differences))}. Other kernels compute these layers now: slower, and "
         "right. Please report it with the model, the processor and PyTorch's version "
         f"({torch.__version__})."
     )

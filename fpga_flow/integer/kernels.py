@@ -32,6 +32,8 @@ from fpga_flow.lowering.ir import (
 )
 
 TABLE_LIMIT = 2**22
+DEFINED = "int64"
+"""The kind of a layer's definition."""
 
 
 def compile_input(entry: InputQuant) -> Kernel:
@@ -83,13 +85,13 @@ def defined(layer: Layer | InputQuant) -> Kernel:
     """The layer's int64 definition: slow, and right by definition."""
     if isinstance(layer, InputQuant):
         entry = layer
-        return Kernel("int64", lambda x: torch.from_numpy(entry.codes(x)).to(torch.float64))
+        return Kernel(DEFINED, lambda x: torch.from_numpy(entry.codes(x)).to(torch.float64))
 
     def run(*inputs: Tensor) -> Tensor:
         values = [x.to(torch.int64).numpy() for x in inputs]
         return torch.from_numpy(reference.run(layer, values)).to(torch.float64)
 
-    return Kernel("int64", run)
+    return Kernel(DEFINED, run)
 
 
 def compile_threshold(layer: Threshold, source: Layer) -> Kernel:

@@ -12,6 +12,7 @@ from fpga_flow.integer.int8 import compile_int8, unrolls
 from fpga_flow.integer.kernel import Kernel, exact_arithmetic
 from fpga_flow.integer.kernels import compile_layer, defined
 from fpga_flow.integer.layout import Layout
+from fpga_flow.integer.trial import remembered
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.inputs import InputQuant
 from fpga_flow.lowering.ir import Conv, MatMul, Reshape, Threshold
@@ -68,11 +69,17 @@ class Planner:
         network: to execute.
         batch: the largest number of images in a call.
         distrusted: names of layers that are computed by their int64 definition.
+        verdicts: of trials (see ``trial``); those of new ones are added.
     """
 
     def __init__(
-        self, network: Network, batch: int, distrusted: Collection[str] = frozenset()
+        self,
+        network: Network,
+        batch: int,
+        distrusted: Collection[str] = frozenset(),
+        verdicts: dict[str, bool] | None = None,
     ) -> None:
+        self._verdicts = {} if verdicts is None else verdicts
         self._network = network
         self._batch = batch
         self._distrusted = frozenset(distrusted)
@@ -92,7 +99,7 @@ class Planner:
         """
         key = frozenset(keep)
         if key not in self._plans:
-            with exact_arithmetic():
+            with exact_arithmetic(), remembered(self._verdicts):
                 self._plans[key] = self._make(key)
         return self._plans[key]
 

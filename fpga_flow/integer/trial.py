@@ -5,23 +5,41 @@ A trial shows faults that are there on each call. Faults that come and go are ex
 for its result is spoiled before each call, and each call is made twice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from fpga_flow.integer.kernel import Kernel
 from fpga_flow.integer.layout import Layout, batch_sizes
 from fpga_flow.lowering import Layer, reference
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, Threshold
 
 _CHANNELS = 16
 _CALLS = 2
+_verdicts: ContextVar[dict[str, bool] | None] = ContextVar("verdicts", default=None)
+
+
+@contextmanager
+def remembered(verdicts: dict[str, bool]) -> Iterator[None]:
+    """Trials with a verdict are not held again inside; the verdicts of others are added.
+
+    Args:
+        verdicts: whether a kernel agrees, by its kind and layers; of one network, batch size,
+            number of threads and machine.
+    """
+    token = _verdicts.set(verdicts)
+    try:
+        yield
+    finally:
+        _verdicts.reset(token)
 
 
 def agrees(
-    kernel: Callable[[Tensor], Tensor],
+    kernel: Kernel,
     chain: Sequence[Conv | MatMul | Threshold],
     source: Layer,
     dtype: torch.dtype,
@@ -36,7 +54,23 @@ def agrees(
         dtype: of the tensor that carries it.
         batch: the largest number of images in a call.
     """
-    images = _extremes(source)
+    known = _verdicts.get()
+    if known is None:
+        return _agrees(kernel, chain, source, dtype, batch)
+    key = f"{kernel.kind}: {', '.join(layer.name for layer in chain)}"
+    if key not in known:
+        known[key] = _agrees(kernel, chain, source, dtype, batch)
+    return known[key]
+
+
+def _agrees(
+    kernel: Kernel,
+    chain: Sequence[Conv | MatMul | Threshold],
+    source: Layer,
+    dtype: torch.dtype,
+    batch: int,
+) -> bool:
+    images = extremes(source)
     # Whole groups are cheap; of an ungrouped convolution some channels tell.
     some = np.arange(chain[0].shape[0])
     if not (isinstance(chain[0], Conv) and chain[0].groups > 1):
@@ -59,8 +93,8 @@ def agrees(
     return True
 
 
-def _extremes(source: Layer) -> IntArray:
-    """Two of random ends of the channels' ranges, all of the lowest, all of the highest."""
+def extremes(source: Layer) -> IntArray:
+    """Integers (4, *shape): random ends of the channels' ranges twice, all lowest, all highest."""
     rng = np.random.default_rng(0)
     low, high = (
         np.broadcast_to(end.reshape(-1, *[1] * (len(source.shape) - 1)), source.shape)

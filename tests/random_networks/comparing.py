@@ -21,6 +21,8 @@ from fpga_flow.compile.worker_process import Worker
 from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.integer.engine import IntegerEngine
+from fpga_flow.integer.gate import Difference
+from fpga_flow.integer.native import NATIVE
 from fpga_flow.lowering import Layer, Network, lower, settle
 from fpga_flow.lowering.ir import Conv, MatMul, Threshold
 from fpga_flow.rtl import generate_design
@@ -32,8 +34,9 @@ Integers = dict[str, NDArray[np.int64]]
 def engine_differences(network: Network, images: Images, batch: int | None = None) -> Iterator[str]:
     """Where the integer engine differs from the network's int64 definition.
 
-    All layers at once, then the fused plan of ``predict``: the same images together, again, in
-    other numbers, one by one and out of another memory order.
+    First with compiled C++ for few images, where there is a compiler, then without. All layers at
+    once, then the fused plan of ``predict``: the same images together, again, in other numbers,
+    one by one and out of another memory order.
 
     Args:
         network: of both.
@@ -41,8 +44,16 @@ def engine_differences(network: Network, images: Images, batch: int | None = Non
         batch: of the engine.
     """
     truth = network.run(images)
-    logits = network.output.logits(truth[network.output.tensor])
     engine = IntegerEngine(network, batch=batch)
+    if engine.few:
+        yield from _engine_differences(engine, images, truth)
+        engine.distrust(Difference("all", NATIVE, ("all",), 1))
+    yield from _engine_differences(engine, images, truth)
+
+
+def _engine_differences(engine: IntegerEngine, images: Images, truth: Integers) -> Iterator[str]:
+    network = engine.network
+    logits = network.output.logits(truth[network.output.tensor])
 
     def predicted(way: str, part: Images, expected: NDArray[np.float32]) -> Iterator[str]:
         found = engine.predict(part)

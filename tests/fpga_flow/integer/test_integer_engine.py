@@ -15,6 +15,7 @@ from divqat_brevitas import swap_quantizers
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.training import calibrate
 from fpga_flow import export_qonnx
+from fpga_flow.integer import engine as integer
 from fpga_flow.integer import plan
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Network, lower
@@ -97,8 +98,10 @@ def test_without_int8_kernels_it_computes_the_same(
 ) -> None:
     images = random_images(40)
     expected = network.run(images)
-    monkeypatch.setattr(plan, "compile_int8", lambda *args: None)
+    monkeypatch.setattr(plan, "compile_int8", lambda *_: None)
+    monkeypatch.setattr(integer, "compile_native", lambda *_: None)
     engine = IntegerEngine(network)
+    assert engine.few == 0
     assert engine.kernels["Conv_0"] == "float32, place by place"  # of one channel
     assert engine.kernels["Quant_3"] == "float32 multiply-add"
     assert np.array_equal(engine.predict(images), network.predict(images))
