@@ -22,6 +22,7 @@ import numpy as np
 
 from fpga_flow.devices.ecp5 import ECP5
 from fpga_flow.folding.shapes import (
+    CONCAT,
     CONVERTER,
     FIFO,
     FORK,
@@ -138,6 +139,15 @@ def lanes(kind: str, pixels: int, channels: int, pe: int, bits: int, given: int)
     return shape, Folding(pe=pe)
 
 
+def concat(pixels: int, parts: tuple[int, ...], simd: int, bits: int, given: int) -> Any:
+    """A concatenation of branches with ``parts`` channels: ``bits`` come in, ``given`` go out."""
+    shape = LayerShape(
+        name="", kind=CONCAT, width=pixels, channels=sum(parts), out_channels=sum(parts),
+        parts=parts, vectors=pixels, input_bits=bits, output_bits=given,
+    )  # fmt: skip
+    return shape, Folding(simd=simd)
+
+
 GRID = [
     # columns, rows, simd, pe, weight bits, activation bits
     *(mvau(*row) for row in [
@@ -193,6 +203,10 @@ GRID = [
         (JOIN, 16, 8, 1, 6, 7), (JOIN, 16, 16, 8, 6, 7), (JOIN, 16, 32, 16, 4, 5),
         (JOIN, 16, 8, 2, 8, 9), (SUM, 64, 64, 1, 4, 10), (SUM, 64, 16, 8, 4, 10),
         (SUM, 16, 16, 16, 4, 8), (SUM, 1024, 128, 2, 8, 18),
+    ]),
+    *(concat(*row) for row in [
+        (16, (8, 8), 1, 4, 4), (16, (16, 64), 16, 4, 4), (16, (32, 32), 32, 4, 4),
+        (16, (8, 16), 8, 4, 5), (16, (8, 8, 16), 8, 4, 4), (16, (64, 32, 16, 16), 2, 8, 8),
     ]),
     *(fifo(*row) for row in [
         (16, 1, 8), (16, 16, 4), (16, 64, 4), (64, 16, 4), (512, 8, 4), (2048, 1, 8),
@@ -259,7 +273,12 @@ def _generate(work: Path, grid: list[Any]) -> None:
         elif shape.kind == FORK:
             record["copies"] = 2
         elif shape.kind == JOIN:
-            record["other"] = record["input"]
+            record["others"] = [record["input"]]
+        elif shape.kind == CONCAT:
+            streams = [
+                _stream(lanes_in, shape.input_bits, shape.vectors * part) for part in shape.parts
+            ]
+            record |= {"input": streams[0], "others": streams[1:], "pixels": shape.vectors}
         elif shape.kind == SUM:
             record["pixels"] = shape.height * shape.width
         elif shape.kind != CONVERTER:

@@ -64,6 +64,7 @@ def _shape(model: ModelWrapper, node: NodeProto) -> LayerShape:
         shapes.FORK: _lanes,
         shapes.SUM: _sum,
         shapes.JOIN: _join,
+        shapes.CONCAT: _concat,
     }.get(kind)
     known = {} if read is None else read(value, model, node)
     if kind == shapes.THRESHOLDING and passed(model, node) is not None:
@@ -144,6 +145,19 @@ def _join(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, A
         "vectors": _product(vectors),
         "input_bits": bits,
         "output_bits": _bits(value("out_dtype")),
+    }
+
+
+def _concat(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
+    vectors, parts = list(value("numInputVectors")), list(value("ChannelsPerStream"))
+    return {
+        **_map(vectors),
+        "channels": sum(parts),
+        "out_channels": sum(parts),
+        "parts": tuple(int(part) for part in parts),
+        "vectors": _product(vectors),
+        "input_bits": max(_bits(name) for name in value("inputDataTypes")),
+        "output_bits": int(model.get_tensor_datatype(node.output[0]).bitwidth()),
     }
 
 

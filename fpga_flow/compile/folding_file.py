@@ -5,6 +5,7 @@ generation fails; a stale file would silently build an unfolded network.
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ _DIVIDES = {
     ("ConvolutionInputGenerator", "SIMD"): ("IFMChannels",),
     ("Pool", "PE"): ("Channels",),
     ("LabelSelect", "PE"): ("Labels",),
+    ("StreamingConcat", "SIMD"): ("ChannelsPerStream",),
 }
 
 
@@ -135,8 +137,10 @@ def _check_divides(
     size = 1
     for part in folded:
         parts = operator.get_nodeattr(part)
-        for factor in parts if isinstance(parts, list) else [parts]:
-            size *= int(factor)
+        if part == "ChannelsPerStream":  # each of them
+            size *= math.gcd(*parts)
+        else:
+            size *= math.prod(parts if isinstance(parts, list) else [parts])
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or size % value:
         divisors = ", ".join(str(d) for d in range(1, size + 1) if size % d == 0)
         raise InputError(

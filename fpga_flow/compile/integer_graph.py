@@ -24,6 +24,7 @@ from fpga_flow.compile.obstacles import code_type, entry, readers, threshold_ste
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import (
     Add,
+    Concat,
     Conv,
     IntArray,
     MatMul,
@@ -93,6 +94,8 @@ class _Builder:
                 self.names[layer.output] = self._sum(layer, x)
             case Add():
                 self.names[layer.output] = self._join(layer)
+            case Concat():
+                self.names[layer.output] = self._concat(layer)
             case _:
                 self._reshape(layer, x)
 
@@ -203,6 +206,30 @@ class _Builder:
         branches = [self.names[name] for name in layer.inputs]
         shape, _ = self.tensors[branches[0]]
         return self.node("Add", branches, layer.output, shape, _sum_type(layer))
+
+    def _concat(self, layer: Concat) -> str:
+        """FINN's own operator, of any number of branches."""
+        branches = [self.names[name] for name in layer.inputs]
+        kinds = [self.tensors[name] for name in branches]
+        *pixels, _ = kinds[0][0]
+        low, high = (
+            min(int(datatype.min()) for _, datatype in kinds),
+            max(int(datatype.max()) for _, datatype in kinds),
+        )
+        return self.node(
+            "StreamingConcat",
+            branches,
+            layer.output,
+            (*pixels, layer.shape[0]),
+            code_type(low, high),
+            domain=_HARDWARE,
+            backend="fpgadataflow",
+            SIMD=1,
+            ChannelsPerStream=[shape[-1] for shape, _ in kinds],
+            inputDataTypes=[datatype.name for _, datatype in kinds],
+            numInputVectors=pixels,
+            inFIFODepths=[2] * len(branches),
+        )
 
     def _threshold(self, layer: Threshold, x: str) -> str:
         steps, base, datatype = threshold_steps(

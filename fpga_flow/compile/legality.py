@@ -22,10 +22,6 @@ _ACTIVATION = (
 )
 # Operators that do not become integers, with a better remedy than the lowering's.
 _OPERATORS = {
-    "Concat": (
-        "FINN's default streamlining cannot join two branches (a concatenation)",
-        "Use a network without branches",
-    ),
     "ConvTranspose": (
         "FINN's build has no transposed convolution",
         "Use strided convolutions; a classifier needs no larger maps",

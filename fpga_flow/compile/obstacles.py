@@ -114,13 +114,8 @@ def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
             return _reshape_obstacle(network, layer, before)
         case SumPool():
             return _sum_obstacle(layer, before)
-        case Add():
+        case Add() | Concat():
             return _join_obstacle(network, layer)
-        case Concat():
-            return (
-                "FINN's default build cannot join two branches",
-                "Use a network without concatenations",
-            )
         case Pad():
             return (
                 "FINN pads inside convolutions only, with zeros",
@@ -151,6 +146,8 @@ def _least(network: Network, layer: Layer) -> int:
     """The least code there is in the type of a layer's codes."""
     while isinstance(layer, MaxPool | Reshape):
         layer = network.layer(layer.inputs[0])
+    if isinstance(layer, Concat):
+        return min(_least(network, network.layer(name)) for name in layer.inputs)
     return layer.base if isinstance(layer, Threshold) else network.input.quantizer.low
 
 
@@ -193,24 +190,45 @@ def _sum_obstacle(layer: SumPool, before: Layer) -> tuple[str, str] | None:
     return _window_obstacle(axes(layer, before.shape))
 
 
-def _join_obstacle(network: Network, layer: Add) -> tuple[str, str] | None:
+def _join_obstacle(network: Network, layer: Add | Concat) -> tuple[str, str] | None:
+    before = [network.layer(name) for name in layer.inputs]
     if layer.shifts.any():
         return (
             "its branches have different scales",
             "Give both branches one quantizer (a Join in front of the swap, or the same "
             "QuantIdentity instance on both)",
         )
-    if any(network.layer(name).accumulates for name in layer.inputs):
+    if any(_unquantized(network, one) for one in before):
         return (
             "a branch of it ends in sums that no quantizer follows",
             "Quantize both branches",
         )
-    if len({_is_vector(network, network.layer(name)) for name in layer.inputs}) > 1:
+    if isinstance(layer, Concat) and any(_flattened(network, one) for one in before):
+        return (
+            "one of its branches is a flattened map, and FINN flattens channels last",
+            "Concatenate the maps, and flatten behind that",
+        )
+    if len({_is_vector(network, one) for one in before}) > 1:
         return (
             "one of its branches ends in a kernel as large as the map, which FINN flattens",
             "Use a smaller kernel, or AdaptiveAvgPool2d(1) in front of a 1x1 convolution",
         )
     return None
+
+
+def _unquantized(network: Network, layer: Layer) -> bool:
+    while isinstance(layer, Reshape):
+        layer = network.layer(layer.inputs[0])
+    return layer.accumulates
+
+
+def _flattened(network: Network, layer: Layer) -> bool:
+    while isinstance(layer, Reshape) and layer is not entry(network):
+        source = network.layer(layer.inputs[0])
+        if not vectors(source, layer):
+            return True
+        layer = source
+    return False
 
 
 def _is_vector(network: Network, layer: Layer) -> bool:

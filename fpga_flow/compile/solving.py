@@ -26,6 +26,7 @@ _MODELLED = (
     shapes.POOL,
     shapes.FORK,
     shapes.JOIN,
+    shapes.CONCAT,
     shapes.SUM,
     shapes.SHIFT,
 )

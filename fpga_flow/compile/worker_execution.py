@@ -39,6 +39,7 @@ _WHOLE_BATCH = {
     "MVAU",
     "Thresholding",
     "Pool",
+    "StreamingConcat",
 }
 _CHANNELS_ALIKE = {"Im2Col", "ConvolutionInputGenerator"}
 _HARDWARE = "finn.custom_op.fpgadataflow"
@@ -52,6 +53,7 @@ _LAYERS = [
     "GlobalAccPool",
     "MVAU",
     "Pool",
+    "StreamingConcat",
     "StreamingDataWidthConverter",
     "Thresholding",
     "VVAU",

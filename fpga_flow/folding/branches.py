@@ -2,7 +2,8 @@
 
 A layer's output is a *port*, named as the layer; a fork (``DuplicateStreams``) has one a branch,
 ``<fork>_0``, ``<fork>_1``, ... The image is the port ``input``. Branches leave a fork and meet in
-one sum, with further branches inside of them or behind one another: a series-parallel graph.
+one join, a sum or a concatenation, with further branches inside of them or behind one another: a
+series-parallel graph.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ _SPARE_ROWS = 2
 
 
 class TangledError(InputError):
-    """Branches do not meet again in one sum.
+    """Branches do not meet again in one sum or concatenation.
 
     Attributes:
         layer: name of the layer that they leave or reach.
@@ -27,19 +28,19 @@ class TangledError(InputError):
 
     def __init__(self, layer: str) -> None:
         super().__init__(
-            f"The branches at {layer} do not meet again in one sum: no folding is known for such a "
-            "network. Let every branch that leaves a layer end in one residual sum."
+            f"The branches at {layer} do not meet again in one sum or concatenation: no folding is "
+            "known for such a network. Let every branch that leaves a layer end in the same one."
         )
         self.layer = layer
 
 
 @dataclass(frozen=True)
 class Parallel:
-    """Branches between a fork and a sum.
+    """Branches between a fork and a join.
 
     Attributes:
-        branches: the elements of each, in the order of the sum's inputs; empty: nothing between.
-        join: the sum.
+        branches: the elements of each, in the order of the join's inputs; empty: nothing between.
+        join: the sum or concatenation.
     """
 
     branches: tuple[tuple["Element", ...], ...]
@@ -86,7 +87,7 @@ def series_parallel(layers: Sequence[LayerShape]) -> tuple[Element, ...]:
         layers: in an order in which each comes behind those it reads.
 
     Raises:
-        TangledError: branches that do not meet in one sum.
+        TangledError: branches that do not meet in one join.
 
     Example:
         >>> a, b = LayerShape(name="a", kind="MVAU"), LayerShape(name="b", kind="MVAU")
@@ -108,7 +109,7 @@ def _walk(
     readers: Mapping[str, list[LayerShape]],
     reading: Mapping[str, tuple[str, ...]],
 ) -> tuple[list[Element], LayerShape | None]:
-    """The elements from a layer to the network's end, or to the sum it runs into."""
+    """The elements from a layer to the network's end, or to the join it runs into."""
     found: list[Element] = [start]
     layer = start
     while after := readers.get(layer.name, []):
@@ -118,30 +119,38 @@ def _walk(
                 return found, layer
             found.append(layer)
             continue
-        branches: list[tuple[Element, ...]] = []
+        branches: dict[str, tuple[Element, ...]] = {}  # by the port they end in
         joins: list[LayerShape | None] = []
         for first in after:
             direct = len(reading[first.name]) > 1
             inside, end = ([], first) if direct else _walk(first, readers, reading)
-            branches.append(tuple(inside))
+            if inside:
+                branches[_last(inside).name] = tuple(inside)
             joins.append(end)
         join = joins[0]
         if join is None or any(one != join for one in joins):
             raise TangledError(layer.name)
-        if len(branches) != len(reading[join.name]):
+        if len(joins) != len(reading[join.name]):
             raise TangledError(join.name)
-        found.append(Parallel(tuple(branches), join))
+        # Other ports are the fork's own.
+        found.append(Parallel(tuple(branches.get(port, ()) for port in reading[join.name]), join))
         layer = join
     return found, None
 
 
+def _last(elements: Sequence[Element]) -> LayerShape:
+    end = elements[-1]
+    return end.join if isinstance(end, Parallel) else end
+
+
 @dataclass(frozen=True)
 class Shortcut:
-    """The FIFO in front of a sum that holds what comes too early.
+    """The FIFO in front of a join that holds what comes too early.
 
     Attributes:
         port: behind which it stands: its name is ``<port>_fifo``.
-        least: beats below which the network hangs.
+        least: beats that it has to hold, or the network hangs. (A portable FIFO deeper than 2 holds
+            one more than its depth, in its output register.)
         depth: beats with which no branch waits for the other; a power of two.
     """
 
@@ -154,20 +163,21 @@ def shortcuts(layers: Sequence[LayerShape], folding: Mapping[str, Folding]) -> l
     """The FIFOs that have to hold rows of the map, in network order.
 
     A window needs whole rows of its map before it gives anything. Meanwhile the fork goes on, and
-    what the other branch gives waits in front of the sum.
+    what the other branch gives waits in front of the join. A sum takes a pixel of all branches at
+    once; a concatenation takes one of the first branch while it waits for the second.
 
     Args:
         layers: in network order; for the portable style, of ``cycles.portable_layers``.
         folding: by layer name.
     """
     found: list[Shortcut] = []
-    _find(series_parallel(layers), sources(layers), folding, found)
+    _find(series_parallel(layers), layers, folding, found)
     return found
 
 
 def _find(
     elements: Sequence[Element],
-    reading: Mapping[str, tuple[str, ...]],
+    layers: Sequence[LayerShape],
     folding: Mapping[str, Folding],
     found: list[Shortcut],
 ) -> None:
@@ -175,23 +185,32 @@ def _find(
         if isinstance(element, LayerShape):
             continue
         for branch in element.branches:
-            _find(branch, reading, folding, found)
+            _find(branch, layers, folding, found)
         count = element.join.vectors
         needs = [
             [_needed(branch, folding, pixel) for pixel in range(count)]
             for branch in element.branches
         ]
-        slowest = [max(pixels) for pixels in zip(*needs, strict=True)]
-        for k, (branch, own) in enumerate(zip(element.branches, needs, strict=True)):
-            ahead = _ahead(own, slowest)
-            if ahead:
-                found.append(_shortcut(element, branch, k, ahead, reading, folding))
+        in_turn = element.join.kind == shapes.CONCAT
+        slowest = _slowest(needs)
+        for k, (port, own) in enumerate(
+            zip(sources(layers)[element.join.name], needs, strict=True)
+        ):
+            before = _slowest(needs[:k]) if in_turn else slowest
+            behind = _slowest(needs[k + 1 :]) if in_turn else []
+            ahead = max(_ahead(own, before), _ahead(own, behind) - 1)
+            if ahead > 0:
+                found.append(_shortcut(element.join, port, ahead, owners(layers)[port], folding))
 
 
-def _ahead(own: Sequence[int], slowest: Sequence[int]) -> int:
-    """Pixels by which a branch must be able to run ahead, for the slowest to give its next."""
+def _slowest(needs: Sequence[Sequence[int]]) -> list[int]:
+    return [max(pixels) for pixels in zip(*needs, strict=True)]
+
+
+def _ahead(own: Sequence[int], others: Sequence[int]) -> int:
+    """Pixels by which a branch must be able to run ahead, for others to give their next."""
     ahead = given = 0
-    for pixel, needed in enumerate(slowest):
+    for pixel, needed in enumerate(others):
         while given < len(own) and own[given] < needed:
             given += 1
         ahead = max(ahead, given - pixel)
@@ -199,23 +218,11 @@ def _ahead(own: Sequence[int], slowest: Sequence[int]) -> int:
 
 
 def _shortcut(
-    element: Parallel,
-    branch: tuple[Element, ...],
-    number: int,
-    ahead: int,
-    reading: Mapping[str, tuple[str, ...]],
-    folding: Mapping[str, Folding],
+    join: LayerShape, port: str, ahead: int, owner: LayerShape, folding: Mapping[str, Folding]
 ) -> Shortcut:
-    join = element.join
-    if branch:
-        end = branch[-1]
-        last = end.join if isinstance(end, Parallel) else end
-        port, lanes = last.name, output_lanes(last, folding[last.name])
-    else:
-        port = reading[join.name][number]
-        lanes = folding[port.rpartition("_")[0]].pe
-    beats = join.channels // lanes
-    least = ahead * beats
+    beats = owner.out_channels // output_lanes(owner, folding[owner.name])
+    # The beats of one more pixel but its last, which the fork gives to the other branch first.
+    least = (ahead + 1) * beats - 1
     wanted = least + _SPARE_ROWS * join.width * beats
     return Shortcut(port, least, 1 << (wanted - 1).bit_length())
 

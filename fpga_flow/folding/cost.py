@@ -292,6 +292,11 @@ def _lanes(shape: LayerShape, folding: Folding) -> dict[str, float]:
     return {"one": 1, "word": bits, "ram": ram}
 
 
+def _concat(shape: LayerShape, folding: Folding) -> dict[str, float]:
+    word = folding.simd * shape.output_bits
+    return {"one": 1, "word": word * (len(shape.parts) - 1)}
+
+
 _TERMS = {
     shapes.MVAU: _products,
     shapes.VVAU: _products,
@@ -303,6 +308,7 @@ _TERMS = {
     shapes.FIFO: _fifo,
     shapes.FORK: _lanes,
     shapes.JOIN: _lanes,
+    shapes.CONCAT: _concat,
     shapes.SUM: _lanes,
 }
 

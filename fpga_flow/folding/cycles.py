@@ -33,7 +33,7 @@ def cycles(shape: LayerShape, folding: Folding, style: str = "portable") -> int:
         return portable_window_cycles(shape, folding)
     if shape.kind in shapes.PRODUCTS:
         return shape.vectors * (shape.columns // folding.simd) * (shape.out_channels // folding.pe)
-    if shape.kind == shapes.PADDING:
+    if shape.kind in (shapes.PADDING, shapes.CONCAT):
         return shape.outputs // folding.simd
     if shape.kind in (shapes.POOL, shapes.SUM):
         return shape.inputs // folding.pe
@@ -111,7 +111,7 @@ def fill(shape: LayerShape, folding: Folding) -> int:
         return shape.columns // folding.simd + 6
     if shape.kind == shapes.POOL:
         return shape.taps if not shape.fused else 2
-    if shape.kind in (shapes.PADDING, shapes.FORK, shapes.JOIN, shapes.SHIFT):
+    if shape.kind in (shapes.PADDING, shapes.FORK, shapes.JOIN, shapes.CONCAT, shapes.SHIFT):
         return 2
     if shape.kind == shapes.SUM:
         return shape.inputs // folding.pe + 1
@@ -138,7 +138,7 @@ def chain_cycles(
             input_lanes(after, folding[after.name]),
         )
         if lanes[0] != lanes[1]:
-            alone[f"{port}_dwc"] = converter_cycles(after.inputs, *lanes)
+            alone[f"{port}_dwc"] = converter_cycles(before.outputs, *lanes)
     return alone
 
 

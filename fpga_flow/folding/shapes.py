@@ -10,6 +10,7 @@ WINDOW = "ConvolutionInputGenerator"
 POOL = "Pool"
 FORK = "DuplicateStreams"
 JOIN = "ElementwiseAdd"
+CONCAT = "StreamingConcat"
 SUM = "GlobalAccPool"
 SHIFT = "Shift"  # thresholds that pass codes, times a power of two: wires
 CONVERTER = "StreamingDataWidthConverter"
@@ -43,6 +44,7 @@ class LayerShape:
         per_channel: whether every channel has thresholds of its own.
         fused: of a pool that takes the image itself: name of FINN's window generator in front
             of it, which goes; "" elsewhere.
+        parts: channels of each stream that a concatenation takes; () elsewhere.
         sources: the ports it reads, see ``branches``; empty: the layer before it.
     """
 
@@ -65,6 +67,7 @@ class LayerShape:
     steps: int = 0
     per_channel: bool = True
     fused: str = ""
+    parts: tuple[int, ...] = ()
     sources: tuple[str, ...] = ()
 
     @property
@@ -100,7 +103,7 @@ class Folding:
 
     Attributes:
         pe: outputs at a time (MVAU, VVAU, Thresholding, Pool).
-        simd: inputs at a time (MVAU, ConvolutionInputGenerator, FMPadding).
+        simd: inputs at a time (MVAU, ConvolutionInputGenerator, FMPadding, StreamingConcat).
         parallel_window: a whole window a beat (ConvolutionInputGenerator).
         in_turn: thresholds are compared one after the other (Thresholding). The generator
             decides that by itself, behind a slow matrix.
@@ -116,11 +119,11 @@ class Folding:
 
 def input_lanes(shape: LayerShape, folding: Folding) -> int:
     """Integers a beat that the layer takes."""
-    return folding.simd if shape.kind in (MVAU, WINDOW, PADDING) else folding.pe
+    return folding.simd if shape.kind in (MVAU, WINDOW, PADDING, CONCAT) else folding.pe
 
 
 def output_lanes(shape: LayerShape, folding: Folding) -> int:
     """Integers a beat that the layer gives."""
     if shape.kind == WINDOW:
         return folding.simd * (shape.taps if folding.parallel_window else 1)
-    return folding.simd if shape.kind == PADDING else folding.pe
+    return folding.simd if shape.kind in (PADDING, CONCAT) else folding.pe

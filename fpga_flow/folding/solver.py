@@ -83,7 +83,7 @@ class Solution(ShortRepr):
             if shape.fused:
                 found[shape.fused] = {"SIMD": folding.pe, "parallel_window": 0}
             lanes: dict[str, int | str] = {"PE": folding.pe}
-            if shape.kind in (shapes.MVAU, shapes.WINDOW, shapes.PADDING):
+            if shape.kind in (shapes.MVAU, shapes.WINDOW, shapes.PADDING, shapes.CONCAT):
                 lanes = {"SIMD": folding.simd}
             if shape.kind in shapes.PRODUCTS:
                 lanes |= {"PE": folding.pe, "SIMD": folding.simd}
@@ -275,7 +275,7 @@ def _between(a: LayerShape, fa: Folding, b: LayerShape, fb: Folding) -> Resource
     lanes = output_lanes(a, fa), input_lanes(b, fb)
     if lanes[0] == lanes[1]:
         return Resources()
-    return _converter(b.inputs, b.input_bits, *lanes)
+    return _converter(a.outputs, a.output_bits, *lanes)
 
 
 @functools.cache
@@ -301,6 +301,8 @@ def _options(shape: LayerShape) -> tuple[Folding, ...]:
         return tuple(one for one in found if window_possible(shape, one))
     if shape.kind == shapes.PADDING:
         return tuple(Folding(simd=simd) for simd in _divisors(shape.channels))
+    if shape.kind == shapes.CONCAT:
+        return tuple(Folding(simd=simd) for simd in _divisors(math.gcd(*shape.parts)))
     if shape.kind == shapes.THRESHOLDING:
         lanes = itertools.product(_divisors(shape.out_channels), (False, True))
         return tuple(Folding(pe=pe, in_turn=in_turn) for pe, in_turn in lanes)
@@ -421,7 +423,7 @@ def _compatible(a: LayerShape, fa: Folding, b: LayerShape, fb: Folding, target: 
     in_turns = b.kind == shapes.VVAU or (b.kind == shapes.POOL and not b.fused)
     if in_turns and lanes[0] != lanes[1]:
         return False  # the order of a depthwise window's elements depends on its SIMD
-    if lanes[0] != lanes[1] and converter_cycles(b.inputs, *lanes) > target:
+    if lanes[0] != lanes[1] and converter_cycles(a.outputs, *lanes) > target:
         return False
     if b.kind == shapes.THRESHOLDING and fb.in_turn != searches_in_turn(a, fa, b, fb.pe):
         return False

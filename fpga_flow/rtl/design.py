@@ -87,7 +87,8 @@ class Node:
             has such nets of every reader, too: ``DuplicateStreams_hls_0_0_tdata``, ...
         op: FINN's operator without the back end: ``MVAU``, ``Thresholding``, ``Pool``,
             ``ConvolutionInputGenerator``, ``FMPadding``, ``DuplicateStreams``, ``ElementwiseAdd``,
-            ``GlobalAccPool``, ``StreamingDataWidthConverter``, ``StreamingFIFO``.
+            ``StreamingConcat``, ``GlobalAccPool``, ``StreamingDataWidthConverter``,
+            ``StreamingFIFO``.
         layer: QONNX tensor whose integers leave this node (an activation's codes, or the last
             accumulators), channels last; None for the others.
         input: what it takes, and ``output``, what it gives.
@@ -98,9 +99,9 @@ class Node:
         depth: entries of a FIFO, None for the others.
         sources: ports that it reads (see ``folding.branches``), behind their FIFOs where there
             are some; empty: the node before it.
-        other: the second stream that a sum of branches takes.
+        others: the streams that a sum of branches or a concatenation takes beside ``input``.
         copies: readers of a fork.
-        least: entries of a FIFO below which the design hangs, of a shortcut.
+        least: beats that a shortcut's FIFO has to hold, or the design hangs.
         multipliers: whether synthesis puts its products into the device's multipliers.
     """
 
@@ -115,7 +116,7 @@ class Node:
     simd: int | None
     depth: int | None = None
     sources: tuple[str, ...] = ()
-    other: Stream | None = None
+    others: tuple[Stream, ...] = ()
     copies: int = 1
     least: int = 0
     multipliers: bool = False

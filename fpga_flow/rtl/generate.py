@@ -196,7 +196,7 @@ def _nodes(records: list[dict[str, Any]], build: FinnBuild, style: str) -> list[
             pe=record["pe"],
             simd=record["simd"],
             sources=tuple(record.get("sources", ())),
-            other=Stream(**record["other"]) if "other" in record else None,
+            others=tuple(Stream(**one) for one in record.get("others", ())),
             copies=record.get("copies", 1),
             multipliers=record.get("multipliers", False),
         )

@@ -28,7 +28,8 @@ _PORTABLE_PART = "xczu3eg-sbva484-1-e"
 # FINN writes the code of a depthwise unit for Versal only; ours takes its place there.
 _VERSAL_PART = "xcvc1902-vsva2197-2MP-e-S"
 _GENERATED = ("ConvolutionInputGenerator", "FMPadding", *shapes.PRODUCTS, "Thresholding")
-_BRANCHES = (shapes.FORK, shapes.JOIN, shapes.SUM)
+_JOINS = (shapes.JOIN, shapes.CONCAT)
+_BRANCHES = (shapes.FORK, *_JOINS, shapes.SUM)
 _OURS = ("Pool", "StreamingDataWidthConverter", *_BRANCHES)
 _RTL_DOMAIN = "finn.custom_op.fpgadataflow.rtl"
 _CONVERTER = "StreamingDataWidthConverter"
@@ -45,8 +46,9 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
         one record a layer, each behind those it reads: ``name``, ``op``, ``sources`` (the ports it
         reads, see ``folding.branches``), ``tensor`` (the QONNX tensor that its codes are of, or
         None), ``input`` and ``output`` streams, ``cycles`` (FINN's estimate), ``pe``, ``simd``,
-        ``files``, and what our modules need (``weights``, ``pool``, ``other`` input, ``copies``,
-        ``pixels`` or ``shift``; ``multipliers``: whether products are to take the device's).
+        ``files``, and what our modules need (``weights``, ``pool``, ``others``: further inputs,
+        ``copies``, ``pixels`` or ``shift``; ``multipliers``: whether products are to take the
+        device's).
 
     Raises:
         InputError: a layer has no RTL.
@@ -195,10 +197,13 @@ def _layer(
         record["shift"] = passed(model, node)
     if operator == shapes.FORK:
         record["copies"] = len(node.output)
-    if operator == shapes.SUM:
+    if operator in (shapes.SUM, shapes.CONCAT):
         record["pixels"] = int(np.prod(op.get_nodeattr("numInputVectors")))
-    if operator == shapes.JOIN:
-        record["other"] = _stream(op.get_folded_input_shape(1), op.get_input_datatype(1))
+    if operator in _JOINS:
+        record["others"] = [
+            _stream(op.get_folded_input_shape(k), op.get_input_datatype(k))
+            for k in range(1, len(node.input))
+        ]
     written = "window" in record and ours(record["window"])
     if operator not in _OURS and not written and record.get("shift") is None:
         op.set_nodeattr("code_gen_dir_ipgen", str(folder))

@@ -1,6 +1,7 @@
 """One SystemVerilog module a layer, all with the same ports: clock, reset, stream in, stream out.
 
-A fork has one ``tvalid`` and ``tready`` a reader, a sum of branches a second stream in. Tops (the
+A fork has one ``tvalid`` and ``tready`` a reader; a sum of branches and a concatenation have
+further streams in, ``s1_axis``, ``s2_axis``, ... Tops (the
 network, slices of it, layers side by side) then need nothing but names and widths.
 """
 
@@ -36,6 +37,7 @@ def cell(record: dict[str, Any], weights_style: str = "auto") -> str:
         weights_style: ``RAM_STYLE`` of its weights' memory.
     """
     name, op = record["name"], record["op"]
+    others = [Stream(**one) for one in record.get("others", ())]
     taken, given = Stream(**record["input"]), Stream(**record["output"])
     if op == "Pool" and "grid" in record["pool"]:
         body = grid_body(name, taken, record["pool"]["grid"])
@@ -46,7 +48,9 @@ def cell(record: dict[str, Any], weights_style: str = "auto") -> str:
     elif op == shapes.FORK:
         body = _fork(name, taken, record["copies"])
     elif op == shapes.JOIN:
-        body = _join(name, taken, Stream(**record["other"]), given)
+        body = _join(name, taken, others[0], given)
+    elif op == shapes.CONCAT:
+        body = _concat(name, [taken, *others], given, record["pixels"])
     elif op == shapes.SUM:
         body = _sum(name, taken, given, record["pixels"])
     elif op == "Pool":
@@ -57,19 +61,21 @@ def cell(record: dict[str, Any], weights_style: str = "auto") -> str:
         body = _converter(name, taken, given)
     else:
         body = _generated(name, op, record.get("weights"), weights_style)
-    second, readers = "", f"[{record['copies'] - 1}:0] " if "copies" in record else ""
-    if "other" in record:
-        second = f"""
-	input	wire [{8 * Stream(**record["other"]).bytes - 1}:0]  t_axis_tdata,
-	input	wire  t_axis_tvalid,
-	output	wire  t_axis_tready,"""
+    readers = f"[{record['copies'] - 1}:0] " if "copies" in record else ""
+    further = "".join(
+        f"""
+	input	wire [{8 * one.bytes - 1}:0]  s{k}_axis_tdata,
+	input	wire  s{k}_axis_tvalid,
+	output	wire  s{k}_axis_tready,"""
+        for k, one in enumerate(others, 1)
+    )
     return f"""
 module {cell_name(name)} (
 	input	wire  ap_clk,
 	input	wire  ap_rst_n,
 	input	wire [{8 * taken.bytes - 1}:0]  s_axis_tdata,
 	input	wire  s_axis_tvalid,
-	output	wire  s_axis_tready,{second}
+	output	wire  s_axis_tready,{further}
 	output	wire [{8 * given.bytes - 1}:0]  m_axis_tdata,
 	output	wire {readers} m_axis_tvalid,
 	input	wire {readers} m_axis_tready
@@ -96,15 +102,8 @@ def _shift(taken: Stream, given: Stream, shift: int) -> str:
     """Codes of one scale as codes of a finer one: wires."""
     lines = []
     for lane in range(taken.lanes):
-        low, high = lane * taken.bits, (lane + 1) * taken.bits - 1
-        fill = given.bits - taken.bits - shift
-        sign = f"s_axis_tdata[{high}]" if taken.signed else "1'b0"
-        parts = [f"{{{fill}{{{sign}}}}}"] if fill else []
-        parts += [f"s_axis_tdata[{high}:{low}]"] + ([f"{shift}'b0"] if shift else [])
-        first = lane * given.bits
-        lines.append(
-            f"	assign	m_axis_tdata[{first + given.bits - 1}:{first}] = {{{', '.join(parts)}}};"
-        )
+        value, first = _lane("s", taken, lane, given.bits, shift), lane * given.bits
+        lines.append(f"	assign	m_axis_tdata[{first + given.bits - 1}:{first}] = {value};")
     used = given.lanes * given.bits
     if used < 8 * given.bytes:
         lines.append(f"	assign	m_axis_tdata[{8 * given.bytes - 1}:{used}] = '0;")
@@ -113,6 +112,16 @@ def _shift(taken: Stream, given: Stream, shift: int) -> str:
         "	assign	s_axis_tready = m_axis_tready;",
     ]
     return "\n".join(lines)
+
+
+def _lane(port: str, stream: Stream, lane: int, bits: int, shift: int = 0) -> str:
+    """A lane's integer, shifted to the left, in ``bits`` bits."""
+    low, high = lane * stream.bits, (lane + 1) * stream.bits - 1
+    fill = bits - stream.bits - shift
+    sign = f"{port}_axis_tdata[{high}]" if stream.signed else "1'b0"
+    parts = [f"{{{fill}{{{sign}}}}}"] if fill else []
+    parts += [f"{port}_axis_tdata[{high}:{low}]"] + ([f"{shift}'b0"] if shift else [])
+    return f"{{{', '.join(parts)}}}"
 
 
 def _fork(name: str, stream: Stream, readers: int) -> str:
@@ -136,7 +145,32 @@ def _join(name: str, first: Stream, second: Stream, given: Stream) -> str:
 	) {name} (
 		.clk(ap_clk), .rst(!ap_rst_n),
 		.adat(s_axis_tdata[{a - 1}:0]), .avld(s_axis_tvalid), .ardy(s_axis_tready),
-		.bdat(t_axis_tdata[{b - 1}:0]), .bvld(t_axis_tvalid), .brdy(t_axis_tready),
+		.bdat(s1_axis_tdata[{b - 1}:0]), .bvld(s1_axis_tvalid), .brdy(s1_axis_tready),
+		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready)
+	);
+	assign	m_axis_tdata = odat;"""
+
+
+def _concat(name: str, streams: list[Stream], given: Stream, pixels: int) -> str:
+    ports = ["s", *(f"s{k}" for k in range(1, len(streams)))]
+    words = [
+        ", ".join(_lane(port, one, lane, given.bits) for lane in reversed(range(one.lanes)))
+        for port, one in zip(ports, streams, strict=True)
+    ]
+    beats = [one.beats // pixels for one in streams]
+    bits = given.lanes * given.bits
+    data = ", ".join(f"{{{word}}}" for word in reversed(words))
+    valid, ready = (
+        ", ".join(f"{port}_axis_{signal}" for port in reversed(ports))
+        for signal in ("tvalid", "tready")
+    )
+    return f"""	wire [{bits - 1}:0]  odat;
+	stream_concat #(
+		.N({len(streams)}), .WIDTH({bits}), .MOST({max(beats)}),
+		.BEATS({{{", ".join(f"32'd{count}" for count in reversed(beats))}}})
+	) {name} (
+		.clk(ap_clk), .rst(!ap_rst_n),
+		.idat({{{data}}}), .ivld({{{valid}}}), .irdy({{{ready}}}),
 		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready)
 	);
 	assign	m_axis_tdata = odat;"""

@@ -56,6 +56,7 @@ def _obstacles(network: Network) -> Iterator[Obstacle]:
     except TangledError as e:
         yield Obstacle(
             network.layer(e.layer),
-            "its branches do not meet again in one sum, and no folding is known for that",
-            "Let every branch that leaves a layer end in one residual sum",
+            "its branches do not meet again in one sum or concatenation, and no folding is known "
+            "for that",
+            "Let every branch that leaves a layer end in the same one",
         )

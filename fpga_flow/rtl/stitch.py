@@ -85,9 +85,9 @@ def isolated(nodes: Iterable[Node]) -> str:
         lines += [
             f"\twire {_range(node.input)}  {name}_s_tdata = '0;",
             f"\twire  {name}_s_tvalid = 1'b1, {name}_s_tready;",
-            *_isolated_second(node),
+            *_isolated_others(node),
             *_isolated_outputs(node),
-            *_instance(node, [f"{name}_s", f"{name}_t"]),
+            *_instance(node, [f"{name}_s", *(f"{name}_s{k}" for k in _numbers(node))]),
             "\talways @(posedge ap_clk) begin",
             f"\t\tif(!ap_rst_n)  {name}_taken <= 0;",
             f"\t\telse if({name}_s_tready)  {name}_taken <= {name}_taken + 1;",
@@ -98,13 +98,17 @@ def isolated(nodes: Iterable[Node]) -> str:
     return "\n".join([*lines, "endmodule"]) + "\n"
 
 
-def _isolated_second(node: Node) -> list[str]:
-    if node.other is None:
-        return []
-    return [
-        f"\twire {_range(node.other)}  {node.name}_t_tdata = '0;",
-        f"\twire  {node.name}_t_tvalid = 1'b1, {node.name}_t_tready;",
-    ]
+def _numbers(node: Node) -> range:
+    """Of its further inputs: ``s1_axis``, ``s2_axis``, ..."""
+    return range(1, 1 + len(node.others))
+
+
+def _isolated_others(node: Node) -> list[str]:
+    lines = []
+    for k, stream in zip(_numbers(node), node.others, strict=True):
+        lines.append(f"\twire {_range(stream)}  {node.name}_s{k}_tdata = '0;")
+        lines.append(f"\twire  {node.name}_s{k}_tvalid = 1'b1, {node.name}_s{k}_tready;")
+    return lines
 
 
 def _isolated_outputs(node: Node) -> list[str]:
@@ -211,8 +215,7 @@ def _instance(node: Node, sources: Sequence[str]) -> list[str]:
             lines.append(f"\tassign\t{sink}_tdata[{8 * node.input.bytes - 1}:{bits}] = '0;")
         return lines
     ports = [("s", source)]
-    if node.other is not None:
-        ports.append(("t", sources[1]))
+    ports += [(f"s{k}", sources[k]) for k in _numbers(node)]
     if node.copies == 1:
         ports.append(("m", sink))
     connections = [

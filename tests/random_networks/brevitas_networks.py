@@ -61,6 +61,19 @@ class Residual(nn.Module):
         return self.shared(self.main(x)) + self.shared(self.shortcut(x))
 
 
+class Concatenated(nn.Module):
+    """Branches through one quantizer, one behind the other along the channels."""
+
+    def __init__(self, branches: list[nn.Module], shared: list[nn.Module]) -> None:
+        super().__init__()
+        self.branches, self.shared = nn.ModuleList(branches), nn.ModuleList(shared)
+
+    def forward(self, x: Any) -> Any:
+        both = zip(self.branches, self.shared, strict=True)
+        codes = [quantizer(branch(x)) for branch, quantizer in both]
+        return torch.cat([getattr(one, "value", one) for one in codes], 1)
+
+
 @dataclass
 class _Drawer:
     rng: random.Random
@@ -226,6 +239,35 @@ class _Drawer:
         if self.rng.random() < 0.8:
             self.add(*self.activation())
 
+    def concatenation(self) -> None:
+        """Convolutions of 1x1 and 3x3 pixels, pools, and the input itself, in any order."""
+        channels, _, _ = self.shape
+        shared, quantizer = self.activation()
+        branches, quantizers, said, total = [], [], [], 0
+        kinds = [self.rng.choice((1, 3)), *self.rng.choices((1, 3, "max", "x"), k=2)]
+        kinds = self.rng.sample(kinds, self.rng.choice((2, 2, 3)))
+        for kind in kinds:
+            out = channels
+            if isinstance(kind, int):
+                out = self.rng.choice(SIZES)
+                g = Geometry((kind, kind), (1, 1), (kind // 2,) * 4, (1, 1))
+                branch, part = self._convolution(channels, out, g)
+            else:
+                branch = nn.MaxPool2d(3, 1, 1) if kind == "max" else nn.Identity()
+                part = kind
+            branches.append(branch)
+            quantizers.append(shared)
+            said.append(part)
+            total += out
+        others = ""
+        if self.rng.random() < 0.2:  # a scale of its own, and perhaps another sign
+            quantizers[-1], others = self.activation()
+        self.shape = (total, *self.shape[1:])
+        block = Concatenated(branches, quantizers)
+        self.add(block, f"cat({'; '.join(said)}) each {quantizer}{others and ', last ' + others}")
+        if others or self.carries or self.rng.random() < 0.3:
+            self.add(*self.activation())
+
     def linear(self, out: int) -> None:
         settings, said = self.weight()
         bias = self.rng.random() < 0.6
@@ -249,7 +291,7 @@ def draw(seed: int, hardware: bool = False, mostly: str = "") -> Drawn:
     Args:
         seed: any integer.
         hardware: only kinds of layers that FINN could map; ``legality`` has the last word.
-        mostly: "branches": residual sums and averages; "depthwise": separable convolutions and
+        mostly: "branches": residual sums, concatenations and averages; "depthwise": separable convolutions and
             averages; "": convolutions.
     """
     rng = random.Random(f"brevitas {seed} {hardware}" + f" {mostly}" * bool(mostly))
@@ -268,7 +310,7 @@ def draw(seed: int, hardware: bool = False, mostly: str = "") -> Drawn:
 
 _KINDS = {
     "": ["convolution"] * 6 + ["pool"] * 2 + ["average", "residual", "residual"],
-    "branches": ["convolution", "pool", "average"] + ["residual"] * 3,
+    "branches": ["convolution", "pool", "average"] + ["residual", "concatenation"] * 3,
     "depthwise": ["convolution", "average"] + ["separable"] * 3,
 }
 

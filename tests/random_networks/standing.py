@@ -135,7 +135,7 @@ def rtl(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
 
 
 def branches(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
-    """Residual sums and averages, through FINN, stitching and Verilator."""
+    """Residual sums, concatenations and averages, through FINN, stitching and Verilator."""
     yield from hardware(seed, outcome, folder, "rtl", mostly="branches")
 
 

@@ -84,12 +84,6 @@ ILLEGAL = {
         "/4/",
         "count_include_pad=True",
     ),
-    "concatenation": (
-        after_block(Branches(), code(), features=512),
-        "Concat",
-        "/4/",
-        "concatenations",
-    ),
     "transposed convolution": (
         after_block(
             QuantConvTranspose2d(8, 8, 2, stride=2, bias=False, weight_bit_width=4),
@@ -228,6 +222,7 @@ def test_layer_is_named_as_pytorch_names_it(node, layer):
             TruncAvgPool2d(4, bit_width=4, float_to_int_impl_type="floor"), code(), features=32
         ),
         after_block(Residual(), features=512),
+        after_block(Branches(), code(), features=512),
         after_block(nn.AdaptiveAvgPool2d(1), code()),
         nn.Sequential(networks.pixels(), nn.MaxPool2d(2), *list(after_block(features=128))[1:]),
     ],
@@ -241,6 +236,7 @@ def test_layer_is_named_as_pytorch_names_it(node, layer):
         "average",
         "truncated average",
         "residual",
+        "concatenation",
         "global average",
         "pool of pixels",
     ],

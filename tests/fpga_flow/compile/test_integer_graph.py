@@ -58,6 +58,15 @@ def residual(g: Graph, x: str, shortcut: str | None = None) -> str:
     return act(g, g.node("Add", conv(g, x, 4, pads=[1] * 4), shortcut or x))
 
 
+def concat(g: Graph, *branches: str) -> str:
+    return g.node("Concat", *branches, axis=1)
+
+
+def wider(g: Graph, x: str, inputs: int) -> str:
+    """As in a densely connected network: the input and what a convolution makes of it."""
+    return concat(g, x, conv(g, x, inputs, pads=[1] * 4))
+
+
 KINDS: dict[str, Callable[[Graph], str]] = {
     "pool on the image": lambda g: pool(g, g.image(), [2, 2], strides=[2, 2]),
     "pool on the image, then a convolution": lambda g: conv(
@@ -169,6 +178,59 @@ KINDS: dict[str, Callable[[Graph], str]] = {
     "an average as the last layer but one": lambda g: g.node(
         "GlobalAveragePool", conv(g, g.image())
     ),
+    "a concatenation": lambda g: conv(
+        g,
+        concat(
+            g,
+            conv(g, x := conv(g, g.image()), 4, kernel=(1, 1)),
+            conv(g, x, 4, pads=[1] * 4),
+        ),
+        inputs=8,
+    ),
+    "concatenations of more and more channels": lambda g: wider(
+        g, wider(g, conv(g, g.image()), 4), 8
+    ),
+    "a concatenation of three branches": lambda g: act(
+        g,
+        concat(
+            g,
+            conv(g, x := conv(g, g.image()), 4, kernel=(1, 1)),
+            pool(g, x, [3, 3], pads=[1] * 4),
+            conv(g, x, 4, pads=[1] * 4),
+        ),
+    ),
+    "a concatenation of signed, unsigned, narrow and wide codes": lambda g: act(
+        g,
+        concat(
+            g,
+            g.quant(g.conv(g.image(), 2, 2), 0.4, 4),
+            g.quant(g.conv(g.image(), 2, 3), 0.4, 4, signed=False),
+            g.quant(g.conv(g.image(), 2, 1), 0.4, 6),
+        ),
+    ),
+    "a concatenation of unrelated scales before a quantizer": lambda g: act(
+        g,
+        concat(
+            g,
+            g.quant(g.conv(g.image(), 2, 2), 0.3, 4, signed=False),
+            g.quant(g.conv(g.image(), 2, 3), 0.5, 4, signed=False),
+        ),
+    ),
+    "a concatenation behind a sum": lambda g: concat(
+        g, x := residual(g, conv(g, g.image())), conv(g, x, 4, pads=[1] * 4)
+    ),
+    "a concatenation of one pixel": lambda g: conv(
+        g,
+        concat(g, x := pool(g, conv(g, g.image()), [4, 3]), conv(g, x, 4, kernel=(1, 1))),
+        inputs=8,
+        kernel=(1, 1),
+    ),
+    "concatenated vectors": lambda g: concat(
+        g,
+        x := linear(g, 1.0),
+        act(g, g.node("Gemm", x, g.weight((3, 7), axis=0), transB=1), signed=True),
+    ),
+    "x beside x": lambda g: concat(g, *[conv(g, g.image())] * 2),
     "x + x": lambda g: act(g, g.node("Add", *[conv(g, g.image())] * 2)),
 }
 
@@ -269,11 +331,36 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
         ),
         "different numbers of pixels",
     ),
-    "a concatenation": (
+    "concatenated branches of different scales": (
         lambda g: act(
-            g, g.node("Concat", conv(g, x := conv(g, g.image()), 4, pads=[1] * 4), x, axis=1)
+            g,
+            concat(g, act(g, conv(g, x := conv(g, g.image()), 4, pads=[1] * 4), bits=3), x),
         ),
-        "join two branches",
+        "different scales",
+    ),
+    "concatenated sums": (
+        lambda g: act(g, concat(g, g.conv(g.image(), 2, 4), g.conv(g.image(), 2, 3))),
+        "no quantizer follows",
+    ),
+    "concatenated sums of one pixel": (
+        lambda g: act(
+            g,
+            concat(g, *(g.node("Flatten", g.conv(g.image(), 2, n, kernel=(6, 5))) for n in (2, 3))),
+        ),
+        "no quantizer follows",
+    ),
+    "concatenated flattened maps": (
+        lambda g: concat(g, *(g.node("Flatten", conv(g, g.image())) for _ in "ab")),
+        "a flattened map",
+    ),
+    "a padded pool of a concatenation with signed codes": (
+        lambda g: pool(
+            g,
+            concat(g, act(g, x := conv(g, g.image()), signed=True), x),
+            [2, 2],
+            pads=[1, 1, 0, 0],
+        ),
+        "signed codes",
     ),
     "a layer of zeros": (
         lambda g: act(

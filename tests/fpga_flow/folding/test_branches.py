@@ -1,6 +1,7 @@
 """Networks with branches: their structure, what shortcuts hold, cycles, and foldings."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,8 +42,10 @@ def convolution(name: str, source: str, channels: int, parallel: bool = False) -
     ]  # fmt: skip
 
 
-def block(name: str, source: str, channels: int, convolutions: int) -> list[LayerShape]:
-    """Convolutions beside an identity shortcut."""
+def block(
+    name: str, source: str, channels: int, convolutions: int, concat: bool = False, first: int = 0
+) -> list[LayerShape]:
+    """Convolutions beside an identity shortcut; ``first``: which port the join reads first."""
     wide = {"channels": channels, "out_channels": channels}
     layers = [
         LayerShape(name=name, kind="DuplicateStreams", sources=(source,), **wide, **BITS, **MAP)
@@ -51,10 +54,14 @@ def block(name: str, source: str, channels: int, convolutions: int) -> list[Laye
     for number in range(convolutions):
         layers += convolution(f"{name}{number}", end, channels)
         end = layers[-1].name
+    ports = (end, f"{name}_1") if first == 0 else (f"{name}_1", end)
     join = LayerShape(
-        name=f"{name}_add", kind="ElementwiseAdd", sources=(end, f"{name}_1"), input_bits=4,
+        name=f"{name}_add", kind="ElementwiseAdd", sources=ports, input_bits=4,
         output_bits=5, **wide, **MAP,
     )  # fmt: skip
+    if concat:
+        both = {"kind": "StreamingConcat", "parts": (channels, channels), "output_bits": 4}
+        join = replace(join, channels=2 * channels, out_channels=2 * channels, **both)
     return [*layers, join]
 
 
@@ -101,7 +108,29 @@ def test_a_shortcut_holds_the_rows_that_windows_wait_for(convolutions: int, rows
     # Two rows more, as a power of two.
     assert one.depth == 1 << ((rows + 2) * SIDE - 2).bit_length()
     folded = shortcuts(layers, slow(layers))[0]
-    assert folded.least == 2 * one.least  # a pixel in two beats
+    # A pixel in two beats: the fork's last one waits for the shortcut.
+    assert folded.least == 2 * rows * SIDE - 1
+
+
+def test_a_concatenation_takes_a_pixel_of_the_first_branch_while_it_waits_for_the_second() -> None:
+    found = {}
+    for first in (0, 1):
+        layers = block("b", "input", 2, 1, concat=True, first=first)
+        (found[first],) = shortcuts(layers, slow(layers) | {"b": Folding(pe=2)})
+        assert found[first].port == "b_1"
+        (_, parallel) = series_parallel(layers)
+        assert isinstance(parallel, Parallel)
+        assert [bool(branch) for branch in parallel.branches] == [first == 0, first == 1]
+    assert found[0].least == 2 * SIDE - 1  # the shortcut behind the convolution: as of a sum
+    assert found[1].least == found[0].least - 1
+
+
+def test_branches_of_a_sum_in_any_order_hold_the_same() -> None:
+    one, other = (
+        shortcuts(layers, slow(layers))
+        for layers in (block("b", "input", 2, 1, first=first) for first in (0, 1))
+    )
+    assert one == other != []
 
 
 def test_branches_of_equal_windows_hold_nothing() -> None:

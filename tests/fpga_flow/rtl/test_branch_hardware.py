@@ -1,4 +1,4 @@
-"""A residual network in hardware: integers of every level, cycles, and what its shortcuts hold."""
+"""Networks with branches in hardware: integers of every level, cycles, what shortcuts hold."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import finn_networks as networks
 import numpy as np
 import pytest
 import torch
+from brevitas.nn import QuantConv2d, QuantLinear, QuantReLU
 from torch import nn
 
 from divqat_brevitas.errors import InputError
@@ -24,10 +26,12 @@ from fpga_flow.engines.rtl import timing
 from fpga_flow.engines.simulation import Simulation, compiled
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.rtl import Design, generate_design, restitch
+from fpga_flow.rtl.design import Node
 from fpga_flow.rtl.stitch import FIFO
 
 pytestmark = [pytest.mark.finn, pytest.mark.slow]  # a FINN build, and Verilator
 CYCLES = 300
+JOINS = ("ElementwiseAdd", "StreamingConcat")
 
 
 @dataclass
@@ -44,17 +48,56 @@ class Case:
         return engine.integers(self.images, [last])[last].reshape(len(self.images), -1)
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Two blocks on 8x8 pixels: an identity shortcut, then one with a convolution."""
-    folder = tmp_path_factory.mktemp("residual")
+class Concatenated(nn.Module):
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+def concatenations() -> nn.Module:
+    """Two convolutions side by side, two beside their own input, three branches with a pool."""
+    shared = QuantReLU(bit_width=4)
+
+    def conv(inputs: int, outputs: int, kernel: int) -> nn.Module:
+        layer = QuantConv2d(
+            inputs, outputs, kernel, padding=kernel // 2, bias=False, weight_bit_width=4
+        )
+        return nn.Sequential(layer, nn.BatchNorm2d(outputs), shared)
+
+    return nn.Sequential(
+        networks.pixels(),
+        conv(1, 4, 3),
+        Concatenated(conv(4, 4, 1), conv(4, 8, 3)),
+        Concatenated(nn.Identity(), conv(12, 4, 3)),
+        nn.MaxPool2d(2),
+        Concatenated(conv(16, 4, 3), nn.Identity()),
+        Concatenated(conv(20, 4, 1), conv(20, 4, 3), nn.MaxPool2d(3, 1, 1)),
+        nn.Flatten(),
+        QuantLinear(28 * 16, 10, bias=True, weight_bit_width=4),
+    )
+
+
+def residual() -> nn.Module:
+    """An identity shortcut, then one with a convolution."""
+    return nn.Sequential(*ResidualArchitecture((1, 1), (4, 8), 8, "small").layers(1, 10))
+
+
+@pytest.fixture(scope="module", params=[residual, concatenations])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A network on 8x8 pixels."""
+    folder = tmp_path_factory.mktemp("branches")
     torch.manual_seed(0)
-    network = nn.Sequential(*ResidualArchitecture((1, 1), (4, 8), 8, "small").layers(1, 10))
+    network = request.param()
     for module in network.modules():  # factors and shifts of a trained network
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)
-    quantized = quantize(network, "w4a4", join_bit_width=6)
+    quantized = (
+        quantize(network, "w4a4", join_bit_width=6) if request.param is residual else network
+    )
     images = np.random.default_rng(0).integers(0, 256, (24, 1, 8, 8)).astype(np.uint8)
     calibrate(quantized, torch.tensor(images))
     floats = images.astype(np.float32) / 255
@@ -106,6 +149,7 @@ def test_hardware_gives_every_integer_under_stalls_in_the_predicted_cycles(case:
     assert timing(free).interval_cycles == predicted.cycles_per_image <= CYCLES
 
 
+@pytest.mark.parametrize("case", [residual], indirect=True)
 def test_an_identity_shortcut_is_wires(case: Case) -> None:
     text = (case.design.folder / "src/divqat_layers.sv").read_text()
     (join,) = [node for node in case.design.nodes if node.op == "ElementwiseAdd"][:1]
@@ -118,13 +162,25 @@ def test_an_identity_shortcut_is_wires(case: Case) -> None:
 def test_a_shortcut_one_shorter_hangs(limited: tuple[Design, Simulation]) -> None:
     full, simulation = limited
     fifos = [node for node in full.nodes if node.op == FIFO]
-    first = next(k for k, node in enumerate(fifos) if node.least)
-    limits = [4 * (node.depth or 2) if node.least else 2 for node in fifos]
+    direct = [k for k, node in enumerate(fifos) if node.least and _is_direct(full, node)]
+    assert direct
     beats = np.zeros((4, full.input.beats, full.input.bytes), np.uint8)
-    limits[first] = fifos[first].least
-    assert simulation.run(beats, limits=limits).whole
-    limits[first] -= 1
-    assert not simulation.run(beats, limits=limits).whole
+    for shortcut in direct:
+        # Wires instead of the others: they would hold some of the beats.
+        limits = [4 * (node.depth or 2) if node.least else 0 for node in fifos]
+        limits[shortcut] = fifos[shortcut].least - 1  # and one in the output register
+        assert simulation.run(beats, limits=limits).whole
+        limits[shortcut] -= 1
+        assert not simulation.run(beats, limits=limits).whole
+
+
+def _is_direct(design: Design, node: Node) -> bool:
+    """Whether nothing but wires lies between a fork and a FIFO."""
+    while node.op != "DuplicateStreams":
+        if node.op == "MVAU":
+            return False
+        node = design.before(node)[0]
+    return True
 
 
 def test_no_depth_asked_for_makes_a_shortcut_hang(case: Case, tmp_path: Path) -> None:
@@ -152,8 +208,8 @@ def test_a_fault_in_a_branch_is_found_there(case: Case, tmp_path: Path) -> None:
     assert bisect(case.path, case.images[:4], design=case.design).fault is None
     faulty = tmp_path / "faulty"
     shutil.copytree(case.design.folder, faulty)
-    joins = [node for node in case.design.nodes if node.op == "ElementwiseAdd"]
-    # The second block's shortcut: its thresholds read the unit at fault.
+    joins = [node for node in case.design.nodes if node.op in JOINS]
+    # A branch of the second block: its thresholds read the unit at fault.
     node = next(n for n in case.design.nodes if n.name == joins[1].sources[1][: -len("_fifo")])
     while node.op != "MVAU":
         (node,) = case.design.before(node)
@@ -169,8 +225,8 @@ def test_a_fault_in_a_branch_is_found_there(case: Case, tmp_path: Path) -> None:
 def test_a_part_that_cuts_a_branch_is_refused(case: Case, tmp_path: Path) -> None:
     layers = [node for node in case.design.nodes if node.op != FIFO]
     fork, join = (
-        next(k for k, node in enumerate(layers) if node.op == op)
-        for op in ("DuplicateStreams", "ElementwiseAdd")
+        next(k for k, node in enumerate(layers) if node.op in ops)
+        for ops in (("DuplicateStreams",), JOINS)
     )
     part = restitch(case.design, tmp_path / "part", first=layers[fork].name, last=layers[join].name)
     assert part.nodes[-1].input.beats == layers[join].output.beats
