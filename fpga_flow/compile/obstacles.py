@@ -233,7 +233,7 @@ def _flattened(network: Network, layer: Layer) -> bool:
 
 def _is_vector(network: Network, layer: Layer) -> bool:
     """Whether a layer of one pixel is (features,) in FINN's graph, and not a map of 1x1."""
-    if not layer.inputs:
+    if layer is entry(network):
         return len(layer.shape) == 1
     before = network.layer(layer.inputs[0])
     if isinstance(layer, Conv | MaxPool):

@@ -291,8 +291,8 @@ def draw(seed: int, hardware: bool = False, mostly: str = "") -> Drawn:
     Args:
         seed: any integer.
         hardware: only kinds of layers that FINN could map; ``legality`` has the last word.
-        mostly: "branches": residual sums, concatenations and averages; "depthwise": separable convolutions and
-            averages; "": convolutions.
+        mostly: "branches": residual sums, concatenations and averages; "depthwise": separable
+            convolutions and averages; "": convolutions.
     """
     rng = random.Random(f"brevitas {seed} {hardware}" + f" {mostly}" * bool(mostly))
     shape = map_shape(rng)

@@ -230,6 +230,12 @@ KINDS: dict[str, Callable[[Graph], str]] = {
         x := linear(g, 1.0),
         act(g, g.node("Gemm", x, g.weight((3, 7), axis=0), transB=1), signed=True),
     ),
+    "a concatenation with the image": lambda g: act(
+        g, concat(g, g.image(), conv(g, g.image(), pads=[1] * 4))
+    ),
+    "a sum with the image": lambda g: act(
+        g, g.node("Add", g.image(), g.quant(g.conv(g.image(), 2, 2, pads=[1] * 4), 1 / 255, 8))
+    ),
     "x beside x": lambda g: concat(g, *[conv(g, g.image())] * 2),
     "x + x": lambda g: act(g, g.node("Add", *[conv(g, g.image())] * 2)),
 }
