@@ -40,13 +40,13 @@ _SHOWN = {
 
 
 def measure(context: Context) -> Record:
-    """Time the engines on two networks, in batches and one image at a time."""
+    """Time the engines on three networks, in batches and one image at a time."""
     import torch
 
     from benchmarks.speed.exported import BITS, exported
 
     torch.set_num_threads(context.threads)
-    names = ("digits-cnn",) if context.quick else ("cifar-cnn", "digits-cnn")
+    names = ("digits-cnn",) if context.quick else ("cifar-cnn", "digits-cnn", "resnet-8")
     with tempfile.TemporaryDirectory(prefix="divqat-speed-") as folder:
         rows = [_network(exported(name, Path(folder)), context) for name in names]
     return {"bits": BITS, "networks": rows}

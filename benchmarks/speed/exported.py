@@ -9,7 +9,7 @@ from torch import nn
 
 from divqat_brevitas.short_repr import ShortRepr
 
-SHAPES = {"cifar-cnn": (3, 32, 32), "digits-cnn": (1, 8, 8)}
+SHAPES = {"cifar-cnn": (3, 32, 32), "digits-cnn": (1, 8, 8), "resnet-8": (3, 32, 32)}
 CLASSES = 10
 BITS = "w4a4"
 

@@ -20,6 +20,7 @@ from fpga_flow.integer.kernels import compile_input, defined
 from fpga_flow.integer.layout import batch_sizes, parts
 from fpga_flow.integer.native import NATIVE, compile_native
 from fpga_flow.integer.plan import Planner, Step, input_step
+from fpga_flow.integer.stored import lowered
 from fpga_flow.lowering import Layer, Network, check_images, lower
 from fpga_flow.lowering.ir import IntArray
 
@@ -64,7 +65,10 @@ class IntegerEngine:
     def __init__(
         self, model: Path | str | ModelWrapper | Network, batch: int | None = None
     ) -> None:
-        self.network = model if isinstance(model, Network) else lower(model)
+        if isinstance(model, Path | str):
+            self.network = lowered(Path(model))
+        else:
+            self.network = model if isinstance(model, Network) else lower(model)
         self.batch = batch_sizes(batch or _suitable_batch(self.network))[-1]
         self._distrusted: frozenset[str] = frozenset()
         self._planners: dict[int, Planner] = {}

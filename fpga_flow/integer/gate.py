@@ -9,12 +9,12 @@ that a file has the same kernels each time.
 
 import contextlib
 import os
-import platform
 import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from platform import uname
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +63,7 @@ class Difference:
 
 def _record(content: str, batch: int) -> Path:
     settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_SETTINGS))
-    parts = [content, str(batch), str(torch.get_num_threads()), *settings, *_platform()]
+    parts = [content, str(batch), str(torch.get_num_threads()), *settings, *platform()]
     return cache_folder() / (sha256_text("\n".join(parts)) + ".json")
 
 
@@ -107,7 +107,7 @@ def gate(engine: "IntegerEngine", content: str) -> tuple[Difference, ...]:
     record = _record(content, engine.batch)
     with contextlib.suppress(InputError, OSError):  # a read-only home: compared again next time
         write_json(record, {"equal": True, "trials": engine.verdicts})
-        _forget(record.parent)
+        forget_oldest(record.parent, "*.json", _KEPT)
     return differences
 
 
@@ -168,17 +168,17 @@ def cache_folder() -> Path:
     return (Path(folder) if folder else Path.home() / ".cache") / "divqat" / "integer"
 
 
-def _forget(folder: Path) -> None:
-    """Remove the oldest records, another process' removals aside."""
-    records = list(folder.glob("*.json"))
-    if len(records) > _KEPT:
-        records.sort(key=lambda record: record.stat().st_mtime)
-        for record in records[: _KEPT // 2]:
-            record.unlink(missing_ok=True)
+def forget_oldest(folder: Path, pattern: str, most: int) -> None:
+    """Leave half of ``most`` files where there are more; another process may remove them too."""
+    files = list(folder.glob(pattern))
+    if len(files) > most:
+        files.sort(key=lambda file: file.stat().st_mtime)
+        for file in files[: -(most // 2)]:
+            file.unlink(missing_ok=True)
 
 
 @cache
-def _platform() -> tuple[str, ...]:
+def platform() -> tuple[str, ...]:
     """This code, the libraries and the processor."""
     here = Path(__file__).parent
     sources = [
@@ -190,7 +190,7 @@ def _platform() -> tuple[str, ...]:
         *(sha256_file(source) for source in sources),
         *(version(name) for name in ("torch", "numpy", "qonnx")),
         torch.__config__.show(),
-        platform.machine(),
+        uname().machine,
         processor(),
     )
 
@@ -201,7 +201,7 @@ def processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
-        return platform.processor()
+        return uname().processor
     wanted = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")
     return "\n".join(line for line in text.splitlines() if line.startswith(wanted))
 
