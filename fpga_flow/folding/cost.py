@@ -232,7 +232,7 @@ def _window_memory(shape: LayerShape, folding: Folding) -> tuple[int, int]:
     if folding.parallel_window:
         return word * (shape.kernel[0] - 1), 1 << (shape.width - 1).bit_length()
     line = shape.width * (shape.channels // folding.simd)
-    ring = ring_rows(shape.kernel[0], shape.stride[0], line)
+    ring = ring_rows(shape.kernel[0], shape.stride[0])
     return word, ring << (line - 1).bit_length()
 
 

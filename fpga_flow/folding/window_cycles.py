@@ -228,18 +228,14 @@ def portable_window_cycles(
     return _portable_serial(*numbers, fold, vector, fifo)
 
 
-def ring_rows(kernel: int, stride: int, line: int) -> int:
+def ring_rows(kernel: int, stride: int) -> int:
     """Rows that ``window_serial`` keeps.
 
     Args:
         kernel: rows of a window.
         stride: rows from one window to the next.
-        line: beats of a row.
     """
-    enough, double = (kernel + stride - 1).bit_length(), (2 * kernel - 1).bit_length()
-    column = max(1, (line - 1).bit_length())
-    # 512 words: a block RAM's at its widest.
-    return 1 << (double if double > enough and double + column <= 9 else enough)
+    return 1 << (kernel + max(kernel, stride) - 1).bit_length()
 
 
 @functools.lru_cache(maxsize=8192)
@@ -252,7 +248,7 @@ def _portable_serial(
     ``vector`` is the cycles that what follows needs a window.
     """
     line, beats = w * fold, kh * kw * fold
-    ring = ring_rows(kh, sh, line)
+    ring = ring_rows(kh, sh)
     rest = h - (oh - 1) * sh  # rows given up with an image's last windows
     ahead = 1 + fifo // beats  # windows that may leave before they are taken
     given: list[int] = []  # when each row is given up

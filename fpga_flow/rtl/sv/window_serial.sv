@@ -30,11 +30,11 @@ module window_serial #(
 	localparam int unsigned  O_COLS = (COLS - K_COLS) / S_COLS + 1;
 	localparam int unsigned  LINE = COLS * FOLD;   // beats of a row
 	localparam int unsigned  CB = LINE > 1? $clog2(LINE) : 1;
-	// The ring has 2**RB rows: a window's, and those that come meanwhile. Where one block RAM's
-	// 512 words have room, an image's first windows' besides its forerunner's last.
-	localparam int unsigned  ENOUGH = $clog2(K_ROWS + S_ROWS);
-	localparam int unsigned  DOUBLE = $clog2(2 * K_ROWS);
-	localparam int unsigned  RB = DOUBLE > ENOUGH && DOUBLE + CB <= 9? DOUBLE : ENOUGH;
+	// The ring has 2**RB rows: a window's and those that come meanwhile, and an image's first
+	// windows' besides its forerunner's last. With fewer, what comes before would wait while
+	// padding fills the ring, and what follows would wait for the next image's first rows.
+	localparam int unsigned  ROOM = 2*K_ROWS > K_ROWS + S_ROWS? 2*K_ROWS : K_ROWS + S_ROWS;
+	localparam int unsigned  RB = $clog2(ROOM);
 	localparam int unsigned  R  = 2**RB;
 	localparam int unsigned  REST = ROWS - (O_ROWS-1)*S_ROWS;   // rows of the last windows, and behind
 	localparam int unsigned  AB = $clog2(R + REST + 1) + 1;
