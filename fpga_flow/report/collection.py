@@ -97,6 +97,10 @@ def collect(run_dir: Path) -> schema.Results:
             for path in bitstreams
             if path.with_name("routed.json").is_file()
         },
+        "designs": {
+            path.parents[1].name: _parsed(schema.DesignNode, _nodes(path), path)
+            for path in sorted(run_dir.glob("compile/*/design/design.json"))
+        },
         "confusions": [
             *_parsed(schema.Confusion, shown.get("confusions", []), evidence),
             *worst_case_confusions(attacks),
@@ -149,13 +153,19 @@ def _object(path: Path, remedy: str) -> dict[str, Any]:
     return value
 
 
-def _layers(path: Path) -> Rows:
-    """Rows by layer: the file itself, or its "layers"."""
+def _layers(path: Path, key: str = "layers") -> Rows:
+    """Rows by layer: the file itself, or what it has under ``key``."""
     value = _read(path)
-    rows = value.get("layers") if isinstance(value, dict) else value
+    rows = value.get(key) if isinstance(value, dict) else value
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} must hold one row a layer. Run `divqat compile` again.")
     return rows
+
+
+def _nodes(path: Path) -> Rows:
+    """Layers and FIFOs of a hardware design, as far as the page draws them."""
+    known = schema.DesignNode.model_fields
+    return [{key: row[key] for key in known if key in row} for row in _layers(path, "nodes")]
 
 
 def _parsed(model: type[R], rows: Rows, path: Path) -> list[R]:

@@ -26,6 +26,7 @@ from fpga_flow.report.charts import (
     shown,
     whiskers,
 )
+from fpga_flow.report.network_chart import network_charts
 from fpga_flow.report.runs import (
     POOLS,
     Spread,
@@ -54,7 +55,7 @@ def gallery(results: schema.Results) -> list[Chart]:
     """Every chart that the results give."""
     charts = [*victim_accuracy(results), *frontiers(results), *budget_curves(results)]
     charts += [*clone_curves(results), *pool_bars(results), *training_curves(results)]
-    charts += [*device_share(results), *floorplans(results)]
+    charts += [*device_share(results), *network_charts(results), *floorplans(results)]
     for rows, draw in (
         (results.layers, layer_charts),
         (results.estimates, estimate_charts),

@@ -162,6 +162,17 @@ class LayerCells(Row):
     dsp: Count
 
 
+class DesignNode(Row):
+    """One layer or FIFO of a hardware design, as ``fpga_flow.rtl.design.Node`` has it."""
+
+    name: str
+    op: str
+    sources: list[str] = []
+    cycles: Amount | None = None
+    depth: Count | None = None
+    least: Count = 0
+
+
 class Placement(Row):
     """Where place-and-route put a design's cells.
 
@@ -270,6 +281,7 @@ class Results(Row):
     estimates: dict[str, list[LayerEstimate]] = {}
     cells: dict[str, list[LayerCells]] = {}
     placement: dict[str, Placement] = {}
+    designs: dict[str, list[DesignNode]] = {}
     confusions: list[Confusion] = []
     examples: list[Example] = []
     training: list[dict[str, Any]] = []
