@@ -38,7 +38,7 @@ from fpga_flow.lowering.ir import IntArray
 NATIVE = "C++"
 """The kind of its kernels."""
 
-_PRODUCTS, _MOST = 2**26, 64  # of images that are faster one after the other than at once
+_PRODUCTS, _MOST = 2**28, 256  # of images that are faster one after the other than at once
 _SOURCE = Path(__file__).with_suffix(".cpp")
 COMPILERS = ("g++", "c++", "clang++")
 # Without contraction: codes are rounded as NumPy rounds them. Integers wrap.

@@ -26,6 +26,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
     return lower(small_network(tmp_path_factory.mktemp("integer") / "model.onnx"))
 
 
+@pytest.fixture(autouse=True)
+def libraries_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of libraries compute few images, too: ``test_native`` has compiled C++."""
+    monkeypatch.setattr(integer, "compile_native", lambda *_: None)
+
+
 @pytest.fixture
 def restored_precision() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
@@ -99,7 +105,6 @@ def test_without_int8_kernels_it_computes_the_same(
     images = random_images(40)
     expected = network.run(images)
     monkeypatch.setattr(plan, "compile_int8", lambda *_: None)
-    monkeypatch.setattr(integer, "compile_native", lambda *_: None)
     engine = IntegerEngine(network)
     assert engine.few == 0
     assert engine.kernels["Conv_0"] == "float32, place by place"  # of one channel
