@@ -25,8 +25,8 @@ from fpga_flow.rtl import Design
 
 FILE = "designs.json"
 _INTRODUCTION = (
-    "Trained networks, one seed. LUT, FF, block RAM and Fmax are nextpnr's for an LFE5U-85F-6 "
-    "after place and route; nothing ran on a board. Seconds are of a shared 2-core machine. "
+    "Trained networks, one seed. LUT, FF, block RAM and Fmax are nextpnr's after place and route, "
+    "for an LFE5U-85F-6 where no other device is named; nothing ran on a board. Seconds are of a shared 2-core machine. "
     "Accuracy is of test data, on the integer engine. FINN's estimates of cycles are of FINN's "
     "modules: pools, and thresholds behind slow layers, are ours here."
 )
@@ -37,6 +37,7 @@ _BESIDE = (
     "others ran on boards, one image after the other. MLPerf Tiny's accuracies are of 200 images, "
     "ours of 10,000. Their devices are of other families: a LUT6 does more than a LUT4."
 )
+_USUAL = "ecp5-85f"
 # Cycles simulated to measure the speed: seconds to a minute, whatever the network.
 _SIMULATED_CYCLES = 5_000_000
 Record = dict[str, Any]
@@ -200,7 +201,8 @@ def _logic_cells(record: Record) -> float:
 
 
 def _network(record: Record) -> str:
-    return f"{record['model']}, {record['bits']}, {record['dataset']}"
+    about = f"{record['model']}, {record['bits']}, {record['dataset']}"
+    return about if record["target"] == _USUAL else f"{about}, {record['target']}"
 
 
 def _layers(record: Record) -> list[str]:
