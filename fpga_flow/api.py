@@ -327,6 +327,8 @@ class CheckResult(ShortRepr):
         yield columns([list(rows[0]), *(list(row.values()) for row in rows)])
         if not self.findings:
             yield "FINN: every node has hardware"
+            if not self.rtl_findings:
+                yield "RTL: every node has a module, for open devices too"
         for finding in (*self.findings, *self.rtl_findings):
             yield f"{finding.level}: {finding}"
         for difference in self.wrong_kernels:

@@ -195,13 +195,13 @@ def _join_obstacle(network: Network, layer: Add | Concat) -> tuple[str, str] | N
     if layer.shifts.any():
         return (
             "its branches have different scales",
-            "Give both branches one quantizer (a Join in front of the swap, or the same "
-            "QuantIdentity instance on both)",
+            "Give all branches one quantizer (a Join in front of the swap, or the same "
+            "QuantIdentity or QuantReLU instance on each)",
         )
     if any(_unquantized(network, one) for one in before):
         return (
             "a branch of it ends in sums that no quantizer follows",
-            "Quantize both branches",
+            "Put one quantizer at the end of every branch",
         )
     if isinstance(layer, Concat) and any(_flattened(network, one) for one in before):
         return (
@@ -257,6 +257,8 @@ def _threshold_obstacle(network: Network, layer: Threshold) -> tuple[str, str] |
                 "Put the quantizer (and batch norm) in front of the flattening",
             )
         before = source
+    if isinstance(before, Add | Concat) and _join_obstacle(network, before):
+        return None  # that is named already
     if (layer.signs < 0).any() and not isinstance(before, Conv | MatMul):
         return (
             "a negative factor lies between it and the quantizer before it, where no weights can "

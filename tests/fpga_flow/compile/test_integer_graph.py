@@ -348,6 +348,13 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
         lambda g: act(g, concat(g, g.conv(g.image(), 2, 4), g.conv(g.image(), 2, 3))),
         "no quantizer follows",
     ),
+    "concatenated sums of which some change their sign": (
+        lambda g: act(
+            g,
+            g.batch_norm(concat(g, g.conv(g.image(), 2, 4), g.conv(g.image(), 2, 3)), 7),
+        ),
+        "no quantizer follows",
+    ),
     "concatenated sums of one pixel": (
         lambda g: act(
             g,
@@ -408,5 +415,6 @@ def test_what_finn_has_no_hardware_for_is_refused_with_the_reason(kind: str) -> 
     network = lower(g.model(g.linear(x, 2, 3)) if "sums that" in kind else g.classifier(x))
     found = list(obstacles(network))
     assert reason in found[0].problem
+    assert not any("negative factor" in one.problem for one in found[1:])
     assert found[0].layer in network.layers
     assert found[0].remedy
