@@ -40,6 +40,9 @@ a correction for the number of comparisons.
 - *+gate*: behind the label-only fallback of its decoy class.
 - †: plain QAT met attacks that this victim did not; they are left out of the difference.
 
+The prior-corrected attackers (learners with *corrected*) came last: most of their experiments are
+missing, see the end of the page. Where they are missing, worst cases are too low, ours included.
+
 Three victims times three attackers support the main pools of Fashion-MNIST and CIFAR-10, three
 pairs of seeds their other pools and the other data sets, and one pair most further attacks,
 learners and combinations. [Threat model and limits](explanation/threat-model.md) explains what the
