@@ -12,6 +12,7 @@ from qonnx.custom_op.registry import getCustomOp
 from fpga_flow.folding import shapes
 from fpga_flow.folding.branches import INPUT
 from fpga_flow.folding.shapes import Folding, LayerShape
+from fpga_flow.lowering.ir import bits_for
 
 Attribute = Callable[[str], Any]
 _CODE_BITS = 8  # of the widest codes there are
@@ -49,6 +50,14 @@ def _folding(node: NodeProto) -> Folding:
 def takes_multipliers(node: NodeProto) -> bool:
     """Whether a node's folding asks for the device's multipliers."""
     return any(one.name == "resType" and one.s == b"dsp" for one in node.attribute)
+
+
+def weight_bits(model: ModelWrapper, node: NodeProto) -> int:
+    """Bits of a weight in the portable style's hardware: 1 for a matrix of -1 and +1."""
+    weights = model.get_initializer(node.input[1])
+    if node.op_type.startswith(shapes.MVAU) and np.isin(weights, (-1, 1)).all():
+        return 1
+    return max(2, bits_for(min(-1, int(weights.min())), int(weights.max())))
 
 
 def _shape(model: ModelWrapper, node: NodeProto) -> LayerShape:
@@ -174,7 +183,7 @@ def _mvau(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, A
         "vectors": _product(value("numInputVectors")),
         "input_bits": _bits(value("inputDataType")),
         "output_bits": _bits(value("outputDataType")),
-        "weight_bits": max(2, _bits(value("weightDataType"))),  # the RTL unit's least
+        "weight_bits": weight_bits(model, node),
     }
 
 
@@ -188,7 +197,7 @@ def _vvau(value: Attribute, model: ModelWrapper, node: NodeProto) -> dict[str, A
         "kernel": kernel,
         "input_bits": _bits(value("inputDataType")),
         "output_bits": _bits(value("outputDataType")),
-        "weight_bits": max(2, _bits(value("weightDataType"))),
+        "weight_bits": weight_bits(model, node),
     }
 
 

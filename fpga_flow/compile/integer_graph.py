@@ -5,9 +5,9 @@ stumbles over many that it could build. Here the lowering has done that work: FI
 weights, exact integer thresholds and maps that are channels last from the first layer on. What is
 left to its streamlining is nothing.
 
-One-bit codes (0/1 and -1/+1) become two-bit ones of the same values; a negative scale changes the
-sign of the weights in front of it; padding rows that no pixel of a one-wide map reaches are left
-out. ``obstacles`` says which networks have no such graph.
+One-bit codes (0/1 and -1/+1) become two-bit ones of the same values, or bits (see ``codes``); a
+negative scale changes the sign of the weights in front of it; padding rows that no pixel of a
+one-wide map reaches are left out. ``obstacles`` says which networks have no such graph.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -20,7 +20,8 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.util.basic import qonnx_make_model
 
 from fpga_flow.compile.axes import Axis, axes, depthwise_windows, weights_along
-from fpga_flow.compile.obstacles import code_type, entry, readers, threshold_steps, vectors
+from fpga_flow.compile.codes import OneBit, code_type, readers, threshold_steps
+from fpga_flow.compile.obstacles import entry, vectors
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import (
     Add,
@@ -37,8 +38,8 @@ from fpga_flow.lowering.ir import (
 
 _GENERAL = "qonnx.custom_op.general"
 _HARDWARE = "finn.custom_op.fpgadataflow"
-TENSOR = "divqat"
-"""Annotation of a threshold tensor: the QONNX tensor that its codes are of."""
+TENSOR, STEP = "divqat", "step"
+"""Annotations of a threshold tensor: the QONNX tensor that its codes are of, and their distance."""
 _CODES = 256  # that a quantizer of branches can have
 _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
@@ -49,6 +50,7 @@ class _Builder:
 
     network: Network
     reading: dict[str, list[Layer]]
+    one_bit: OneBit
     nodes: list[NodeProto] = field(default_factory=list)
     tensors: dict[str, tuple[tuple[int, ...], Any]] = field(default_factory=dict)
     constants: dict[str, tuple[Any, Any]] = field(default_factory=dict)
@@ -233,12 +235,12 @@ class _Builder:
 
     def _threshold(self, layer: Threshold, x: str) -> str:
         steps, base, datatype = threshold_steps(
-            _unclamped(layer, self.network.layer(layer.inputs[0]))
+            self.one_bit, _unclamped(layer, self.network.layer(layer.inputs[0]))
         )
         shape, _ = self.tensors[x]
         name = self.constant(f"{layer.name}_thresholds", steps, DataType["INT32"])
         # FINN names nodes and tensors anew, and carries annotations of tensors along.
-        self.sparsity[name] = {TENSOR: layer.output}
+        self.sparsity[name] = {TENSOR: layer.output, STEP: layer.step}
         return self.node(
             "MultiThreshold",
             [x, name],
@@ -294,17 +296,18 @@ class _Builder:
         return model
 
 
-def integer_graph(network: Network) -> ModelWrapper:
+def integer_graph(network: Network, bits: bool = False) -> ModelWrapper:
     """The graph of a network that has no ``obstacles``.
 
     Args:
         network: a lowered network.
+        bits: whether codes may be of one bit, which FINN's own matrix units do not take.
 
     Returns:
         a model at batch 1: the codes of the image (NCHW, or flattened) go in, the integers of
         ``network.output.tensor`` come out, channels last or (1, features).
     """
-    builder = _Builder(network, readers(network))
+    builder = _Builder(network, readers(network), OneBit.of(network) if bits else OneBit())
     first = entry(network)
     datatype = code_type(network.input.quantizer.low, network.input.quantizer.high)
     shape = (1, *first.shape)

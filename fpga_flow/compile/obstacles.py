@@ -2,12 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from qonnx.core.datatype import DataType
 
 from fpga_flow.compile.axes import Axis, axes, weights_along
+from fpga_flow.compile.codes import OneBit, hardly_any, readers, threshold_steps
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import (
     Add,
@@ -20,7 +17,6 @@ from fpga_flow.lowering.ir import (
     Reshape,
     SumPool,
     Threshold,
-    bits_for,
 )
 
 # FINN's models hold integers as float32, which has them all up to here.
@@ -40,15 +36,6 @@ class Obstacle:
     layer: Layer
     problem: str
     remedy: str
-
-
-def readers(network: Network) -> dict[str, list[Layer]]:
-    """The layers that read each tensor."""
-    found: dict[str, list[Layer]] = {}
-    for layer in network.layers:
-        for name in layer.inputs:
-            found.setdefault(name, []).append(layer)
-    return found
 
 
 def entry(network: Network) -> Layer:
@@ -266,31 +253,13 @@ def _threshold_obstacle(network: Network, layer: Threshold) -> tuple[str, str] |
             "Use positive factors (batch norm weights), or put a layer with weights between both "
             "quantizers",
         )
-    if np.unique(threshold_steps(layer)[0]).tolist() in ([-1], [-1, 0]):
+    if hardly_any(threshold_steps(OneBit(), layer)[0]):
         return (
             "all its thresholds are -1 or 0, and FINN gives such thresholds a type of one bit, "
             "which has no 0",
             "Use a smaller scale, or train the model again: hardly any sum reaches other codes",
         )
     return None
-
-
-def code_type(low: int, high: int) -> Any:
-    """The type of codes; of two bits at least, which every hardware layer takes."""
-    return DataType[f"{'U' if low >= 0 else ''}INT{max(2, bits_for(low, high))}"]
-
-
-def threshold_steps(layer: Threshold) -> tuple[IntArray, int, Any]:
-    """Thresholds of codes one apart, the least code, and their type."""
-    thresholds, base = layer.thresholds, layer.base
-    count = thresholds.shape[1]
-    if layer.step == 2:  # -1 and +1 are among the codes -2 to 1
-        always = np.full((len(thresholds), 1), np.iinfo(np.int32).min)
-        return np.concatenate([always, thresholds, thresholds], axis=1), -2, DataType["INT2"]
-    if base == 0:  # 0 and 1 are among the codes 0 to 3
-        never = [(0, 0), (0, max(0, 3 - count))]
-        thresholds = np.pad(thresholds, never, constant_values=np.iinfo(np.int32).max)
-    return thresholds, base, code_type(base, base + count)
 
 
 def _reshape_obstacle(network: Network, layer: Reshape, before: Layer) -> tuple[str, str] | None:

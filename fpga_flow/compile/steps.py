@@ -54,11 +54,21 @@ def step_integer_network(model: ModelWrapper, cfg: Any) -> ModelWrapper:
     Raises:
         FINNUserError: FINN has no hardware for the network; the layer and a remedy are named.
     """
+    return integer_network(model)
+
+
+def integer_network(model: ModelWrapper, bits: bool = False) -> ModelWrapper:
+    """As ``step_integer_network``.
+
+    Args:
+        model: a QONNX model, cleaned or not.
+        bits: whether codes may be of one bit, which FINN's own matrix units do not take.
+    """
     cleaned = clean(model)
     if findings := findings_of(cleaned):
         raise user_error(f"FINN has no hardware for this network. {findings[0]}")
     network = lower(cleaned)
-    graph = integer_graph(network)
+    graph = integer_graph(network, bits)
     for item in model.graph.metadata_props:
         graph.set_metadata_prop(item.key, item.value)
     step = InputStep.of(network, entry(network).shape)

@@ -126,7 +126,12 @@ def _config(folder: Path, settings: dict[str, Any]) -> Any:
     import finn.builder.build_dataflow_config as config
 
     folding = settings["folding_json"]
-    wanted = [s for s in STEPS if s is not steps.step_prefer_rtl or settings["rtl_below_4_bits"]]
+    wanted = list(STEPS)
+    if settings["target"] is not None:
+        for step in _of_our_modules():
+            wanted[STEP_NAMES.index(step.__name__)] = step
+    if not settings["rtl_below_4_bits"]:
+        wanted.remove(steps.step_prefer_rtl)
     solved = settings["target"] is not None and not folding
     if solved:
         wanted[wanted.index("step_target_fps_parallelization")] = _solver(settings)
@@ -141,6 +146,28 @@ def _config(folder: Path, settings: dict[str, Any]) -> Any:
         save_intermediate_models=True,
         **_device(settings),
     )
+
+
+def _of_our_modules() -> tuple[Step, ...]:
+    """Steps for targets whose modules are ours, which take codes of one bit."""
+    from finn.builder import build_dataflow_steps as stock
+    from qonnx.transformation.general import GiveUniqueNodeNames
+
+    def step_integer_network(model: ModelWrapper, cfg: Any) -> ModelWrapper:
+        return steps.integer_network(model, bits=True)
+
+    def step_specialize_layers(model: ModelWrapper, cfg: Any) -> ModelWrapper:
+        """As FINN's, and RTL for one-bit codes: its HLS writes no code for them."""
+        model = stock.step_specialize_layers(model, cfg)
+        for node in model.graph.node:
+            if node.op_type not in ("MVAU_hls", "VVAU_hls"):
+                continue
+            if getCustomOp(node).get_nodeattr("inputDataType") == "BINARY":
+                node.op_type = node.op_type.replace("_hls", "_rtl")
+                node.domain = node.domain.replace(".hls", ".rtl")
+        return model.transform(GiveUniqueNodeNames())
+
+    return step_integer_network, step_specialize_layers
 
 
 def _solver(settings: dict[str, Any]) -> Step:

@@ -23,7 +23,7 @@ from qonnx.core.onnx_exec import execute_node
 from qonnx.custom_op.registry import getCustomOp
 from qonnx.util.basic import get_preferred_qonnx_opset
 
-from fpga_flow.compile.integer_graph import TENSOR
+from fpga_flow.compile.integer_graph import STEP, TENSOR
 from fpga_flow.compile.worker_build import PARENT, STEP_NAMES
 from fpga_flow.untrusted.onnx_file import read_step
 
@@ -211,8 +211,13 @@ def activation_codes(model: ModelWrapper, context: dict[str, Array]) -> dict[str
 
 def code_tensor(model: ModelWrapper, node: NodeProto) -> str | None:
     """The QONNX tensor that a node's codes are of, as step_integer_network recorded it."""
+    tensor: str | None = _noted(model, node).get(TENSOR)
+    return tensor
+
+
+def _noted(model: ModelWrapper, node: NodeProto) -> dict[str, Any]:
     noted = (model.get_tensor_sparsity(name) for name in node.input)
-    return next((str(one[TENSOR]) for one in noted if one and TENSOR in one), None)
+    return next((one for one in noted if one and TENSOR in one), {})
 
 
 def _code_values(model: ModelWrapper, node: NodeProto, context: dict[str, Array]) -> Array | None:
@@ -225,7 +230,7 @@ def _code_values(model: ModelWrapper, node: NodeProto, context: dict[str, Array]
     steps = _threshold_count(model, node)
     if steps is None:
         return None
-    if steps == 1:
+    if steps == 1 and _noted(model, node).get(STEP, 2) == 2:
         return np.where(context[output] > 0, 1, -1)
     add = _code_add(model, node) if node.op_type == "MultiThreshold" else None
     return context[output if add is None else add.output[0]]

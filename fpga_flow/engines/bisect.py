@@ -11,6 +11,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_file
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.compile import FinnBuild, compare_steps
+from fpga_flow.compile.codes import OneBit
 from fpga_flow.engines.simulation import SimulationError
 from fpga_flow.engines.taps import observe
 from fpga_flow.export.execution import QonnxEngine
@@ -18,7 +19,7 @@ from fpga_flow.export.noise import NoiseJudge
 from fpga_flow.folding import shapes
 from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import Network
-from fpga_flow.lowering.ir import Layer, Reshape
+from fpga_flow.lowering.ir import Conv, Layer, MatMul, Reshape, Threshold
 from fpga_flow.rtl.design import Design, Integers, Node
 
 # Their output is their input's integers in the same order.
@@ -101,7 +102,7 @@ def bisect(
 
     The ladder: QONNX's own execution (every layer), FINN's model after every step, the RTL's
     streams (codes of every activation, last accumulators; between them, a weighted layer's
-    accumulators up to the signs that FINN chose).
+    accumulators up to the signs that FINN chose, or the counts they follow from).
 
     Args:
         onnx_path: the QONNX file.
@@ -189,10 +190,15 @@ def _rtl(
         levels.append(Level("RTL", 0, len(images)))
         nodes = tuple(node.name for node in design.nodes if f" {node.name} (" in str(e))[:1]
         return Fault("RTL", "the stream itself", nodes, str(e))
-    weighted = _weighted(design, network)
+    weighted, one_bit = _weighted(design, network), OneBit.of(network)
     compared = [node for node in design.nodes if node.layer is not None]
     wrong = {
-        node.name: _differing(streams[node.name], _flat(truth[node.layer]))
+        node.name: _differing(
+            one_bit.codes_of(network.layer(node.layer), streams[node.name])
+            if node.output.bits == 1
+            else streams[node.name],
+            _flat(truth[node.layer]),
+        )
         for node in compared
         if node.layer is not None
     }
@@ -203,9 +209,11 @@ def _rtl(
         if node.name in wrong:
             rows, layer = wrong[node.name], network.layer(node.layer or "")
         elif node.name in weighted:
-            layer = weighted[node.name]
-            expected = _flat(truth[layer.output])
-            rows = _differing_but_signs(streams[node.name], expected, layer.shape[0])
+            layer, behind = weighted[node.name]
+            sums = streams[node.name].reshape(len(images), -1, layer.shape[0])
+            if node.input.bits == 1 and isinstance(layer, Conv | MatMul):
+                sums = one_bit.sums_of(layer, behind, sums, counts=not node.output.signed)
+            rows = _differing_but_signs(sums, _flat(truth[layer.output]), layer.shape[0])
         elif node.op in _CARRIERS and before and before[0].name in right:
             rows = _differing(streams[node.name], streams[before[0].name])
             if rows.any():
@@ -249,23 +257,24 @@ def _rtl_fault(
     return Fault("RTL", layer.source, tuple(names), f"{_count(rows)} in the output of {last}.")
 
 
-def _weighted(design: Design, network: Network) -> dict[str, Layer]:
-    """Matrix-vector units whose output is a layer's accumulators, by name.
+def _weighted(design: Design, network: Network) -> dict[str, tuple[Layer, Threshold]]:
+    """Matrix-vector units whose output is a layer's accumulators, by name; the thresholds behind.
 
     Found from the thresholds behind them, which are known by the tensor of their codes.
     """
-    found: dict[str, Layer] = {}
+    found: dict[str, tuple[Layer, Threshold]] = {}
     for node in design.nodes:
         if node.op != "Thresholding" or node.layer is None:
             continue
         (unit,) = design.before(node)[:1] or [node]
         while unit.op in _CARRIERS and design.before(unit):
             unit = design.before(unit)[0]
-        layer = network.layer(network.layer(node.layer).inputs[0])
+        behind = network.layer(node.layer)
+        layer = network.layer(behind.inputs[0])
         while isinstance(layer, Reshape):
             layer = network.layer(layer.inputs[0])
-        if unit.op in shapes.PRODUCTS and layer.accumulates:
-            found[unit.name] = layer
+        if unit.op in shapes.PRODUCTS and layer.accumulates and isinstance(behind, Threshold):
+            found[unit.name] = layer, behind
     return found
 
 

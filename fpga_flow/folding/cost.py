@@ -110,6 +110,8 @@ def multipliers(shape: LayerShape, folding: Folding) -> int:
 
 def _product_style(shape: LayerShape) -> str:
     weight, act = shape.weight_bits, shape.input_bits
+    if weight == 1:  # a sum of equal bits is taken for one of tables, which cost about as much
+        return "table" if act == 1 else "ternary"
     return "table" if weight + act <= 4 else "ternary" if weight == 2 else "multiply"
 
 

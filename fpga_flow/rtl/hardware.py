@@ -1,8 +1,10 @@
 """Inside FINN's worker process: a folded model as generated code, one folder a layer.
 
 The build's model is taken after folding. Layers FINN would make HLS code of are brought to RTL:
-matrix-vector units get signed weights of the bits they need, max pools become ours. Where two
-layers' streams differ in width, a converter goes between.
+matrix-vector units get signed weights of the bits they need, max pools become ours. A matrix of
+weights -1 and +1 that takes bits and has thresholds behind it counts equal bits (in the portable
+style): ``count = sum(w * b) + (weights of -1)``, and the thresholds are raised by as much. Where
+two layers' streams differ in width, a converter goes between.
 """
 
 import random
@@ -15,7 +17,13 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from divqat_brevitas.errors import InputError
-from fpga_flow.compile.finn_layers import passed, port_of, sources_of, takes_multipliers
+from fpga_flow.compile.finn_layers import (
+    passed,
+    port_of,
+    sources_of,
+    takes_multipliers,
+    weight_bits,
+)
 from fpga_flow.compile.worker_execution import OPERATORS, code_tensor
 from fpga_flow.folding import shapes
 from fpga_flow.lowering.ir import bits_for
@@ -58,13 +66,13 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
     random.seed(0)
     np.random.seed(0)
     model = ModelWrapper(read_step(Path(job["model"]), OPERATORS))
-    part = _PORTABLE_PART if job["style"] == "portable" else _part(job["device"])
+    portable = job["style"] == "portable"
+    part = _PORTABLE_PART if portable else _part(job["device"])
     chosen = {node.name for node in model.graph.node if takes_multipliers(node)}
     for node in model.graph.node:
-        _bring_to_rtl(model, node)
+        _bring_to_rtl(model, node, portable)
     model = model.transform(InsertDWC())
     records: list[dict[str, Any]] = []
-    portable = job["style"] == "portable"
     for node in _ordered(model):
         folder = Path(job["folder"]) / node.name
         folder.mkdir()
@@ -83,7 +91,7 @@ def _operator(node: NodeProto) -> str:
     return str(node.op_type.removesuffix("_rtl").removesuffix("_hls"))
 
 
-def _bring_to_rtl(model: ModelWrapper, node: NodeProto) -> None:
+def _bring_to_rtl(model: ModelWrapper, node: NodeProto, portable: bool) -> None:
     from finn.util.basic import getHWCustomOp
 
     operator = _operator(node)
@@ -92,17 +100,20 @@ def _bring_to_rtl(model: ModelWrapper, node: NodeProto) -> None:
         op = getHWCustomOp(node)
         if not op.get_nodeattr("noActivation"):
             raise _no_rtl(node, "thresholds inside of it", "Build with standalone_thresholds=True")
-        if op.get_nodeattr("binaryXnorMode") or not _is_code(op.get_input_datatype(0)):
-            raise _no_rtl(
-                node, "one-bit activations", "Use activations of at least 2 bits in front of it"
-            )
-        weights = model.get_initializer(node.input[1])
-        bits = max(2, bits_for(min(-1, int(weights.min())), int(weights.max())))
-        signed = DataType[f"INT{bits}"]
+        taken = op.get_input_datatype(0)
+        if op.get_nodeattr("binaryXnorMode") or not taken.is_integer():
+            raise _no_rtl(node, f"activations of type {taken.name}", "Build it with divqat")
+        if taken.bitwidth() == 1 and not portable:
+            what = "one-bit activations, which FINN's own modules do not take"
+            raise _no_rtl(node, what, 'Use style="portable"')
+        bits = weight_bits(model, node) if portable else max(2, weight_bits(model, node))
+        signed = DataType["BIPOLAR" if bits == 1 else f"INT{bits}"]
         model.set_tensor_datatype(node.input[1], signed)
         op.set_nodeattr("weightDataType", signed.name)
         op.set_nodeattr("resType", "dsp")
         op.set_nodeattr("mem_mode", "internal_decoupled")
+        if bits == taken.bitwidth() == 1:
+            _count_equal_bits(model, node, op)
         if operator == shapes.VVAU:
             _check_window(model, node)
     elif operator == "Pool":
@@ -114,6 +125,29 @@ def _bring_to_rtl(model: ModelWrapper, node: NodeProto) -> None:
         return
     elif operator not in _GENERATED or not node.op_type.endswith("_rtl"):
         raise _no_rtl(node, f"an operator {operator}", "`divqat check` lists what can be hardware")
+
+
+def _count_equal_bits(model: ModelWrapper, node: NodeProto, op: Any) -> None:
+    """Counts in place of sums, where thresholds can take the difference."""
+    from finn.util.basic import getHWCustomOp
+
+    after = model.find_consumers(node.output[0])
+    if len(after) != 1 or _operator(after[0]) != "Thresholding":
+        return
+    weights = model.get_initializer(node.input[1])
+    counts = DataType[f"UINT{op.get_output_datatype().bitwidth()}"]
+    for name in ("accDataType", "outputDataType"):
+        op.set_nodeattr(name, counts.name)
+    op.set_nodeattr("inputDataType", "BIPOLAR")  # for the wrapper: signed activations of one bit
+    model.set_tensor_datatype(node.output[0], counts)
+    steps = model.get_initializer(after[0].input[1]) + (weights < 0).sum(axis=0)[:, None]
+    steps = np.clip(steps, 0, len(weights) + 1)
+    model.set_initializer(after[0].input[1], steps.astype(np.float32))
+    raised = DataType[f"UINT{bits_for(0, int(steps.max()))}"]
+    model.set_tensor_datatype(after[0].input[1], raised)
+    thresholding = getHWCustomOp(after[0])
+    thresholding.set_nodeattr("inputDataType", counts.name)
+    thresholding.set_nodeattr("weightDataType", raised.name)
 
 
 def _check_window(model: ModelWrapper, node: NodeProto) -> None:
@@ -133,10 +167,6 @@ def _check_window(model: ModelWrapper, node: NodeProto) -> None:
             + ("." if one else f"; {node.name} must have SIMD=1.")
             + " Change either in the folding."
         )
-
-
-def _is_code(datatype: Any) -> bool:
-    return bool(datatype.is_integer()) and datatype.bitwidth() >= 2
 
 
 def _no_rtl(node: NodeProto, what: str, remedy: str) -> InputError:
@@ -212,10 +242,10 @@ def _layer(
         op.code_generation_ipgen(model, part, clock_ns)
         record["files"] = sorted(path.name for path in folder.iterdir())
     if operator in shapes.PRODUCTS:
-        weight_bits = op.get_input_datatype(1).bitwidth()
+        width = op.get_input_datatype(1).bitwidth()
         record["weights"] = {
             "depth": int(op.calc_wmem()),
-            "width": attributes["PE"] * attributes.get("SIMD", 1) * weight_bits,
+            "width": attributes["PE"] * attributes.get("SIMD", 1) * width,
         }
     if operator == "Pool":
         record["pool"] = {"window": int(np.prod(op.get_nodeattr("KernelSize")))}

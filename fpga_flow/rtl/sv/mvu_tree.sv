@@ -1,4 +1,5 @@
-// Sum of N two's complement numbers, a register behind every level of two-input adders.
+// Sum of N numbers (two's complement, or unsigned), a register behind every level of two-input
+// adders.
 //
 // Every number may bring a carry (worth one): a number that is the complement of what is meant
 // brings the one that is missing. N numbers have N-1 adders, each takes a carry in its lowest
@@ -11,6 +12,7 @@ module mvu_tree #(
 	int unsigned  W     = 4,   // bits of each
 	bit           CARRY = 0,   // carries are used
 	bit           EARLY = 0,   // a register before the first adders, too
+	bit           SIGNED = 1,
 
 	localparam int unsigned  LEVELS = $clog2(N),
 	localparam int unsigned  REGS   = LEVELS == 0? 1 : LEVELS + EARLY
@@ -39,21 +41,24 @@ module mvu_tree #(
 		else begin : genSums
 			localparam int unsigned  BELOW = (N + 2**(l-1) - 1) >> (l-1);
 			for(genvar  i = 0; i < M; i++) begin : genSum
+				// One more bit: of the sign, or 0.
+				wire [WL-2:0]  a = genLevel[l-1].v[2*i];
+				wire [WL-1:0]  a1 = { SIGNED && a[WL-2], a };
 				if(2*i+1 == BELOW) begin : genPass
-					assign	s[i] = WL'($signed(genLevel[l-1].v[2*i]));
+					assign	s[i] = a1;
 					assign	k[i] = genLevel[l-1].cv[2*i];
 				end : genPass
 				else if(CARRY) begin : genCarry
 					// The extra bit at the low end makes the carry.
+					wire [WL-2:0]  b = genLevel[l-1].v[2*i+1];
 					wire [WL:0]  sum =
-						{ WL'($signed(genLevel[l-1].v[2*i  ])), 1'b1 } +
-						{ WL'($signed(genLevel[l-1].v[2*i+1])), genLevel[l-1].cv[2*i] };
+						{ a1, 1'b1 } + { SIGNED && b[WL-2], b, genLevel[l-1].cv[2*i] };
 					assign	s[i] = sum[WL:1];
 					assign	k[i] = genLevel[l-1].cv[2*i+1];
 				end : genCarry
 				else begin : genPlain
-					assign	s[i] =
-						WL'($signed(genLevel[l-1].v[2*i])) + WL'($signed(genLevel[l-1].v[2*i+1]));
+					wire [WL-2:0]  b = genLevel[l-1].v[2*i+1];
+					assign	s[i] = a1 + { SIGNED && b[WL-2], b };
 					assign	k[i] = 0;
 				end : genPlain
 			end : genSum

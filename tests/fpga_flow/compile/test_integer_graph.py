@@ -7,6 +7,7 @@ import pytest
 from qonnx.core.datatype import DataType
 from qonnx_graphs import Graph, images
 
+from fpga_flow.compile.codes import OneBit
 from fpga_flow.compile.integer_graph import integer_graph
 from fpga_flow.compile.obstacles import entry, obstacles
 from fpga_flow.compile.worker_execution import execute
@@ -27,8 +28,10 @@ def pool(g: Graph, x: str, kernel: list[int], **attributes: object) -> str:
     return g.node("MaxPool", x, kernel_shape=kernel, **attributes)
 
 
-def bipolar(g: Graph, padded: bool) -> str:
+def bipolar(g: Graph, padded: bool, pooled: bool = False) -> str:
     x = g.bipolar(g.batch_norm(g.conv(g.image(), 2, 4), 4), 0.7)
+    if pooled:
+        x = pool(g, x, [2, 1])
     return act(g, g.conv(x, 4, 3, pads=[1, 1, 1, 1] if padded else [0] * 4))
 
 
@@ -99,6 +102,30 @@ KINDS: dict[str, Callable[[Graph], str]] = {
     ),
     "one bit, -1 and +1, of another scale": lambda g: bipolar(g, padded=False),
     "one bit, -1 and +1, padded": lambda g: bipolar(g, padded=True),
+    "one bit, -1 and +1, behind a pool": lambda g: bipolar(g, padded=False, pooled=True),
+    "one bit, -1 and +1, behind one another": lambda g: act(
+        g,
+        g.conv(
+            g.bipolar(
+                g.batch_norm(g.conv(g.bipolar(g.conv(g.image(), 2, 4)), 4, 4, kernel=(2, 2)), 4)
+            ),
+            4,
+            3,
+            kernel=(1, 1),
+        ),
+    ),
+    "one bit, -1 and +1, of a depthwise convolution": lambda g: act(
+        g,
+        g.batch_norm(g.conv(g.bipolar(g.conv(g.image(), 2, 4)), 4, 4, kernel=(2, 2), groups=4), 4),
+    ),
+    "one bit, -1 and +1, flattened": lambda g: act(
+        g,
+        g.node(
+            "MatMul",
+            g.node("Flatten", g.bipolar(g.conv(g.image(), 2, 4))),
+            g.weight((48, 6), axis=1),
+        ),
+    ),
     "one-bit image": lambda g: conv(g, g.quant("image", 1.0, 1, signed=True)),
     "codes quantized again": lambda g: act(g, conv(g, g.image()), bits=2),
     "a scale for each channel": lambda g: g.node(
@@ -241,18 +268,40 @@ KINDS: dict[str, Callable[[Graph], str]] = {
 }
 
 
+@pytest.mark.parametrize("bits", [False, True])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "a scale for each channel"])
-def test_the_graph_has_the_networks_integers(kind: str) -> None:
+def test_the_graph_has_the_networks_integers(kind: str, bits: bool) -> None:
     g = Graph(SHAPE, seed=1)
     network = lower(g.classifier(KINDS[kind](g)))
     assert list(obstacles(network)) == []
-    model, batch = integer_graph(network), images(SHAPE, 12)
+    if bits and not OneBit.of(network).codes:
+        return  # the same graph
+    model, batch = integer_graph(network, bits), images(SHAPE, 12)
     codes = network.input.codes(batch).reshape(12, *entry(network).shape)
     sums = execute(model, codes.astype(np.float32))[model.graph.output[0].name].reshape(12, -1)
     assert np.array_equal(sums, network.run(batch)[network.output.tensor])
 
 
-def test_no_tensor_is_of_one_bit() -> None:
+ONE_BIT = {
+    "one bit, 0 and 1": 1,
+    "one bit, -1 and +1, of another scale": 1,
+    "one bit, -1 and +1, padded": 0,  # no bit means 0
+    "one bit, -1 and +1, behind a pool": 1,
+    "one bit, -1 and +1, behind one another": 2,
+    "one bit, -1 and +1, of a depthwise convolution": 1,
+    "one bit, -1 and +1, flattened": 1,
+    "one-bit image": 0,
+    "a residual sum": 0,
+}
+
+
+@pytest.mark.parametrize("kind", ONE_BIT)
+def test_codes_of_two_values_are_bits_where_only_weights_read_them(kind: str) -> None:
+    g = Graph(SHAPE, seed=1)
+    assert len(OneBit.of(lower(g.classifier(KINDS[kind](g)))).codes) == ONE_BIT[kind]
+
+
+def test_no_tensor_is_of_one_bit_for_finns_own_modules() -> None:
     g = Graph(SHAPE, seed=1)
     x = conv(g, act(g, g.conv(g.quant("image", 1.0, 1, signed=False), 2, 4), bits=1), inputs=4)
     model = integer_graph(lower(g.classifier(act(g, g.bipolar(x), bits=1))))

@@ -127,7 +127,7 @@ def test_a_thousand_images_under_stalls(build, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_bit_weights_become_two_bits(tmp_path):
+def test_one_bit_weights_of_wider_activations(tmp_path):
     torch.manual_seed(0)
     weights = {"weight_quant": SignedBinaryWeightPerTensorConst, "bias": False}
     network = nn.Sequential(
