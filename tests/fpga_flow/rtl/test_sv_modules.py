@@ -34,11 +34,19 @@ def _matrix_vector(
     # The extremes: all products as large as they get, of either sign.
     inputs[0], inputs[1] = high - 1, low
     weights[0], weights[-1] = limit - 1, -limit + narrow
-    results = inputs @ weights.T
+    stored, counts = weights, wbits == abits == 1 and signed
+    if wbits == 1:  # -1 and +1
+        stored = (weights < 0).astype(np.int64)
+        weights = 2 * stored - 1
+    if counts:
+        inputs = (inputs < 0).astype(np.int64)
+        results = ((2 * inputs - 1) @ weights.T + mw) // 2
+    else:
+        results = inputs @ weights.T
     accu = 1 + max(int(abs(results).max()).bit_length(), 2)
     folds = mw // simd
     words = [
-        pack(weights[n * pe : (n + 1) * pe, s * simd : (s + 1) * simd].reshape(-1), wbits)
+        pack(stored[n * pe : (n + 1) * pe, s * simd : (s + 1) * simd].reshape(-1), wbits)
         for n in range(mh // pe)
         for s in range(folds)
     ]
@@ -91,6 +99,11 @@ def test_matrix_vector_units_of_all_kinds_of_products(tmp_path: Path) -> None:
         (9, 2, 2, 3, 8, 8, True, False),  # plain
         (1, 5, 1, 1, 8, 8, False, False),  # plain, one product
         (64, 1, 1, 4, 2, 2, False, True),  # one row: nothing to replay
+        (27, 4, 2, 9, 1, 8, False, False),  # ternary, weights of one bit
+        (6, 4, 1, 3, 1, 1, False, False),  # ternary, of bits 0 and 1
+        (42, 4, 2, 14, 1, 1, True, False),  # equal bits
+        (20, 3, 3, 1, 1, 1, True, False),  # equal bits, one lane
+        (14, 2, 1, 2, 1, 1, True, False),  # equal bits, two lanes
     ]
     cases = [
         _matrix_vector(f"mvu{i}_{rate}", RATES[(i + 2 * rate) % 4], shape)
