@@ -26,9 +26,9 @@ from fpga_flow.rtl import Design
 FILE = "designs.json"
 _INTRODUCTION = (
     "Trained networks, one seed. LUT, FF, block RAM and Fmax are nextpnr's after place and route, "
-    "for an LFE5U-85F-6 where no other device is named; nothing ran on a board. Seconds are of a shared 2-core machine. "
-    "Accuracy is of test data, on the integer engine. FINN's estimates of cycles are of FINN's "
-    "modules: pools, and thresholds behind slow layers, are ours here."
+    "for an LFE5U-85F-6 where no other device is named; nothing ran on a board. Seconds are of a "
+    "shared 2-core machine. Accuracy is of test data, on the integer engine. FINN's estimates "
+    "of cycles are of FINN's modules: pools, and thresholds behind slow layers, are ours here."
 )
 # What others measured on boards: design, device, accuracy, images a second, and the source.
 _ANCHORS = Path(__file__).parent / "anchors.json"
