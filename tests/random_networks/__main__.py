@@ -10,8 +10,8 @@ KIND is one of
 - brevitas: through the export and its parity gate, then the integer engine;
 - finn, rtl: Brevitas networks and raw graphs in which ``divqat check`` finds nothing, built and
   executed, or simulated as a hardware design;
-- branches, depthwise: as rtl, Brevitas networks with residual sums and concatenations,
-  or with separable convolutions, and averages.
+- branches, depthwise, one-bit: as rtl, Brevitas networks with residual sums and concatenations,
+  with separable convolutions and averages, or mostly of one-bit weights and activations.
 
 Network S is the same at any time; what differs is printed with it. Exit code 1 where anything does.
 """

@@ -82,13 +82,19 @@ class _Drawer:
     parts: list[str] = field(default_factory=list)
     layers: list[nn.Module] = field(default_factory=list)
     carries: bool = False  # QuantTensors between the layers
+    mostly: str = ""
+
+    def one_bit(self) -> bool:
+        """Whether the next quantizer has one bit, in networks that are mostly of one bit."""
+        return self.mostly == "one-bit" and self.rng.random() < 0.7
 
     def add(self, module: nn.Module, part: str) -> None:
         self.layers.append(module)
         self.parts.append(part)
 
     def weight(self) -> tuple[dict[str, Any], str]:
-        kind = self.rng.choice(WEIGHTS)
+        binary = stock.SignedBinaryWeightPerTensorConst
+        kind = binary if self.one_bit() else self.rng.choice(WEIGHTS)
         settings: dict[str, Any] = {"weight_quant": kind}
         if not any(word in kind.__name__ for word in _FIXED):
             settings["weight_bit_width"] = self.rng.randint(2, 8)
@@ -104,7 +110,8 @@ class _Drawer:
             kinds = [q for q in kinds if "Binary" not in q.__name__]
         if signed is not None:
             kinds = [q for q in kinds if signed != q.__name__.startswith("Uint")]
-        kind = self.rng.choice(kinds)
+        binary = stock.SignedBinaryActPerTensorConst
+        kind = binary if not first and self.one_bit() else self.rng.choice(kinds)
         settings: dict[str, Any] = {"act_quant": kind, "return_quant_tensor": self.carries}
         if not any(word in kind.__name__ for word in _FIXED):
             settings["bit_width"] = self.rng.randint(2, 8)
@@ -292,13 +299,14 @@ def draw(seed: int, hardware: bool = False, mostly: str = "") -> Drawn:
         seed: any integer.
         hardware: only kinds of layers that FINN could map; ``legality`` has the last word.
         mostly: "branches": residual sums, concatenations and averages; "depthwise": separable
-            convolutions and averages; "": convolutions.
+            convolutions and averages; "one-bit": one-bit weights and activations; "":
+            convolutions.
     """
     rng = random.Random(f"brevitas {seed} {hardware}" + f" {mostly}" * bool(mostly))
     shape = map_shape(rng)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        drawer = _Drawer(rng, hardware, shape, carries=rng.random() < 0.4)
+        drawer = _Drawer(rng, hardware, shape, carries=rng.random() < 0.4, mostly=mostly)
         drawer.parts.append("x".join(map(str, shape)))
         _grow(drawer, mostly)
         model = nn.Sequential(*drawer.layers).train()
@@ -312,6 +320,7 @@ _KINDS = {
     "": ["convolution"] * 6 + ["pool"] * 2 + ["average", "residual", "residual"],
     "branches": ["convolution", "pool", "average"] + ["residual", "concatenation"] * 3,
     "depthwise": ["convolution", "average"] + ["separable"] * 3,
+    "one-bit": ["convolution"] * 4 + ["pool"],
 }
 
 

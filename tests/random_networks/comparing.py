@@ -173,7 +173,9 @@ def hardware_differences(
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            build = compile_finn(path, Path(place) / "build", CompileSettings(), _worker())
+            # Builds for an open device have what is only for it: bits between the layers.
+            settings = CompileSettings(target="ecp5-85f" if engine == "rtl" else None)
+            build = compile_finn(path, Path(place) / "build", settings, _worker())
             if engine == "finn":
                 yield from _executed(build, network, images)
             else:

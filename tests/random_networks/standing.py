@@ -144,6 +144,11 @@ def depthwise(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
     yield from hardware(seed, outcome, folder, "rtl", mostly="depthwise")
 
 
+def one_bit(seed: int, outcome: Outcome, folder: Path) -> Iterator[str]:
+    """One-bit weights and activations, through FINN, stitching and Verilator."""
+    yield from hardware(seed, outcome, folder, "rtl", mostly="one-bit")
+
+
 CHECKS: dict[str, Check] = {
     "layers": layers,
     "qonnx": qonnx,
@@ -153,6 +158,7 @@ CHECKS: dict[str, Check] = {
     "rtl": rtl,
     "branches": branches,
     "depthwise": depthwise,
+    "one-bit": one_bit,
 }
 
 

@@ -67,7 +67,14 @@ module window_parallel #(
 	//- Rows above, the topmost lowest ------------------------------------------------------
 	wire [K_ROWS-1:0][WIDTH-1:0]  column;
 	assign	column[K_ROWS-1] = idat;
-	if(K_ROWS > 1) begin : genRows
+	if(K_ROWS > 1 && COLS == 1) begin : genColumn   // the word would be read as it is written
+		logic [K_ROWS-2:0][WIDTH-1:0]  Above;
+		always_ff @(posedge clk) begin
+			if(take)  Above <= column[K_ROWS-1:1];
+		end
+		assign	column[K_ROWS-2:0] = Above;
+	end : genColumn
+	else if(K_ROWS > 1) begin : genRows
 		localparam  STYLE = COLS * (K_ROWS-1) * WIDTH > 1024? "block" : "distributed";
 		(* ram_style = STYLE, no_rw_check *)
 		logic [K_ROWS-2:0][WIDTH-1:0]  Mem[2**CB];

@@ -235,6 +235,9 @@ WINDOWS = [
     (6, 7, 6, 2, (1, 1), (1, 1)),
     (11, 11, 1, 1, (4, 4), (3, 3)),
     (8, 7, 2, 2, (1, 1), (2, 2)),
+    (7, 1, 2, 1, (3, 1), (2, 1)),  # one column, one row
+    (9, 1, 1, 1, (2, 1), (1, 1)),
+    (1, 7, 2, 1, (1, 3), (1, 2)),
 ]
 
 
@@ -247,19 +250,25 @@ def test_windows_beat_by_beat(tmp_path: Path) -> None:
             f".K_ROWS({kernel[0]}), .K_COLS({kernel[1]}), "
             f".S_ROWS({stride[0]}), .S_COLS({stride[1]})"
         )
+        windows = _windows(images, kernel, stride)
+        # All channels of a pixel at a time, or all pixels of as many channels as there are lanes.
+        split = windows.reshape(*windows.shape[:-1], channels // lanes, lanes)
+        in_turns = np.moveaxis(split, -2, 3).reshape(len(images), -1)
+        orders = {0: windows.reshape(len(images), -1), 1: in_turns}
         for rate in (i % 4, (i + 1) % 4):
-            cases.append(
-                _image_case(
-                    f"ser{i}_{rate}",
-                    RATES[rate],
-                    "window_serial",
-                    images,
-                    _windows(images, kernel, stride),
-                    (lanes, lanes),
-                    3,
-                    parameters,
+            for depthwise, expected in orders.items():
+                cases.append(
+                    _image_case(
+                        f"ser{i}_{rate}_{depthwise}",
+                        RATES[rate],
+                        "window_serial",
+                        images,
+                        expected,
+                        (lanes, lanes),
+                        3,
+                        f"{parameters}, .DEPTHWISE({depthwise})",
+                    )
                 )
-            )
     _check(cases, tmp_path)
 
 
