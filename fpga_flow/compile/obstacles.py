@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fpga_flow.compile.axes import Axis, axes, weights_along
+from fpga_flow.compile.axes import axes, weights_along
 from fpga_flow.compile.codes import OneBit, hardly_any, readers, threshold_steps
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import (
@@ -90,7 +90,7 @@ def _obstacle(network: Network, layer: Layer) -> tuple[str, str] | None:
         )
     match layer:
         case Conv():
-            return _window_obstacle(axes(layer, before.shape))
+            return _window_obstacle(layer, before)
         case MatMul():
             return None
         case MaxPool():
@@ -119,7 +119,15 @@ def _used_weights(layer: Conv | MatMul, before: Layer) -> IntArray:
     return weights_along(layer.weight, *axes(layer, before.shape))
 
 
-def _window_obstacle(both: tuple[Axis, Axis]) -> tuple[str, str] | None:
+def _window_obstacle(layer: Conv | MaxPool | SumPool, before: Layer) -> tuple[str, str] | None:
+    both = axes(layer, before.shape)
+    generated = isinstance(layer, MaxPool) or not all(axis.whole for axis in both)
+    single = both[0].out == both[1].out == 1
+    if generated and single and before.shape[0] == 1 and both[0].kernel * both[1].kernel == 2:
+        return (
+            "FINN makes no single window of two pixels of one channel",
+            "Use a larger kernel, more windows or more channels",
+        )
     for axis, name in zip(both, ("rows", "columns"), strict=True):
         if axis.size == 1 and (axis.before or axis.after or axis.kernel > 1):
             return (
@@ -159,7 +167,7 @@ def _pool_obstacle(network: Network, layer: MaxPool, before: Layer) -> tuple[str
             "FINN pads a pool with zeros, which could win against signed codes",
             "Set padding=0, or put an unsigned quantizer (QuantReLU) in front of it",
         )
-    return _window_obstacle(both)
+    return _window_obstacle(layer, before)
 
 
 def _sum_obstacle(layer: SumPool, before: Layer) -> tuple[str, str] | None:
@@ -174,7 +182,7 @@ def _sum_obstacle(layer: SumPool, before: Layer) -> tuple[str, str] | None:
             "sums",
             "Set count_include_pad=True and ceil_mode=False",
         )
-    return _window_obstacle(axes(layer, before.shape))
+    return _window_obstacle(layer, before)
 
 
 def _join_obstacle(network: Network, layer: Add | Concat) -> tuple[str, str] | None:

@@ -51,8 +51,13 @@ def window_cycles(shape: LayerShape, folding: Folding, busy: Busy = (1, 0)) -> i
 
 
 def window_possible(shape: LayerShape, folding: Folding) -> bool:
-    """Whether FINN generates it: an addressed buffer must hold what a stride jumps over."""
+    """Whether FINN generates it.
+
+    An addressed buffer must hold what a stride jumps over, and there must be something to count.
+    """
     (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.stride, shape.dilation
+    if shape.vectors == 1 and shape.taps == 2 and folding.simd == shape.channels:
+        return False
     if folding.parallel_window or shape.taps == 1:
         return True
     fold, w = shape.channels // folding.simd, shape.width

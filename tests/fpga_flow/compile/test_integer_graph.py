@@ -424,6 +424,15 @@ REFUSED: dict[str, tuple[Callable[[Graph], str], str]] = {
         ),
         "signed codes",
     ),
+    "a single window of two pixels": (
+        lambda g: pool(
+            g,
+            act(g, g.batch_norm(g.conv(g.image(), 2, 1, kernel=(6, 3)), 1)),
+            [1, 2],
+            strides=[1, 2],
+        ),
+        "two pixels of one channel",
+    ),
     "a layer of zeros": (
         lambda g: act(
             g, g.node("Conv", g.image(), g.quant(g.constant(np.zeros((4, 2, 3, 3))), 1.0, 4))
