@@ -5,7 +5,8 @@ exception: a code of two values that only layers with weights read travels as a 
 values are 0 and 1, b is the code. If they are -1 and +1, the code is 2 b - 1, and a sum behind it
 is ``sum(w * (2 b - 1)) = 2 sum(w * b) - sum(w)``: the hardware sums ``w * b``, and the thresholds
 behind take the rest. This asks for thresholds behind (not the network's output), and for no padding
-(a padded pixel is 0, which no bit means). The image's codes and branches keep two bits, too.
+(a padded pixel is 0, which no bit means). The image's codes, branches and what depthwise
+convolutions read keep two bits, too.
 """
 
 from collections.abc import Mapping
@@ -99,7 +100,7 @@ def _with_bits(
         for reader in reading.get(name, []):
             if isinstance(reader, MaxPool | Reshape):
                 waiting.append(reader.output)
-            elif not isinstance(reader, Conv | MatMul):
+            elif not isinstance(reader, Conv | MatMul) or getattr(reader, "groups", 1) > 1:
                 return None
             elif layer.step == 2:
                 after = _only_threshold(network, reading, reader)
