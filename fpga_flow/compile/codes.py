@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from qonnx.core.datatype import DataType
 
+from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering import Layer, Network
 from fpga_flow.lowering.ir import Conv, IntArray, MatMul, MaxPool, Reshape, Threshold, bits_for
 
@@ -30,7 +31,7 @@ def readers(network: Network) -> dict[str, list[Layer]]:
 
 
 @dataclass(frozen=True)
-class OneBit:
+class OneBit(ShortRepr):
     """Which codes of a network travel as bits, and which sums are sums over such bits.
 
     Attributes:
