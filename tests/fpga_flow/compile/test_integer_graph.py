@@ -288,7 +288,7 @@ ONE_BIT = {
     "one bit, -1 and +1, padded": 0,  # no bit means 0
     "one bit, -1 and +1, behind a pool": 1,
     "one bit, -1 and +1, behind one another": 2,
-    "one bit, -1 and +1, of a depthwise convolution": 1,
+    "one bit, -1 and +1, of a depthwise convolution": 0,  # FINN has no unit for them
     "one bit, -1 and +1, flattened": 1,
     "one-bit image": 0,
     "a residual sum": 0,
