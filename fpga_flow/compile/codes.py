@@ -101,7 +101,9 @@ def _with_bits(
         for reader in reading.get(name, []):
             if isinstance(reader, MaxPool | Reshape):
                 waiting.append(reader.output)
-            elif not isinstance(reader, Conv | MatMul) or getattr(reader, "groups", 1) > 1:
+            elif not isinstance(reader, Conv | MatMul) or (
+                isinstance(reader, Conv) and reader.groups > 1
+            ):
                 return None
             elif layer.step == 2:
                 after = _only_threshold(network, reading, reader)

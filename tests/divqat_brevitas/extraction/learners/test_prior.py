@@ -1,4 +1,4 @@
-"""The correction of clones for the label prior, alone and behind every attack."""
+"""The correction of clones for the label prior, by itself and behind every attack."""
 
 from dataclasses import replace
 
