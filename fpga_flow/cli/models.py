@@ -2,11 +2,15 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from divqat_brevitas.errors import InputError
 from fpga_flow.cli.options import PATH, Examples, emit, json_option, print_json
+
+if TYPE_CHECKING:
+    from divqat_brevitas.extraction.detection.tripwire import Tripwire
 
 
 @click.command(
@@ -81,6 +85,7 @@ def finn_config(
     epilog="""divqat serve model.onnx --oracle soft --budget 5000
               divqat serve runs/smoke --victim divqat --oracle top1 --port 0
               divqat serve model.onnx --defence reverse-sigmoid:0.5 --clients clients.toml
+              divqat serve model.onnx --reject-class 10 --tripwire 0.02,0.4,1e-4
               curl http://127.0.0.1:8080/info""",
 )
 @click.argument("model", metavar="MODEL.onnx|RUN_DIR", type=PATH)
@@ -109,6 +114,22 @@ def finn_config(
 @click.option(
     "--public", is_flag=True, help="Allow a --host that other machines reach, without TLS."
 )
+@click.option(
+    "--reject-class", type=click.IntRange(0), help="Class that means rejected, for the tripwire."
+)
+@click.option(
+    "--tripwire",
+    metavar="P0,P1,ALPHA",
+    help="Watch each token: rejection rates of honest users and of attackers, and the bound of "
+    "false alarms a user.",
+)
+@click.option(
+    "--policy",
+    default="label-only",
+    show_default=True,
+    help="What the tripwire does: report, label-only, slow, lock.",
+)
+@click.option("--slow-seconds", type=click.FloatRange(0), default=0.1, show_default=True)
 @click.option("--max-images", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--max-bytes", type=click.IntRange(1024), default=16 * 2**20, show_default=True)
 @click.option("--max-concurrent", type=click.IntRange(1), default=8, show_default=True)
@@ -128,6 +149,10 @@ def serve(
     host: str,
     port: int,
     public: bool,
+    reject_class: int | None,
+    tripwire: str | None,
+    policy: str,
+    slow_seconds: float,
     max_images: int,
     max_bytes: int,
     max_concurrent: int,
@@ -147,11 +172,13 @@ def serve(
     local = check_reach(host, public)
     given = {"k": k, "decimals": decimals}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    detector = _tripwire(tripwire, reject_class, policy)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what libraries warn of is for developers
         from divqat_brevitas.extraction import Victim
         from divqat_brevitas.extraction.defences import make_defence
+        from fpga_flow.serve.guard import Guard, RejectWatch
         from fpga_flow.serve.ledger import QueryLedger
         from fpga_flow.serve.loading import load_served
         from fpga_flow.serve.server import Service
@@ -159,7 +186,11 @@ def serve(
 
         served = load_served(model, engine, victim)
     shown = make_defence(defence, seed=seed)
-    target = Victim(served.predictor, oracle, budget, shown, **options)
+    predictor, guard = served.predictor, None
+    if detector is not None and reject_class is not None:
+        predictor = watch = RejectWatch(predictor, reject_class)
+        guard = Guard(detector, watch, slow_seconds, _echo_alarm)
+    target = Victim(predictor, oracle, budget, shown, **options)
     about = served.identity | {
         "oracle": target.oracle,
         "oracle_options": target.options,
@@ -176,6 +207,7 @@ def serve(
         clients=known,
         local=local,
         model=served.name,
+        guard=guard,
     )
 
     def ready(url: str) -> None:
@@ -185,6 +217,8 @@ def serve(
             used, left = count.used(), count.budget - count.used()
             click.echo(f"{served.name} at {url}: {target.oracle}, defence {target.defence}")
             click.echo(f"{used} of {budget} queries used, {max(0, left)} left ({file})")
+            if guard is not None and guard.alarms:
+                click.echo(f"tripwire: alarms of before: {', '.join(map(repr, guard.alarms))}")
         if not local:
             tokens = "tokens and images" if known else "no token is asked for, and images"
             click.echo(
@@ -198,3 +232,28 @@ def serve(
     finally:
         count.close()
     return 0
+
+
+def _tripwire(rates: str | None, reject_class: int | None, policy: str) -> "Tripwire | None":
+    """The tripwire of `--tripwire`; None without the option."""
+    from divqat_brevitas.extraction.detection.tripwire import design_tripwire
+
+    if rates is None:
+        if reject_class is not None:
+            raise InputError("--reject-class is for a tripwire: add --tripwire P0,P1,ALPHA.")
+        return None
+    if reject_class is None:
+        raise InputError("--tripwire needs --reject-class, the class that means rejected.")
+    try:
+        p0, p1, alpha = (float(part) for part in rates.split(","))
+    except ValueError as e:
+        raise InputError(
+            f"--tripwire {rates!r} must be three numbers, such as 0.02,0.4,1e-4: rejection rates "
+            "of honest users and of attackers, and the bound of false alarms."
+        ) from e
+    return design_tripwire(p0, p1, alpha, policy=policy)
+
+
+def _echo_alarm(client: str, queries: int) -> None:
+    who = repr(client) if client else "a user"
+    click.echo(f"tripwire: {who} raised the alarm after {queries} queries", err=True)

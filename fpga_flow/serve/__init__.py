@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fpga_flow.serve.client import RestClient, RestError, RestPredictor, RestVictim
+    from fpga_flow.serve.guard import Guard, RejectWatch
     from fpga_flow.serve.ledger import QueryLedger
     from fpga_flow.serve.limits import Client, Limits
     from fpga_flow.serve.server import Service, running, serve
 
 _NAMES = {
     "client": ("RestClient", "RestError", "RestPredictor", "RestVictim"),
+    "guard": ("Guard", "RejectWatch"),
     "ledger": ("QueryLedger",),
     "limits": ("Client", "Limits"),
     "server": ("Service", "running", "serve"),
@@ -27,8 +29,8 @@ _NAMES = {
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "Client", "Limits", "QueryLedger", "RestClient", "RestError", "RestPredictor", "RestVictim",
-    "Service", "running", "serve",
+    "Client", "Guard", "Limits", "QueryLedger", "RejectWatch", "RestClient", "RestError",
+    "RestPredictor", "RestVictim", "Service", "running", "serve",
 ]  # fmt: skip
 
 

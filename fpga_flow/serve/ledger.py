@@ -19,6 +19,7 @@ import numpy as np
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Responses
+from divqat_brevitas.extraction.detection.tripwire import Rejected
 from divqat_brevitas.extraction.victim import BudgetExceededError
 from divqat_brevitas.short_repr import ShortRepr
 
@@ -34,6 +35,7 @@ CREATE TABLE IF NOT EXISTS requests (
     images INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
     answers BLOB NOT NULL,
+    rejected BLOB,
     UNIQUE (client, key)
 );
 """
@@ -55,9 +57,22 @@ class Reservation:
     client: str
     open: int  # queries set aside and not spent
 
-    def commit(self, key: str | None, sha256: str, answers: Responses) -> None:
-        """Count the queries, and keep the answers; on the disk when this returns."""
-        self.ledger._commit(self.client, key, self.open, sha256, answers)
+    def commit(
+        self,
+        key: str | None,
+        sha256: str,
+        answers: Responses,
+        rejected: Rejected | None = None,
+    ) -> None:
+        """Count the queries, and keep the answers; on the disk when this returns.
+
+        Args:
+            key: under which the answers can be asked again.
+            sha256: of the images.
+            answers: as they are given.
+            rejected: whether each image was rejected, for the tripwire; None: there is none.
+        """
+        self.ledger._commit(self.client, key, self.open, sha256, answers, rejected)
         self.open = 0
 
 
@@ -179,18 +194,39 @@ class QueryLedger:
                 self._reserved[client] -= reservation.open
 
     def _commit(
-        self, client: str, key: str | None, images: int, sha256: str, answers: Responses
+        self,
+        client: str,
+        key: str | None,
+        images: int,
+        sha256: str,
+        answers: Responses,
+        rejected: Rejected | None,
     ) -> None:
         blob = answers.astype("<f4").tobytes()
+        bits = None if rejected is None else rejected.tobytes()
         with self._lock:
             with self._database:
                 self._database.execute(
-                    "INSERT INTO requests (client, key, images, sha256, answers) "
-                    "VALUES (?, ?, ?, ?, ?)",
-                    (client, key, images, sha256, blob),
+                    "INSERT INTO requests (client, key, images, sha256, answers, rejected) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (client, key, images, sha256, blob, bits),
                 )
             self._used[client] += images
             self._reserved[client] -= images
+
+    def rejections(self) -> dict[str, Rejected]:
+        """Whether each query was rejected, by client, bool (N,) in the order asked.
+
+        Queries that were answered without a tripwire are left out.
+        """
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT client, rejected FROM requests WHERE rejected IS NOT NULL ORDER BY id"
+            ).fetchall()
+        blobs: dict[str, list[bytes]] = {}
+        for client, blob in rows:
+            blobs.setdefault(client, []).append(blob)
+        return {client: np.frombuffer(b"".join(own), np.bool_) for client, own in blobs.items()}
 
     def recall(self, client: str, key: str) -> Recalled | None:
         """What a client was answered under a key; None where it was not."""

@@ -20,6 +20,7 @@ from typing import Any
 from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.extraction.victim import BudgetExceededError, Victim
 from divqat_brevitas.input_range import UNIT
+from fpga_flow.serve.guard import Guard
 from fpga_flow.serve.ledger import ANYONE, QueryLedger
 from fpga_flow.serve.limits import Client, Limits, bind, find_client, names_loopback
 from fpga_flow.serve.wire import JSON, RequestError, answer_document, decode, error_document
@@ -53,6 +54,7 @@ class Service:
         clients: who may ask; none: anyone who reaches the address.
         local: refuse requests whose ``Host`` is not this machine.
         model: what ``/info`` calls it.
+        guard: the tripwire of every client; its watch is the victim's predictor. None: no tripwire.
 
     Example:
         >>> import numpy as np
@@ -76,6 +78,7 @@ class Service:
         clients: Sequence[Client] = (),
         local: bool = True,
         model: str = "",
+        guard: Guard | None = None,
     ) -> None:
         self.victim = victim
         self.shape = tuple(shape)
@@ -85,6 +88,9 @@ class Service:
         self.clients = tuple(clients)
         self.local = local
         self.model = model
+        self.guard = guard
+        if guard is not None:
+            guard.restore(ledger)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="victim")
         # Made in the event loop: it belongs to one.
         self._places: asyncio.Semaphore | None = None
@@ -117,6 +123,7 @@ class Service:
             "limits": {
                 name: getattr(self.limits, name) for name in ("images_per_request", "body_bytes")
             },
+            "tripwire": None if self.guard is None else self.guard.tripwire.policy,
             "divqat": metadata.version("divqat"),
         }
 
@@ -171,6 +178,9 @@ class Service:
             loop = asyncio.get_running_loop()
             answer = partial(self._answer, client, key, kind, body)
             document = await loop.run_in_executor(self._worker, answer)
+        if self.guard is not None:
+            # Not in its place: others are not held up.
+            await asyncio.sleep(self.guard.delay(client))
         return Response(document, media_type=JSON)
 
     @asynccontextmanager
@@ -230,10 +240,19 @@ class Service:
                 message = "this Idempotency-Key came with other images before: take a new one."
                 raise RequestError(422, "key-reused", message)
             return answer_document(before.answers, replayed=True, **self._count(client))
+        guard = self.guard
         try:
+            if guard is not None:
+                guard.check(client)
             with self.ledger.reserve(client, len(images)) as reservation:
                 answers = self.victim.query(images)
-                reservation.commit(key, sha256, answers)
+                if guard is None:
+                    reservation.commit(key, sha256, answers)
+                else:
+                    rejected, states = guard.count(client, images)
+                    answers = guard.mask(answers, states)
+                    reservation.commit(key, sha256, answers, rejected)
+                    guard.keep(client, states, self.ledger.used(client))
         except BudgetExceededError as e:
             raise RequestError(403, "budget-exceeded", str(e)) from e
         except sqlite3.Error as e:
