@@ -233,7 +233,7 @@ class Tripwire(CheckedSettings):
 
         Example:
             >>> Tripwire(add=1, subtract=1, alarm_at=2).alarm_probability(0.5, 3)
-            0.5
+            0.375
         """
         levels = np.arange(self.alarm_at + 1)
         chain = np.zeros((self.alarm_at + 1, self.alarm_at + 1))
