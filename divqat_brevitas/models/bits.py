@@ -12,7 +12,7 @@ from divqat_brevitas.quant.swap import swap_quantizers
 
 @dataclass(frozen=True)
 class Bits:
-    """Bit widths of weights and activations, each 2, 3, 4 or 8."""
+    """Bit widths of weights and activations, each 1, 2, 3, 4 or 8."""
 
     weight: int
     act: int
@@ -25,17 +25,17 @@ def parse_bits(text: str) -> Bits:
     """Read "w4a4".
 
     Raises:
-        InputError: another form, or a bit width that is not 2, 3, 4 or 8.
+        InputError: another form, or a bit width that is not 1, 2, 3, 4 or 8.
 
     Example:
         >>> parse_bits("w2a4")
         Bits(weight=2, act=4)
     """
-    match = re.fullmatch(r"w([2348])a([2348])", text.lower())
+    match = re.fullmatch(r"w([12348])a([12348])", text.lower())
     if match is None:
         raise InputError(
             f"bits={text!r}: write the bit widths of weights and activations as in 'w4a4', "
-            "each 2, 3, 4 or 8."
+            "each 1, 2, 3, 4 or 8."
         )
     return Bits(int(match[1]), int(match[2]))
 
@@ -52,6 +52,8 @@ def quantize(
 ) -> nn.Module:
     """A quantized copy of a float model at named bit widths, see ``swap_quantizers``.
 
+    Activations of one bit are signs, -1 and +1, in place of the ReLUs.
+
     Args:
         model: float network for images in [0, 1].
         bits: such as "w4a4".
@@ -64,10 +66,12 @@ def quantize(
     bits = bits if isinstance(bits, Bits) else parse_bits(bits)
     per = "PerChannel" if per_channel else "PerTensor"
     scale = "FixedPoint" if power_of_two else "Float"
+    weight = "SignedBinary" if bits.weight == 1 else f"Int{bits.weight}"
+    act = f"Uint{bits.act}ActPerTensor{scale}" if bits.act > 1 else "SignedBinaryActPerTensorConst"
     return swap_quantizers(
         model,
-        weight=getattr(quant, f"Int{bits.weight}Weight{per}{scale}DivQAT"),
-        act=getattr(quant, f"Uint{bits.act}ActPerTensor{scale}DivQAT"),
+        weight=getattr(quant, f"{weight}Weight{per}{scale}DivQAT"),
+        act=getattr(quant, f"{act}DivQAT"),
         first_bit_width=first_bit_width,
         last_bit_width=last_bit_width,
         join_bit_width=join_bit_width,

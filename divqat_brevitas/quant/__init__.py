@@ -9,7 +9,7 @@ Example:
 from divqat_brevitas.quant import quantizers
 from divqat_brevitas.quant.input_fit import InputRangeWarning
 from divqat_brevitas.quant.proxy import register_export_handlers
-from divqat_brevitas.quant.quantizers import *  # noqa: F403  (33 names of one grammar)
+from divqat_brevitas.quant.quantizers import *  # noqa: F403  (38 names of one grammar)
 from divqat_brevitas.quant.validate import validate_quantizer
 
 register_export_handlers()

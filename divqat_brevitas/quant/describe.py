@@ -22,6 +22,7 @@ from divqat_brevitas.copies import deep_copy
 from divqat_brevitas.inference import evaluating
 from divqat_brevitas.quant.learned_scale import LearnedScaleIntQuant
 from divqat_brevitas.quant.proxy import DivQATWeightQuantProxy
+from divqat_brevitas.quant.signs import SignActQuant
 
 ROLES = {
     "input": "input_quant",
@@ -42,7 +43,7 @@ class Quantization:
     Attributes:
         role: "weight", "bias", "input", "output" or "activation".
         quantizer: name of the quantizer class.
-        ours: whether it is a DivQAT quantizer, with a scale that learns as LSQ's does.
+        ours: whether it is a DivQAT quantizer: signs, or a scale that learns as LSQ's does.
         fused: whether training takes our one-pass kernel.
         bit_width: None where the codes are no integers.
         signed: whether there are negative codes.
@@ -109,13 +110,14 @@ def describe(layer: nn.Module, role: str) -> Quantization:
         proxy = getattr(deep_copy(layer), ROLES[role])
     tensor_quant = _tensor_quant(proxy)
     int_quant = getattr(tensor_quant, "int_quant", None)
+    signs = isinstance(tensor_quant, SignActQuant)
     with evaluating(proxy):
         bits, scale, zero_point = _parameters(proxy)
     fields: dict[str, Any] = {
         "role": role,
         "quantizer": str(getattr(proxy.quant_injector, "__name__", type(tensor_quant).__name__)),
-        "ours": isinstance(int_quant, LearnedScaleIntQuant),
-        "fused": isinstance(int_quant, LearnedScaleIntQuant) and _fuses(int_quant),
+        "ours": signs or isinstance(int_quant, LearnedScaleIntQuant),
+        "fused": signs or (isinstance(int_quant, LearnedScaleIntQuant) and _fuses(int_quant)),
         "bit_width": bits,
         "signed": bool(proxy.is_signed),
         "narrow": bool(proxy.is_narrow_range),

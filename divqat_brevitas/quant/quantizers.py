@@ -1,17 +1,20 @@
 """Weight and activation quantizers: zero-point 0, with learned scales.
 
-They are named by Brevitas' grammar with the suffix DivQAT, for bit widths of 2, 3, 4 and 8:
+They are named by Brevitas' grammar with the suffix DivQAT, for bit widths of 1, 2, 3, 4 and 8:
 
-| name                                              | codes at 4 bits | scale                      |
-|---------------------------------------------------|-----------------|----------------------------|
-| `Int4WeightPer{Tensor,Channel}{Float,FixedPoint}` | -7…7            | one a tensor, or a channel |
-| `Uint4ActPerTensor{Float,FixedPoint}`             | 0…15            | one a tensor, after a ReLU |
-| `Int4ActPerTensor{Float,FixedPoint}`              | -8…7            | one a tensor, for the rest |
+| name                                                      | codes     | scale                    |
+|-----------------------------------------------------------|-----------|--------------------------|
+| `Int4WeightPer{Tensor,Channel}{Float,FixedPoint}`         | -7…7      | one a tensor or channel  |
+| `Uint4ActPerTensor{Float,FixedPoint}`                     | 0…15      | one, after a ReLU        |
+| `Int4ActPerTensor{Float,FixedPoint}`                      | -8…7      | one, for the rest        |
+| `SignedBinaryWeightPer{Tensor,Channel}{Float,FixedPoint}` | -1 and +1 | mean of the sizes        |
+| `SignedBinaryActPerTensorConst`                           | -1 and +1 | 1                        |
 
 ``FixedPoint`` scales are powers of two. At initialisation each quantizer is bit-identical to its
 stock equivalent (``Int8WeightPerTensorFloat`` and its siblings at that bit width): the weights, or
 statistics of the first training batches or of a calibration, set the scale, which then learns.
-Brevitas' prefixed overrides keep working, such as ``weight_bit_width=3`` on a layer.
+One-bit quantizers are signs (see :mod:`divqat_brevitas.quant.signs`), and integers at any other
+``bit_width``. Brevitas' prefixed overrides keep working, such as ``weight_bit_width=3`` on a layer.
 
 Example:
     >>> from brevitas.nn import QuantConv2d
@@ -38,6 +41,7 @@ from brevitas.quant.scaled_int import (
 
 from divqat_brevitas.quant.fragments import LearnedActScale, LearnedWeightScale
 from divqat_brevitas.quant.learned_scale import ImageIntQuant
+from divqat_brevitas.quant.signs import SignedBinaryAct, SignedBinaryWeight
 
 __all__ = [
     "Int2ActPerTensorFixedPointDivQAT",
@@ -64,6 +68,11 @@ __all__ = [
     "Int8WeightPerChannelFloatDivQAT",
     "Int8WeightPerTensorFixedPointDivQAT",
     "Int8WeightPerTensorFloatDivQAT",
+    "SignedBinaryActPerTensorConstDivQAT",
+    "SignedBinaryWeightPerChannelFixedPointDivQAT",
+    "SignedBinaryWeightPerChannelFloatDivQAT",
+    "SignedBinaryWeightPerTensorFixedPointDivQAT",
+    "SignedBinaryWeightPerTensorFloatDivQAT",
     "Uint2ActPerTensorFixedPointDivQAT",
     "Uint2ActPerTensorFloatDivQAT",
     "Uint3ActPerTensorFixedPointDivQAT",
@@ -153,6 +162,32 @@ class Int8ActPerTensorFixedPointDivQAT(LearnedActScale, Int8ActPerTensorFixedPoi
 Int4ActPerTensorFixedPointDivQAT = _narrowed(Int8ActPerTensorFixedPointDivQAT, 4)
 Int3ActPerTensorFixedPointDivQAT = _narrowed(Int8ActPerTensorFixedPointDivQAT, 3)
 Int2ActPerTensorFixedPointDivQAT = _narrowed(Int8ActPerTensorFixedPointDivQAT, 2)
+
+
+class SignedBinaryWeightPerTensorFloatDivQAT(SignedBinaryWeight, Int8WeightPerTensorFloat):  # type: ignore[misc]
+    """1-bit weights, one scale for the tensor, the mean of their sizes."""
+
+
+class SignedBinaryWeightPerTensorFixedPointDivQAT(
+    SignedBinaryWeight,
+    Int8WeightPerTensorFixedPoint,  # type: ignore[misc]
+):
+    """1-bit weights, one scale for the tensor, the power of two from the mean of their sizes."""
+
+
+class SignedBinaryWeightPerChannelFloatDivQAT(SignedBinaryWeight, Int8WeightPerChannelFloat):  # type: ignore[misc]
+    """1-bit weights, one scale an output channel, the mean of their sizes."""
+
+
+class SignedBinaryWeightPerChannelFixedPointDivQAT(
+    SignedBinaryWeight,
+    Int8WeightPerChannelFixedPoint,  # type: ignore[misc]
+):
+    """1-bit weights, one scale an output channel, the power of two from the mean of their sizes."""
+
+
+class SignedBinaryActPerTensorConstDivQAT(SignedBinaryAct, Int8ActPerTensorFloat):  # type: ignore[misc]
+    """1-bit activations -1 and +1: the sign, +1 for 0."""
 
 
 class Uint8ImageDivQAT(LearnedActScale, Uint8ActPerTensorFloat):  # type: ignore[misc]

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from brevitas.core.quant import BinaryQuant, ClampedBinaryQuant
+from brevitas.nn import QuantIdentity
 from brevitas.nn.quant_layer import QuantNonLinearActLayer, QuantWeightBiasInputOutputLayer
 from torch import nn
 
@@ -57,7 +59,7 @@ def swap_quantizers(
         model: a float or Brevitas network; deep-copied.
         weight: weight quantizer class.
         act: activation quantizer class, unsigned; used with ``signed=True`` where a Brevitas
-            model's own is signed.
+            model's own is signed. One of signs takes the place of a ReLU and its quantizer.
         input_act: quantizer of the image where the model has none; None leaves the input float.
             "auto" takes ``Uint8ImageDivQAT``, for pixel/255 in [0, 1], or, where ``forward``
             scales its input before the first layer (mean and standard deviation, batch norm,
@@ -139,7 +141,8 @@ def _swap(
     if type(module) in WEIGHTED:
         return _quantized_layer(module, weight, input_act)
     if type(module) in ACTIVATIONS:
-        return ACTIVATIONS[type(module)](act_quant=acts.act).train(module.training)
+        kind = QuantIdentity if acts.signs else ACTIVATIONS[type(module)]
+        return kind(act_quant=acts.act).train(module.training)
     if isinstance(module, QuantWeightBiasInputOutputLayer):
         if module.weight_quant.is_quant_enabled:
             module.weight_quant = weight.proxy_class(module, weight)
@@ -205,6 +208,8 @@ class _ActQuantizers:
 
     def __init__(self, act: Any) -> None:
         self.act = act
+        proxy: Any = QuantIdentity(act_quant=act).act_quant.fused_activation_quant_proxy
+        self.signs = isinstance(proxy.tensor_quant, BinaryQuant | ClampedBinaryQuant)
         # By the old object's id; the object itself is kept, or its id would be used again.
         self._made: dict[int, tuple[Any, Any]] = {}
 
@@ -230,9 +235,8 @@ class _ActQuantizers:
 
     def _injector(self, old: Any) -> Any:
         function = type(old.fused_activation_quant_proxy.activation_impl)
-        quantizer = self.act.let(
-            act_impl=None if function.__name__ == "Identity" else function, passthrough_act=True
-        )
+        rectified = function.__name__ != "Identity" and not self.signs
+        quantizer = self.act.let(act_impl=function if rectified else None, passthrough_act=True)
         if old.is_signed:
             quantizer = quantizer.let(signed=True)
         tensor_quant = old.fused_activation_quant_proxy.tensor_quant

@@ -170,7 +170,7 @@ def check_settings(injector: Any) -> None:
 
     Raises:
         InputError: a name that nothing reads, with the right name; for a DivQAT quantizer a bit
-            width below 2.
+            width below 2, or below 1 for one that is named SignedBinary.
     """
     specs: dict[str, Any] = injector.__dependencies__
     read = {argument for spec in specs.values() for argument in spec[2]} | _FROM_LAYERS
@@ -182,20 +182,21 @@ def check_settings(injector: Any) -> None:
                 f"quantizer setting {name!r} is not read by anything: {hint}? "
                 "(On a layer the name carries its prefix: weight_bit_width=4.)"
             )
-    if "Learned" in "".join(base.__name__ for base in injector.__mro__):
-        _check_bit_width(specs)
+    bases = "".join(base.__name__ for base in injector.__mro__)
+    if "Learned" in bases:
+        _check_bit_width(specs, least=1 if "SignedBinary" in bases else 2)
 
 
-def _check_bit_width(specs: dict[str, Any]) -> None:
+def _check_bit_width(specs: dict[str, Any], least: int) -> None:
     spec = specs.get("bit_width")
     if spec is None or spec[2]:  # computed from other settings: checked when it is known
         return
     bits = spec[1]()
-    if isinstance(bits, int | float) and not (2 <= bits <= 32 and bits == int(bits)):
+    if isinstance(bits, int | float) and not (least <= bits <= 32 and bits == int(bits)):
         raise InputError(
-            f"bit_width={bits!r}: a DivQAT quantizer takes a whole number of bits from 2 to 32. "
-            "For 1 bit use Brevitas' SignedBinaryWeightPerTensorConst or "
-            "SignedBinaryActPerTensorConst."
+            f"bit_width={bits!r}: this quantizer takes a whole number of bits from {least} to 32. "
+            "For 1 bit use SignedBinaryWeightPerChannelFloatDivQAT or "
+            "SignedBinaryActPerTensorConstDivQAT."
         )
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from divqat_brevitas.errors import CheckedSettings, CheckFailedError, InputError, OneOf, Within
 from divqat_brevitas.files import sha256_text
 from divqat_brevitas.inference import as_logits, device_of, to_input
+from divqat_brevitas.quant.signs import sign_weights
 from divqat_brevitas.training.checkpoint import load_tensors, restore, save_tensors
 from divqat_brevitas.training.kernels import (
     PRECISIONS,
@@ -27,6 +28,14 @@ from divqat_brevitas.training.kernels import (
 
 Data = tuple[Tensor, Tensor]
 Row = dict[str, float]
+ADAM_SQUARES = 0.999  # of AdamW's mean of squared gradients, its authors' value
+# What the optimizers remember of a parameter, by the name in a checkpoint.
+_STATE = {
+    "momentum": "momentum_buffer",
+    "average": "exp_avg",
+    "squares": "exp_avg_sq",
+    "steps": "step",
+}
 AUGMENTATIONS = ("none", "shift", "flip-shift")
 
 
@@ -76,14 +85,14 @@ class PlainLoss:
 
 @dataclass(frozen=True)
 class TrainSettings(CheckedSettings):
-    """How to train.
+    """How to train: by SGD with Nesterov momentum, one-bit weights by AdamW.
 
     Attributes:
         epochs: passes over the training data.
         batch_size: images a step.
         learning_rate: at its peak, after a warm-up of the first tenth of all steps.
-        weight_decay: on weights; not on biases, batch norm and scales.
-        momentum: Nesterov momentum.
+        weight_decay: on weights; not on biases, batch norm, scales and one-bit weights.
+        momentum: Nesterov momentum; AdamW's factor of the mean gradient.
         clip_norm: gradients are clipped to this norm.
         augment: "none", "shift" or "flip-shift".
         seed: of the order of images and the augmentation.
@@ -140,16 +149,23 @@ class Loop:
         scales = {
             id(p) for n, p in self.model.named_parameters() if n.endswith("scaling_impl.value")
         }
+        signs = {id(p) for p in sign_weights(self.model)}
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        decay = [p for p in self.parameters if p.dim() > 1 and id(p) not in scales]
-        rest = [p for p in self.parameters if p.dim() <= 1 or id(p) in scales]
+        decay = [p for p in self.parameters if p.dim() > 1 and id(p) not in scales | signs]
+        rest = [p for p in self.parameters if p.dim() <= 1 or id(p) in scales | signs]
         groups: list[dict[str, Any]] = [
             {"params": decay, "weight_decay": s.weight_decay},
-            {"params": rest},
+            {"params": rest, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.SGD(
-            groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0
-        )
+        self.optimizer: torch.optim.Optimizer
+        if signs:
+            self.optimizer = torch.optim.AdamW(
+                groups, lr=s.learning_rate, betas=(s.momentum, ADAM_SQUARES)
+            )
+        else:
+            self.optimizer = torch.optim.SGD(
+                groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0
+            )
 
     @property
     def _ordered(self) -> list[nn.Parameter]:
@@ -214,9 +230,10 @@ class Loop:
         """Write a checkpoint, whole or not at all."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for i, p in enumerate(self._ordered):
-            momentum = self.optimizer.state.get(p, {}).get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{i}"] = momentum
+            state = self.optimizer.state.get(p, {})
+            for stored, key in _STATE.items():
+                if state.get(key) is not None:
+                    tensors[f"{stored}.{i}"] = state[key]
         record = {
             "training": self._fingerprint(),
             "history": history,
@@ -239,9 +256,11 @@ class Loop:
         restore(self.model, state, path)
         self._make_optimizer()  # loading makes Brevitas renew its scale parameters
         for i, p in enumerate(self._ordered):
-            if f"momentum.{i}" in tensors:
-                momentum = tensors[f"momentum.{i}"].to(p.device)
-                self.optimizer.state[p]["momentum_buffer"] = momentum
+            for stored, key in _STATE.items():
+                if f"{stored}.{i}" in tensors:
+                    value = tensors[f"{stored}.{i}"]
+                    # AdamW counts its steps on the CPU.
+                    self.optimizer.state[p][key] = value if key == "step" else value.to(p.device)
         self.weaken(record["weight_factor"])
         history: list[Row] = record["history"]
         return history

@@ -1,6 +1,8 @@
 """The training loop: one for all variants, resumable at any epoch with equal results.
 
-SGD with Nesterov momentum, linear warm-up and cosine decay.
+SGD with Nesterov momentum, linear warm-up and cosine decay. Networks with one-bit weights train by
+AdamW, as their authors do (Courbariaux and Hubara 2016): one learning rate suits weights of any
+size, and each step turns as many signs.
 """
 
 from collections.abc import Callable, Sequence

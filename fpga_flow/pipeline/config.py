@@ -81,13 +81,13 @@ class DataSection(Section):
 class ModelSection(Section):
     """``[model]``: the network, its bit widths, and the wider first and last layers' (None: same).
 
-    ``bits`` is ``w<weights>a<activations>``, each of 2, 3, 4, 8. ``join_bits`` are those of a
+    ``bits`` is ``w<weights>a<activations>``, each of 1, 2, 3, 4, 8. ``join_bits`` are those of a
     residual sum's branches (None: the activations'). Weight scales are one an output channel, or
     one a tensor.
     """
 
     name: Name = "digits-cnn"
-    bits: Annotated[str, Field(pattern=r"^w[2348]a[2348]$")] = "w4a4"
+    bits: Annotated[str, Field(pattern=r"^w[12348]a[12348]$")] = "w4a4"
     first_bits: Bits | None = None
     last_bits: Bits | None = None
     join_bits: Annotated[int, Field(ge=2, le=8)] | None = None

@@ -50,6 +50,8 @@ WEIGHTS = (
     stock.Int8WeightPerChannelFloatMSE,
     stock.SignedBinaryWeightPerTensorConst,
     stock.SignedTernaryWeightPerTensorConst,
+    quant.SignedBinaryWeightPerTensorFloatDivQAT,
+    quant.SignedBinaryWeightPerChannelFixedPointDivQAT,
     ExportedFloorWeights,
 )
 ACTIVATIONS = (
@@ -65,6 +67,7 @@ ACTIVATIONS = (
     stock.Int8ActPerTensorFloatBatchQuant2d,
     stock.SignedBinaryActPerTensorConst,
     stock.SignedTernaryActPerTensorConst,
+    quant.SignedBinaryActPerTensorConstDivQAT,
 )
 LAYERS = (
     lambda q: qnn.QuantConv2d(2, 4, 3, padding=1, stride=2, weight_quant=q),
@@ -120,13 +123,13 @@ def test_different_quantizers_in_one_network(tmp_path: Path) -> None:
             (
                 WEIGHT,
                 stock.Int4WeightPerTensorFloatDecoupled,
-                stock.SignedBinaryWeightPerTensorConst,
+                quant.SignedBinaryWeightPerChannelFloatDivQAT,
                 ExportedFloorWeights,
             ),
             quant.Int4ActPerTensorFloatDivQAT,
         ),
         # Behind layers without a bias a sum of 0 would be the threshold itself.
-        ((WEIGHT,), stock.SignedBinaryActPerTensorConst),
+        ((WEIGHT,), quant.SignedBinaryActPerTensorConstDivQAT),
     ],
 )
 def test_dynamo(weights: tuple[Any, ...], act: Any, tmp_path: Path) -> None:

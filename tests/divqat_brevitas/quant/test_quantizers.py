@@ -11,7 +11,7 @@ import pytest
 import torch
 from brevitas.core.function_wrapper import Identity
 from brevitas.core.quant import IntQuant
-from brevitas.quant import fixed_point, scaled_int
+from brevitas.quant import binary, fixed_point, scaled_int
 from torch import Tensor, nn
 
 from divqat_brevitas import quant, swap_quantizers
@@ -94,6 +94,69 @@ def test_weight_gradient_is_stocks_and_the_scale_learns(
     with torch.no_grad():
         scale -= 0.5 * scale.abs().clamp(min=2)  # a step large enough for a power of two
     assert not torch.equal(ours.quant_weight().scale, before)
+
+
+BINARY = [
+    (per, scale, f"SignedBinaryWeight{per}{scale}DivQAT")
+    for per, scale in itertools.product(("PerTensor", "PerChannel"), ("Float", "FixedPoint"))
+]
+
+
+@pytest.mark.parametrize(("per", "scale", "name"), BINARY)
+def test_one_bit_weights_are_signs_scaled_by_their_mean_size(
+    per: str, scale: str, name: str
+) -> None:
+    layer = conv(getattr(quant, name))
+    with torch.no_grad():
+        layer.weight[0, 0, 0] = torch.tensor([0.0, -0.0, 3.0])
+    weights = layer.eval().quant_weight()
+    dims = (1, 2, 3) if per == "PerChannel" else (0, 1, 2, 3)
+    means = layer.weight.abs().mean(dims, keepdim=True)
+    if scale == "FixedPoint":
+        means = 2 ** means.log2().ceil()
+    # The mean is a float32 sum, whose order is not ours.
+    torch.testing.assert_close(weights.scale.expand_as(means), means, rtol=1e-6, atol=0)
+    assert torch.equal(weights.int(), torch.where(layer.weight >= 0, 1, -1))
+    assert int(weights.bit_width) == 1
+
+
+def test_one_bit_weights_stay_within_1_and_turn_at_the_bound() -> None:
+    layer = conv(quant.SignedBinaryWeightPerTensorFloatDivQAT)
+    with torch.no_grad():
+        layer.weight *= 20
+    pull = torch.randn_like(layer.weight)
+    weights = layer.quant_weight()
+    (weights.value * pull).sum().backward()
+    assert layer.weight.abs().max() == 1
+    # Straight through, and by way of the mean.
+    signs = weights.int()
+    expected = pull + (pull * signs).mean() * layer.weight.sign()
+    torch.testing.assert_close(layer.weight.grad, expected)
+
+
+def test_one_bit_activations_are_stocks() -> None:
+    ours = qnn.QuantIdentity(act_quant=quant.SignedBinaryActPerTensorConstDivQAT)
+    theirs = qnn.QuantIdentity(act_quant=binary.SignedBinaryActPerTensorConst)
+    x, pull = torch.randn(16, 5, 7) * 2, torch.randn(16, 5, 7)
+    x[0, 0, :2] = torch.tensor([0.0, -0.0])
+    gradients = []
+    for layer in (ours, theirs):
+        taken = x.clone().requires_grad_()
+        (layer(taken) * pull).sum().backward()
+        gradients.append(taken.grad)
+    assert torch.equal(ours(x), theirs(x))
+    assert torch.equal(*gradients)
+
+
+def test_one_bit_quantizers_are_integers_at_other_bit_widths() -> None:
+    ours = conv(quant.SignedBinaryWeightPerChannelFloatDivQAT, weight_bit_width=4)
+    int4 = conv(quant.Int4WeightPerChannelFloatDivQAT)
+    int4.load_state_dict(ours.state_dict())
+    assert torch.equal(ours.quant_weight().value, int4.quant_weight().value)
+    act = qnn.QuantIdentity(act_quant=quant.SignedBinaryActPerTensorConstDivQAT, bit_width=4)
+    other = qnn.QuantIdentity(act_quant=quant.Int4ActPerTensorFloatDivQAT)
+    x = torch.randn(16, 5, 7)
+    assert torch.equal(act(x), other(x))
 
 
 def test_scale_gradient_is_lsq() -> None:
@@ -204,6 +267,8 @@ def test_misspelt_settings_are_refused_everywhere() -> None:
         qnn.QuantReLU(act_quant=quant.Uint4ActPerTensorFloatDivQAT, bitwidth=3)
     with pytest.raises(InputError, match="from 2 to 32"):
         conv(quant.Int4WeightPerChannelFloatDivQAT, weight_bit_width=1)
+    with pytest.raises(InputError, match="from 1 to 32"):
+        conv(quant.SignedBinaryWeightPerChannelFloatDivQAT, weight_bit_width=0)
 
 
 def test_brevitas_overrides_work() -> None:

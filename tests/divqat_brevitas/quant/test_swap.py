@@ -7,6 +7,7 @@ from collections.abc import Callable
 import brevitas.nn as qnn
 import pytest
 import torch
+from brevitas.nn.quant_layer import QuantNonLinearActLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ from divqat_brevitas.quant import (
     InputRangeWarning,
     Int2WeightPerChannelFloatDivQAT,
     Int8WeightPerChannelFloatDivQAT,
+    SignedBinaryActPerTensorConstDivQAT,
     Uint2ActPerTensorFloatDivQAT,
     Uint8ActPerTensorFloatDivQAT,
     Uint8ImageDivQAT,
@@ -122,6 +124,9 @@ def test_first_and_last_layers_and_filter() -> None:
         if isinstance(m, qnn.QuantConv2d | qnn.QuantLinear)
     ]
     assert widths == [8, 2, 4]
+    signs = quantize(float_net(), "w1a1", first_bit_width=8, last_bit_width=4)
+    weights = [m.quant_weight() for m in signs.modules() if hasattr(m, "quant_weight")]
+    assert [int(weight.bit_width) for weight in weights] == [8, 1, 4]
     kept = swap_quantizers(float_net(), filter_fn=lambda name, _: not name.startswith("4"))
     assert type(kept[4][0]) is nn.Conv2d
     assert isinstance(kept[6], qnn.QuantLinear)
@@ -163,6 +168,15 @@ def test_brevitas_examples_are_swapped(name: str) -> None:
     inputs = [m for m in net.modules() if isinstance(m, qnn.QuantIdentity)]
     assert int(acts[0].act_quant.bit_width()) == int(inputs[0].act_quant.bit_width())
     assert all(int(a.act_quant.bit_width()) == 2 and a.act_quant.is_signed for a in acts[1:])
+
+
+def test_signs_take_the_place_of_relus() -> None:
+    net = float_net()
+    again = swap_quantizers(quantize(net, "w2a2"), act=SignedBinaryActPerTensorConstDivQAT)
+    for signs in (quantize(net, "w1a1"), again):
+        acts = [m for m in signs.modules() if isinstance(m, QuantNonLinearActLayer)]
+        x = torch.tensor([-2.0, -0.0, 0.5])
+        assert [act.eval()(x).tolist() for act in acts] == [[-1.0, 1.0, 1.0]] * len(acts) != []
 
 
 def test_everything_unswappable_is_named_at_once() -> None:

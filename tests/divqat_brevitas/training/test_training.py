@@ -88,6 +88,19 @@ def test_plain_qat_really_trains(reference: nn.Module, data: tuple[Data, Data]) 
     assert result.val_accuracy > ptq_accuracy + 0.1
 
 
+def test_one_bit_weights_train_within_their_bounds(
+    reference: nn.Module, data: tuple[Data, Data]
+) -> None:
+    net = quantize(reference, "w1a1", first_bit_width=8, last_bit_width=8)
+    calibrate(net, data[0][0][:200])
+    before, signs = accuracy(net, *data[1]), net[3].quant_weight().int().clone()
+    settings = TrainSettings(epochs=4, learning_rate=0.02)
+    result = train(net, PlainLoss(), train=data[0], val=data[1], settings=settings)
+    assert net[3].quant_weight().int().unique().tolist() == [-1, 1]
+    assert not torch.equal(signs, net[3].quant_weight().int())
+    assert result.val_accuracy > max(0.7, before + 0.1)  # chance is 0.1
+
+
 def test_calibration_changes_nothing_but_ranges(
     reference: nn.Module, data: tuple[Data, Data]
 ) -> None:
@@ -124,9 +137,9 @@ class StopError(Exception):
 
 
 @pytest.mark.slow  # trains
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize(("after", "bits"), [(1, "w2a2"), (3, "w2a2"), (2, "w1a1")])
 def test_a_stopped_training_resumes_to_equal_weights(
-    after: int, reference: nn.Module, data: tuple[Data, Data], tmp_path: Path
+    after: int, bits: str, reference: nn.Module, data: tuple[Data, Data], tmp_path: Path
 ) -> None:
     guard = AccuracyGuard(twin=(0.999,) * 4, tolerance=0.0005, extra_epochs=0)
 
@@ -146,13 +159,13 @@ def test_a_stopped_training_resumes_to_equal_weights(
             on_epoch=on_epoch,
         )
 
-    whole, net = quantized(reference, data), quantized(reference, data)
+    whole, net = quantized(reference, data, bits), quantized(reference, data, bits)
     with pytest.raises(GuardError):  # this guard can't be met: every epoch halves the weight
         run(whole, None)
     file = tmp_path / "c.safetensors"
     with pytest.raises(StopError):
         run(net, file, stop=after)
-    resumed = quantized(reference, data)  # as a new process would build it
+    resumed = quantized(reference, data, bits)  # as a new process would build it
     with pytest.raises(GuardError):
         run(resumed, file)
     assert equal(state(whole), state(resumed))
@@ -322,7 +335,7 @@ def test_evaluation_keeps_modes(reference: nn.Module) -> None:
     reference.eval()
 
 
-@pytest.mark.parametrize("text", ["w4", "w5a4", "a4w4", "4", "w4a4b4"])
+@pytest.mark.parametrize("text", ["w4", "w5a4", "w0a1", "a4w4", "4", "w4a4b4"])
 def test_bad_bits_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="w4a4"):
         parse_bits(text)
