@@ -19,6 +19,7 @@ _COMMITTED = ROOT / "benchmarks" / "extraction"
               divqat bench extraction --jobs 2 --minutes 120
               divqat bench extraction --list --only '*nasty*'
               divqat bench extraction --dataset svhn --jobs 4
+              divqat bench extraction --detection
               divqat bench extraction --publish --readme README.md
               divqat bench extraction --experiment NAME""",
 )
@@ -47,6 +48,12 @@ _COMMITTED = ROOT / "benchmarks" / "extraction"
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only experiments whose name fits.")
 @click.option("--list", "listing", is_flag=True, help="Show the experiments, and run none.")
 @click.option(
+    "--detection",
+    "detecting",
+    is_flag=True,
+    help="Measure the tripwire on the victims with a decoy class, and attack none.",
+)
+@click.option(
     "--publish",
     "publishing",
     is_flag=True,
@@ -68,6 +75,7 @@ def bench_extraction(
     minutes: float | None,
     only: tuple[str, ...],
     listing: bool,
+    detecting: bool,
     publishing: bool,
     readme: Path | None,
     experiment: str | None,
@@ -111,6 +119,17 @@ def bench_extraction(
         else:
             for row in rows:
                 click.echo(f"{'done' if row['done'] else '    '}  {row['name']}")
+        return 0
+    if detecting:
+        from benchmarks.extraction.detection import measure_detection
+        from benchmarks.extraction.scenarios import COMPACT
+        from benchmarks.extraction.victims import VictimStore
+
+        if scale != "compact" or dataset is not None:
+            raise InputError("--detection is of the compact scale's victims: leave out the others.")
+        store = VictimStore(work, kept=_COMMITTED)
+        file = measure_detection(COMPACT, store, out, log=lambda line: click.echo(line, err=True))
+        print_json([str(file)]) if as_json else click.echo(file)
         return 0
     if publishing:
         from benchmarks.extraction.publish import publish

@@ -75,6 +75,11 @@ def collect(run_dir: Path) -> schema.Results:
             for path in sorted(run_dir.glob("compile/*/hardware.json"))
             for row in _optional(schema.HardwareRow, path)
         ],
+        "detection": [
+            row
+            for path in sorted(run_dir.glob("attack/detection/*.json"))
+            for row in _optional(schema.DetectionRow, path)
+        ],
         "run": _run(run_dir),
         "layers": {
             path.stem.removeprefix("network_"): _optional(schema.LayerRow, path)

@@ -49,6 +49,7 @@ SECTIONS = {
     "claims": "Claims about the method",
     "costs": "What protection costs",
     "attacks": "What attackers got",
+    "detection": "When attackers are noticed",
     "examples": "Responses with and without the defence",
     "confusion": "Confusion matrices",
     "victims": "Victims",

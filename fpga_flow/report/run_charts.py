@@ -54,7 +54,8 @@ _OWN_COLOUR = 7  # layers of a floorplan with a colour of their own; the others 
 def gallery(results: schema.Results) -> list[Chart]:
     """Every chart that the results give."""
     charts = [*victim_accuracy(results), *frontiers(results), *budget_curves(results)]
-    charts += [*clone_curves(results), *pool_bars(results), *training_curves(results)]
+    charts += [*clone_curves(results), *pool_bars(results), *alarm_bars(results)]
+    charts += training_curves(results)
     charts += [*device_share(results), *network_charts(results), *floorplans(results)]
     for rows, draw in (
         (results.layers, layer_charts),
@@ -218,6 +219,29 @@ def pool_bars(results: schema.Results) -> list[Chart]:
     names = ["victim's kind" if pool == "in" else pool for _, pool in pools]
     colours = [variants(results).index(name) for name in series]
     return [bar_chart("pools", title, names, series, _CLONE, limits=(0, 100), colours=colours)]
+
+
+def alarm_bars(results: schema.Results) -> list[Chart]:
+    """Median queries to the tripwire's alarm, by pool and share of own images: one a victim.
+
+    A bar is missing where fewer than half of the attackers are noticed.
+    """
+    charts: list[Chart] = []
+    for victim in variants(results):
+        medians = {
+            (row.pool, row.share_in_distribution): row.alarm_after_median
+            for row in results.detection
+            if row.victim == victim and row.evasion in ("none", "own images")
+        }
+        pools = list(dict.fromkeys(pool for pool, _ in medians))
+        series = {
+            f"{share:.0%} own images": [_single(medians.get((pool, share))) for pool in pools]
+            for share in sorted({share for _, share in medians})
+        }
+        if pools:
+            title, unit = f"Queries to the alarm, {victim}", "median queries to the alarm"
+            charts.append(bar_chart(f"alarm-{len(charts)}", title, pools, series, unit))
+    return charts
 
 
 def clone_curves(results: schema.Results) -> list[Chart]:

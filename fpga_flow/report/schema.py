@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from divqat_brevitas.data.pools import PoolKind
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.extraction.detection.trials import DetectionFields
 from divqat_brevitas.extraction.evaluation.records import AttackFields
 from divqat_brevitas.short_repr import short_repr
 from fpga_flow.records import reason
@@ -129,6 +130,14 @@ class SummaryRow(Row):
     queries_to_90_percent: Count | None
     seeds: Count
     victim_seeds: Count | None = None
+
+
+class DetectionRow(DetectionFields, Row):
+    """One trial of a tripwire: queries to an attacker's alarm, and false alarms."""
+
+    evasion: str = "none"
+    queries_per_image: Amount | None = None
+    false_alarm_bound: Fraction | None = None
 
 
 class HardwareRow(Row):
@@ -275,6 +284,7 @@ class Results(Row):
     attacks: list[AttackRow]
     summary: list[SummaryRow]
     hardware: list[HardwareRow]
+    detection: list[DetectionRow] = []
     # What the page needs besides; keys of the dictionaries are variants.
     run: Run = Run(name="run", config=None, versions={}, stages={})
     layers: dict[str, list[LayerRow]] = {}

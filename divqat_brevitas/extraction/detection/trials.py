@@ -7,8 +7,9 @@ several devices or tokens, or padded, one accepted image asked whenever the coun
 alarm. :func:`trial` makes a row of ``detection`` in results.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,11 @@ from scipy.special import betaincinv
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.arrays import Labels, substream
-from divqat_brevitas.extraction.detection.tripwire import Rejected, Tripwire
+from divqat_brevitas.extraction.detection.tripwire import Rejected, Tripwire, design_tripwire
 from divqat_brevitas.short_repr import ShortRepr
 
+SHARES = (0.0, 0.25, 0.5, 0.75)
+"""Shares of in-distribution images that attackers mix in, unless said otherwise."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -222,6 +225,83 @@ def honest_users(rejected: Rejected, labels: Labels) -> dict[str, Asker]:
             else {}
         ),
     }
+
+
+def choose_tripwire(
+    rejected: Rejected,
+    labels: Labels,
+    p1: float = 0.5,
+    alpha: float = 1e-4,
+    policy: str = "label-only",
+) -> tuple[Tripwire, dict[str, Any]]:
+    """The tripwire of a victim, from its rejections of validation images, and what it rests on.
+
+    p0 is :func:`honest_rate`. A decoy that shares a class of the data rejects that class's images;
+    p0 is then the upper bound over all classes, and users of that class only raise false alarms.
+
+    Args:
+        rejected: rejected bits of validation images, bool (N,).
+        labels: their classes, int (N,).
+        p1: see :func:`design_tripwire`, and ``alpha`` and ``policy``.
+        alpha: bound of false alarms.
+        policy: of the tripwire.
+
+    Example:
+        >>> few = np.arange(1000) % 100 == 0
+        >>> choose_tripwire(few, np.arange(1000) % 10)[1]["p0_of"]
+        'all classes'
+    """
+    p0, basis = honest_rate(rejected, labels), "worst class"
+    if 2 * p0 > p1:
+        p0, basis = upper_rate(rejected), "all classes"
+    tripwire = design_tripwire(p0, p1, alpha, policy=policy)
+    return tripwire, {
+        "p0": p0,
+        "p0_of": basis,
+        "p1": p1,
+        "counter": [tripwire.add, tripwire.subtract, tripwire.alarm_at, tripwire.start],
+        "false_alarm_bound": tripwire.false_alarm_bound(p0),
+    }
+
+
+def mixed_rows(
+    tripwire: Tripwire,
+    victim: str,
+    pool: str,
+    rejected: Rejected,
+    own: Rejected,
+    budget: int = 5000,
+    attackers: int = 1000,
+    shares: Sequence[float] = SHARES,
+) -> Iterator[dict[str, Any]]:
+    """Rows of attackers with images of the victim's own kind in between.
+
+    Args:
+        tripwire: counts.
+        victim: name of the victim.
+        pool: name of the pool.
+        rejected: rejected bits of the pool's images, bool (N,).
+        own: rejected bits of in-distribution images.
+        budget: queries of an attacker.
+        attackers: number of simulated attackers at each share.
+        shares: of in-distribution images among the queries.
+
+    Example:
+        >>> tripwire = Tripwire(add=6, subtract=1, alarm_at=46, start=26)
+        >>> rows = mixed_rows(tripwire, "v", "noise", np.ones(9, bool), np.zeros(9, bool))
+        >>> [row["queries_per_image"] for row in rows]
+        [1.0, 1.3333333333333333, 2.0, 4.0]
+    """
+    for share in shares:
+        asker = Asker((own, rejected), (share, 1 - share))
+        about: Any = {"victim": victim, "pool": pool, "share": share}
+        row = trial(tripwire, asker, **about, budget=budget, attackers=attackers)
+        yield row.model_dump() | {
+            "evasion": "own images" if share else "none",
+            "queries_per_image": 1 / (1 - share),
+            "pool_rate": float(rejected.mean()),
+            "budget": budget,
+        }
 
 
 def padded(

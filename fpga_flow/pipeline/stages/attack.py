@@ -2,7 +2,8 @@
 
 Where ``run.threads`` leaves cores free, attacks run in several processes.
 
-Reads export/ (and train/ for float victims). Writes attack/<name>.json, one row each.
+Reads export/ (and train/ for float victims). Writes attack/<name>.json, one row each, and of a
+victim with a reject class attack/detection/<victim>.json, the rows of its tripwire.
 """
 
 import itertools
@@ -16,11 +17,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.data import dataset_info, query_pool
+from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.data.pools import check_unseen
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import Predictor, attack_spec, make_oracle
+from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.attack_spec import AttackSpec
+from divqat_brevitas.extraction.detection.trials import (
+    Asker,
+    choose_tripwire,
+    false_alarm_rate,
+    mixed_rows,
+)
 from divqat_brevitas.extraction.evaluation.metrics import labels_of
 from divqat_brevitas.files import sha256_text, write_json
 from divqat_brevitas.quant.loss import loss_settings
@@ -41,6 +49,7 @@ from fpga_flow.pipeline.task_process import processes, processes_beside
 from fpga_flow.pipeline.tasks import Outcome, Summary, Task, run_tasks
 from fpga_flow.report.collection import confusion
 
+_USERS = 10_000  # simulated honest users of a tripwire
 _BUDGET = 1000  # queries where the settings name no budget, and every pool has as many
 
 
@@ -147,6 +156,53 @@ def run(context: StageContext) -> None:
     planned = list(attacks(context.config))
     _run_beside(context, planned)
     _run_here(context, planned, "")
+    pools = list(dict.fromkeys(attack.spec.pool for attack in planned))
+    for victim in dict.fromkeys(attack.victim for attack in planned):
+        _detect(
+            context, victim, [pool for pool in pools if pool not in ("in", attack_spec.NO_POOL)]
+        )
+
+
+def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> None:
+    """Try the tripwire on a victim with a reject class."""
+    config = context.config
+    settings = loss_settings(config.divqat.preset, **config.divqat.changes)
+    if victim.variant != "divqat" or not settings.ood_weight:
+        return
+    name = f"detection/{victim.stem}.json"
+
+    def write() -> None:
+        # The engine that equals the hardware, also where an RTL simulation was attacked.
+        model = predictor(context, victim, "integer", chip_unit(context, victim))
+
+        def rejected(images: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+            bits: npt.NDArray[np.bool_] = labels_of(model, to_float(images)) == settings.decoy_class
+            return bits
+
+        data = config.data
+        validation, test = (split(config, part) for part in ("val", "test"))
+        tripwire, about = choose_tripwire(rejected(validation[0]), validation[1])
+        honest, own = rejected(test[0]), rejected(load(data.name, "pool", data.root)[0][:_BUDGET])
+        false = false_alarm_rate(tripwire, Asker((honest,)), _USERS)
+        rows = []
+        for pool in pools:
+            size = attack_spec.pool_size(pool, data.name, data.root)
+            count = _BUDGET if size is None else min(size, _BUDGET)
+            bits = rejected(query_pool(pool, data.name, count, 0, data.root).images)
+            rows += [
+                about | row | {"false_alarm_rate": false, "users": _USERS}
+                for row in mixed_rows(tripwire, victim.variant, pool, bits, own, _BUDGET)
+            ]
+        write_json(context.folder / name, rows)
+
+    key = {
+        "victim": context.hash(victim.attacked),
+        "pools": list(pools),
+        "answer": answer_of(config, victim),
+        "data": config.fingerprint("data"),
+        "reject_class": settings.decoy_class,
+    }
+    context.task(f"detection-{victim.stem}", key, [name], write)
 
 
 def _run_beside(context: StageContext, planned: Sequence[Attack]) -> None:

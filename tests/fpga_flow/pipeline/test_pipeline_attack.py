@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes import Silent
 
-from divqat_brevitas.data import load
+from divqat_brevitas.data import load, query_pool
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import softmax
 from divqat_brevitas.extraction.arrays import to_float
@@ -44,6 +44,24 @@ def attack_rows(path: Path, *overrides: str) -> list[dict[str, Any]]:
     stages = [*order.STAGES[:2], order.STAGES[4]]
     pipeline.execute(RunDirectory(path), config, stages, progress=Silent())
     return [read_json(file) for file in (path / "attack").glob("*.json")]
+
+
+@pytest.mark.slow  # runs whole stages
+def test_a_victim_with_a_reject_class_gets_a_tripwire(tmp_path):
+    decoy = ["train.variants=float,divqat", "divqat.preset=decoy", "divqat.guard=1"]
+    pools = "attack.pools=in,noise,letters"
+    attack_rows(tmp_path, *decoy, pools)
+    (file,) = (tmp_path / "attack/detection").iterdir()
+    rows = read_json(file)
+
+    assert file.name == "divqat.json"
+    assert [row["pool"] for row in rows[::4]] == ["noise", "letters"]
+    model = load_engine(tmp_path / "export" / "divqat.onnx")
+    images = to_float(query_pool("noise", "digits", 1000, 0).images)
+    assert rows[0]["pool_rate"] == (model.predict(images).argmax(axis=1) == 0).mean()
+    for row in rows:
+        assert row["false_alarm_bound"] <= 1e-4
+        assert row["users"] == 10_000
 
 
 SETTINGS = [*SMALL, "run.seeds=0,3", "train.variants=float,qat"]

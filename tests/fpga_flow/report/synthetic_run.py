@@ -70,6 +70,25 @@ def attack_rows(seeds: int, divqat_drop: float) -> Rows:
     return rows
 
 
+def detection_rows() -> Rows:
+    return [
+        {
+            "victim": "divqat",
+            "policy": "label-only",
+            "pool": "letters",
+            "share_in_distribution": share,
+            "alarm_after_median": median,
+            "detected": 0.25 if median is None else 1.0,
+            "false_alarm_rate": 0.0002,
+            "users": 10_000,
+            "evasion": "own images" if share else "none",
+            "queries_per_image": 1 / (1 - share),
+            "false_alarm_bound": 0.00009,
+        }
+        for share, median in ((0.0, 7.0), (0.5, 21.0), (0.75, None))
+    ]
+
+
 def victim_rows(seeds: int) -> Rows:
     return [
         {
@@ -161,6 +180,8 @@ def build(
     )
     for index, row in enumerate(attack_rows(seeds, divqat_drop) if attacked else []):
         put(run / f"attack/{index:04d}.json", row)
+    if attacked:
+        put(run / "attack/detection/divqat.json", detection_rows())
     for variant in ("qat", "divqat") if finn else ():
         put(
             run / f"compile/{variant}/hardware.json",

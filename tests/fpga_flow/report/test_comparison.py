@@ -29,7 +29,7 @@ def run_of(make_run: Maker, name: str, **properties: object) -> Path:
 
 def on_engine(run: Path, engine: str) -> Path:
     """The same run, attacked through another engine."""
-    for path in (run / "attack").iterdir():
+    for path in (run / "attack").glob("*.json"):
         put(path, json.loads(path.read_text()) | {"engine": engine})
     write(collect(run), run / "report" / "results.json")
     return run
@@ -109,13 +109,13 @@ def changed(group: Group, ours: str, quantity: str) -> str:
 
 def test_what_differs_between_two_attacks_is_said(make_run: Maker) -> None:
     first, second = make_run(seeds=3), make_run(seeds=2)
-    for path in (second / "attack").iterdir():
+    for path in (second / "attack").glob("*.json"):
         row = json.loads(path.read_text())
         if row["treatment"] == "argmax":
             path.unlink()
         elif row["victim"] == "float":
             put(path, row | {"engine": "torch"})
-    for path in (first / "attack").iterdir():
+    for path in (first / "attack").glob("*.json"):
         row = json.loads(path.read_text())
         if row["victim"] == "float":
             put(path, row | {"engine": "torch"})

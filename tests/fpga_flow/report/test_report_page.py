@@ -183,7 +183,7 @@ def test_hostile_names_stay_text(make_run: Maker) -> None:
     run = make_run()
     victims = [row | {"variant": HOSTILE, "bits": HOSTILE} for row in victim_rows(1)[:1]]
     put(run / "train" / "victims.json", victims)
-    for path in (run / "attack").iterdir():
+    for path in (run / "attack").glob("*.json"):
         path.unlink()
     row = attack_row(HOSTILE, attack=HOSTILE, pool=HOSTILE, surrogate=HOSTILE)
     put(run / "attack" / "0.json", row)

@@ -29,7 +29,8 @@ def test_every_stages_rows_end_up_in_results(make_run: Maker) -> None:
     results = collect(run)
     assert results.dataset.name == "digits"
     assert [row.variant for row in results.victims][::3] == ["float", "ptq", "qat", "divqat"]
-    assert len(results.attacks) == len(list((run / "attack").iterdir()))
+    assert len(results.attacks) == len(list((run / "attack").glob("*.json")))
+    assert [row.alarm_after_median for row in results.detection] == [7, 21, None]
     assert {row.b for row in results.equivalence} == {"qonnx", "integer", "finn streamline"}
     assert [row.variant for row in results.hardware] == ["divqat", "qat"]
     assert set(results.layers) == {"ptq", "qat", "divqat"}
