@@ -56,6 +56,33 @@ def _disk_error(path: Path, e: OSError) -> InputError:
     )
 
 
+@contextmanager
+def in_place_of(folder: Path, kind: str, *records: str) -> Iterator[None]:
+    """Let the block replace ``folder``, which is new, empty, or already of the same kind.
+
+    Args:
+        folder: what is replaced.
+        kind: what it holds, for messages, such as "FINN build".
+        records: files in it, any of which tells that it is of that kind.
+
+    Raises:
+        InputError: the folder holds something else, or the block cannot write.
+    """
+    ours = any((folder / name).exists() for name in records)
+    if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} holds something else than a {kind}, which would be replaced. "
+            "Name an empty or new folder."
+        )
+    try:
+        yield
+    except OSError as e:
+        raise InputError(
+            f"cannot write the {kind} {folder}: {e.strerror or e}. Free space or make the folder "
+            "writable, then run the same command again."
+        ) from e
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
     with replacing(path) as temporary:

@@ -1,6 +1,7 @@
 """The names that users type, and which way imports go."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,12 @@ def test_the_plug_in_never_imports_the_flow() -> None:
         assert not any(name.startswith("fpga_flow") for name in imports(file)), file
 
 
+def test_the_packages_import_no_benchmark() -> None:
+    for package in ("divqat_brevitas", "fpga_flow"):
+        for file in (ROOT / package).rglob("*.py"):
+            assert not [name for name in imports(file) if name.split(".")[0] == "benchmarks"], file
+
+
 def test_no_stage_imports_a_later_one() -> None:
     for number, stage in enumerate(STAGES):
         later = tuple(f"fpga_flow.{name}" for name in STAGES[number + 1 :])
@@ -71,3 +78,21 @@ def test_the_api_is_imported_without_anything_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"
+
+
+def test_without_a_checkout_benchmarks_exit_with_3_and_the_way_to_one(
+    tmp_path: Path,
+) -> None:
+    for package in ("divqat_brevitas", "fpga_flow"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    program = "from fpga_flow.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "bench", "extraction", "--scale", "mini"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "needs the benchmarks' code and data" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ environments, since da4ml (LGPL-3) is no dependency of ours:
 
     .venv/bin/python benchmarks/da4ml/layers.py matrices model.onnx WORK
     OTHER/bin/python benchmarks/da4ml/layers.py generate WORK          (pip install da4ml==0.6.0)
-    .venv/bin/python benchmarks/da4ml/layers.py synthesize WORK OUT.json
+    .venv/bin/python benchmarks/da4ml/layers.py synthesize WORK NETWORK cells.json
 """
 
 import json
@@ -60,8 +60,8 @@ def generate(work: str) -> None:
         print(path.stem, weight.shape, f"{time.monotonic() - start:.0f} s", flush=True)
 
 
-def synthesize(work: str, out: str) -> None:
-    """Synthesise what was generated for ECP5 and write the cells."""
+def synthesize(work: str, network: str, out: str) -> None:
+    """Synthesise what was generated for ECP5; the cells are the file's entry ``network``."""
     import numpy as np
 
     rows = []
@@ -99,7 +99,9 @@ def synthesize(work: str, out: str) -> None:
             }
         )
         print(rows[-1], flush=True)
-    Path(out).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    file = Path(out)
+    networks = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(networks | {network: rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import sha256_file, write_json
+from divqat_brevitas.files import in_place_of, sha256_file, write_json
 from fpga_flow.compile.compile_settings import CompileSettings
 from fpga_flow.compile.finn_build import RECORD, FinnBuild
 from fpga_flow.compile.folding_file import read_folding
@@ -55,22 +55,17 @@ def compile_finn(
     refuse_illegal(onnx_path)
     if settings.folding_json is not None:
         read_folding(settings.folding_json)
-    _refuse_strange_folder(out_dir)
     growing = out_dir.parent / f".{out_dir.name}.building"
-    shutil.rmtree(growing, ignore_errors=True)  # left by a killed build
-    try:
-        growing.mkdir(parents=True)
-        out_dir.mkdir(exist_ok=True)
-        _build(onnx_path, growing, out_dir / LOG, settings, worker)
-        shutil.copy(out_dir / LOG, growing / LOG)
-        _replace(out_dir, growing)
-    except OSError as e:
-        raise InputError(
-            f"cannot write the FINN build {out_dir}: {e.strerror or e}. Free space or make the "
-            "folder writable, then run the same command again."
-        ) from e
-    finally:
-        shutil.rmtree(growing, ignore_errors=True)
+    with in_place_of(out_dir, "FINN build", RECORD, LOG):
+        shutil.rmtree(growing, ignore_errors=True)  # left by a killed build
+        try:
+            growing.mkdir(parents=True)
+            out_dir.mkdir(exist_ok=True)
+            _build(onnx_path, growing, out_dir / LOG, settings, worker)
+            shutil.copy(out_dir / LOG, growing / LOG)
+            _replace(out_dir, growing)
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
     return FinnBuild.load(out_dir)
 
 
@@ -120,13 +115,3 @@ def refuse_illegal(onnx_path: Path) -> None:
     if findings:
         more = f" ({len(findings) - 1} more findings: `divqat check`.)" if findings[1:] else ""
         raise InputError(f"{onnx_path.name}: FINN has no hardware for it. {findings[0]}{more}")
-
-
-def _refuse_strange_folder(out_dir: Path) -> None:
-    """A build replaces its folder: that must be ours, or empty."""
-    ours = (out_dir / RECORD).exists() or (out_dir / LOG).exists()
-    if out_dir.exists() and not ours and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise InputError(
-            f"{out_dir} holds something else than a FINN build, which would be replaced. "
-            "Name an empty or new folder."
-        )

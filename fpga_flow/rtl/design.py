@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import PlainSerializer, PlainValidator
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import sha256_file
+from divqat_brevitas.files import in_place_of, sha256_file
 from divqat_brevitas.input_range import InputRange
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.lowering.input_step import InputStep
@@ -305,13 +305,7 @@ def growing_design(folder: Path) -> Iterator[Path]:
         InputError: something else than a design is in ``folder``, or it cannot be written.
     """
     folder = Path(folder).absolute()
-    ours = not folder.exists() or (folder / RECORD).is_file()
-    if not ours and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            f"{folder} holds something else than a hardware design, which would be replaced. "
-            "Name an empty or new folder."
-        )
-    try:
+    with in_place_of(folder, "hardware design", RECORD):
         folder.parent.mkdir(parents=True, exist_ok=True)
         growing = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -321,8 +315,3 @@ def growing_design(folder: Path) -> Iterator[Path]:
             growing.rename(folder)
         finally:
             shutil.rmtree(growing, ignore_errors=True)
-    except OSError as e:
-        raise InputError(
-            f"cannot write the hardware design {folder}: {e.strerror or e}. Free space or make "
-            "the folder writable, then run the same command again."
-        ) from e

@@ -21,6 +21,7 @@ from fpga_flow.rtl.design import Design, Node, Stream, growing_design
 from fpga_flow.rtl.design_settings import DesignSettings
 from fpga_flow.rtl.layer_modules import cell, weights_file
 from fpga_flow.rtl.library import library, needed
+from fpga_flow.rtl.refusals import refuse_finn_style
 from fpga_flow.rtl.stitch import TOP, isolated, stitched, top
 from fpga_flow.rtl.windows import weight_memories
 
@@ -62,6 +63,8 @@ def generate_design(
     """
     settings = settings or DesignSettings()
     folder = Path(folder).absolute()
+    if settings.style == "finn":
+        refuse_finn_style(build.steps[_FOLDED], build.device)
     files = library(settings.style)
     with growing_design(folder) as growing:
         code = growing / "code"

@@ -103,9 +103,6 @@ def _bring_to_rtl(model: ModelWrapper, node: NodeProto, portable: bool) -> None:
         taken = op.get_input_datatype(0)
         if op.get_nodeattr("binaryXnorMode") or not taken.is_integer():
             raise _no_rtl(node, f"activations of type {taken.name}", "Build it with divqat")
-        if taken.bitwidth() == 1 and not portable:
-            what = "one-bit activations, which FINN's own modules do not take"
-            raise _no_rtl(node, what, 'Use style="portable"')
         bits = weight_bits(model, node) if portable else max(2, weight_bits(model, node))
         signed = DataType["BIPOLAR" if bits == 1 else f"INT{bits}"]
         model.set_tensor_datatype(node.input[1], signed)
@@ -237,8 +234,8 @@ def _layer(
     written = "window" in record and ours(record["window"])
     if operator not in _OURS and not written and record.get("shift") is None:
         op.set_nodeattr("code_gen_dir_ipgen", str(folder))
-        if operator == shapes.VVAU:
-            part = _depthwise_part(node, part, portable)
+        if operator == shapes.VVAU and portable:
+            part = _VERSAL_PART
         op.code_generation_ipgen(model, part, clock_ns)
         record["files"] = sorted(path.name for path in folder.iterdir())
     if operator in shapes.PRODUCTS:
@@ -250,15 +247,6 @@ def _layer(
     if operator == "Pool":
         record["pool"] = {"window": int(np.prod(op.get_nodeattr("KernelSize")))}
     return record
-
-
-def _depthwise_part(node: NodeProto, part: str, portable: bool) -> str:
-    from finn.util.basic import is_versal
-
-    if not portable and not is_versal(part):
-        what = "a depthwise convolution, which FINN's own modules have for AMD's Versal only"
-        raise _no_rtl(node, what, 'Use style="portable", or a Versal device')
-    return _VERSAL_PART if portable else part
 
 
 def _stream(folded: Any, datatype: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from divqat_brevitas.errors import InputError, ToolMissingError
-from divqat_brevitas.files import sha256_file, write_json
+from divqat_brevitas.errors import ToolMissingError
+from divqat_brevitas.files import in_place_of, sha256_file, write_json
 from fpga_flow.compile.configuration import VivadoSettings
 from fpga_flow.compile.finn_yaml import write_finn_config
 from fpga_flow.compile.worker_process import BuildError, Worker, python_path, require_finn
@@ -84,7 +84,10 @@ def build_vivado(onnx_path: Path, out_dir: Path, settings: VivadoSettings) -> Vi
     """
     require_finn()
     onnx_path, out_dir = Path(onnx_path).absolute(), Path(out_dir).absolute()
-    _make_room(out_dir)
+    with in_place_of(out_dir, "FINN build", RECORD, LOG):
+        shutil.rmtree(out_dir, ignore_errors=True)
+        out_dir.mkdir(parents=True)
+        (out_dir / LOG).write_text("")
     config = write_finn_config(onnx_path, out_dir, settings)
     work = out_dir / "work"
     work.mkdir()
@@ -115,25 +118,6 @@ def build_vivado(onnx_path: Path, out_dir: Path, settings: VivadoSettings) -> Vi
         why = stopped["message"].rstrip(". ")
         raise BuildError(stopped["step"], why, log, "\n".join(lines))
     return _finished(out_dir, report)
-
-
-def _make_room(out_dir: Path) -> None:
-    """A build replaces its folder: that must be ours, or empty."""
-    ours = (out_dir / RECORD).exists() or (out_dir / LOG).exists()
-    if out_dir.exists() and not ours and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise InputError(
-            f"{out_dir} holds something else than a FINN build, which would be replaced. "
-            "Name an empty or new folder."
-        )
-    try:
-        shutil.rmtree(out_dir, ignore_errors=True)
-        out_dir.mkdir(parents=True)
-        (out_dir / LOG).write_text("")
-    except OSError as e:
-        raise InputError(
-            f"cannot write the FINN build {out_dir}: {e.strerror or e}. Free space or make the "
-            "folder writable, then run the same command again."
-        ) from e
 
 
 def _environment(work: Path, present: bool) -> dict[str, str]:

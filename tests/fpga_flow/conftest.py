@@ -1,15 +1,10 @@
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled simulations, and files that passed, are kept for one session, not in the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIVQAT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+if TYPE_CHECKING:
+    from fpga_flow.compile import FinnBuild
 
 
 def _export(name: str, *arguments: int, folder: Path) -> Path:
@@ -32,3 +27,12 @@ def mlp_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cnn_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small convolutional network with 2-bit weights, as QONNX."""
     return _export("cnn", 2, 8, folder=tmp_path_factory.mktemp("onnx"))
+
+
+@pytest.fixture(scope="session")
+def cnn_build(cnn_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> "FinnBuild":
+    """The small convolutional network, built with FINN."""
+    from fpga_flow.compile import CompileSettings, compile_finn
+
+    out = tmp_path_factory.mktemp("finn") / "cnn"
+    return compile_finn(cnn_onnx, out, CompileSettings(target_fps=10_000, clock_ns=5.0))

@@ -1,4 +1,4 @@
-"""Random small networks and foldings, as designs, with what the integer engine says of them."""
+"""Small networks as designs, chosen or random, compared with the integer engine."""
 
 import json
 from dataclasses import dataclass
@@ -9,14 +9,82 @@ import numpy as np
 import torch
 from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU
 from brevitas.quant import Uint8ActPerTensorFloat
+from numpy.typing import NDArray
 from qonnx.core.modelwrapper import ModelWrapper
 from torch import nn
 
-from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
+from divqat_brevitas.training import calibrate
+from fpga_flow import export_qonnx
+from fpga_flow.compile import CompileSettings, FinnBuild, compare_steps, compile_finn
+from fpga_flow.engines.bisect import bisect
+from fpga_flow.engines.simulation import Answer, Simulation, compiled
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.lowering import clean, lower
 from fpga_flow.rtl import Design, DesignSettings, generate_design
 
 _LARGEST = 12  # PE or SIMD: wider units take long to compile
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A network as QONNX, its FINN build and design, and the images that they are compared on."""
+
+    path: Path
+    build: FinnBuild
+    design: Design
+    images: NDArray[np.float32]
+    cycles: int  # an image, asked for
+
+    @classmethod
+    def of(cls, path: Path, images: NDArray[np.float32], cycles: int) -> "Hardware":
+        """Built beside the file ``path``, for an ECP5."""
+        settings = CompileSettings(target="ecp5-85f", target_cycles=cycles)
+        build = compile_finn(path, path.parent / "build", settings)
+        design = generate_design(build, path.parent / "design")
+        return cls(path, build, design, images, cycles)
+
+    @classmethod
+    def quantized(cls, network: nn.Module, folder: Path, cycles: int) -> "Hardware":
+        """A quantized network for 8x8 images, calibrated and exported."""
+        images = np.random.default_rng(0).integers(0, 256, (24, 1, 8, 8)).astype(np.uint8)
+        calibrate(network, torch.tensor(images))
+        floats = images.astype(np.float32) / 255
+        path = folder / "model.onnx"
+        export_qonnx(network, path, floats)
+        return cls.of(path, floats, cycles)
+
+    @property
+    def sums(self) -> NDArray[np.int64]:
+        """The network's last sums, int64 (N, classes)."""
+        engine = IntegerEngine(self.path)
+        last = engine.network.output.tensor
+        return engine.integers(self.images, [last])[last].reshape(len(self.images), -1)
+
+    def check_steps(self) -> None:
+        """FINN's graph has the network's integers after every step."""
+        rows = compare_steps(self.build, self.path, self.images)
+        assert [row.mismatches for row in rows] == [0] * len(rows)
+        # The activations, found by name, and the last sums.
+        assert {row.layers for row in rows} == {len(self.build.activations) + 1}
+
+    def check_levels(self) -> None:
+        """All levels, layer by layer."""
+        found = bisect(self.path, self.images[:4], build=self.build, design=self.design)
+        assert found.fault is None
+
+    def run_with_stalls(self) -> tuple[Answer, Answer]:
+        """What left the hardware without stalls and with them, both the network's sums."""
+        # With taps, as bisect compiles it: one compilation for both.
+        simulation = Simulation(self.design, compiled(self.design, taps=True))
+        try:
+            beats = self.design.beats(self.images)
+            free = simulation.run(beats)
+            stalled = simulation.run(beats, idle=30, back_pressure=40, seed=3, observe=True)
+        finally:
+            simulation.close()
+        for answer in (free, stalled):
+            assert np.array_equal(self.design.accumulators(answer.beats), self.sums)
+        return free, stalled
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Pal et al., "ActiveThief: Model Extraction Using Active Learning and Unannotated
 Precioso, "Adversarial Active Learning for Deep Networks: a Margin Based Approach", 2018.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,11 +15,9 @@ from torch import Tensor, nn
 
 from divqat_brevitas.errors import OneOf, Within
 from divqat_brevitas.extraction.arrays import Images, Labels, Responses, substream, to_float
-from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, Round, Substitute, ask
-from divqat_brevitas.extraction.learners.base import TransferSet
+from divqat_brevitas.extraction.attacks.base import Round, RoundsAttack
 from divqat_brevitas.extraction.oracles import softmax
 from divqat_brevitas.extraction.predictor import TorchPredictor
-from divqat_brevitas.extraction.victim import Victim
 
 DEEPFOOL_BATCH = 256
 OVERSHOOT = 0.02
@@ -131,7 +129,7 @@ SELECTIONS = ("k-center", "entropy", "dfal+k-center")
 
 
 @dataclass(frozen=True)
-class ActiveThief(PoolAttack):
+class ActiveThief(RoundsAttack):
     """Active learning of the victim from a pool.
 
     The first queries are random. In each further round a substitute is trained on all responses
@@ -167,48 +165,25 @@ class ActiveThief(PoolAttack):
     """
 
     selection: Annotated[str, OneOf("selection", SELECTIONS)] = "k-center"
-    initial: Annotated[float, Within(above=0, high=1)] = 0.1
-    rounds: Annotated[int, Within(low=1)] = 10
     deepfool_images: Annotated[int, Within(low=1)] = 2000
-    substitute: Substitute = field(default_factory=Substitute)
 
     @property
     def name(self) -> str:
         """The name in results: "active-" and the selection, with "k-center" as "kcenter"."""
         return f"active-{self.selection.replace('k-center', 'kcenter')}"
 
-    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
-        """Ask in rounds.
-
-        A row has the "queries" so far and, after the first, the mean "entropy" in nats that the
-        substitute had at the queried images and at those left in the "pool".
-        """
-        count = min(budget, len(images))
-        first = max(2, round(self.initial * count))
-        asked = self._random(images, first)
-        responses = ask(victim, images[asked])
-        rounds: list[Round] = [{"queries": first}]
-        sizes = [len(part) for part in np.array_split(np.arange(count - first), self.rounds)]
-        for number, size in enumerate(s for s in sizes if s > 0):
-            clone = self.substitute.train(images[asked], responses, self.seed, number)
-            left = np.setdiff1d(np.arange(len(images)), asked)
-            new, uncertainty = self._choose(clone, images, asked, left, size, number, count)
-            asked = np.concatenate([asked, new])
-            responses = np.concatenate([responses, ask(victim, images[new])])
-            rounds.append({"queries": len(asked)} | uncertainty)
-        return Queries(TransferSet(images[asked], responses), asked, rounds)
-
     def _choose(
         self,
-        clone: nn.Module,
         images: NDArray[Any],
         asked: Labels,
-        left: Labels,
+        responses: Responses,
         size: int,
         number: int,
         total: int,
-    ) -> tuple[Labels, dict[str, float]]:
-        """The next queries, and the clone's mean uncertainty of them and of the pool."""
+    ) -> tuple[Labels, Round]:
+        """The next queries, and two mean entropies in nats: theirs, and that of the "pool" left."""
+        clone = self.substitute.train(images[asked], responses, self.seed, number)
+        left = np.setdiff1d(np.arange(len(images)), asked)
         probabilities = softmax(TorchPredictor(clone).predict(to_float(images[left])))
         uncertainty = entropy(probabilities)
         if self.selection == "entropy":

@@ -8,7 +8,7 @@ than the others, or one repeated profile. It is the adaptive attack that a rejec
 2020); the rounds are those of ActiveThief (Pal et al., AAAI 2020). No paper has it in this form.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 
 from divqat_brevitas.errors import Within
 from divqat_brevitas.extraction.arrays import Labels, Responses, substream, to_float
-from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, Round, Substitute, ask
-from divqat_brevitas.extraction.learners.base import TransferSet
+from divqat_brevitas.extraction.attacks.base import Round, RoundsAttack
 from divqat_brevitas.extraction.learners.filtered import find_ood_targets
 from divqat_brevitas.extraction.oracles import softmax
 from divqat_brevitas.extraction.predictor import TorchPredictor
-from divqat_brevitas.extraction.victim import Victim
 
 _SEEN = 5
 """Responses of each kind that a detector needs."""
 
 
 @dataclass(frozen=True)
-class RejectionAvoider(PoolAttack):
+class RejectionAvoider(RoundsAttack):
     """Asks in rounds the images of a pool that a detector expects to be accepted.
 
     The detector is a network with two outputs, trained from scratch in each round on all queried
@@ -65,7 +63,6 @@ class RejectionAvoider(PoolAttack):
     explore: Annotated[float, Within(0, 1)] = 0.1
     reject_class: Annotated[int | None, Within(low=0)] = None
     excess: Annotated[float, Within(above=1)] = 3.0
-    substitute: Substitute = field(default_factory=Substitute)
 
     name = "avoiding"
 
@@ -84,33 +81,20 @@ class RejectionAvoider(PoolAttack):
         marked[~responses.any(axis=1)] = True
         return marked
 
-    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
-        """Ask in rounds."""
-        count = min(budget, len(images))
-        first = max(2, round(self.initial * count))
-        asked = self._random(images, first)
-        responses = ask(victim, images[asked])
-        rejected = self.rejected(responses)
-        rounds: list[Round] = [{"queries": first, "rejected": float(rejected.mean())}]
-        sizes = [len(part) for part in np.array_split(np.arange(count - first), self.rounds)]
-        for number, size in enumerate(s for s in sizes if s > 0):
-            new = self._choose(images, asked, rejected, size, number)
-            asked = np.concatenate([asked, new])
-            responses = np.concatenate([responses, ask(victim, images[new])])
-            # All of them again: what is frequent shows better among more responses.
-            rejected = self.rejected(responses)
-            share = float(rejected[-size:].mean())
-            rounds.append({"queries": len(asked), "rejected": share})
-        return Queries(TransferSet(images[asked], responses), asked, rounds)
+    def _row(self, responses: Responses, size: int) -> Round:
+        """The share of "rejected" responses, judged by all: what is frequent shows better."""
+        return {"rejected": float(self.rejected(responses)[-size:].mean())}
 
     def _choose(
         self,
         images: NDArray[Any],
         asked: Labels,
-        rejected: NDArray[np.bool_],
+        responses: Responses,
         size: int,
         number: int,
-    ) -> Labels:
+        total: int,
+    ) -> tuple[Labels, Round]:
+        rejected = self.rejected(responses)
         left = np.setdiff1d(np.arange(len(images)), asked)
         rng = substream(self.seed, f"avoiding {number}")
         order = rng.permutation(len(left))
@@ -122,4 +106,4 @@ class RejectionAvoider(PoolAttack):
             rest = order[random:]
             best = rest[np.argsort(odds[rest], kind="stable")[: size - random]]
             order = np.concatenate([order[:random], best])
-        return left[order[:size]]
+        return left[order[:size]], {}

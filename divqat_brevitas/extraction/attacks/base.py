@@ -6,7 +6,7 @@ have their own base in :mod:`divqat_brevitas.extraction.attacks.data_free`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Protocol, Self
 
@@ -175,23 +175,10 @@ class SeededAttack(CheckedSettings, ABC):
     def trainer(self) -> Learner:
         """The learner without a correction of its clone.
 
-        For attacks with a training of their own, which end with :meth:`corrected`.
+        For attacks with a training of their own, which end with :meth:`CorrectedLearner.correct`.
         """
         learner = self.clone_learner()
         return learner.base if isinstance(learner, CorrectedLearner) else learner
-
-    def corrected(
-        self,
-        trained: TrainedClone,
-        transfer_set: TransferSet,
-        seed: int,
-        train: Callable[[TransferSet], TrainedClone],
-    ) -> TrainedClone:
-        """The clone, corrected where the learner does so (:meth:`CorrectedLearner.correct`)."""
-        learner = self.clone_learner()
-        if not isinstance(learner, CorrectedLearner):
-            return trained
-        return learner.correct(trained, transfer_set, seed, train)
 
     def result(
         self, victim: Victim, budget: int, clone: TrainedClone, queries: Queries, **settings: Any
@@ -349,3 +336,49 @@ class Substitute(CheckedSettings):
         """
         own_seed = int(substream(seed, f"substitute {round_}").integers(2**31))
         return self._learner(len(images)).learn(TransferSet(images, responses), own_seed).clone
+
+
+@dataclass(frozen=True)
+class RoundsAttack(PoolAttack):
+    """An attack that starts with random images of a pool and chooses the others in rounds.
+
+    Attributes:
+        initial: part of the budget that is asked at random.
+        rounds: number of rounds for the rest.
+        substitute: settings of the networks that choose.
+    """
+
+    initial: Annotated[float, Within(above=0, high=1)] = 0.1
+    rounds: Annotated[int, Within(low=1)] = 10
+    substitute: Substitute = field(default_factory=Substitute)
+
+    def _queries(self, victim: Victim, images: NDArray[Any], budget: int) -> Queries:
+        """Ask in rounds; a row has the "queries" so far."""
+        count = min(budget, len(images))
+        first = max(2, round(self.initial * count))
+        asked = self._random(images, first)
+        responses = ask(victim, images[asked])
+        rounds: list[Round] = [{"queries": first} | self._row(responses, first)]
+        sizes = [len(part) for part in np.array_split(np.arange(count - first), self.rounds)]
+        for number, size in enumerate(s for s in sizes if s > 0):
+            new, row = self._choose(images, asked, responses, size, number, count)
+            asked = np.concatenate([asked, new])
+            responses = np.concatenate([responses, ask(victim, images[new])])
+            rounds.append({"queries": len(asked)} | row | self._row(responses, size))
+        return Queries(TransferSet(images[asked], responses), asked, rounds)
+
+    @abstractmethod
+    def _choose(
+        self,
+        images: NDArray[Any],
+        asked: Labels,
+        responses: Responses,
+        size: int,
+        number: int,
+        total: int,
+    ) -> tuple[Labels, Round]:
+        """The next ``size`` of ``total`` queries, positions in the pool, and what to record."""
+
+    def _row(self, responses: Responses, size: int) -> Round:
+        """What to record of a round's ``size`` responses, the last of all."""
+        return {}

@@ -33,6 +33,7 @@ from divqat_brevitas.extraction.learners.base import (
     TrainedClone,
     TransferSet,
 )
+from divqat_brevitas.extraction.learners.prior import CorrectedLearner
 from divqat_brevitas.extraction.surrogates.networks import SURROGATES, check_image_shape
 from divqat_brevitas.extraction.surrogates.training import Epoch, SurrogateTraining
 from divqat_brevitas.extraction.victim import Victim
@@ -200,9 +201,11 @@ class DataFreeAttack(SeededAttack):
             clone = TrainedClone(students.clone(), history)
         else:
             clone = course.learner.learn(transfer_set, seed)
-        clone = self.corrected(
-            clone, transfer_set, seed, lambda part: course.learner.learn(part, seed)
-        )
+        learner = self.clone_learner()
+        if isinstance(learner, CorrectedLearner):
+            clone = learner.correct(
+                clone, transfer_set, seed, lambda part: course.learner.learn(part, seed)
+            )
         queries = Queries(transfer_set, NO_INDICES, rounds, allowed)
         loss = "l1 on logits" if course.matching.l1 else "cross-entropy"
         return self.result(victim, allowed, clone, queries, image=list(shape), loss=loss)

@@ -21,6 +21,7 @@ from divqat_brevitas.errors import CheckedSettings, CheckFailedError, InputError
 from divqat_brevitas.extraction.arrays import Images, Labels, Responses, substream, to_float
 from divqat_brevitas.extraction.attacks.base import PoolAttack, Queries, ask
 from divqat_brevitas.extraction.learners.base import PlainLearner, TrainedClone, TransferSet
+from divqat_brevitas.extraction.learners.prior import CorrectedLearner
 from divqat_brevitas.extraction.learners.targets import training_targets
 from divqat_brevitas.extraction.surrogates.training import (
     Epoch,
@@ -279,4 +280,7 @@ class SemiSupervised(PoolAttack):
             )
             return TrainedClone(clone, history)
 
-        return self.corrected(train(transfer_set, on_epoch), transfer_set, seed, train)
+        clone, given = train(transfer_set, on_epoch), self.clone_learner()
+        if isinstance(given, CorrectedLearner):
+            return given.correct(clone, transfer_set, seed, train)
+        return clone

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clones import zero_query_accuracy
+from fake_sets import small_folder
 from PIL import Image
-from small_folder import small_folder
-from zero_query import zero_query_accuracy
 
 from benchmarks.extraction import experiment as running
 from benchmarks.extraction.experiment import run_experiment

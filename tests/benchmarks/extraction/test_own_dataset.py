@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small_folder import small_folder
+from fake_sets import small_folder
 
 from benchmarks.extraction.plan import scenario_of
 from benchmarks.extraction.scenarios import COMPACT

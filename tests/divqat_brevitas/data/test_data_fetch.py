@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,6 +43,22 @@ def pin(monkeypatch: pytest.MonkeyPatch, name: str, archive: bytes, sums: dict[s
     sha256 = hashlib.sha256(archive).hexdigest()
     changed = dataclasses.replace(PACKAGES[name], sha256=sha256, md5=sums)
     monkeypatch.setitem(PACKAGES, name, changed)
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Put a shell script in the place of ``npm`` or ``apt-get``; returns the script's path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
+
+    def make(name: str, script: str) -> Path:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return path
+
+    return make
 
 
 @pytest.fixture

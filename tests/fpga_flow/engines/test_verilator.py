@@ -1,6 +1,8 @@
 """Executables by content: found again, repaired, built once, refused readably."""
 
 import importlib.util
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +14,18 @@ from fpga_flow.engines import verilator
 from fpga_flow.engines.simulation import compiled
 from fpga_flow.engines.verilator import VerilationError, cache_root, verilate
 from fpga_flow.rtl import Design
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that only these tests use, since they damage it; with Verilator's runtime if any."""
+    own = tmp_path_factory.mktemp("cache")
+    (own / "verilator").mkdir()
+    for file in cache_root().glob("runtime-*.o"):
+        shutil.copyfile(file, own / "verilator" / file.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIVQAT_CACHE", str(own))
+        yield
 
 
 @pytest.fixture

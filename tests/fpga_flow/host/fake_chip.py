@@ -1,14 +1,17 @@
-"""A chip in Python, for tests of the host's side; and a line that damages what passes."""
+"""A chip in Python, a line that damages what passes, and a power reading: for the host's tests."""
 
 import contextlib
 import os
 import random
+import re
 import threading
 import tty
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from fpga_flow.host import protocol
 from fpga_flow.host.driver import Transport
+from fpga_flow.host.power import write_template
 from fpga_flow.host.protocol import Identity, Status
 
 
@@ -128,3 +131,24 @@ def serial_port(link: Transport) -> Iterator[str]:
     finally:
         os.close(port)
         server.join()
+
+
+GOOD = {
+    "meter": '"FNB58"',
+    "date": '"2026-11-30"',
+    "seconds": "60",
+    "resolution_w": "0.001",
+    "idle_w": "0.75",
+    "load_w": "1.25",
+}
+
+
+def filled(file: Path, sha256: str = "a" * 64, **changes: str) -> Path:
+    """A power reading of that bitstream; ``changes`` are other values, as TOML."""
+    write_template(file, sha256)
+    text = file.read_text()
+    for name, value in {**GOOD, **changes}.items():
+        text, count = re.subn(rf"^{name} = \S+", f"{name} = {value}", text, flags=re.MULTILINE)
+        assert count == 1
+    file.write_text(text)
+    return file

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from meter import GOOD, filled
+from fake_chip import GOOD, filled
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.host.power import read_power, write_template

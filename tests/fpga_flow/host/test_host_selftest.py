@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_chip import FakeChip, serial_port
-from meter import filled
+from fake_chip import FakeChip, filled, serial_port
 from small_core import BEATS, BYTES, CLASSES, expected, small_design
 
 import fpga_flow

@@ -2,50 +2,32 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import finn_networks as networks
 import numpy as np
 import pytest
 import torch
 from brevitas.nn import QuantConv2d, QuantLinear, QuantReLU
+from hardware_networks import Hardware
 from torch import nn
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.models import quantize
 from divqat_brevitas.models.resnet import ResidualArchitecture
-from divqat_brevitas.training import calibrate
-from fpga_flow import export_qonnx
-from fpga_flow.compile import CompileSettings, FinnBuild, compare_steps, compile_finn
 from fpga_flow.compile.prediction import load_prediction
 from fpga_flow.engines.bisect import bisect
 from fpga_flow.engines.fifos import _compiled, size_fifos
 from fpga_flow.engines.rtl import timing
 from fpga_flow.engines.simulation import Simulation, compiled
 from fpga_flow.integer.engine import IntegerEngine
-from fpga_flow.rtl import Design, generate_design, restitch
+from fpga_flow.rtl import Design, restitch
 from fpga_flow.rtl.design import Node
 from fpga_flow.rtl.stitch import FIFO
 
 pytestmark = [pytest.mark.finn, pytest.mark.slow]  # a FINN build, and Verilator
-CYCLES = 300
 JOINS = ("ElementwiseAdd", "StreamingConcat")
-
-
-@dataclass
-class Case:
-    path: Path
-    build: FinnBuild
-    design: Design
-    images: Any
-
-    @property
-    def sums(self) -> Any:
-        engine = IntegerEngine(self.path)
-        last = engine.network.output.tensor
-        return engine.integers(self.images, [last])[last].reshape(len(self.images), -1)
 
 
 class Concatenated(nn.Module):
@@ -86,7 +68,7 @@ def residual() -> nn.Module:
 
 
 @pytest.fixture(scope="module", params=[residual, concatenations])
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Hardware:
     """A network on 8x8 pixels."""
     folder = tmp_path_factory.mktemp("branches")
     torch.manual_seed(0)
@@ -98,18 +80,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     quantized = (
         quantize(network, "w4a4", join_bit_width=6) if request.param is residual else network
     )
-    images = np.random.default_rng(0).integers(0, 256, (24, 1, 8, 8)).astype(np.uint8)
-    calibrate(quantized, torch.tensor(images))
-    floats = images.astype(np.float32) / 255
-    path = folder / "model.onnx"
-    export_qonnx(quantized, path, floats)
-    settings = CompileSettings(target="ecp5-85f", target_cycles=CYCLES)
-    build = compile_finn(path, folder / "build", settings)
-    return Case(path, build, generate_design(build, folder / "design"), floats)
+    return Hardware.quantized(quantized, folder, cycles=300)
 
 
 @pytest.fixture
-def limited(case: Case, tmp_path: Path) -> Iterator[tuple[Design, Simulation]]:
+def limited(case: Hardware, tmp_path: Path) -> Iterator[tuple[Design, Simulation]]:
     """The design with FIFOs of any depth."""
     full = restitch(case.design, tmp_path / "full", fifo_depths=2)
     simulation = Simulation(full, _compiled(full))
@@ -117,27 +92,16 @@ def limited(case: Case, tmp_path: Path) -> Iterator[tuple[Design, Simulation]]:
     simulation.close()
 
 
-def test_every_step_of_finn_has_the_networks_integers(case: Case) -> None:
-    rows = compare_steps(case.build, case.path, case.images)
-    assert [row.mismatches for row in rows] == [0] * len(rows)
-    # The activations, found by name, and the last sums.
-    assert {row.layers for row in rows} == {len(case.build.activations) + 1}
+def test_every_step_of_finn_has_the_networks_integers(case: Hardware) -> None:
+    case.check_steps()
 
 
-def test_hardware_gives_every_integer_under_stalls_in_the_predicted_cycles(case: Case) -> None:
+def test_hardware_gives_every_integer_under_stalls_in_the_predicted_cycles(case: Hardware) -> None:
     design, count = case.design, len(case.images)
+    free, stalled = case.run_with_stalls()
     tensors = [node.layer for node in design.nodes if node.layer is not None]
     expected = IntegerEngine(case.path).integers(case.images, tensors)
-    simulation = Simulation(design, compiled(design, taps=True))
-    try:
-        beats = design.beats(case.images)
-        free = simulation.run(beats)
-        answer = simulation.run(beats, idle=30, back_pressure=40, seed=3, observe=True)
-    finally:
-        simulation.close()
-    assert np.array_equal(design.accumulators(free.beats), case.sums)
-    assert np.array_equal(design.accumulators(answer.beats), case.sums)
-    for node, tap in zip(design.nodes, answer.taps, strict=True):
+    for node, tap in zip(design.nodes, stalled.taps, strict=True):
         if node.layer is not None:
             values = expected[node.layer]
             flat = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
@@ -146,11 +110,11 @@ def test_hardware_gives_every_integer_under_stalls_in_the_predicted_cycles(case:
     assert len(tensors) == len(case.build.activations) + 1
     predicted = load_prediction(case.build)
     assert predicted is not None
-    assert timing(free).interval_cycles == predicted.cycles_per_image <= CYCLES
+    assert timing(free).interval_cycles == predicted.cycles_per_image <= case.cycles
 
 
 @pytest.mark.parametrize("case", [residual], indirect=True)
-def test_an_identity_shortcut_is_wires(case: Case) -> None:
+def test_an_identity_shortcut_is_wires(case: Hardware) -> None:
     text = (case.design.folder / "src/divqat_layers.sv").read_text()
     (join,) = [node for node in case.design.nodes if node.op == "ElementwiseAdd"][:1]
     name = join.sources[1].removesuffix("_fifo")
@@ -183,17 +147,17 @@ def _is_direct(design: Design, node: Node) -> bool:
     return True
 
 
-def test_no_depth_asked_for_makes_a_shortcut_hang(case: Case, tmp_path: Path) -> None:
+def test_no_depth_asked_for_makes_a_shortcut_hang(case: Hardware, tmp_path: Path) -> None:
     least = {node.name: node.least for node in case.design.nodes if node.least}
     asked = dict.fromkeys(least, 2)
     short = restitch(case.design, tmp_path / "short", fifo_depths=asked)
     assert {node.name: node.depth for node in short.nodes if node.least} == least
 
 
-def test_sized_fifos_keep_speed_and_integers(case: Case, tmp_path: Path) -> None:
+def test_sized_fifos_keep_speed_and_integers(case: Hardware, tmp_path: Path) -> None:
     sizing = size_fifos(case.design)
     assert sizing.interval_cycles <= 1.005 * sizing.unlimited_cycles
-    assert sizing.unlimited_cycles <= CYCLES
+    assert sizing.unlimited_cycles <= case.cycles
     sized = restitch(case.design, tmp_path / "sized", fifo_depths=sizing.depths)
     simulation = Simulation(sized, compiled(sized))
     try:
@@ -204,7 +168,7 @@ def test_sized_fifos_keep_speed_and_integers(case: Case, tmp_path: Path) -> None
     assert timing(answer).interval_cycles <= 1.005 * sizing.unlimited_cycles
 
 
-def test_a_fault_in_a_branch_is_found_there(case: Case, tmp_path: Path) -> None:
+def test_a_fault_in_a_branch_is_found_there(case: Hardware, tmp_path: Path) -> None:
     assert bisect(case.path, case.images[:4], design=case.design).fault is None
     faulty = tmp_path / "faulty"
     shutil.copytree(case.design.folder, faulty)
@@ -222,7 +186,7 @@ def test_a_fault_in_a_branch_is_found_there(case: Case, tmp_path: Path) -> None:
     assert not any("Thresholding" in name for name in fault.nodes)
 
 
-def test_a_part_that_cuts_a_branch_is_refused(case: Case, tmp_path: Path) -> None:
+def test_a_part_that_cuts_a_branch_is_refused(case: Hardware, tmp_path: Path) -> None:
     layers = [node for node in case.design.nodes if node.op != FIFO]
     fork, join = (
         next(k for k, node in enumerate(layers) if node.op in ops)
@@ -234,5 +198,5 @@ def test_a_part_that_cuts_a_branch_is_refused(case: Case, tmp_path: Path) -> Non
         restitch(case.design, tmp_path / "cut", first=layers[fork + 1].name)
 
 
-def test_the_record_survives_json(case: Case) -> None:
+def test_the_record_survives_json(case: Hardware) -> None:
     assert replace(Design.load(case.design.folder)) == case.design

@@ -9,18 +9,23 @@ from pathlib import Path
 import memory_core
 import numpy as np
 import pytest
+import torch
 from read_back import read_back
+from torch import nn
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.models import quantize
+from divqat_brevitas.models.resnet import ResidualArchitecture
+from divqat_brevitas.training import calibrate
+from fpga_flow import export_qonnx
+from fpga_flow.compile import CompileSettings, compile_finn
+from fpga_flow.compile.prediction import load_prediction
 from fpga_flow.engines.netlist import NetlistEngine, compare_netlist
 from fpga_flow.engines.rtl import RtlEngine
+from fpga_flow.integer.engine import IntegerEngine
 from fpga_flow.report.schema import HardwareRow, parse
-from fpga_flow.synthesis import (
-    BitstreamReport,
-    NoBitstreamError,
-    build_bitstream,
-    hardware_rows,
-)
+from fpga_flow.rtl import generate_design
+from fpga_flow.synthesis import BitstreamReport, NoBitstreamError, build_bitstream, hardware_rows
 from fpga_flow.synthesis.tools import Deadline, run_tool
 from fpga_flow.targets import Resources, open_target
 
@@ -190,3 +195,31 @@ def test_from_the_design_to_the_bits_in_any_folder(awkward: Path) -> None:
     images = memory_core.random_images(20, seed=1)
     row = compare_netlist(design, built.folder, images)
     assert (row["inputs"], row["mismatches"]) == (20, 0)
+
+
+@pytest.mark.finn
+def test_chosen_layers_take_the_predicted_multipliers_and_keep_their_integers(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(*ResidualArchitecture((1,), (4,), 8, "small").layers(1, 4))
+    quantized = quantize(network, "w4a4", join_bit_width=6)
+    images = torch.randint(0, 256, (32, 1, 8, 8)).byte()
+    calibrate(quantized, images)
+    floats = images.numpy().astype(np.float32) / 255
+    path, target = tmp_path / "model.onnx", open_target("ecp5-12f")
+    export_qonnx(quantized, path, floats)
+    settings = CompileSettings(target=target.name, target_cycles=600, multipliers="auto")
+    build = compile_finn(path, tmp_path / "build", settings)
+    predicted = load_prediction(build)
+    assert 0 < predicted.resources.dsp <= target.capacity.dsp
+    design = generate_design(build, tmp_path / "design")
+    chosen = {node.name for node in design.nodes if node.multipliers}
+    assert chosen == {name for name, one in predicted.folding.items() if one.dsp}
+    made = build_bitstream(design, target, tmp_path / "chip")
+    assert made.cells.dsp == predicted.resources.dsp
+    cells = {layer.name: layer.cells.dsp for layer in made.layers}
+    for node in design.nodes:
+        expected = predicted.layers[node.name].dsp if node.name in chosen else 0
+        assert cells.get(node.name, 0) == expected
+    with NetlistEngine(design, made.folder) as engine:
+        found = engine.predict(floats[:2])
+    assert np.array_equal(found, IntegerEngine(path).predict(floats[:2]))

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from planted import clean_responses, clone_accuracy, one_hot, plain
-from zero_query import zero_query_accuracy
+from clones import clean_responses, clone_accuracy, one_hot, plain, zero_query_accuracy
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import PlainLearner, TorchPredictor, TransferSet, accuracy

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted import RolledDefence, rolled_pairs
+from clones import RolledDefence, rolled_pairs
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import clean_responses, clone_accuracy, one_hot, plain
+from clones import clean_responses, clone_accuracy, one_hot, plain
 from safetensors.torch import save_file
 from torch import nn
 

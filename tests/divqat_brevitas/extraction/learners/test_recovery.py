@@ -5,8 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from planted import RolledDefence, clean_responses, clone_accuracy, one_hot, plain, rolled_pairs
-from zero_query import zero_query_accuracy
+from clones import (
+    RolledDefence,
+    clean_responses,
+    clone_accuracy,
+    one_hot,
+    plain,
+    rolled_pairs,
+    zero_query_accuracy,
+)
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import (

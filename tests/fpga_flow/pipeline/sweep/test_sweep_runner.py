@@ -21,6 +21,29 @@ from fpga_flow.pipeline.sweep_run import SWEEP_LOCK, TASK_LOCK, events, folder_o
 from fpga_flow.pipeline.task_process import launch
 from fpga_flow.pipeline.tasks import Outcome, Summary, locked, run_tasks
 
+# The least that is a run: one epoch of a float network on 8x8 digits.
+TINY = """
+preset = "smoke"
+skip = ["export", "compile", "simulate", "attack", "report"]
+[base]
+train.variants = ["float"]
+[grid]
+run.seeds = [{seeds}]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A sweep file of so many tasks that differ in their seed."""
+
+    def write(tasks):
+        file = tmp_path / "sweep.toml"
+        file.write_text(TINY.format(seeds=", ".join(map(str, range(tasks)))))
+        return file
+
+    return write
+
+
 # A suite that a shell started in the background inherits an ignored SIGINT.
 _MAIN = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "

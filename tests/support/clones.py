@@ -1,4 +1,6 @@
-"""Transfer sets with a planted defence: what the clean responses were is known."""
+"""Clones of small victims: without queries, and from responses whose clean form is known."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,3 +47,25 @@ def rolled_pairs(classes: int, count: int) -> ShadowPairs:
     alpha = np.full(classes, 1 / classes)
     clean = substream(0, "shadow").dirichlet(alpha, count).astype(np.float32)
     return ShadowPairs(RolledDefence().perturb(clean, clean), clean)
+
+
+def zero_query_accuracy(
+    images: NDArray[Any],
+    test: NDArray[Any],
+    labels: NDArray[np.int64],
+    classes: int,
+    learner: PlainLearner,
+    seeds: int = 3,
+) -> float:
+    """The best of a constant clone and of clones trained on ``images`` with random labels.
+
+    An attack has to beat it.
+    """
+    constant = float(np.bincount(labels).max() / len(labels))
+    one_hot = np.eye(classes, dtype=np.float32)
+    drawn = (
+        one_hot[substream(seed, "random labels").integers(classes, size=len(images))]
+        for seed in range(seeds)
+    )
+    clones = (learner.learn(TransferSet(images, y), seed).clone for seed, y in enumerate(drawn))
+    return max(constant, *(accuracy(clone, test, labels) for clone in clones))

@@ -1,9 +1,11 @@
-"""Tiny stand-ins for the real files: no network, no real pixels."""
+"""Tiny stand-ins for real data sets: no network, no real pixels."""
 
 import io
 import tarfile
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from divqat_brevitas.data.arrays import Labels, Pixels
 
@@ -41,3 +43,23 @@ def deb(members: dict[str, bytes]) -> bytes:
         + entry("control.tar.xz", b"odd")
         + entry("data.tar.gz", data)
     )
+
+
+_CLASSES = ("blue", "green", "red")
+
+
+def small_folder(root: Path, side: int = 8, train: int = 60, test: int = 10) -> str:
+    """A folder of pictures as a user has it, three colours with noise; the set's name.
+
+    ``train`` and ``test`` are pictures a class, ``side`` their height and width.
+    """
+    rng = np.random.default_rng(0)
+    for part, count in (("train", train), ("test", test)):
+        for number, name in enumerate(_CLASSES):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 100, (side, side, 3), dtype=np.uint8)
+                pixels[:, :, number] += 120
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return f"imagefolder:{root}?size={side}"

@@ -1,5 +1,6 @@
-"""Wheel and source archive: what is in them, and that the core works without FINN's tools."""
+"""What pip installs: wheel, source archive, the core without FINN's tools, a plug-in's package."""
 
+import json
 import os
 import re
 import shutil
@@ -14,14 +15,13 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from unpacked import run
 
 from divqat_brevitas.data.packages import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 DATA = (".toml", ".sv", ".css", ".j2", ".json", ".cpp", ".typed")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # processes that import torch
 
 # What a machine with the core alone does not have.
 BLOCKED = """
@@ -98,6 +98,20 @@ reveal_type(Victim(nn.Linear(4, 2), budget=3).remaining)
 model: nn.Module = swap_quantizers(nn.Linear(4, 2))
 Victim(nn.Linear(4, 2), budget="three")
 """
+
+
+def run(site: Path, *arguments: str, code: int = 0, python: str = sys.executable) -> str:
+    """Run a program that finds the packages in a folder that pip unpacked them to."""
+    done = subprocess.run(
+        [python, "-W", "ignore", *arguments],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        cwd=site.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr[-2000:]
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +279,120 @@ def test_every_download_has_its_sha256() -> None:
         assert re.fullmatch("[0-9a-f]{64}", one.sha256), one.package
         assert one.version in " ".join(one.command)
     assert len({one.sha256 for one in archives}) == len(archives)
+
+
+# The worked example of a plug-in: built, installed, and used as any built-in is.
+EXAMPLE = ROOT / "examples" / "divqat_plugin_example"
+DIVQAT = ("-c", "from fpga_flow.cli import main; main()")
+
+SETTINGS = """
+[run]
+threads = 1
+[data]
+name = "stripes"
+[train]
+variants = ["float", "qat"]
+float_epochs = 2
+quant_epochs = 1
+[attack]
+engine = "narrow"
+victims = ["qat"]
+attacks = ["mirrored"]
+defences = ["uniform:0.5"]
+budgets = [150]
+oracles = ["soft"]
+learners = ["soft"]
+epochs = 2
+"""
+
+SURFACE = """
+import sys
+from divqat_brevitas.data import DATASETS, available, dataset_info, load, query_pool
+from divqat_brevitas.extraction import ATTACKS
+from divqat_brevitas.extraction.defences import defence_table, make_defence
+from fpga_flow.engines import ENGINES
+
+assert "stripes" in DATASETS and "mirrored" in ATTACKS and "narrow" in ENGINES
+assert not any(name.startswith("divqat_plugin_example") for name in sys.modules)
+assert defence_table()[-1].name == "uniform" and defence_table()[-1].keeps_label
+assert make_defence("uniform+rounding:1").name == "uniform:0.5+rounding:1"
+assert [row.status for row in available() if row.name == "stripes"] == ["ready"]
+assert dataset_info("stripes:0-1").classes == ("horizontal", "vertical")
+assert [len(load("stripes", split)[1]) for split in ("train", "val", "test", "pool")] == [
+    500, 100, 200, 200]
+assert len(query_pool("dataset:stripes", "digits", 300, seed=0).images) == 300
+"""
+
+# One process for several commands: each would import torch anew.
+COMMANDS = """
+import sys
+from fpga_flow.cli import main
+
+def divqat(*arguments, code=0):
+    try:
+        main(arguments)
+    except SystemExit as e:
+        assert e.code == code, (arguments, e.code)
+"""
+
+STAGES = f"""{COMMANDS}
+settings, folder = sys.argv[1:]
+divqat("run", settings, "--out", folder, "--until", "export")
+divqat("attack", folder)
+"""
+
+NEARLY = f"""{COMMANDS}
+for setting in ("simulate.engine=narow", "attack.attacks=mirored",
+                "attack.defences=uniforn:0.5", "data.name=stripe"):
+    divqat("run", "--preset", "smoke", "--set", setting, "--out", "nowhere", code=2)
+"""
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pip put it, from a copy: building leaves files beside the source."""
+    folder = tmp_path_factory.mktemp("plugin")
+    for file in EXAMPLE.rglob("*"):
+        if file.suffix in (".py", ".toml", ".typed"):
+            copy = folder / "source" / file.relative_to(EXAMPLE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    target = folder / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    pip += ["--no-build-isolation", "--target", str(target), str(folder / "source")]
+    subprocess.run(pip, check=True, capture_output=True)
+    return target
+
+
+def test_python_finds_it_by_name(plugin: Path) -> None:
+    run(plugin, "-c", SURFACE)
+
+
+def test_the_command_line_lists_it(plugin: Path) -> None:
+    rows = json.loads(run(plugin, *DIVQAT, "plugins", "--json"))
+    assert {row["group"]: (row["name"], row["status"]) for row in rows} == {
+        "divqat.attacks": ("mirrored", "ok"),
+        "divqat.defences": ("uniform", "ok"),
+        "divqat.engines": ("narrow", "ok"),
+        "divqat.datasets": ("stripes", "ok"),
+    }
+    help_text = run(plugin, *DIVQAT, "--help")
+    assert "From other packages" in help_text
+    for name in ("mirrored", "uniform", "narrow", "stripes"):
+        assert name in help_text
+
+
+def test_settings_name_it(plugin: Path) -> None:
+    settings = plugin.parent / "run.toml"
+    settings.write_text(SETTINGS, encoding="utf-8")
+    folder = plugin.parent / "run"
+    run(plugin, "-c", STAGES, str(settings), str(folder))
+    (row,) = [json.loads(f.read_text(encoding="utf-8")) for f in (folder / "attack").glob("*.json")]
+    assert (row["attack"], row["engine"]) == ("mirrored", "narrow")
+    assert (row["defence"], row["queries_used"]) == ("uniform:0.5", 150)
+
+
+def test_errors_know_its_names(plugin: Path) -> None:
+    said = run(plugin, "-c", NEARLY)
+    for name in ("narrow", "mirrored", "uniform", "stripes"):
+        assert f"did you mean '{name}'?" in said
