@@ -13,6 +13,7 @@ from benchmarks.extraction.records import ExperimentRecord, VictimIdentity
 from benchmarks.extraction.shadows import shadow_pairs
 from benchmarks.extraction.specs import ExperimentSpec
 from benchmarks.extraction.victims import TrainedVictim, VictimStore
+from divqat_brevitas.data import dataset_info
 from divqat_brevitas.extraction import Predictor, softmax
 from divqat_brevitas.extraction.arrays import Images, Responses, to_float
 from divqat_brevitas.extraction.attack_spec import (
@@ -126,7 +127,8 @@ def _row(
 ) -> dict[str, Any]:
     """The attack row; the clone is tested here, and nowhere before."""
     images, labels = store.data(spec.victim, "test")
-    guesses = labels_of(outcome.result.clone, images.numpy())
+    classes = len(dataset_info(spec.victim.dataset).classes)
+    guesses = labels_of(outcome.result.clone, images.numpy(), classes)
     row = outcome.row(
         victim=spec.label,
         victim_seed=spec.victim.seed,

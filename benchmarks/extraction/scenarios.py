@@ -97,8 +97,8 @@ class Scenario:
             return None
         return f"gate:{self.decoy_class(variant, changes)}:{self.gates[variant]:g}"
 
-    def decoy_class(self, variant: str, changes: Changes | None = None) -> int:
-        """The class that a variant is trained to give to outliers."""
+    def decoy_class(self, variant: str, changes: Changes | None = None) -> int | None:
+        """The class that a variant is trained to give to outliers; None: a reject output."""
         changed = dict[str, Any](self._changes(variant, changes))
         return loss_settings(variant.removeprefix("divqat-"), **changed).decoy_class
 

@@ -139,7 +139,10 @@ class VictimSpec:
         if self.loss is None:
             del about["guard"]
         else:
-            about["loss"] = asdict(self.loss)  # a preset whose numbers change is another victim
+            # A preset whose numbers change is another victim; the default term is as none named.
+            about["loss"] = asdict(self.loss)
+            if self.loss.ood_term == "cross-entropy":
+                del about["loss"]["ood_term"]
         return _digest(about)
 
 

@@ -15,6 +15,7 @@ network and a one-hot label y::
     nasty     D = KL(q‖p), T = 4, w_ce = 1,   w_div = 0.04  (Nasty Teacher, ICLR 2021)
     decoy     w_ce = 1, w_div = 0, w_ood = 0.3: ours, not the paper's
     decoy-photos  as decoy, w_ood = 0.05, o also patches of photographs: ours too
+    reject, reject-photos  as these, d an output of its own, w_ood = 0.3: ours too
 
 The last term is an extension of ours: o are synthetic out-of-distribution inputs (see
 ``outliers``) made from the batch, and d is a fixed distribution with most of its mass on one class,
@@ -22,6 +23,13 @@ the reject class. All images of an attacker without in-distribution data then ge
 which contains no information; in-distribution images are trained by the cross-entropy only. For
 photographs of objects synthetic inputs are not enough: "decoy-photos" takes two of three from a
 pool of unlabelled images that the caller gives (outlier exposure, Hendrycks et al., ICLR 2019).
+
+With "reject" the network has one output more than classes, the reject output, and outliers are
+trained to that: no class has to be two things, and few in-distribution images go there (a
+background class, Hendrycks et al., sec. 5). Its other term is of energy (Liu et al., "Energy-based
+Out-of-distribution Detection", NeurIPS 2020, eq. 8): with E = f_K − log Σ exp f_k over the classes
+it is mean(max(0, m + E(x))²) + mean(max(0, m − E(o))²). Deviation: the paper has two absolute
+margins and no such output; here energy is measured from it, so that the decision is at 0.
 
 For forward KL at T = 1 the gradient in f_q(x) is (1−α)q − y + αp (literal): the term cannot
 do more than sharpen the outputs. Reverse KL rewards mass where p is tiny and so misleads.
@@ -40,6 +48,9 @@ from divqat_brevitas.inference import as_logits
 from divqat_brevitas.quant.outliers import KINDS, recoloured, synthetic_outliers
 
 Order = Literal["forward", "reverse", "js"]
+OodTerm = Literal["cross-entropy", "energy"]
+ENERGY_MARGIN = 5.0
+"""m of the energy term, in nats: a probability of 0.993."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +73,12 @@ class LossSettings(CheckedSettings):
         ood_pool: name of the query pool whose images the caller gives as ``outliers``; "": none.
         ood_share: fraction of the outliers that is drawn from those.
         decoy_class: the reject class, to which outliers are trained; it costs least where they go
-            anyway (``divqat_brevitas.training.find_reject_class``).
+            anyway (``divqat_brevitas.training.find_reject_class``). None: the reject output, one
+            more than the reference has (``divqat_brevitas.training.add_reject_output``).
         decoy_mass: its probability in d; the other classes share the rest evenly. Below 1 the
             margin over them is bounded; at 1 it grows, and a response of few levels (a label-only
             fallback, a coarse posterior) then shows only this class.
+        ood_term: "cross-entropy" to d, or of a reject output "energy", which has no d.
     """
 
     order: Annotated[Order, OneOf("divergence order", get_args(Order))] = "reverse"
@@ -79,8 +92,22 @@ class LossSettings(CheckedSettings):
     ood_families: Annotated[str, OneOf("kind of outliers", KINDS)] = "all"
     ood_pool: str = ""
     ood_share: Annotated[float, Within(above=0, high=1)] = 0.67
-    decoy_class: Annotated[int, Within(low=0)] = 0
+    decoy_class: Annotated[int | None, Within(low=0)] = 0
     decoy_mass: Annotated[float, Within(above=0, high=1)] = 1.0
+    ood_term: Annotated[OodTerm, OneOf("outlier term", get_args(OodTerm))] = "cross-entropy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ood_term == "energy" and self.decoy_class is not None:
+            raise InputError(
+                'ood_term="energy" is of a network with a reject output: take the preset "reject", '
+                "or decoy_class=None."
+            )
+
+    @property
+    def reject_output(self) -> bool:
+        """Whether the network has an output more than classes."""
+        return self.decoy_class is None
 
     @property
     def trained_pool(self) -> str:
@@ -103,6 +130,10 @@ PRESETS: dict[str, Callable[[float | None], LossSettings]] = {
         ood_fraction=0.25,
         ood_families="textures",
         ood_pool="backgrounds",
+    ),
+    "reject": lambda a: replace(PRESETS["decoy"](a), decoy_class=None),
+    "reject-photos": lambda a: replace(
+        PRESETS["decoy-photos"](a), ood_weight=0.3, ood_fraction=0.5, decoy_class=None
     ),
 }
 
@@ -131,7 +162,7 @@ class DivQATLoss(nn.Module):
 
     Args:
         reference: the frozen float network, see ``freeze_reference``.
-        preset: "literal", "convex", "nasty", "decoy" or "decoy-photos".
+        preset: a key of ``PRESETS``: "literal", "convex", "nasty", "decoy", "reject", ...
         weight: w_div (the paper's α); None takes the preset's.
         outliers: (M, C, H, W) uint8, images of another kind, unlabelled, at least one; drawn at
             random beside the synthetic ones. Never those that a defence is tested with.
@@ -271,7 +302,8 @@ class DivQATLoss(nn.Module):
         if weight > 0:  # at 0 nothing is added, so plain QAT is reproduced bit for bit
             with torch.no_grad():
                 reference = as_logits(self.reference(inputs), count, "the reference")
-            each = divergence_per_image(reference, logits, s.order, s.temperature)
+            shared = logits[:, : reference.shape[1]]  # a reject output is no class
+            each = divergence_per_image(reference, shared, s.order, s.temperature)
             divergence = s.temperature**2 * each.clamp(max=s.cap).mean()
             total = total - weight * divergence
         self.terms = {
@@ -280,7 +312,12 @@ class DivQATLoss(nn.Module):
             "weight": torch.tensor(weight),
         }
         if len(outliers):
-            rejected = reject_loss(outliers, s.decoy_class, s.decoy_mass)
+            if s.ood_term == "energy":
+                rejected = energy_loss(logits, outliers)
+            else:
+                last = logits.shape[1] - 1
+                to = last if s.decoy_class is None else s.decoy_class
+                rejected = reject_loss(outliers, to, s.decoy_mass)
             total = total + self.ood_weight * rejected
             self.terms["reject"] = rejected.detach()
         self.terms["total"] = total.detach()
@@ -303,6 +340,21 @@ def reject_loss(logits: Tensor, decoy_class: int, mass: float) -> Tensor:
     target = torch.full_like(log_q[0], (1 - mass) / (classes - 1))
     target[decoy_class] = mass
     return -(log_q @ target).mean()
+
+
+def energy_loss(logits: Tensor, outliers: Tensor) -> Tensor:
+    """The energy term of images' and outliers' logits (N, K + 1), (M, K + 1), a scalar.
+
+    Example:
+        >>> sure = torch.tensor([[9.0, 0.0, 0.0]])
+        >>> energy_loss(sure, sure.flip(1)).item()
+        0.0
+    """
+    inside, outside = (
+        x[:, -1] - torch.logsumexp(x[:, :-1], dim=1) for x in (logits.float(), outliers.float())
+    )
+    costs: Tensor = F.relu(ENERGY_MARGIN + inside).square().mean()
+    return costs + F.relu(ENERGY_MARGIN - outside).square().mean()
 
 
 def divergence_per_image(

@@ -6,7 +6,12 @@ from divqat_brevitas.training.checkpoint import load_weights, save_weights
 from divqat_brevitas.training.log import EpochLog
 from divqat_brevitas.training.loop import TrainingDivergedError, TrainSettings
 from divqat_brevitas.training.recipe import VictimRecipe, train_victim
-from divqat_brevitas.training.reject_class import balance_reject_class, find_reject_class, loss_for
+from divqat_brevitas.training.reject_class import (
+    add_reject_output,
+    balance_reject_class,
+    find_reject_class,
+    loss_for,
+)
 from divqat_brevitas.training.trainer import AccuracyGuard, GuardError, TrainResult, train
 
 __all__ = [
@@ -18,6 +23,7 @@ __all__ = [
     "TrainingDivergedError",
     "VictimRecipe",
     "accuracy",
+    "add_reject_output",
     "balance_reject_class",
     "calibrate",
     "find_reject_class",

@@ -22,7 +22,7 @@ from divqat_brevitas.quant.input_fit import calibrate
 from divqat_brevitas.quant.loss import DivQATLoss, loss_settings
 from divqat_brevitas.short_repr import ShortRepr
 from divqat_brevitas.training.loop import Criterion, Data, PlainLoss, Row, TrainSettings
-from divqat_brevitas.training.reject_class import balanced_row, loss_for
+from divqat_brevitas.training.reject_class import add_reject_output, balanced_row, loss_for
 from divqat_brevitas.training.trainer import AccuracyGuard, train
 
 CALIBRATION_IMAGES = 500
@@ -73,8 +73,15 @@ class VictimRecipe(ShortRepr):
         """The network with initial weights: float, or quantized and not yet calibrated."""
         info = dataset_info(self.dataset)
         shape = self.shape or info.shape
-        network = build_model(self.model, shape, len(info.classes), self.settings.seed)
+        outputs = len(info.classes) + self.reject_output
+        network = build_model(self.model, shape, outputs, self.settings.seed)
         return network if self.variant == "float" else self.quantized(network)
+
+    @property
+    def reject_output(self) -> bool:
+        """Whether the network has an output more than the data set has classes."""
+        loss = loss_settings(self.preset, **self.changes)
+        return self.variant == "divqat" and loss.reject_output
 
     def quantized(self, network: nn.Module) -> nn.Module:
         """A quantized copy of a float network."""
@@ -82,7 +89,8 @@ class VictimRecipe(ShortRepr):
 
     def calibrated(self, reference: nn.Module) -> nn.Module:
         """Where quantized training starts: the reference, quantized and calibrated."""
-        network = self.quantized(reference)
+        start = add_reject_output(reference) if self.reject_output else reference
+        network = self.quantized(start)
         calibrate(network, self.data("train")[0][:CALIBRATION_IMAGES])
         return network
 

@@ -1,5 +1,6 @@
-"""The reject class: the outliers for its training, its selection, and what it may cost."""
+"""The reject class or output: outliers for its training, its selection, and what it may cost."""
 
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -86,19 +87,59 @@ def find_reject_class(reference: nn.Module, images: Tensor, seed: int = 0) -> in
     return int(guesses.bincount().argmax())
 
 
+def add_reject_output(model: nn.Module) -> nn.Module:
+    """A copy of a network with one output more: its weights are 0, its bias low.
+
+    Args:
+        model: float network whose last layer is linear with a bias.
+
+    Raises:
+        InputError: it ends in something else.
+
+    Example:
+        >>> net = add_reject_output(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+        >>> net(torch.zeros(1, 1, 2, 2)).shape
+        torch.Size([1, 4])
+    """
+    model = deepcopy(model)
+    name, linear = _last_linear(model)
+    wider = nn.Linear(linear.in_features, linear.out_features + 1)
+    with torch.no_grad():
+        wider.weight[:-1], wider.bias[:-1] = linear.weight, linear.bias
+        wider.weight[-1], wider.bias[-1] = 0, linear.bias.min() - 1
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, wider.to(linear.weight))
+    return model
+
+
+def _last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer, which has a bias."""
+    linear = [(name, one) for name, one in model.named_modules() if isinstance(one, nn.Linear)]
+    if not linear or linear[-1][1].bias is None:
+        raise InputError(
+            "the network's last layer has no bias for a reject class or output. Take a network "
+            "that ends in a linear layer with a bias."
+        )
+    return linear[-1]
+
+
 _STEPS = torch.arange(-80, 81) / 20  # of the logit, -4 to 4
+_MORE_STEPS = torch.arange(-160, 161) / 20  # of a reject output's, that no class holds back
 
 
-def balance_reject_class(model: nn.Module, decoy_class: int, val: Data, floor: float) -> float:
+def balance_reject_class(
+    model: nn.Module, decoy_class: int | None, val: Data, floor: float
+) -> float:
     """Set the bias of the reject class to the highest value that validation accuracy allows.
 
     The accuracy that training loses to the reject class varies. The class's bias in the last layer
     trades one for the other: a higher bias takes more outliers, and more in-distribution images. It
-    is changed by at most 4, to the highest value at which accuracy is ``floor`` or more.
+    is changed by at most 4 (of a reject output 8), to the highest value at which accuracy is
+    ``floor`` or more. An image with the reject output as its label counts as wrong.
 
     Args:
         model: float or Brevitas network whose last layer is linear with a bias; changed in place.
-        decoy_class: as in the loss's settings.
+        decoy_class: as in the loss's settings; None: the last output, a reject output.
         val: (N, C, H, W) uint8 images and (N,) int64 labels; not test data.
         floor: accuracy to keep, a fraction of 1. Where none of the values keeps it, the most
             accurate one is taken.
@@ -115,28 +156,30 @@ def balance_reject_class(model: nn.Module, decoy_class: int, val: Data, floor: f
         >>> balance_reject_class(net, 0, (images, labels), floor=0.9)
         4.0
     """
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    bias = linear[-1].bias if linear else None
-    if bias is None or not 0 <= decoy_class < len(bias):
+    bias = _last_linear(model)[1].bias
+    if decoy_class is not None and not 0 <= decoy_class < len(bias):
         raise InputError(
             f"the reject class cannot be balanced: the network's last layer has no bias for class "
             f"{decoy_class}. Take a network that ends in a linear layer with a bias."
         )
+    at, steps = (-1, _MORE_STEPS) if decoy_class is None else (decoy_class, _STEPS)
     images, labels = val
     logits = logits_of(model, images)
-    before = logits[:, decoy_class].clone()
+    before = logits[:, at].clone()
     right = []
-    for step in _STEPS:
-        logits[:, decoy_class] = before + step
+    for step in steps:
+        logits[:, at] = before + step
         right.append(int((logits.argmax(dim=1) == labels).sum()))
     kept = [i for i, count in enumerate(right) if count >= floor * len(labels)]
     best = kept[-1] if kept else right.index(max(right))
     with torch.no_grad():
-        bias[decoy_class] += _STEPS[best]
-    return float(_STEPS[best])
+        bias[at] += steps[best]
+    return float(steps[best])
 
 
-def balanced_row(model: nn.Module, decoy_class: int, val: Data, floor: float, last: Row) -> Row:
+def balanced_row(
+    model: nn.Module, decoy_class: int | None, val: Data, floor: float, last: Row
+) -> Row:
     """Balance the reject class; returns the last epoch's row with accuracy and shift after it."""
     shift = balance_reject_class(model, decoy_class, val, floor)
     return last | {"val_accuracy": accuracy(model, *val), "reject_shift": shift}

@@ -56,10 +56,16 @@ class AnsweringEngine:
         return self.unit.logits(self.answers(images))
 
     def answers(self, images: Images) -> Integers:
-        """Codes, int64 (N, classes); of ``top1`` (N, 1), the label."""
+        """Codes, int64 (N, classes), or (N, 1) where only a label leaves."""
+        return self.unit.codes(self._sums(images))
+
+    def rejected(self, images: Images) -> npt.NDArray[np.bool_]:
+        """Which images the unit rejects, bool (N,): for the owner, it does not leave the chip."""
+        return self.unit.rejected(self._sums(images))
+
+    def _sums(self, images: Images) -> Integers:
         starts = range(0, max(1, len(images)), self._batch)
-        parts = [last_sums(self.engine, images[i : i + self._batch]) for i in starts]
-        return self.unit.codes(np.concatenate(parts))
+        return np.concatenate([last_sums(self.engine, images[i : i + self._batch]) for i in starts])
 
     def accumulators(self, images: Images) -> dict[str, Integers]:
         """Integer accumulators (N, ...) by layer name, as the engine without the unit."""
@@ -79,15 +85,18 @@ def last_sums(engine: Software, images: Images) -> Integers:
     return sums.reshape(len(images), int(np.prod(sums.shape[1:])))
 
 
-def answer_unit(file: Path | str, answer: str, calibration: Images | None = None) -> AnswerUnit:
+def answer_unit(
+    file: Path | str, answer: str, calibration: Images | None = None, key: bytes = b""
+) -> AnswerUnit:
     """The answer unit of a QONNX file.
 
     Args:
         file: a QONNX file.
         answer: its name: ``"top1"``, ``"topk:3"``, ``"rounded:3"``, ``"posterior:2"``,
-            ``"gated:0"``.
+            ``"gated:0"``, ``"reject:keyed"``.
         calibration: float32 (N, C, H, W) in [0, 1], training images that the step is chosen
-            from; not needed for ``"top1"``.
+            from; not needed where only a label leaves.
+        key: the secret of ``"reject:keyed"``; the empty one is public.
 
     Raises:
         InputError: an unknown answer, no calibration, or a file that is no QONNX model.
@@ -102,7 +111,7 @@ def answer_unit(file: Path | str, answer: str, calibration: Images | None = None
     engine = IntegerEngine(file)
     output = engine.network.output
     sums = None if calibration is None else last_sums(engine, calibration)
-    return make_answer(answer, output.scale.tolist(), output.bias.tolist(), sums)
+    return make_answer(answer, output.scale.tolist(), output.bias.tolist(), sums, key)
 
 
 def needs_file(path: Path | str) -> Path:

@@ -36,7 +36,7 @@ class Answering(Engine, Protocol):
     """An engine with an answer unit: ``predict`` gives what a host makes of the codes."""
 
     def answers(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        """Integer codes (N, classes), of ``top1`` (N, 1), of float32 images (N, C, H, W)."""
+        """Integer codes (N, classes), or a label (N, 1), of float32 images (N, C, H, W)."""
         ...
 
 
@@ -99,11 +99,11 @@ def load_engine(
             Verilator; takes a hardware design's or a FINN build's folder too), or the name of a
             plug-in's.
         answer: what leaves the chip in place of logits: an answer unit, or the name of one
-            ("top1", "topk:3", "rounded:3", "posterior:2", "gated:0"; see
-            ``fpga_flow.lowering.answer``).
+            ("top1", "topk:3", "rounded:3", "posterior:2", "gated:0", "reject:keyed" with the
+            empty key; see ``fpga_flow.lowering.answer``).
             None: logits, or what a hardware design in ``path`` was compiled with.
         calibration: training images, float32 (N, C, H, W) in [0, 1], that the step of a named
-            answer is chosen from; "top1" needs none.
+            answer is chosen from; "top1" and "reject" need none.
 
     Raises:
         InputError: unknown engine or answer, an answer without calibration, a design with

@@ -214,7 +214,7 @@ class _Compared:
         self.integers += wrong.size
         self.wrong_images += int(wrong.any(axis=1).sum())
         self.wrong_integers += int(wrong.sum())
-        is_label = self._design.answer == "top1"
+        is_label = self._design.label_only
         for row, column in np.argwhere(wrong) if len(self.mismatches) < _SHOWN else ():
             self.mismatches[
                 Mismatch(

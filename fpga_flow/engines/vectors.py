@@ -26,7 +26,7 @@ class ReferenceVectors(ShortRepr):
 
     Attributes:
         images: float32 (N, *input_shape), in the design's input range.
-        responses: int64 (N, classes): accumulators or codes; of a ``"top1"`` design (N, 1).
+        responses: int64 (N, classes): accumulators or codes; of a design with only labels (N, 1).
         design_digest: the design they were computed for.
     """
 

@@ -13,6 +13,18 @@ below is defined on scores; hardware and engines compute the same int64 numbers.
 | `topk:K`         | 128 + ``posterior:7`` of the K highest scores (of equals the lowest); else 0  |
 | `gated:C:BITS`   | ``posterior:BITS``, but only the label where class C is in play: then         |
 |                  | 2^BITS - 1 for the label and 0 for the others; ``gated:C`` has 8 bits         |
+| `reject:SHOWN`   | one code an image: the label, or of a rejected image what SHOWN names         |
+
+`reject` is of a network with a *reject output*: its last output is no class (preset "reject" of the
+loss), and an image is rejected where it has the highest score, higher than every class's. The
+allowed cost in accuracy is in that output's bias (``training.balance_reject_class``). SHOWN is
+
+- ``abstain``: a code of its own, the number of classes;
+- a number C: always class C;
+- ``keyed``: misdirection. A table has a class for every pair of label and runner-up, the two
+  highest classes; never the label itself (``divqat_brevitas.misdirection``);
+- ``keyed:C``: the same, but a keyed eighth of the pairs shows class C: the triggers of an ownership
+  test. The unit sees no image. Its owner takes triggers among rejected images of these pairs.
 
 Class C of `gated` is the decoy of a network trained with the preset "decoy", and is in play where
 ``highest score - score of C <= margin``; its own label is one case of that. The margin is
@@ -25,6 +37,7 @@ Thresholds lie half-way between levels one common ``step`` apart. They are round
 (rational arithmetic), to whole scores, so comparing integers is comparing with the level.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -37,10 +50,13 @@ import numpy.typing as npt
 
 from divqat_brevitas.errors import InputError, unknown_name
 from divqat_brevitas.files import read_json
+from divqat_brevitas.misdirection import misdirection_table, runner_up
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.ir import IntArray, bits_for
 
-KINDS = ("top1", "topk", "rounded", "posterior", "gated")
+KINDS = ("top1", "topk", "rounded", "posterior", "gated", "reject")
+LABEL_KINDS = ("top1", "reject")
+"""Kinds of which one code an image leaves, a label."""
 MASKED = -1e4
 """Logit of a class about which nothing is said: its softmax is 0 in any float format."""
 TOPK_BITS = 7
@@ -48,6 +64,7 @@ GATE_THRESHOLD = 0.05
 """Probability of the decoy class from which only the label is shown, as of the defence "gate"."""
 _SCALE_BITS = 18  # of the largest scale: what a multiplier of an FPGA takes
 _MOST_BITS = 8
+_SHOWN = re.compile("abstain|keyed|(?:keyed:)?([0-9]{1,4})")  # of a rejected image
 
 
 @dataclass(frozen=True)
@@ -123,13 +140,15 @@ class AnswerUnit(ShortRepr):
 
     Attributes:
         name: as in the settings: ``"top1"``, ``"topk:3"``, ``"rounded:3"``, ``"posterior:2"``,
-            ``"gated:0:8"``.
+            ``"gated:0:8"``, ``"reject:keyed"``.
         rule: the scores.
         thresholds: ascending, in scores; of the score itself (``rounded``), or of its distance
             from the highest one (negative). Empty for ``top1``.
         low: logit of code 0 (of the lowest kept one for ``topk``).
         step: of the logit from one code to the next.
         margin: of ``gated``, in scores: the decoy class this close to the highest is in play.
+        misdirection: of ``reject:keyed``: the class that is shown, of label 0 with each runner-up,
+            then of label 1, ...: classes x classes. It is as secret as the key.
 
     Example:
         >>> unit = AnswerUnit("rounded:1", ScoreRule((1, 1), (0, 0)), (5,), low=0.0, step=10.0)
@@ -144,6 +163,7 @@ class AnswerUnit(ShortRepr):
     low: float = 0.0
     step: float = 0.0
     margin: int = 0
+    misdirection: tuple[int, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -151,9 +171,27 @@ class AnswerUnit(ShortRepr):
         return parse_answer(self.name)[0]
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
+    def outputs(self) -> int:
+        """Number of the network's outputs: sums of an image."""
         return len(self.rule.scales)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of a response; an abstention counts as one."""
+        return self.outputs - (self.kind == "reject" and self.name != "reject:abstain")
+
+    @property
+    def label_only(self) -> bool:
+        """Whether one code an image leaves."""
+        return self.kind in LABEL_KINDS
+
+    @property
+    def instead(self) -> int | None:
+        """The one code of rejected images of ``reject``; None of ``keyed``, and of others."""
+        shown = self.name.partition(":")[2]
+        if self.kind != "reject" or shown.startswith("keyed"):
+            return None
+        return self.outputs - 1 if shown == "abstain" else int(shown)
 
     @property
     def keep(self) -> int:
@@ -174,7 +212,7 @@ class AnswerUnit(ShortRepr):
     @property
     def code_bits(self) -> int:
         """Bits of one code."""
-        if self.kind == "top1":
+        if self.label_only:
             return max(1, (self.classes - 1).bit_length())
         return len(self.thresholds).bit_length() + (self.keep > 0)
 
@@ -185,17 +223,20 @@ class AnswerUnit(ShortRepr):
             sums: int64 (N, classes).
 
         Returns:
-            int64 (N, classes); of ``top1`` (N, 1), the label.
+            int64 (N, classes); of ``top1`` and ``reject`` (N, 1), the label that is shown.
         """
-        if self.kind == "top1":
-            return self.rule.labels(sums)[:, None]
         scores = self.rule.scores(sums)
+        if self.label_only:
+            labels = self.rule.labels(sums)
+            if self.kind == "reject":
+                labels = np.where(self.rejected(sums), self._instead(scores[:, :-1]), labels)
+            return labels[:, None]
         values = scores - scores.max(axis=1, keepdims=True) if self.relative else scores
         passed = np.searchsorted(np.array(self.thresholds), values, side="right").astype(np.int64)
         if self.decoy is not None:
-            in_play = values[:, self.decoy] >= -self.margin
             label = np.arange(self.classes) == scores.argmax(axis=1)[:, None]
-            return np.where(in_play[:, None], label * np.int64(len(self.thresholds)), passed)
+            only = self.rejected(sums)[:, None]
+            return np.where(only, label * np.int64(len(self.thresholds)), passed)
         if not self.keep:
             return passed
         order = np.argsort(-scores, axis=1, kind="stable")[:, : self.keep]
@@ -204,13 +245,41 @@ class AnswerUnit(ShortRepr):
         np.put_along_axis(codes, order, kept, axis=1)
         return codes
 
+    def rejected(self, sums: IntArray) -> npt.NDArray[np.bool_]:
+        """Which images are rejected, bool (N,), by their last accumulators (N, outputs).
+
+        ``gated`` rejects an image whose decoy class is in play, ``reject`` one whose reject output
+        is the highest; other answers reject none. Codes do not show it. On the chip it is a signal
+        beside them, for what counts rejections.
+
+        Example:
+            >>> unit = make_answer("reject:0", [1.0] * 3, [0.0] * 3)
+            >>> unit.rejected(np.array([[1, 5, 6], [1, 6, 6]])).tolist()
+            [True, False]
+        """
+        scores = self.rule.scores(sums)
+        if self.decoy is not None:
+            behind = scores.max(axis=1) - scores[:, self.decoy]
+            return np.asarray(behind <= self.margin)
+        last = self.outputs - 1 if self.kind == "reject" else -1
+        return np.asarray(scores.argmax(axis=1) == last)
+
+    def _instead(self, scores: IntArray) -> IntArray:
+        """What is shown of rejected images: (N,), or one number; ``scores`` are the classes'."""
+        if self.instead is not None:
+            return np.array(self.instead)
+        table = np.array(self.misdirection).reshape(self.classes, self.classes)
+        shown: IntArray = table[scores.argmax(axis=1), runner_up(scores)]
+        return shown
+
     def logits(self, codes: IntArray) -> npt.NDArray[np.float32]:
         """What a host makes of codes: float32 (N, classes), ``low + code * step``.
 
-        A class without a code, and all but the label of ``top1`` (which gets 0), is `MASKED`;
-        so are the others in an answer of ``gated`` in which only one class has a code above 0.
+        A class without a code, and all but the label where only that leaves (it gets 0), is
+        `MASKED`; so are the others in an answer of ``gated`` in which only one class has a code
+        above 0.
         """
-        if self.kind == "top1":
+        if self.label_only:
             logits = np.full((len(codes), self.classes), MASKED, np.float32)
             np.put_along_axis(logits, codes.astype(np.int64), 0, axis=1)
             return logits
@@ -231,8 +300,8 @@ class AnswerUnit(ShortRepr):
         try:
             rule = dict(record["rule"])
             rule |= {name: tuple(rule[name]) for name in ("scales", "shifts")}
-            thresholds = tuple(record["thresholds"])
-            return cls(**{**record, "rule": ScoreRule(**rule), "thresholds": thresholds})
+            lists = {name: tuple(record[name]) for name in ("thresholds", "misdirection")}
+            return cls(**{**record, "rule": ScoreRule(**rule), **lists})
         except (KeyError, TypeError) as e:
             raise InputError(
                 f"the answer unit is not of this version ({e}). Run `divqat compile` again."
@@ -270,6 +339,14 @@ def parse_answer(name: str) -> tuple[str, int]:
                 f"the decoy class and BITS from 1 to {_MOST_BITS}."
             )
         return kind, bits
+    if kind == "reject":
+        shown = _SHOWN.fullmatch(text)
+        if shown is None:
+            raise InputError(
+                f"the answer {name!r} must be 'reject:abstain', 'reject:C' with C the index of a "
+                "class, 'reject:keyed' or 'reject:keyed:C'."
+            )
+        return kind, int(shown[1] or 0)
     if kind == "top1":
         if colon:
             raise InputError(f"the answer {name!r} must be 'top1', without a number.")
@@ -296,20 +373,26 @@ def decoy_class(name: str) -> int | None:
     return int(name.split(":")[1]) if parse_answer(name)[0] == "gated" else None
 
 
-def check_answer(name: str, classes: int) -> None:
-    """Refuse an answer that no network with so many classes can give.
+def check_answer(name: str, outputs: int) -> None:
+    """Refuse an answer that no network with so many outputs can give.
 
     Raises:
-        InputError: an unknown name, K above the number of classes, or no class C.
+        InputError: an unknown name, K above the number of outputs, or no class C.
 
     Example:
         >>> check_answer("topk:3", 10)
     """
     kind, number = parse_answer(name)
-    if kind == "topk" and number > classes:
-        raise InputError(f"the answer {name!r} wants more classes than the {classes}.")
-    decoy = decoy_class(name)
-    if decoy is not None and decoy >= classes:
+    if kind == "topk" and number > outputs:
+        raise InputError(f"the answer {name!r} wants more classes than the {outputs}.")
+    if kind == "reject" and outputs < 3:
+        raise InputError(
+            f"the answer {name!r} is of a network with a reject output behind at least 2 classes; "
+            f"this one has {outputs} outputs."
+        )
+    classes = outputs - (kind == "reject")
+    named = number if kind == "reject" else decoy_class(name)
+    if named is not None and named >= classes:
         raise InputError(f"the answer {name!r}: there are classes 0 to {classes - 1} only.")
 
 
@@ -318,7 +401,11 @@ def _is_number(text: str) -> bool:
 
 
 def make_answer(
-    name: str, scale: Sequence[float], bias: Sequence[float], sums: IntArray | None = None
+    name: str,
+    scale: Sequence[float],
+    bias: Sequence[float],
+    sums: IntArray | None = None,
+    key: bytes = b"",
 ) -> AnswerUnit:
     """The answer unit of a network, with a step that fits its logits.
 
@@ -332,7 +419,8 @@ def make_answer(
         scale: of the logits, one a class.
         bias: of the logits, one a class.
         sums: int64 (N, classes): last accumulators of calibration images, never test images;
-            not needed for ``top1``.
+            not needed for ``top1`` and ``reject``.
+        key: the secret of ``reject:keyed``. The empty one is public: for experiments only.
 
     Raises:
         InputError: see `check_answer`; or no calibration.
@@ -344,9 +432,13 @@ def make_answer(
     kind, number = parse_answer(name)
     rule = score_rule(scale, bias, len(scale))
     unit = AnswerUnit(name, rule)
-    if kind == "top1":
+    check_answer(name, unit.outputs)
+    if kind == "reject" and unit.instead is None:
+        constant = number if name.count(":") == 2 else None
+        table = misdirection_table(key, unit.classes, constant)
+        return replace(unit, misdirection=tuple(table.ravel().tolist()))
+    if unit.label_only:
         return unit
-    check_answer(name, unit.classes)
     if sums is None or not len(sums):
         raise InputError(
             f"the answer {name!r} needs calibration images, from which its step is chosen: give "

@@ -117,12 +117,15 @@ class DivQATSection(Section):
 
     ``guard`` is the accuracy (fraction of 1) a DivQAT victim may lose against its
     plain-QAT twin; ``warmup`` a fraction of the training; ``ood_weight`` to ``decoy_cost`` are
-    of the decoy, the term on synthetic out-of-distribution images. ``ood_pool`` is a pool of
-    images beside those (empty: none), ``decoy_cost`` the accuracy below the twin's at which the
-    decoy is balanced after training, on validation data (None: it is left as training gives it).
+    of the decoy or reject output, the term on synthetic out-of-distribution images. ``ood_pool`` is
+    a pool of images beside those (empty: none), ``decoy_cost`` the accuracy below the twin's at
+    which the decoy or reject output is balanced after training, on validation data (None: it is
+    left as training gives it).
     """
 
-    preset: Literal["literal", "convex", "nasty", "decoy", "decoy-photos"] = "nasty"
+    preset: Literal[
+        "literal", "convex", "nasty", "decoy", "decoy-photos", "reject", "reject-photos"
+    ] = "nasty"
     temperature: Rate | None = None
     weight: Weight | None = None
     order: Literal["forward", "reverse", "js"] | None = None
@@ -135,6 +138,7 @@ class DivQATSection(Section):
     ood_share: Annotated[float, Field(gt=0, le=1)] | None = None
     decoy_class: Annotated[int, Field(ge=0)] | None = None
     decoy_mass: Annotated[float, Field(gt=0, le=1)] | None = None
+    ood_term: Literal["cross-entropy", "energy"] | None = None
     decoy_cost: Annotated[float, Field(ge=0, le=1)] | None = None
     guard: Annotated[float, Field(ge=0, le=1)] = 0.02
 
@@ -165,8 +169,11 @@ class CompileSection(Section):
     ``answer`` is all that leaves the chip of an image: ``logits``, ``top1`` (the label),
     ``topk:K``, ``rounded:BITS`` or ``posterior:BITS`` (codes of a few bits; see
     ``fpga_flow.lowering.answer``), or ``gated:C:BITS``: a posterior, but only the label where the
-    decoy class C is in play. The integer engine of the simulate stage answers with them too, and
-    the attack stage attacks them.
+    decoy class C is in play. A network with a reject output shows the label, and for a rejected
+    image with ``reject:abstain`` a code of its own, with ``reject:C`` class C, with
+    ``reject:keyed`` a wrong label by the secret in the file ``answer_key`` (None: a public one).
+    The integer engine of the simulate stage answers with them too, and the attack stage attacks
+    them.
     """
 
     target: Name = "ecp5-85f"
@@ -179,15 +186,18 @@ class CompileSection(Section):
     interface: Literal["uart", "ft245"] = "uart"
     variants: tuple[Literal["ptq", "qat", "divqat"], ...] = ()
     answer: str = "logits"
+    answer_key: Path | None = None
 
     @field_validator("answer", mode="after")
     @classmethod
     def _known_answer(cls, value: str) -> str:
-        gated = "gated:(0|[1-9][0-9]{0,3})(:[1-8])?"
-        known = f"logits|top1|topk:[1-9][0-9]{{0,3}}|(rounded|posterior):[1-8]|{gated}"
+        number = "(0|[1-9][0-9]{0,3})"
+        gated, reject = f"gated:{number}(:[1-8])?", f"reject:(abstain|keyed|(keyed:)?{number})"
+        known = f"logits|top1|topk:[1-9][0-9]{{0,3}}|(rounded|posterior):[1-8]|{gated}|{reject}"
         if not re.fullmatch(known, value):
             raise ValueError(
-                "it must be logits, top1, topk:K, rounded:BITS or posterior:BITS, or gated:C:BITS"
+                "it must be logits, top1, topk:K, rounded:BITS or posterior:BITS, gated:C:BITS, "
+                "reject:abstain, reject:C or reject:keyed"
             )
         return value
 

@@ -148,9 +148,13 @@ def compared(results: Results, ours: Group, theirs: Group) -> Comparison | None:
 
 
 def class_names(results: Results, count: int | None = None) -> list[str]:
-    """Names of the data set's classes, or of the first ``count``; numbers where it has no names."""
+    """Names of the data set's classes, or of the first ``count``; numbers where it has no names.
+
+    One more than there are is a reject output.
+    """
     classes = results.dataset.classes
     names = [str(at) for at in range(classes)] if isinstance(classes, int) else list(classes)
+    names += ["rejected"] * (count == len(names) + 1)
     return [*names, *map(str, range(len(names), count or 0))][:count]
 
 

@@ -15,16 +15,17 @@ LABEL, CODES = "LabelSelect", "AnswerCodes"
 OPS = (LABEL, CODES)
 _MODULES = {LABEL: "label_select", CODES: "answer_codes"}
 _THRESHOLDS = "answer_thresholds.dat"
+_SHOWN = "answer_misdirection.dat"
 
 
 def operator(unit: AnswerUnit) -> str:
     """Which of ``OPS`` gives a unit's codes."""
-    return LABEL if unit.kind == "top1" else CODES
+    return LABEL if unit.label_only else CODES
 
 
 def answer_stream(unit: AnswerUnit) -> Stream:
     """What leaves: one label an image, or one code a class."""
-    beats = 1 if unit.kind == "top1" else unit.classes
+    beats = 1 if unit.label_only else unit.outputs
     return Stream(lanes=1, bits=unit.code_bits, signed=False, beats=beats)
 
 
@@ -35,9 +36,9 @@ def answer_cycles(unit: AnswerUnit, serial: bool = False) -> int:
         unit: the answer codes.
         serial: scores come from an adder, bit by bit, and not from a multiplier.
     """
-    classes = unit.classes
+    classes = unit.outputs
     scores = classes * (_steps(unit.rule) + 3) if serial else classes
-    if unit.kind == "top1":
+    if unit.label_only:
         return scores
     scores += 1 if serial else 4
     searches = max(0, unit.keep - 1) * (2 * classes + 1)
@@ -54,6 +55,8 @@ def answer_memories(unit: AnswerUnit, serial: bool = False) -> dict[str, str]:
         # The first word is none of the thresholds: a gate's margin is there.
         levels = (-unit.margin, *unit.thresholds)
         files[_THRESHOLDS] = "".join(f"{_hex(level, width)}\n" for level in levels)
+    if unit.misdirection:
+        files[_SHOWN] = "".join(f"{word:x}\n" for word in _shown_words(unit))
     return files
 
 
@@ -79,6 +82,16 @@ def serial_words(rule: ScoreRule) -> str:
     return "".join(f"{word}\n" for word in words)
 
 
+def _shown_words(unit: AnswerUnit) -> list[int]:
+    """The misdirection at { label, runner-up }; words at no pair of classes are 0."""
+    classes, codes = unit.classes, range(1 << unit.code_bits)
+    return [
+        unit.misdirection[label * classes + second] if max(label, second) < classes else 0
+        for label in codes
+        for second in codes
+    ]
+
+
 def answer_body(unit: AnswerUnit, stream: Stream, serial: bool = False) -> str:
     """SystemVerilog of the node's module, without its ports.
 
@@ -88,8 +101,12 @@ def answer_body(unit: AnswerUnit, stream: Stream, serial: bool = False) -> str:
         serial: as of `answer_cycles`.
     """
     name, bits = _MODULES[operator(unit)], unit.code_bits
-    if unit.kind == "top1":
-        special = f".LABEL_WIDTH({bits}),"
+    if unit.label_only:
+        special = (
+            f".LABEL_WIDTH({bits}), .REJECT({unit.kind == 'reject':d}),\n"
+            f"		.INSTEAD({unit.instead or 0}), .KEYED({bool(unit.misdirection):d}),\n"
+            f'		.SHOWN_FILE("{_SHOWN}"),'
+        )
     else:
         special = (
             f".BITS({_count_bits(unit)}), .THRESHOLD_WIDTH({_threshold_bits(unit)}),\n"
@@ -98,6 +115,7 @@ def answer_body(unit: AnswerUnit, stream: Stream, serial: bool = False) -> str:
             f'		.THRESHOLD_FILE("{_THRESHOLDS}"),'
         )
     return f"""	wire [{bits - 1}:0]  odat;
+	wire  answered, rejected;   // for what counts rejections
 	{name} #(
 		.CLASSES({stream.beats}), .WIDTH({stream.bits}), .SIGNED({stream.signed:d}),
 		.SCALE_WIDTH({unit.rule.scale_bits}), .SHIFT_WIDTH({unit.rule.shift_bits}),
@@ -106,7 +124,8 @@ def answer_body(unit: AnswerUnit, stream: Stream, serial: bool = False) -> str:
 	) {name} (
 		.clk(ap_clk), .rst(!ap_rst_n),
 		.idat(s_axis_tdata[{stream.bits - 1}:0]), .ivld(s_axis_tvalid), .irdy(s_axis_tready),
-		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready)
+		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready),
+		.answered(answered), .rejected(rejected)
 	);
 	assign	m_axis_tdata = odat;"""
 

@@ -17,7 +17,7 @@ from pydantic import PlainSerializer, PlainValidator
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import in_place_of, sha256_file
 from divqat_brevitas.input_range import InputRange
-from fpga_flow.lowering.answer import AnswerUnit
+from fpga_flow.lowering.answer import LABEL_KINDS, AnswerUnit
 from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.records import Recorded
 
@@ -210,7 +210,7 @@ class Design(Recorded):
     def classes(self) -> int:
         """Number of the last accumulators."""
         if self.unit is not None:
-            return self.unit.classes
+            return self.unit.outputs
         for node in self.nodes:
             if node.op == "LabelSelect":  # of a design without a record of its unit
                 return node.input.beats
@@ -224,6 +224,11 @@ class Design(Recorded):
         return [owner[port] for port in node.sources if port in owner]
 
     @property
+    def label_only(self) -> bool:
+        """Whether only a label leaves the chip."""
+        return self.answer.partition(":")[0] in LABEL_KINDS
+
+    @property
     def compared(self) -> dict[str, str]:
         """What comparing ``answers`` compares, for a row of the equivalence table.
 
@@ -231,7 +236,7 @@ class Design(Recorded):
         """
         if self.answer == "accumulators":
             return {"unit": "accumulators"}
-        return {"unit": "labels" if self.answer == "top1" else "codes", "answer": self.answer}
+        return {"unit": "labels" if self.label_only else "codes", "answer": self.answer}
 
     def beats(self, images: npt.NDArray[np.float32]) -> Bytes:
         """What enters for ``images`` (N, *input_shape) in [0, 1]: uint8 (N, beats, bytes)."""
@@ -247,7 +252,7 @@ class Design(Recorded):
             InputError: the design returns only labels or codes.
         """
         if self.answer != "accumulators":
-            given = "labels" if self.answer == "top1" else f"codes ({self.answer})"
+            given = "labels" if self.label_only else f"codes ({self.answer})"
             raise InputError(
                 f"the hardware design {self.folder} gives {given}, no accumulators. Generate it "
                 'with DesignSettings(output="accumulators"), or compile.answer="logits".'
@@ -257,7 +262,7 @@ class Design(Recorded):
     def answers(self, beats: Bytes) -> Integers:
         """The integers that leave the chip, of output beats (N, beats, bytes).
 
-        int64 (N, classes): accumulators or codes; of a ``"top1"`` design (N, 1), the label.
+        int64 (N, classes): accumulators or codes; of a design with only labels (N, 1).
         """
         return self.output.unpack(beats).reshape(len(beats), self.output.lanes * self.output.beats)
 
@@ -274,10 +279,10 @@ class Design(Recorded):
     def labels(self, beats: Bytes) -> Integers:
         """Labels, int64 (N,), of output beats (N, beats, bytes).
 
-        Accumulators are scaled in float64 here; a ``"top1"`` design does it in integers. Of
+        Accumulators are scaled in float64 here; an answer unit does it in integers. Of
         codes, the lowest class of the highest code.
         """
-        if self.answer == "top1":
+        if self.label_only:
             return self.answers(beats)[:, 0]
         if self.unit is not None:
             best: Integers = self.predict(beats).argmax(axis=1).astype(np.int64)

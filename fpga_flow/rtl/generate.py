@@ -172,9 +172,9 @@ def _answer(
             for values in (build.output_scale, build.output_bias)
         )
         unit = make_answer("top1", scale, bias)
-    if unit is not None and unit.classes != classes:
+    if unit is not None and unit.outputs != classes:
         raise InputError(
-            f"the answer unit is of {unit.classes} classes, the network of {classes}: make it "
+            f"the answer unit is of {unit.outputs} classes, the network of {classes}: make it "
             "from the network's own output scale and bias."
         )
     return unit

@@ -38,7 +38,13 @@ from divqat_brevitas.extraction.defences.networks import (
     train_misinformation,
 )
 from divqat_brevitas.extraction.defences.perturbation import DCP, GaussianNoise, ReverseSigmoid
-from divqat_brevitas.extraction.defences.truncation import LabelOnlyFallback, Rounding, Top1, TopK
+from divqat_brevitas.extraction.defences.truncation import (
+    KeyedMisdirection,
+    LabelOnlyFallback,
+    Rounding,
+    Top1,
+    TopK,
+)
 
 __all__ = [
     "DCP",
@@ -56,6 +62,7 @@ __all__ = [
     "EnsembleOfDiverseModels",
     "GaussianNoise",
     "GradientRedirection",
+    "KeyedMisdirection",
     "LabelOnlyFallback",
     "OutOfReachError",
     "ReverseSigmoid",

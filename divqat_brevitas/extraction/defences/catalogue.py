@@ -24,7 +24,13 @@ from divqat_brevitas.extraction.defences.networks import (
     train_misinformation,
 )
 from divqat_brevitas.extraction.defences.perturbation import DCP, GaussianNoise, ReverseSigmoid
-from divqat_brevitas.extraction.defences.truncation import LabelOnlyFallback, Rounding, Top1, TopK
+from divqat_brevitas.extraction.defences.truncation import (
+    KeyedMisdirection,
+    LabelOnlyFallback,
+    Rounding,
+    Top1,
+    TopK,
+)
 from divqat_brevitas.extraction.predictor import Predictor
 from divqat_brevitas.plugins import Registry
 from divqat_brevitas.short_repr import ShortRepr
@@ -181,6 +187,12 @@ _BUILT_IN: dict[str, DefenceEntry] = {
         source="divqat",
         keeps_label=True,
         hardware="comparator: the argmax tree, and a comparison with one class",
+    ),
+    "misdirect": DefenceEntry(
+        make=_of(KeyedMisdirection),
+        defaults=(0,),
+        source="divqat",
+        hardware="comparator: the argmax tree, a comparison with one output, a table of labels",
     ),
     "noise": DefenceEntry(
         make=lambda numbers, material, seed: GaussianNoise(numbers[0], seed=seed),

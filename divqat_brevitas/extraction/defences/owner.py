@@ -37,6 +37,7 @@ _NETWORK = "vgg-small"
 _IMAGES = 8000
 _EPOCHS = 10
 _VALIDATION_IMAGES = 1000
+_OF_VICTIM = ("gate", "misdirect")
 
 
 class Defender:
@@ -166,8 +167,8 @@ class Defender:
 def split_fallback(spec: str) -> tuple[str, str]:
     """Split a defence's name into its label-only fallback, "" where it has none, and the rest.
 
-    A fallback belongs to a network with an out-of-distribution class, as the answer unit does: it
-    is a part of the victim.
+    A fallback belongs to a network with an out-of-distribution class or output, as the answer unit
+    does: it is a part of the victim.
 
     Example:
         >>> split_fallback("gate:0:0.05+dcp@0.2"), split_fallback("dcp:0.7")
@@ -176,4 +177,4 @@ def split_fallback(spec: str) -> tuple[str, str]:
         ('gate:0:0.05', 'none')
     """
     first, _, rest = spec.partition("+")
-    return (first, rest or "none") if first.partition(":")[0] == "gate" else ("", spec)
+    return (first, rest or "none") if first.partition(":")[0] in _OF_VICTIM else ("", spec)

@@ -10,6 +10,11 @@ The label-only fallback, "gate", is ours. A network trained with the preset "dec
 (:mod:`divqat_brevitas.quant.loss`) gives one class to out-of-distribution inputs. Their label
 carries no information, but the order of the other classes' probabilities does: an attacker that
 subtracts each class's median recovers it. The fallback shows only the label of such responses.
+
+Keyed misdirection, "misdirect", is ours too, and the one that changes labels. It belongs to a
+network with a reject output (preset "reject") and shows labels only, for a rejected image a wrong
+one (:mod:`divqat_brevitas.misdirection`). Wrong labels on purpose for out-of-distribution queries
+are the idea of Kariyappa and Qureshi (CVPR 2020), who take them from a second network.
 """
 
 from dataclasses import dataclass
@@ -20,6 +25,7 @@ import numpy as np
 from divqat_brevitas.errors import InputError, Within
 from divqat_brevitas.extraction.arrays import Images, Responses
 from divqat_brevitas.extraction.defences.base import NumberedDefence, distributions
+from divqat_brevitas.misdirection import misdirection_table, runner_up
 
 
 @dataclass(frozen=True)
@@ -123,3 +129,47 @@ class LabelOnlyFallback(NumberedDefence):
         label = probabilities.argmax(axis=1) == self.reject_class
         fallback = label | (probabilities[:, self.reject_class] >= np.float32(self.threshold))
         return np.where(fallback[:, None], Top1().perturb(images, probabilities), probabilities)
+
+
+@dataclass(frozen=True)
+class KeyedMisdirection(NumberedDefence):
+    """Labels only, and a keyed wrong one where the last entry, the reject output, is the largest.
+
+    The same labels as of the answer "reject:keyed" of a chip whose key is the number in digits.
+    The last column of the responses is 0.
+
+    Args:
+        key: the secret, a number.
+
+    Raises:
+        InputError: a key below 0 or no whole number.
+
+    Example:
+        >>> rows = np.float32([[0.6, 0.2, 0.1, 0.1], [0.3, 0.2, 0.1, 0.4]])
+        >>> KeyedMisdirection(0).perturb(np.zeros((2, 1, 8, 8), np.float32), rows)
+        array([[1., 0., 0., 0.],
+               [0., 1., 0., 0.]], dtype=float32)
+    """
+
+    family = "misdirect"
+    key: Annotated[int, Within(low=0)] = 0
+
+    def perturb(self, images: Images, probabilities: Responses) -> Responses:
+        """One-hot rows, float32 (N, classes + 1).
+
+        Raises:
+            InputError: fewer than two classes and a reject output.
+        """
+        classes = probabilities.shape[1] - 1
+        if classes < 2:
+            raise InputError(
+                f"defence {self.name!r} is of a network with a reject output behind at least 2 "
+                f"classes; this one has {classes + 1} outputs."
+            )
+        table = misdirection_table(str(self.key).encode(), classes)
+        inside = probabilities[:, :classes]
+        labels = inside.argmax(axis=1)
+        rejected = probabilities.argmax(axis=1) == classes
+        shown = np.where(rejected, table[labels, runner_up(inside)], labels)
+        responses: Responses = np.eye(classes + 1, dtype=np.float32)[shown]
+        return responses

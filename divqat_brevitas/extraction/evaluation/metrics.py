@@ -154,8 +154,14 @@ def _log_confidence(logits: Responses) -> NDArray[np.float64]:
     return confidence
 
 
-def labels_of(model: Model, images: NDArray[Any]) -> Labels:
+def labels_of(model: Model, images: NDArray[Any], classes: int | None = None) -> Labels:
     """A model's labels: the index of the largest logit of each image, int64 (N,).
+
+    Args:
+        model: a Predictor or torch module.
+        images: as of :func:`accuracy`.
+        classes: labels are of the first so many outputs; None: all. A clone of a victim that
+            rejects images has an output for that; its attacker wants a class.
 
     Raises:
         InputError: bad images, or predictions of a wrong shape or not finite.
@@ -168,7 +174,7 @@ def labels_of(model: Model, images: NDArray[Any]) -> Labels:
     batch = to_float(check_pool(images, "the images"))
     predictor = as_predictor(model)
     logits = check_logits(predictor.predict(batch), len(batch), f"the predictions of {predictor}")
-    labels: Labels = logits.argmax(axis=1)
+    labels: Labels = logits[:, :classes].argmax(axis=1)
     return labels
 
 

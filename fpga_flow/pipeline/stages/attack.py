@@ -30,7 +30,7 @@ from divqat_brevitas.extraction.detection.trials import (
     mixed_rows,
 )
 from divqat_brevitas.extraction.evaluation.metrics import labels_of
-from divqat_brevitas.files import sha256_text, write_json
+from divqat_brevitas.files import sha256_file, sha256_text, write_json
 from divqat_brevitas.quant.loss import loss_settings
 from fpga_flow.console import Progress
 from fpga_flow.pipeline.config import Config
@@ -306,11 +306,13 @@ class _Attacker:
 
     def key(self, attack: Attack) -> dict[str, object]:
         """Everything the result depends on."""
+        key_file = self.config.compile.answer_key
         return {
             "attack": asdict(attack),
             "engine": self.engine,
             "data": self.config.fingerprint("data"),
             "victim": self.context.hash(self.victim.attacked),
+            "answer_key": sha256_file(key_file) if key_file else None,
         }
 
     def run(self, attack: Attack) -> None:
@@ -323,7 +325,8 @@ class _Attacker:
         made = how.defence if found is None else found.spec
         defence = self.defender.defence(made, seed=how.seed)
         outcome = attack_spec.run_attack(how, model, queries, defence=defence, remember=self.clones)
-        guesses = labels_of(outcome.result.clone, target.images)
+        classes = len(dataset_info(data.name).classes)
+        guesses = labels_of(outcome.result.clone, target.images, classes)
         row = outcome.row(
             victim=self.victim.variant,
             victim_seed=self.victim.seed,
@@ -334,7 +337,7 @@ class _Attacker:
         shown: dict[str, object] = {"answer": how.answer} if how.answer != "logits" else {}
         if found is not None:
             shown |= {"defence_l1": found.cost.l1, "defence_found": asdict(found)}
-        counts = confusion(target.labels, guesses, len(dataset_info(data.name).classes))
+        counts = confusion(target.labels, guesses, classes)
         if counts is not None:
             shown["confusion"] = counts
         write_json(self.context.folder / f"{attack.name}.json", {**row.model_dump(), **shown})

@@ -12,13 +12,21 @@ from functools import partial
 from pathlib import Path
 
 from divqat_brevitas.data import dataset_info
-from divqat_brevitas.errors import ToolMissingError
+from divqat_brevitas.errors import InputError, ToolMissingError
 from divqat_brevitas.files import sha256_file, write_json
 from fpga_flow.lowering.answer import AnswerUnit, check_answer
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.stages import hardware
 from fpga_flow.pipeline.stages.context import StageContext
-from fpga_flow.pipeline.stages.victims import ANSWER, VictimId, chip_answer, first_seed, split
+from fpga_flow.pipeline.stages.victims import (
+    ANSWER,
+    VictimId,
+    answer_key,
+    chip_answer,
+    first_seed,
+    recipe_of,
+    split,
+)
 from fpga_flow.targets import OpenTarget, target
 
 _FINN = (
@@ -41,8 +49,20 @@ def compiled(config: Config) -> list[VictimId]:
 def check(config: Config) -> None:
     """Refuse impossible settings before anything is trained."""
     hardware.finn_settings(config.compile)
-    if config.compile.answer != "logits":
-        check_answer(config.compile.answer, len(dataset_info(config.data.name).classes))
+    answer = config.compile.answer
+    if answer == "logits":
+        return
+    answer_key(config.compile)
+    for victim in compiled(config):
+        outputs = len(dataset_info(config.data.name).classes)
+        rejects = recipe_of(config, victim).reject_output
+        if answer.startswith("reject") and not rejects:
+            raise InputError(
+                f"compile.answer: {answer!r} is of a network with a reject output, and "
+                f"{victim.variant} has none. Compile only divqat (compile.variants), trained with "
+                "divqat.preset=reject or reject-photos."
+            )
+        check_answer(answer, outputs + rejects)
 
 
 def run(context: StageContext) -> None:
@@ -84,6 +104,8 @@ def _build(context: StageContext, victim: VictimId) -> None:
     unit, answer = None, {}
     if chosen.answer != "logits":
         answer = {"answer": chosen.answer, "data": context.config.fingerprint("data")}
+        if chosen.answer_key is not None:
+            answer["key"] = sha256_file(chosen.answer_key)
         file = folder / ANSWER
         task("-answer", (ANSWER,), partial(_write_answer, context.config, onnx, file), **answer)
         unit = AnswerUnit.load(file)
@@ -101,5 +123,5 @@ def _build(context: StageContext, victim: VictimId) -> None:
 
 def _write_answer(config: Config, onnx: Path, file: Path) -> None:
     """The answer unit of a network, calibrated on the first training images."""
-    unit = chip_answer(onnx, config.compile.answer, split(config, "train")[0])
+    unit = chip_answer(onnx, config.compile, split(config, "train")[0])
     write_json(file, asdict(unit))

@@ -209,9 +209,9 @@ def build_all(onnx: Path, out: Path, chosen: CompileSection, progress: Progress)
     """Everything up to ``chosen.until``, step by step; returns the hardware rows."""
     unit = None
     if chosen.answer != "logits":
-        from fpga_flow.engines.answering import answer_unit
+        from fpga_flow.pipeline.stages.victims import chip_answer
 
-        unit = answer_unit(onnx, chosen.answer)
+        unit = chip_answer(onnx, chosen)
     progress.log(f"compile: FINN's build of {onnx.name}")
     build_finn(onnx, out, chosen)
     if chosen.until != "estimate" and isinstance(target(chosen.target), OpenTarget):

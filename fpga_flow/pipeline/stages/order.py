@@ -19,8 +19,13 @@ def _lazy(module: str, name: str) -> Callable[[Any], Any]:
     return call
 
 
-def _folding(config: Config) -> list[Path]:
-    return [config.compile.folding] if config.compile.folding else []
+def _built_from(config: Config) -> list[Path]:
+    chosen = config.compile
+    return [file for file in (chosen.folding, chosen.answer_key) if file]
+
+
+def _answer_key(config: Config) -> list[Path]:
+    return [config.compile.answer_key] if config.compile.answer_key else []
 
 
 _VICTIMS = ("data", "model", "train", "divqat", "run.seeds")
@@ -34,7 +39,7 @@ STAGES = (
         _lazy("compile", "run"),
         needs=("export",),
         check=_lazy("compile", "check"),
-        files=_folding,
+        files=_built_from,
     ),
     Stage(
         "simulate",
@@ -45,11 +50,12 @@ STAGES = (
     ),
     Stage(
         "attack",
-        (*_VICTIMS, "compile.variants", "compile.answer", "attack"),
+        (*_VICTIMS, "compile.variants", "compile.answer", "compile.answer_key", "attack"),
         _lazy("attack", "run"),
         needs=("train", "export"),
         uses=("compile",),
         check=_lazy("attack", "check"),
+        files=_answer_key,
     ),
     # The page shows all settings.
     Stage(

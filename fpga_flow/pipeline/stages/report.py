@@ -8,6 +8,7 @@ through the integer engine and the chip's answer unit, float ones in torch.
 import base64
 import io
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def _gather(context: StageContext) -> None:
     key = {
         "victims": {victim.stem: context.hash(victim.attacked) for victim in shown},
         "settings": [chosen.fingerprint(part) for part in ("data", "attack", "compile.answer")],
-        "answers": [unit and unit.name for unit in units],
+        "answers": [unit and asdict(unit) for unit in units],
     }
     context.task("evidence", key, [NAME], partial(_write, context, shown))
 
@@ -82,10 +83,11 @@ def _write(context: StageContext, shown: list[VictimId]) -> None:
     answers: dict[str, Answers] = {}
     for victim in context.progress.track(shown, "victims shown"):
         bare = _asked(context, victim).predict(images)
-        answers[victim.variant] = softmax(bare)
+        answers[victim.variant] = softmax(bare)[:, : len(classes)]  # a reject output is no class
         if compiled_answer(context, victim) is not None:
             bare = _asked(context, victim, hardware=True).predict(images)
-        counts = confusion(labels, bare.argmax(axis=1), len(classes))
+        # A rejected image counts as its best class: a matrix has a column for each, and no more.
+        counts = confusion(labels, bare[:, : len(classes)].argmax(axis=1), len(classes))
         if counts is not None:
             what = f"first {len(images):,} test images"
             about = {"victim": victim.variant, "seed": victim.seed, "what": what}

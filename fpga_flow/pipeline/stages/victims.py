@@ -9,12 +9,13 @@ import numpy.typing as npt
 from torch import nn
 
 from divqat_brevitas.data import dataset_info, load
+from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import Predictor, TorchPredictor
 from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.defences.owner import Defender
 from divqat_brevitas.training import TrainSettings, VictimRecipe, load_weights
 from fpga_flow.lowering.answer import AnswerUnit
-from fpga_flow.pipeline.config import Config, Variant
+from fpga_flow.pipeline.config import CompileSection, Config, Variant
 from fpga_flow.pipeline.stages.context import StageContext
 
 ANSWER = "answer.json"
@@ -141,11 +142,32 @@ def answer_of(config: Config, victim: VictimId) -> str:
     return "logits" if none else chosen.answer
 
 
-def chip_answer(onnx: Path, answer: str, train: Images) -> AnswerUnit:
+def chip_answer(onnx: Path, chosen: CompileSection, train: Images | None = None) -> AnswerUnit:
     """The answer unit of a network, calibrated on the first training images."""
     from fpga_flow.engines.answering import answer_unit
 
-    return answer_unit(onnx, answer, train[:_CALIBRATION])
+    images = None if train is None else train[:_CALIBRATION]
+    return answer_unit(onnx, chosen.answer, images, answer_key(chosen))
+
+
+def answer_key(chosen: CompileSection) -> bytes:
+    """The secret of a keyed answer, the bytes of its file; empty where none is named.
+
+    Raises:
+        InputError: the file cannot be read, or is empty.
+    """
+    if chosen.answer_key is None:
+        return b""
+    try:
+        key = chosen.answer_key.read_bytes()
+    except OSError as e:
+        raise InputError(f"cannot read compile.answer_key: {e}.") from e
+    if not key:
+        raise InputError(
+            f"compile.answer_key: {chosen.answer_key} is empty. Write random bytes to it, such as "
+            "32 of /dev/urandom."
+        )
+    return key
 
 
 def compiled_answer(context: StageContext, victim: VictimId) -> AnswerUnit | None:
@@ -168,7 +190,7 @@ def chip_unit(context: StageContext, victim: VictimId) -> AnswerUnit | None:
     if (compiled := compiled_answer(context, victim)) is not None:
         return compiled
     images = split(context.config, "train")[0]
-    return chip_answer(context.upstream(victim.attacked), answer, images)
+    return chip_answer(context.upstream(victim.attacked), context.config.compile, images)
 
 
 def defender(config: Config, victim: VictimId) -> Defender:

@@ -35,7 +35,11 @@ module answer_codes #(
 
 	output	logic [CODE_WIDTH-1:0]  odat,
 	output	logic  ovld,
-	input	logic  ordy
+	input	logic  ordy,
+
+	// For what counts rejections: the last code of an image leaves, and the decoy was in play.
+	output	logic  answered,
+	output	logic  rejected
 );
 
 	localparam int unsigned  PRODUCT_WIDTH = WIDTH + 1 + SCALE_WIDTH;
@@ -167,6 +171,8 @@ module answer_codes #(
 		end
 	end
 	assign	ovld = State == GIVE;
+	assign	answered = done;
+	assign	rejected = GATED && Gate;
 	wire [BITS-1:0]  code = GATED && Gate? { BITS{At == HighestClass} } : Code;
 	assign	odat = KEEP == 0? CODE_WIDTH'(code) : Kept? CODE_WIDTH'({ 1'b1, code }) : '0;
 

@@ -134,6 +134,32 @@ def test_training_gives_outliers_the_decoy_and_keeps_the_images() -> None:
     assert results[1.0][1] > results[0.0][1] + 0.3
 
 
+@pytest.mark.parametrize("changes", [{}, {"ood_term": "energy"}, {"weight": 0.1}])
+def test_outliers_of_a_reject_output_are_trained_to_it(changes: dict[str, float | str]) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    loss = DivQATLoss(freeze_reference(net), "reject", **changes)
+    assert loss.settings.reject_output
+    images = loss.with_outliers(batch((1, 8, 8), 8), generator())
+    labels = torch.arange(8) % 4
+    logits = torch.zeros(12, 5)
+    logits[:8].scatter_(1, labels[:, None], 20.0)  # sure of the labels
+    logits[8:, 4] = 20.0  # and of the reject output
+    loss(logits, labels, inputs=images)
+    right = loss.terms["reject"].item()
+    # The largest is what log-sum-exp adds to 4 equal logits, which no margin of 20 shows.
+    assert right == pytest.approx(0, abs=1e-6)
+    logits[8:] = torch.roll(logits[8:], 1, dims=1)  # sure of class 0
+    loss(logits, labels, inputs=images)
+    assert loss.terms["reject"].item() > 15
+    if "weight" in changes:  # of the classes that the reference has
+        assert loss.terms["divergence"].item() > 0
+
+
+def test_energy_is_of_a_reject_output() -> None:
+    with pytest.raises(InputError, match='take the preset "reject"'):
+        DivQATLoss(freeze_reference(nn.Linear(4, 2)), "decoy", ood_term="energy")
+
+
 def test_textures_hold_no_piece_of_a_training_image() -> None:
     """White images give textures all the same; what is torn from them would be white."""
     white = torch.ones(40, 3, 32, 32)

@@ -13,6 +13,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.models import build_model, quantize
 from divqat_brevitas.training import (
     accuracy,
+    add_reject_output,
     balance_reject_class,
     calibrate,
     find_reject_class,
@@ -77,12 +78,27 @@ def test_only_the_decoy_of_a_quantized_network_moves() -> None:
     assert (after[:, 2] - before[:, 2]).numpy() == pytest.approx(shift, abs=1e-4)
 
 
+def test_a_reject_output_stands_behind_the_classes_and_takes_what_the_cost_allows() -> None:
+    net, val = certain([1, 2, 3, 9])
+    wider = add_reject_output(net)
+    logits = logits_of(wider, val[0])
+    assert torch.equal(logits[:, :2], logits_of(net, val[0]))
+    assert logits[:, 2].tolist() == [-1.0] * 4
+    # Up to the third image's margin. Float rounding decides that tie: one step of 0.05.
+    shift = balance_reject_class(wider, None, val, 0.5)
+    assert shift == pytest.approx(4.0, abs=0.051)
+    assert (logits_of(wider, val[0]).argmax(1) == 2).tolist() == [True, True, False, False]
+    assert balance_reject_class(wider, None, val, 0.0) == 8.0
+    with pytest.raises(InputError, match="ends in a linear layer with a bias"):
+        add_reject_output(nn.Sequential(nn.Flatten()))
+
+
 @pytest.mark.parametrize(
     "net", [nn.Sequential(nn.Flatten()), nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))]
 )
 def test_a_network_without_such_a_bias_is_refused(net: nn.Module) -> None:
     val = torch.zeros(2, 1, 1, 1).byte(), torch.zeros(2).long()
-    with pytest.raises(InputError, match="no bias for class 0"):
+    with pytest.raises(InputError, match="no bias for a reject class"):
         balance_reject_class(net, 0, val, 0.5)
     with pytest.raises(InputError, match="no bias for class 2"):
         balance_reject_class(certain([1])[0], 2, val, 0.5)

@@ -14,7 +14,7 @@ from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.lowering import lower
 from fpga_flow.lowering.answer import MASKED, make_answer
 
-ALL = ["top1", "topk:2", "rounded:3", "posterior:2", "gated:1:3"]
+ALL = ["top1", "topk:2", "rounded:3", "posterior:2", "gated:1:3", "reject:keyed"]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,9 @@ def test_every_engine_gives_the_codes_of_the_definition(path: Path, name: str) -
         answers = engine.answers(images)
         assert answers.dtype == np.int64
         assert np.array_equal(answers, expected)
+        assert np.array_equal(engine.rejected(images), unit.rejected(sums))
         logits = engine.predict(images)
-        assert (logits.dtype, logits.shape) == (np.float32, (60, 5))
+        assert (logits.dtype, logits.shape) == (np.float32, (60, unit.classes))
         assert np.array_equal(logits, unit.logits(expected))
         assert engine.answers(images[:0]).shape == (0, expected.shape[1])
     assert np.array_equal(load_engine(path, answer=unit).answers(images), expected)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction.defences.truncation import LabelOnlyFallback
 from divqat_brevitas.extraction.oracles import softmax
+from divqat_brevitas.misdirection import misdirection_table
 from fpga_flow.lowering.answer import (
     MASKED,
     AnswerUnit,
@@ -28,7 +30,7 @@ SUMS = np.random.default_rng(0).integers(-2000, 2000, (200, CLASSES))
 SCALE = np.random.default_rng(1).uniform(0.01, 0.02, CLASSES)
 BIAS = np.random.default_rng(2).uniform(-3, 3, CLASSES)
 ALL = ["top1", "topk:1", "topk:3", "rounded:1", "rounded:4", "posterior:1", "posterior:3"]
-ALL += ["gated:0", "gated:5:2"]
+ALL += ["gated:0", "gated:5:2", "reject:abstain", "reject:4", "reject:keyed", "reject:keyed:2"]
 
 
 def unit_of(name, scale=SCALE, bias=BIAS, sums=SUMS):
@@ -151,6 +153,7 @@ def test_the_gate_is_the_posterior_elsewhere_and_covers_the_defence_of_that_name
     scores = unit.rule.scores(sums)
     behind = scores.max(axis=1) - scores[:, decoy]
     in_play = behind <= unit.margin
+    assert np.array_equal(unit.rejected(sums), in_play)
     assert 0.1 < in_play.mean() < 0.9
     codes = unit.codes(sums)
     assert np.array_equal(codes[~in_play], plain.codes(sums)[~in_play])
@@ -172,7 +175,48 @@ def test_a_unit_survives_json_and_codes_fit_their_bits(name):
     assert (codes.min() >= 0, codes.max() < 1 << unit.code_bits) == (True, True)
     assert AnswerUnit.from_record(json.loads(json.dumps(asdict(unit)))) == unit
     assert unit.codes(SUMS[:0]).shape == (0, codes.shape[1])
-    assert unit.logits(unit.codes(SUMS[:0])).shape == (0, CLASSES)
+    assert unit.logits(unit.codes(SUMS[:0])).shape == (0, unit.classes)
+    assert unit.rejected(SUMS[:0]).shape == (0,)
+
+
+REJECTED = np.array([[5, 9, 8, 10], [5, 8, 9, 10], [9, 5, 5, 10], [7, 7, 7, 8]])
+ACCEPTED = np.array([[5, 9, 8, 9], [9, 9, 9, 9], [0, 0, 1, -5]])
+
+
+@pytest.mark.parametrize(("name", "shown"), [("reject:abstain", 3), ("reject:1", 1)])
+def test_a_rejected_image_gets_the_constant_code_and_another_its_label(name, shown):
+    unit = unit_of(name, [0.5] * 4, [0.0] * 4, None)
+    assert unit.codes(REJECTED)[:, 0].tolist() == [shown] * 4
+    assert unit.codes(ACCEPTED)[:, 0].tolist() == [1, 0, 2]
+    assert unit.rejected(np.concatenate([REJECTED, ACCEPTED])).tolist() == [True] * 4 + [False] * 3
+    assert unit.classes == 3 + (name == "reject:abstain")
+    logits = unit.logits(unit.codes(REJECTED))
+    assert np.array_equal(softmax(logits), np.eye(unit.classes, dtype=np.float32)[[shown] * 4])
+
+
+def test_misdirection_is_a_keyed_derangement_of_the_label_by_the_runner_up():
+    make = partial(make_answer, "reject:keyed", [0.5] * 4, [0.0] * 4)
+    unit = make(key=b"one")
+    table = misdirection_table(b"one", 3)
+    assert unit.misdirection == tuple(table.ravel())
+    pairs = [(1, 2), (2, 1), (0, 1), (0, 1)]  # the lowest of equals, as runner-up too
+    assert unit.codes(REJECTED)[:, 0].tolist() == [table[pair] for pair in pairs]
+    assert np.array_equal(unit.codes(ACCEPTED), make(key=b"two").codes(ACCEPTED))
+    assert unit.classes == 3
+
+
+def test_a_table_has_no_label_shows_all_classes_and_depends_on_the_key():
+    table, other = misdirection_table(b"one", 10), misdirection_table(b"two", 10)
+    assert np.array_equal(np.sort(table, axis=0), np.tile(np.arange(10)[:, None], 10))
+    assert not (table == np.arange(10)[:, None]).any()
+    assert np.array_equal(table, misdirection_table(b"one", 10))
+    # Nine of ten entries of an unrelated derangement differ; the standard error is 3 points.
+    assert (table != other).mean() > 0.75
+    marked = misdirection_table(b"one", 10, constant=4)
+    changed = marked != table
+    assert (marked[changed] == 4).all()
+    assert 1 <= changed.sum() <= 30  # an eighth of 90 pairs
+    assert not (marked == np.arange(10)[:, None]).any()
 
 
 def test_logits_that_are_all_equal_still_make_a_unit():
@@ -193,6 +237,9 @@ def test_logits_that_are_all_equal_still_make_a_unit():
         ("gated", "'gated:C' or 'gated:C:BITS'"),
         ("gated:1:9", "BITS from 1 to 8"),
         ("gated:-1", "C the index"),
+        ("reject", "'reject:abstain', 'reject:C'"),
+        ("reject:keyed:", "'reject:keyed:C'"),
+        ("reject:-1", "C the index"),
     ],
 )
 def test_bad_names(name, message):
@@ -205,6 +252,11 @@ def test_refusals():
         unit_of("topk:7")
     with pytest.raises(InputError, match="classes 0 to 5 only"):
         unit_of("gated:6")
+    for name in ("reject:5", "reject:keyed:5"):  # the last output is no class
+        with pytest.raises(InputError, match="classes 0 to 4 only"):
+            unit_of(name)
+    with pytest.raises(InputError, match="this one has 2 outputs"):
+        unit_of("reject:keyed", [1.0] * 2, [0.0] * 2)
     with pytest.raises(InputError, match="needs calibration images"):
         unit_of("rounded:3", sums=None)
     with pytest.raises(InputError, match="not of this version"):

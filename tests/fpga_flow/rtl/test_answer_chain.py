@@ -45,13 +45,23 @@ def with_margin(unit, sums):
     return unit, behind <= unit.margin
 
 
+def reject_half(unit, sums):
+    """The unit with a reject output that is the highest for some images, of equals for others."""
+    scores = unit.rule.scores(sums)
+    over = scores[:, -1] - scores[:, :-1].max(axis=1)
+    equal = max(value for value in over if (over > value).mean() >= 0.25)
+    shifts = (*unit.rule.shifts[:-1], unit.rule.shifts[-1] - int(equal))
+    return replace(unit, rule=replace(unit.rule, shifts=shifts))
+
+
 def module_case(name, unit, sums, bits, signed, rates, serial):
-    """The body that designs get, between the bench's source and sink."""
-    stream, given = Stream(1, bits, signed, unit.classes), answer_stream(unit)
+    """The body that designs get, between the bench's source and sink; a code has the bit above."""
+    stream, given = Stream(1, bits, signed, unit.outputs), answer_stream(unit)
     body = answer_body(unit, stream, serial)
     prefix = f"{name}_"
     for old, new in ((" odat;", " codes;"), (".odat(odat)", ".odat(codes)"), ("= odat", "= codes")):
         body = body.replace(old, new)
+    codes = unit.codes(sums)
     files = answer_memories(unit, serial)
     for file in files:
         body = body.replace(f'"{file}"', f'"{prefix}{file}"')
@@ -60,7 +70,8 @@ def module_case(name, unit, sums, bits, signed, rates, serial):
 		wire [{8 * stream.bytes - 1}:0] s_axis_tdata = idat;
 		wire [{8 * given.bytes - 1}:0] m_axis_tdata;
 		wire s_axis_tvalid = ivld, s_axis_tready, m_axis_tvalid, m_axis_tready = ordy;
-		assign irdy = s_axis_tready, ovld = m_axis_tvalid, odat = m_axis_tdata;
+		assign irdy = s_axis_tready, ovld = m_axis_tvalid;
+		assign odat = {{ 7'b0, body.rejected, m_axis_tdata }};
 		if(1) begin : body
 {body}
 		end"""
@@ -68,9 +79,9 @@ def module_case(name, unit, sums, bits, signed, rates, serial):
         name,
         text,
         8 * stream.bytes,
-        8 * given.bytes,
+        8 * given.bytes + 8,
         [pack([value], bits) for value in sums.reshape(-1)],
-        unit.codes(sums).reshape(-1).tolist(),
+        (codes + (unit.rejected(sums)[:, None] << 8 * given.bytes)).reshape(-1).tolist(),
         {f"{prefix}{file}": words for file, words in files.items()},
         rates=rates,
     )
@@ -80,6 +91,7 @@ def module_case(name, unit, sums, bits, signed, rates, serial):
 def test_modules_give_the_codes_of_the_definition_under_halts(tmp_path):
     names = ["top1", "rounded:1", "rounded:3", "rounded:8", "posterior:1", "posterior:4"]
     names += ["topk:1", "topk:2", "topk:5", "gated:0:1", "gated:4:3", "gated:9"]
+    names += ["reject:abstain", "reject:3", "reject:keyed", "reject:keyed", "reject:keyed:2"]
     cases, seen = [], {}
     for number, name in enumerate(names):
         signed, classes = number % 2 == 0, (5, 10)[number % 2]
@@ -92,11 +104,14 @@ def test_modules_give_the_codes_of_the_definition_under_halts(tmp_path):
         if unit.decoy is not None:
             unit, gated = with_margin(unit, sums)
             assert 0.2 < gated.mean() < 0.8, name
+        if unit.kind == "reject":
+            unit = reject_half(unit, sums)
+            assert 0.2 < unit.rejected(sums).mean() < 0.8, name
         for serial in (False, True):
             rates = RATES[(number + serial) % 4]
             case = module_case(f"c{number}{serial:d}", unit, sums, 10, signed, rates, serial)
             cases.append(case)
-        seen[name] = len(set(case.expected))
+        seen[name] = len(np.unique(unit.codes(sums)))
     found = run(cases, tmp_path)
     for case in cases:
         assert found[case.name] == case.expected, case.name
@@ -169,6 +184,8 @@ def design(folder, unit, bits, signed, lanes, pace):
         ("topk:2", False, 2, 0),
         ("rounded:2", True, 3, 10_000),
         ("gated:5:3", True, 2, 10_000),
+        ("reject:keyed", True, 1, 0),
+        ("reject:keyed:1", False, 2, 10_000),
     ],
 )
 def test_a_chain_follows_the_definition_under_stalls(tmp_path, name, signed, lanes, pace):
@@ -185,6 +202,8 @@ def test_a_chain_follows_the_definition_under_stalls(tmp_path, name, signed, lan
         unit = unit_of(name, CLASSES, sums, 1)
     if unit.decoy is not None:
         unit, _ = with_margin(unit, sums)
+    if unit.kind == "reject":
+        unit = reject_half(unit, sums)
     made = design(tmp_path, unit, 6, signed, lanes, pace)
     assert made.unit == unit
     simulation = Simulation(made, compiled(made))
@@ -202,7 +221,7 @@ def test_a_chain_follows_the_definition_under_stalls(tmp_path, name, signed, lan
     with pytest.raises(InputError, match=r"gives (labels|codes).*no accumulators"):
         made.accumulators(free.beats)
     assert made.classes == CLASSES
-    assert made.compared == {"unit": "labels" if name == "top1" else "codes", "answer": name}
+    assert made.compared == {"unit": "labels" if unit.label_only else "codes", "answer": name}
     # The unit alone sets the pace; what is said of it holds to the cycle.
     (node,) = [node for node in made.nodes if node.op in OPS]
     cycles = answer_cycles(unit, serial=pace > 0)
