@@ -1,8 +1,8 @@
 """Suite ``engines``: images a second of everything that executes a network, on the same images.
 
-Every contestant gets the batch size that suits it best of those tried. How close the integer
-engine comes to the processor's limit is told by a large product of bytes from the library it uses
-(oneDNN through PyTorch), timed in the same turns.
+Every contestant gets the batch size that suits it best of those tried. A large product of bytes
+from the library that the integer engine uses (oneDNN through PyTorch) is timed in the same turns:
+on a processor with instructions for it, that is the limit.
 """
 
 import tempfile
@@ -253,8 +253,8 @@ def _tables(row: Mapping[str, Any]) -> Sequence[str]:
     lines += [
         f"The integer engine does {peak['engine']['median'] / 1e9:.0f} billion operations a "
         f"second (products and sums, {row['operations'] / 1e6:.1f} million an image): "
-        f"{peak['share']['median']:.0%} of what a product of two byte matrices does in the same "
-        f"turns ({peak['product']['median'] / 1e9:.0f} billion).",
+        f"{peak['share']['median']:.2g} times what a product of two byte matrices does in the same "
+        f"turns ({peak['product']['median'] / 1e9:.2g} billion; slow without instructions for it).",
         "",
         f"Kernels: {kernels}.",
         "",
