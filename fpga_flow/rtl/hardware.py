@@ -56,7 +56,7 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
         None), ``input`` and ``output`` streams, ``cycles`` (FINN's estimate), ``pe``, ``simd``,
         ``files``, and what our modules need (``weights``, ``pool``, ``others``: further inputs,
         ``copies``, ``pixels`` or ``shift``; ``multipliers``: whether products are to take the
-        device's).
+        device's; ``logic``: whether ours are to be made without any).
 
     Raises:
         InputError: a layer has no RTL.
@@ -77,7 +77,8 @@ def generate(job: dict[str, Any]) -> list[dict[str, Any]]:
         folder = Path(job["folder"]) / node.name
         folder.mkdir()
         record = _layer(model, node, folder, part, job["clock_ns"], portable, records)
-        records.append(record | {"multipliers": node.name in chosen})
+        taken = node.name in chosen
+        records.append(record | {"multipliers": taken, "logic": portable and not taken})
     return fused(records) if portable else records
 
 

@@ -60,7 +60,8 @@ def cell(record: dict[str, Any], weights_style: str = "auto") -> str:
     elif op == "StreamingDataWidthConverter":
         body = _converter(name, taken, given)
     else:
-        body = _generated(name, op, record.get("weights"), weights_style)
+        logic = op in shapes.PRODUCTS and record["logic"]
+        body = _generated(name, op, record.get("weights"), weights_style, logic=logic)
     readers = f"[{record['copies'] - 1}:0] " if "copies" in record else ""
     further = "".join(
         f"""
@@ -200,8 +201,11 @@ def _converter(name: str, taken: Stream, given: Stream) -> str:
 	);"""
 
 
-def _generated(name: str, op: str, weights: dict[str, int] | None, style: str) -> str:
-    before, extra = "", ""
+def _generated(
+    name: str, op: str, weights: dict[str, int] | None, style: str, *, logic: bool
+) -> str:
+    # What FINN's wrapper calls the kind of its multipliers is 0 for none: see ``mvu.sv``.
+    before, extra, setting = "", "", "#(.VERSION(0)) " if logic else ""
     if op in ("FMPadding", "Thresholding"):
         extra = f", {_AXILITE}"
     if op == "Thresholding":
@@ -226,7 +230,7 @@ def _generated(name: str, op: str, weights: dict[str, int] | None, style: str) -
             ", .ap_clk2x(ap_clk), "
             ".in1_V_TDATA(wdat_padded), .in1_V_TVALID(wvld), .in1_V_TREADY(wrdy)"
         )
-    return f"""{before}	{name} {name} (
+    return f"""{before}	{name} {setting}{name} (
 		.ap_clk(ap_clk), .ap_rst_n(ap_rst_n),
 		.in0_V_TDATA(s_axis_tdata), .in0_V_TVALID(s_axis_tvalid), .in0_V_TREADY(s_axis_tready),
 		.out0_V_TDATA(m_axis_tdata), .out0_V_TVALID(m_axis_tvalid), .out0_V_TREADY(m_axis_tready)

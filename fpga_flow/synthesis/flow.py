@@ -200,7 +200,7 @@ def _build(
         else (chip.folder / chip.constraints).read_text(encoding="utf-8")
     )
     (work / tools.pins).write_text(pins, encoding="utf-8")
-    seconds = {"slang": synth.elaborate(design, work, top, around, deadline)}
+    seconds = {"slang": synth.elaborate(design, work, top, around, family, deadline)}
     seconds["yosys"] = synth.map_cells(design, work, top, family, deadline, dsp=dsp)
     module = top_module(read_json(work / NETLIST))
     types = {name: cell["type"] for name, cell in module["cells"].items()}

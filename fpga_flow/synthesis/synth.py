@@ -92,26 +92,32 @@ def copy_design(design: Design, work: Path) -> None:
 
 
 def elaborate(
-    design: Design, work: Path, top: str, around: Sequence[str], deadline: Deadline
+    design: Design,
+    work: Path,
+    top: str,
+    around: Sequence[str],
+    family: Family,
+    deadline: Deadline,
 ) -> float:
     """Read the sources that ``gather`` copied into yosys' own format; gives seconds."""
     script = work / "elaborate.ys"
     commands = [
-        read_command(design.top, design.sources),
+        read_command(design.top, design.sources, family),
         f"write_rtlil {_CORE}",
         "design -reset",
-        read_command(top, (*design.sources, *around), f"--blackboxed-module {design.top}"),
+        read_command(top, (*design.sources, *around), family, f"--blackboxed-module {design.top}"),
         f"write_rtlil {_AROUND}",
     ]
     script.write_text("\n".join(commands) + "\n", encoding="utf-8")
     return run_tool("slang", ["-q", "-s", script.name], work, work / LOGS / "slang.log", deadline)
 
 
-def read_command(top: str, sources: Sequence[str], *more: str) -> str:
-    """Yosys' command that reads SystemVerilog."""
+def read_command(top: str, sources: Sequence[str], family: Family, *more: str) -> str:
+    """Yosys' command that reads SystemVerilog. Our modules may use cells of the family's own."""
     # WebAssembly has no threads. FINN's library uses names before it declares them, and has a
     # core without primitives of AMD's for Verilator.
     flags = ["--threads 1", "--allow-use-before-declare", "-DSYNTHESIS", "-DVERILATOR"]
+    flags.append(f"-DDIVQAT_{family.name.upper()}")
     return " ".join(["read_slang", *flags, *more, f"--top {top}", *sources])
 
 

@@ -93,7 +93,8 @@ module mvu_vvu_axi #(
 	wire  taken = m_axis_output_tvalid && m_axis_output_tready;
 	wire [OUTPUT_STREAM_WIDTH-1:0]  odat;
 
-	// At 16 beats a result the core is done with one (at most 5 + clog2(SIMD) <= 15 cycles)
+	// At 16 beats a result the core is done with one (at most 5 + clog2(SIMD) <= 15 cycles;
+	// 3 + clog2(SIMD) + clog2(bits of the narrower operand) where products are bit planes)
 	// before the next one's last beat: the core's own result register is enough.
 	if(SF >= 16) begin : genRegister
 		logic  Busy, OVld;

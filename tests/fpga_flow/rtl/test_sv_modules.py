@@ -23,7 +23,10 @@ def _check(cases: list[Case], folder: Path) -> None:
 
 
 def _matrix_vector(
-    name: str, rates: tuple[int, int], shape: tuple[int, int, int, int, int, int, bool, bool]
+    name: str,
+    rates: tuple[int, int],
+    shape: tuple[int, int, int, int, int, int, bool, bool],
+    version: int,
 ) -> Case:
     mw, mh, pe, simd, wbits, abits, signed, narrow = shape
     rng = np.random.default_rng(mw * 1000 + mh)
@@ -60,7 +63,7 @@ def _matrix_vector(
 			.config_rack(), .config_q0(), .sidx('0), .svld(1'b0), .srdy(),
 			.ordy(wrdy), .ovld(wvld), .odat(wdat));
 		mvu_vvu_axi #(
-			.IS_MVU(1), .VERSION(1), .MW({mw}), .MH({mh}), .PE({pe}), .SIMD({simd}),
+			.IS_MVU(1), .VERSION({version}), .MW({mw}), .MH({mh}), .PE({pe}), .SIMD({simd}),
 			.ACTIVATION_WIDTH({abits}), .WEIGHT_WIDTH({wbits}), .ACCU_WIDTH({accu}),
 			.NARROW_WEIGHTS({narrow:d}), .SIGNED_ACTIVATIONS({signed:d})
 		) dut (
@@ -96,6 +99,9 @@ def test_matrix_vector_units_of_all_kinds_of_products(tmp_path: Path) -> None:
         (50, 2, 2, 25, 4, 8, False, False),  # split
         (12, 4, 2, 4, 4, 8, True, False),  # split
         (10, 3, 3, 5, 4, 4, False, True),  # plain: rows do not pair up
+        (12, 2, 2, 6, 8, 3, False, True),  # split, fewer bits of activations
+        (10, 2, 1, 10, 5, 2, True, False),  # plain, the same, signed
+        (8, 4, 2, 2, 5, 1, False, True),  # packed, activations of one bit
         (9, 2, 2, 3, 8, 8, True, False),  # plain
         (1, 5, 1, 1, 8, 8, False, False),  # plain, one product
         (64, 1, 1, 4, 2, 2, False, True),  # one row: nothing to replay
@@ -106,9 +112,10 @@ def test_matrix_vector_units_of_all_kinds_of_products(tmp_path: Path) -> None:
         (14, 2, 1, 2, 1, 1, True, False),  # equal bits, two lanes
     ]
     cases = [
-        _matrix_vector(f"mvu{i}_{rate}", RATES[(i + 2 * rate) % 4], shape)
+        # In multipliers, where some are used at all, or (0) as bit planes, where lanes pair up.
+        _matrix_vector(f"mvu{i}_{version}", RATES[(i + 2 * version) % 4], shape, version)
         for i, shape in enumerate(shapes)
-        for rate in range(2)
+        for version in (0, 1)
     ]
     _check(cases, tmp_path)
 

@@ -119,7 +119,7 @@ def test_a_full_fifo_in_block_ram_is_the_rtls(tmp_path):
     cells.mkdir()
     deadline = Deadline(600)
     top, around = synth.gather(design, None, work)
-    synth.elaborate(design, work, top, around, deadline)
+    synth.elaborate(design, work, top, around, ECP5, deadline)
     synth.map_cells(design, work, top, ECP5, deadline, dsp=False)
     netlist = work / synth.CORE_NETLIST
     assert "DP16KD" in netlist.read_text()
