@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.extraction.specs import Changes, ExperimentSpec, VictimSpec
+from divqat_brevitas.data import dataset_info
 from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.quant.loss import loss_settings
 
@@ -97,10 +98,11 @@ class Scenario:
             return None
         return f"gate:{self.decoy_class(variant, changes)}:{self.gates[variant]:g}"
 
-    def decoy_class(self, variant: str, changes: Changes | None = None) -> int | None:
-        """The class that a variant is trained to give to outliers; None: a reject output."""
+    def decoy_class(self, variant: str, changes: Changes | None = None) -> int:
+        """The output that a variant is trained to give to outliers: a class, or the one behind."""
         changed = dict[str, Any](self._changes(variant, changes))
-        return loss_settings(variant.removeprefix("divqat-"), **changed).decoy_class
+        decoy = loss_settings(variant.removeprefix("divqat-"), **changed).decoy_class
+        return len(dataset_info(self.recipe["dataset"]).classes) if decoy is None else decoy
 
     def _changes(self, variant: str, changes: Changes | None) -> Changes:
         return self.tuned.get(variant, ()) if changes is None else changes

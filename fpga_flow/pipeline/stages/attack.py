@@ -164,19 +164,24 @@ def run(context: StageContext) -> None:
 
 
 def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> None:
-    """Try the tripwire on a victim with a reject class."""
+    """Try the tripwire on a victim with a reject class or output."""
     config = context.config
     settings = loss_settings(config.divqat.preset, **config.divqat.changes)
     if victim.variant != "divqat" or not settings.ood_weight:
         return
+    reject_class = settings.decoy_class
+    if reject_class is None:  # the reject output stands behind the classes
+        reject_class = len(dataset_info(config.data.name).classes)
     name = f"detection/{victim.stem}.json"
 
     def write() -> None:
-        # The engine that equals the hardware, also where an RTL simulation was attacked.
-        model = predictor(context, victim, "integer", chip_unit(context, victim))
+        # The engine that equals the hardware, also where an RTL simulation was attacked. What a
+        # chip shows of a reject output is not that it rejects.
+        unit = None if settings.reject_output else chip_unit(context, victim)
+        model = predictor(context, victim, "integer", unit)
 
         def rejected(images: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-            bits: npt.NDArray[np.bool_] = labels_of(model, to_float(images)) == settings.decoy_class
+            bits: npt.NDArray[np.bool_] = labels_of(model, to_float(images)) == reject_class
             return bits
 
         data = config.data
@@ -200,7 +205,7 @@ def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> No
         "pools": list(pools),
         "answer": answer_of(config, victim),
         "data": config.fingerprint("data"),
-        "reject_class": settings.decoy_class,
+        "reject_class": reject_class,
     }
     context.task(f"detection-{victim.stem}", key, [name], write)
 

@@ -220,11 +220,19 @@ def test_others_are_refused_by_name(answer: str) -> None:
         resolve(overrides=[f"compile.answer={answer}"])
 
 
-def test_what_cannot_be_built_is_refused_before_training() -> None:
+def test_what_cannot_be_built_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more classes than the 10"):
         stage.check(resolve(preset="smoke", overrides=["compile.answer=topk:11"]))
     with pytest.raises(InputError, match="classes 0 to 9 only"):
         stage.check(resolve(preset="smoke", overrides=["compile.answer=gated:10"]))
+    keyed = ["compile.answer=reject:keyed", "divqat.preset=reject", "train.variants=qat,divqat"]
+    with pytest.raises(InputError, match=r"qat has none. Compile only divqat"):
+        stage.check(resolve(preset="smoke", overrides=keyed))
+    stage.check(resolve(preset="smoke", overrides=[*keyed, "compile.variants=divqat"]))
+    (empty := tmp_path / "key").touch()
+    for file, fault in ((empty, "is empty"), (tmp_path / "none", "cannot read")):
+        with pytest.raises(InputError, match=f"compile.answer_key.*{fault}|{fault}.*answer_key"):
+            stage.check(resolve(preset="smoke", overrides=[*keyed, f"compile.answer_key={file}"]))
     vendor = ["compile.answer=top1", "compile.target=pynq-z1"]
     with pytest.raises(InputError, match="for devices of the open flow"):
         stage.check(resolve(preset="smoke", overrides=vendor))

@@ -112,6 +112,44 @@ def test_attackers_get_what_leaves_the_chip(path, monkeypatch):
     assert execute(path) == plain
 
 
+REJECT = (
+    "train.variants=divqat",
+    "divqat.preset=reject",
+    "divqat.decoy_cost=0.3",
+    "divqat.guard=1",
+)
+
+
+@pytest.mark.slow  # runs whole stages
+def test_a_reject_output_is_no_class_and_a_key_is_part_of_the_result(tmp_path, monkeypatch):
+    asked = []
+    run_attack = attack.attack_spec.run_attack
+    monkeypatch.setattr(
+        attack.attack_spec,
+        "run_attack",
+        lambda how, model, *a, **k: asked.append(model) or run_attack(how, model, *a, **k),
+    )
+    (key := tmp_path / "key").write_bytes(b"one")
+    path = tmp_path / "run"
+    execute(path, *REJECT, "run.seeds=0")
+    keyed = [*REJECT, "run.seeds=0", "compile.answer=reject:keyed", f"compile.answer_key={key}"]
+    rows = execute(path, *keyed)
+    key.write_bytes(b"two")
+    execute(path, *keyed)
+    test, labels = split(resolve(overrides=SETTINGS), "test")
+    raw, first, second = (model.predict(test) for model in asked)
+    assert [shown.shape[1] for shown in (raw, first, second)] == [11, 10, 10]
+    rejected = raw.argmax(axis=1) == 10
+    assert rejected.any()
+    for shown in (first, second):
+        assert np.array_equal(shown[~rejected].argmax(1), raw[~rejected].argmax(1))
+        assert not (shown.argmax(1) == raw[:, :10].argmax(1))[rejected].any()
+    assert not np.array_equal(first, second)
+    victim = read_json(path / "train" / "victims.json")[0]
+    assert victim["accuracy"] == (raw.argmax(axis=1) == labels).mean()
+    assert {row["answer"] for row in rows.values()} == {"reject:keyed"}
+
+
 def test_only_victims_that_get_a_chip_have_its_answer():
     two = ["train.variants=ptq,qat", "compile.variants=ptq"]
     config = resolve(overrides=[*SETTINGS, GATED, *two])
