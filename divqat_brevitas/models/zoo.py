@@ -32,6 +32,8 @@ class Architecture:
 
 MODELS: dict[str, Architecture | ResidualArchitecture | SeparableArchitecture] = {
     "mlp": Architecture((), (64, 64), 1, "dense only: the smallest FINN build"),
+    "tfc": Architecture((), (64, 64, 64), 1, "FINN's TFC (Umuroglu et al., FPGA 2017), dense only"),
+    "lfc": Architecture((), (1024,) * 3, 1, "FINN's LFC, as TFC with 2.9 M weights on 28x28"),
     "digits-cnn": Architecture(
         ((8, 1, False), (16, 1, True)), (), 2, "8x8 digits; fits any FPGA"
     ),

@@ -78,7 +78,7 @@ class SignWeightQuant(SignActQuant):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As ``SignActQuant``."""
-        if self.training:
+        if self.training and x.requires_grad:
             x.data.clamp_(-1, 1)  # not seen by autograd: no graph holds the values
         return super().forward(x)
 
