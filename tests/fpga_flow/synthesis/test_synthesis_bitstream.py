@@ -4,6 +4,7 @@ import dataclasses
 import re
 import tempfile
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import memory_core
@@ -223,3 +224,25 @@ def test_chosen_layers_take_the_predicted_multipliers_and_keep_their_integers(tm
     with NetlistEngine(design, made.folder) as engine:
         found = engine.predict(floats[:2])
     assert np.array_equal(found, IntegerEngine(path).predict(floats[:2]))
+
+
+@pytest.mark.parametrize(("bits", "signed"), [(1, 0), (4, 0), (4, 1), (7, 1), (8, 0)])
+def test_carry_cells_that_mask_are_proved_equal_to_the_rtl(tmp_path, bits, signed):
+    """Yosys' SAT solver, over all inputs, with its own model of the cell."""
+    source = files("fpga_flow.rtl").joinpath("sv", "masked_add.sv").read_text()
+    (tmp_path / "masked_add.sv").write_text(source)
+    read = f"--threads 1 -G W={bits} -G SIGNED={signed} --top masked_add masked_add.sv"
+    commands = [
+        f"read_slang -DDIVQAT_ECP5 {read}",
+        "rename masked_add cells",
+        "read_verilog -D NO_INCLUDES +/ecp5/cells_sim.v",
+        "select -assert-min 1 cells/t:CCU2C",
+        "hierarchy -top cells",
+        "flatten",
+        "design -stash cells",
+        f"read_slang {read}",
+        "design -copy-from cells -as cells cells",
+        "miter -equiv -flatten masked_add cells both",
+        "sat -verify -prove trigger 0 both",
+    ]
+    run_tool("slang", ["-q", "-p", "; ".join(commands)], tmp_path, tmp_path / "log", Deadline(120))
