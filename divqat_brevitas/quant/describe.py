@@ -171,8 +171,8 @@ def _codes(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
 
 def _fuses(int_quant: LearnedScaleIntQuant) -> bool:
     """Whether a training step on float32 would take the fused kernel."""
-    zero, one = torch.zeros(()), torch.ones(())
-    return int_quant._fusible(one, zero, one)
+    one = torch.ones(())
+    return int_quant.fuses(one, one)
 
 
 def _scale_source(tensor_quant: Any) -> str:

@@ -4,6 +4,10 @@ Method: Esser et al., "Learned Step Size Quantization", ICLR 2020. Straight-thro
 rounding and a clamp give the gradient of the step size (sec. 2.1); it is then scaled by
 ``1/sqrt(N·Q)`` (sec. 2.2) so that its relative updates match those of the N values that
 share it, at any bit width. The forward pass is Brevitas' own, bit for bit.
+
+A scale takes its value from the first data it sees. Brevitas leaves it out of the state dict
+until then, but refuses to load such a dict strictly. Here an unset scale loads as unset; a
+scale that has a value still insists on its key.
 """
 
 import math
@@ -13,10 +17,15 @@ import torch
 from brevitas.core.function_wrapper import Identity, RoundSte, TensorClamp
 from brevitas.core.quant import IntQuant
 from brevitas.core.quant.delay import _NoDelay
+from brevitas.core.restrict_val import LogFloatRestrictValue, PowerOfTwoRestrictValue
+from brevitas.core.scaling import (
+    ParameterFromRuntimeStatsScaling,
+    ParameterFromStatsFromParameterScaling,
+)
 from brevitas.inject.enum import RestrictValueType
 from torch import Tensor
 
-from divqat_brevitas.quant.fused import LARGEST_BOUND, fused_int_quant
+from divqat_brevitas.quant.fused import LARGEST_BOUND, fused_int_quant, takes
 from divqat_brevitas.quant.input_fit import measure, warn_of_cut
 
 
@@ -71,11 +80,63 @@ def scale_gradient(scale: Tensor, factor: Tensor, log_domain: bool) -> Tensor:
     return result
 
 
-def step_size_factor(count: int, max_int: Tensor, log_domain: bool) -> Tensor:
-    """The factor on the scale's gradient: LSQ's g, times Q² where the parameter is Q·s."""
-    if log_domain:
-        return 1 / torch.sqrt(count * max_int)
-    return 1 / (torch.sqrt(count * max_int) * (1 / max_int) ** 2)
+def step_size_factor(count: int, bound: float, log_domain: bool) -> float:
+    """The factor on the scale's gradient: LSQ's g, times Q² where the parameter is Q·s.
+
+    Args:
+        count: values that share the scale.
+        bound: Q, of the codes' magnitude.
+        log_domain: whether the parameter is the scale's logarithm.
+    """
+    factor = 1 / math.sqrt(max(1, count) * bound)
+    return factor if log_domain else factor * bound**2
+
+
+class WeightScale(ParameterFromStatsFromParameterScaling):  # type: ignore[misc]
+    """A weight scale, initialised from the weights at the first forward pass.
+
+    A row of zeros has no range, and Brevitas starts its scale at a floor of 1e-10. A logarithm
+    takes thousands of steps from there to a useful scale, in which the row learns nothing. Where
+    the parameter is a logarithm, such a row starts at the largest scale of the other rows, or
+    without any at PyTorch's own range of new weights, 1/sqrt(values in a row). The quantized row
+    is 0 at any scale.
+    """
+
+    def forward(self, x: Tensor, threshold: Tensor | None = None) -> Tensor:
+        """The scale(s); the first call sets them from the weights ``x``."""
+        unset = not self.init_done
+        scale: Tensor = super().forward(x, threshold)
+        restrict = self.stats_scaling_impl.restrict_clamp_scaling.restrict_value_impl
+        if not unset or not isinstance(restrict, PowerOfTwoRestrictValue | LogFloatRestrictValue):
+            return scale
+        with torch.no_grad():
+            dead = (self.parameter_list_stats(x) == 0).view_as(self.value)
+            if not dead.any():
+                return scale
+            ordinary = self.value[~dead].max() if not dead.all() else -math.log2(x[0].numel()) / 2
+            self.value[dead] = ordinary
+        result: Tensor = super().forward(x, threshold)
+        return result
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, *lists: Any
+    ) -> None:
+        key, unset = prefix + "value", not self.init_done
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *lists)
+        if unset and key in missing:
+            missing.remove(key)
+
+
+class ActScale(ParameterFromRuntimeStatsScaling):  # type: ignore[misc]
+    """An activation scale, initialised from statistics of the first training batches."""
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, *lists: Any
+    ) -> None:
+        key, unset = prefix + "value", self.counter == 0
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *lists)
+        if unset and key in missing:
+            missing.remove(key)
 
 
 class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
@@ -89,10 +150,6 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
     Args:
         restrict_scaling_type: how the scale is parametrized (float or power of two).
         **int_quant: the arguments of Brevitas' ``IntQuant``.
-
-    Attributes:
-        rectifying: whether the ReLU before it was left out, to be done here; set by whoever
-            leaves it out (see :mod:`divqat_brevitas.training.kernels`), with unsigned codes alone.
 
     Example:
         >>> from brevitas.core.function_wrapper import Identity
@@ -122,7 +179,6 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
             tensor_clamp_impl or TensorClamp(),
             quant_delay_steps,
         )
-        self.rectifying = False
         self.log_domain = restrict_scaling_type in (
             RestrictValueType.POWER_OF_TWO,
             RestrictValueType.LOG_FP,
@@ -132,20 +188,18 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
         """Quantize and dequantize ``x``; see ``brevitas.core.quant.IntQuant``."""
         if scale.requires_grad:
             with torch.no_grad():
-                max_int = torch.maximum(self.max_int(bit_width), -self.min_int(bit_width))
-                count = max(1, x.numel() // scale.numel())
-                factor = step_size_factor(count, max_int, self.log_domain)
-            scale = scale_gradient(scale, factor, self.log_domain)
-        if self.training and self._fusible(scale, zero_point, x):
+                bound = torch.maximum(self.max_int(bit_width), -self.min_int(bit_width))
+                count = x.numel() // scale.numel()
+                factor = step_size_factor(count, float(bound), self.log_domain)
+            scale = scale_gradient(scale, scale.new_tensor(factor), self.log_domain)
+        if self.training and self.fuses(x, scale) and not zero_point.requires_grad:
             low, high = int(self.min_int(bit_width)), int(self.max_int(bit_width))
-            if max(-low, high) < LARGEST_BOUND:
-                return fused_int_quant(x, scale, low, high, self.rectifying)
-        if self.rectifying:
-            x = torch.relu(x)
+            if max(-low, high) < LARGEST_BOUND and not bool(zero_point.any()):
+                return fused_int_quant(x, scale, low, high)
         result: Tensor = super().forward(scale, zero_point, bit_width, x)
         return result
 
-    def _fusible(self, scale: Tensor, zero_point: Tensor, x: Tensor) -> bool:
+    def fuses(self, x: Tensor, scale: Tensor) -> bool:
         """Whether the fused pass computes what Brevitas' components would, and may run here.
 
         Exact types: a subclass may round or clamp otherwise. Exporters and compilers are shown
@@ -156,12 +210,13 @@ class LearnedScaleIntQuant(IntQuant):  # type: ignore[misc]
             and type(self.tensor_clamp_impl) is TensorClamp
             and type(self.input_view_impl) is Identity
             and type(self.delay_wrapper.delay_impl) is _NoDelay
-            and x.dtype == scale.dtype == torch.float32
-            and not zero_point.requires_grad
+            and takes(x, scale)
             and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             and not torch.compiler.is_compiling()
-            and not bool(zero_point.any())
         )
+
+    def look(self, scale: Tensor, bit_width: Tensor, x: Tensor) -> None:
+        """Called with what it is to quantize in training; subclasses may warn."""
 
 
 class ImageIntQuant(LearnedScaleIntQuant):
@@ -175,10 +230,16 @@ class ImageIntQuant(LearnedScaleIntQuant):
 
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
         """As ``LearnedScaleIntQuant``."""
-        if self.training and not self.seen and not torch.compiler.is_compiling():
-            self.seen = True
-            with torch.no_grad():
-                codes = (self.min_int(bit_width), self.max_int(bit_width))
-                warn_of_cut(measure(x, scale, codes, int(bit_width), fixed=True), stacklevel=2)
+        if self.training and not torch.compiler.is_compiling():
+            self.look(scale, bit_width, x)
         result: Tensor = super().forward(scale, zero_point, bit_width, x)
         return result
+
+    def look(self, scale: Tensor, bit_width: Tensor, x: Tensor) -> None:
+        """Warn of the first batch, once."""
+        if self.seen:
+            return
+        self.seen = True
+        with torch.no_grad():
+            codes = (self.min_int(bit_width), self.max_int(bit_width))
+            warn_of_cut(measure(x, scale, codes, int(bit_width), fixed=True), stacklevel=2)

@@ -1,4 +1,4 @@
-"""The weight proxy of DivQAT layers, and the export handlers that know it.
+"""The proxies of DivQAT layers, and the export handlers that know them.
 
 Brevitas 0.13 exports the float weight and says "round to nearest", whatever the quantizer
 did: any other rounding exports silently wrong integers. Our handler exports the values the
@@ -8,12 +8,16 @@ them. Brevitas finds handlers by exact type, hence a proxy class of our own.
 
 from typing import Any
 
-from brevitas.export.onnx.qonnx.handler import BrevitasWeightQuantProxyHandler
+from brevitas.export.onnx.qonnx.handler import (
+    BrevitasActQuantProxyHandler,
+    BrevitasWeightQuantProxyHandler,
+)
 from brevitas.export.onnx.qonnx.manager import QONNXManager
-from brevitas.proxy import WeightQuantProxyFromInjector
+from brevitas.proxy import ActQuantProxyFromInjector, WeightQuantProxyFromInjector
 from torch import Tensor
 
 from divqat_brevitas.errors import InputError
+from divqat_brevitas.quant.training_step import Rectified
 
 
 class DivQATWeightQuantProxy(WeightQuantProxyFromInjector):  # type: ignore[misc]
@@ -47,7 +51,25 @@ class DivQATWeightQuantHandler(BrevitasWeightQuantProxyHandler):  # type: ignore
         return super().symbolic_execution(self.values)
 
 
+class DivQATActQuantProxy(ActQuantProxyFromInjector):  # type: ignore[misc]
+    """Activation proxy of the DivQAT quantizers; in training it leaves a ReLU to the quantizer."""
+
+    def init_tensor_quant(self) -> None:
+        """As Brevitas' own."""
+        super().init_tensor_quant()
+        pair: Any = getattr(self, "fused_activation_quant_proxy", None)
+        if pair is not None:
+            self.fused_activation_quant_proxy = Rectified(pair.activation_impl, pair.tensor_quant)
+
+
+class DivQATActQuantHandler(BrevitasActQuantProxyHandler):  # type: ignore[misc]
+    """QONNX export as of Brevitas' own proxy."""
+
+    handled_layer = DivQATActQuantProxy
+
+
 def register_export_handlers() -> None:
-    """Make Brevitas' QONNX exporters (TorchScript and dynamo) know our proxy; idempotent."""
-    if DivQATWeightQuantHandler not in QONNXManager.handlers:
-        QONNXManager.handlers.append(DivQATWeightQuantHandler)
+    """Make Brevitas' QONNX exporters (TorchScript and dynamo) know our proxies; idempotent."""
+    for handler in (DivQATWeightQuantHandler, DivQATActQuantHandler):
+        if handler not in QONNXManager.handlers:
+            QONNXManager.handlers.append(handler)

@@ -9,13 +9,14 @@ paper has it: beyond, a weight would only become slower to turn.
 from typing import Any
 
 import torch
-from brevitas.core.quant import ClampedBinaryQuant, RescalingIntQuant
+from brevitas.core.quant import ClampedBinaryQuant
 from brevitas.inject import value
 from brevitas.inject.enum import QuantType, ScalingImplType, StatsOp
 from brevitas.proxy import WeightQuantProxyFromInjector
 from torch import Tensor, nn
 
 from divqat_brevitas.quant.fragments import LearnedActScale, LearnedWeightScale
+from divqat_brevitas.quant.training_step import LearnedIntQuant
 
 
 class _Sign(torch.autograd.Function):
@@ -100,7 +101,7 @@ class SignedBinaryWeight(LearnedWeightScale):
     @value  # type: ignore[untyped-decorator]
     def tensor_quant(quant_type: QuantType) -> Any:  # noqa: N805
         """Signs, or rescaled integers."""
-        return SignWeightQuant if quant_type == QuantType.BINARY else RescalingIntQuant
+        return SignWeightQuant if quant_type == QuantType.BINARY else LearnedIntQuant
 
     @value  # type: ignore[untyped-decorator]
     def scaling_impl_type(quant_type: QuantType) -> ScalingImplType:  # noqa: N805
@@ -126,7 +127,7 @@ class SignedBinaryAct(LearnedActScale):
     @value  # type: ignore[untyped-decorator]
     def tensor_quant(quant_type: QuantType) -> Any:  # noqa: N805
         """Signs, or rescaled integers."""
-        return SignActQuant if quant_type == QuantType.BINARY else RescalingIntQuant
+        return SignActQuant if quant_type == QuantType.BINARY else LearnedIntQuant
 
     @value  # type: ignore[untyped-decorator]
     def scaling_impl_type(quant_type: QuantType) -> ScalingImplType:  # noqa: N805

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from divqat_brevitas.errors import DivQATError, InputError, ToolMissingError
 from divqat_brevitas.files import sha256_file, write_text
+from divqat_brevitas.native import cache_folder
 
 EXECUTABLE = "sim"
 DRIVER = Path(__file__).parent / "cpp" / "driver.cpp"
@@ -41,10 +42,7 @@ class VerilationError(DivQATError):
 
 def cache_root() -> Path:
     """Where compiled simulations are kept: $DIVQAT_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("DIVQAT_CACHE"):
-        return Path(chosen).expanduser() / "verilator"
-    folder = os.environ.get("XDG_CACHE_HOME")
-    return (Path(folder) if folder else Path.home() / ".cache") / "divqat" / "verilator"
+    return cache_folder("verilator")
 
 
 def verilate(

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from divqat_brevitas import native
 from divqat_brevitas.errors import CheckFailedError, DivQATWarning, InputError
 from divqat_brevitas.files import read_json, sha256_file, sha256_text, write_json
 from fpga_flow.integer.kernels import DEFINED
@@ -162,10 +163,7 @@ def gate_images(network: Network) -> Images:
 
 def cache_folder() -> Path:
     """Where it is kept which files passed: $DIVQAT_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("DIVQAT_CACHE"):
-        return Path(chosen).expanduser() / "integer"
-    folder = os.environ.get("XDG_CACHE_HOME")
-    return (Path(folder) if folder else Path.home() / ".cache") / "divqat" / "integer"
+    return native.cache_folder("integer")
 
 
 def forget_oldest(folder: Path, pattern: str, most: int) -> None:
@@ -191,19 +189,8 @@ def platform() -> tuple[str, ...]:
         *(version(name) for name in ("torch", "numpy", "qonnx")),
         torch.__config__.show(),
         uname().machine,
-        processor(),
+        native.processor(),
     )
-
-
-@cache
-def processor() -> str:
-    """Model and instructions of the first core, where the system shows them."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-    except OSError:
-        return uname().processor
-    wanted = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")
-    return "\n".join(line for line in text.splitlines() if line.startswith(wanted))
 
 
 def _message(differences: tuple[Difference, ...]) -> str:

@@ -9,8 +9,6 @@ compares all of them in the network.
 """
 
 import ctypes
-import shutil
-import subprocess
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,9 +17,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import replacing, sha256_text
-from fpga_flow.integer.gate import cache_folder, processor
+from divqat_brevitas.native import cache_folder, compiled
 from fpga_flow.integer.native_layers import (
     Compiler,
     NotNativeError,
@@ -40,10 +36,6 @@ NATIVE = "C++"
 
 _PRODUCTS, _MOST = 2**28, 256  # of images that are faster one after the other than at once
 _SOURCE = Path(__file__).with_suffix(".cpp")
-COMPILERS = ("g++", "c++", "clang++")
-# Without contraction: codes are rounded as NumPy rounds them. Integers wrap.
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-COMMAND = (*_FLAGS, "-fwrapv", "-std=c++17", "-shared", "-fPIC")
 
 
 class NativeNetwork:
@@ -173,17 +165,8 @@ def compile_native(network: Network, verdicts: dict[str, bool]) -> NativeNetwork
 @cache
 def library() -> ctypes.CDLL | None:
     """native.cpp for this processor, compiled by the first process that needs it; or None."""
-    content = sha256_text("\n".join([_SOURCE.read_text("utf-8"), *COMMAND, processor()]))
-    path = cache_folder() / f"native-{content[:32]}.so"
-    try:
-        if not path.is_file():
-            compiler = next(filter(None, map(shutil.which, COMPILERS)))
-            with replacing(path) as growing:
-                command = [compiler, *COMMAND, str(_SOURCE), "-o", str(growing)]
-                subprocess.run(command, check=True, capture_output=True)
-        found = ctypes.CDLL(str(path))
-    # No compiler, one that knows less, a cache that cannot be written.
-    except (StopIteration, subprocess.CalledProcessError, InputError, OSError):
+    found = compiled(_SOURCE, cache_folder("integer"))
+    if found is None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     found.predict.argtypes, found.predict.restype = [pointer, number], number

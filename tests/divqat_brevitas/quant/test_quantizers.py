@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from divqat_brevitas import quant, swap_quantizers
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.quant import learned_scale
-from divqat_brevitas.quant.fused import fused_int_quant
+from divqat_brevitas.quant.fused import Grid, fused_int_quant
 from divqat_brevitas.quant.learned_scale import LearnedScaleIntQuant
 
 BITS = (2, 3, 4, 8)
@@ -418,7 +418,7 @@ def test_the_fused_quantizer_is_brevitas_own(
 
 def test_only_training_is_fused() -> None:
     layer, x = qnn.QuantIdentity(act_quant=quant.Uint4ActPerTensorFloatDivQAT), torch.rand(5, 7)
-    with mock.patch.object(learned_scale, "fused_int_quant", side_effect=AssertionError):
+    with mock.patch.object(Grid, "quantize", side_effect=AssertionError):
         with pytest.raises(AssertionError):
             layer(x)
         layer.eval()(x)

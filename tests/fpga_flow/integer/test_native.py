@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from engine_models import random_images, small_network
 
+from divqat_brevitas import native as compiling
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.input_range import InputRange
 from fpga_flow.integer import native
@@ -29,9 +30,9 @@ from fpga_flow.lowering.network import OutputAffine
 from fpga_flow.lowering.quantizers import Quantizer
 
 pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, native.COMPILERS)), reason="no C++ compiler"
+    not any(map(shutil.which, compiling.COMPILERS)), reason="no C++ compiler"
 )
-BASELINE = [flag for flag in native.COMMAND if flag != "-march=native"]
+BASELINE = [flag for flag in compiling.COMMAND if flag != "-march=native"]
 
 
 @cache
@@ -39,7 +40,7 @@ def library(kind: str) -> ctypes.CDLL:
     """For this processor, or for any of its kind: other vectors."""
     with pytest.MonkeyPatch.context() as patch:
         if kind == "baseline":
-            patch.setattr(native, "COMMAND", BASELINE)
+            patch.setattr(compiling, "COMMAND", BASELINE)
         found = native.library.__wrapped__()
     assert found is not None
     return found
@@ -286,7 +287,7 @@ def test_without_it_other_kernels_compute_few_images(
     if lacking == "compiler":
         monkeypatch.setenv("PATH", str(tmp_path))
     elif lacking == "flags":
-        monkeypatch.setattr(native, "COMMAND", ("-std=c++1",))
+        monkeypatch.setattr(compiling, "COMMAND", ("-std=c++1",))
     else:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("DIVQAT_CACHE", str(tmp_path / "file"))
