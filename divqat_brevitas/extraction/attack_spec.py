@@ -38,7 +38,8 @@ from divqat_brevitas.short_repr import ShortRepr
 
 NO_POOL = "none"
 """Pool of an attack that makes its own images."""
-_ASKS_EVERY_IMAGE = ("knockoff-random", "copycat")
+ASKS_EVERY_IMAGE = ("knockoff-random", "copycat")
+"""Attacks that draw as many images as they ask."""
 _ANY_PAIRS = ShadowPairs(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
 _ANY_LABELLED = TransferSet(np.zeros((2, 1, 8, 8), np.float32), np.eye(2, dtype=np.float32))
 _LABELLED = 10
@@ -231,7 +232,7 @@ def query_count(spec: AttackSpec, dataset: str, root: Path | None = None) -> int
     if starts_from(spec.attack) == "seeds":
         classes = len(dataset_info(dataset).classes)
         return max(2, min(spec.budget, max(classes, min(_SEED_IMAGES, spec.budget // 4))))
-    if spec.attack in _ASKS_EVERY_IMAGE:
+    if spec.attack in ASKS_EVERY_IMAGE:
         return spec.budget
     size = pool_size(spec.pool, dataset, root)
     return 2 * spec.budget if size is None else max(spec.budget, min(2 * spec.budget, size))

@@ -4,11 +4,13 @@
 
 A stage runs when an input (settings, earlier stages' outputs, version) or one of
 its own files changed since its record in the manifest, or when it did not finish.
+Where cores are free, tasks that do not depend on the stages before theirs run beside these.
 """
 
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -19,6 +21,9 @@ from fpga_flow.errors import explain
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.rundir import RunDirectory, StageRecord, Status, versions
 from fpga_flow.pipeline.stages.context import Stage, StageContext
+from fpga_flow.pipeline.task_process import processes, processes_beside
+from fpga_flow.pipeline.tasks import Outcome as TaskOutcome
+from fpga_flow.pipeline.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,43 @@ def execute(
         if only is not None:
             _require_upstream(run, config, by_name, by_name[only])
             return [_advance(run, config, by_name[only], progress)]
-        outcomes = []
-        for stage in stages:
-            outcomes.append(_advance(run, config, stage, progress))
-            if stage.name == until:
-                break
-        return outcomes
+        names = [stage.name for stage in stages]
+        last = names.index(until) if until in names else len(names)
+        return _advance_all(run, config, stages[: last + 1], progress)
+
+
+def _advance_all(
+    run: RunDirectory, config: Config, stages: Sequence[Stage], progress: Progress
+) -> list[Outcome]:
+    """Run stages in order; tasks of a later one begin beside those that it does not need."""
+    outcomes: list[Outcome] = []
+    begun: dict[str, tuple[float | None, list[Future[TaskOutcome]]]] = {}
+    count = processes_beside(config.run.threads)
+    with processes(count, config.run.threads or 1) as submit:
+
+        def begin(task: Task) -> Future[TaskOutcome]:
+            def ended(future: Future[TaskOutcome]) -> None:
+                if not future.cancelled():
+                    progress.log(f"{task.name}: {future.result()}")
+
+            future = submit(task)
+            future.add_done_callback(ended)
+            return future
+
+        for number, stage in enumerate(stages):
+            done = {outcome.stage for outcome in outcomes if outcome.status == "done"}
+            for later in stages[number + 1 :] if count > 1 else ():
+                if later.name in begun or not done.issuperset(later.needs):
+                    continue
+                needed = frozenset(later.needs)
+                context = StageContext(later.name, run, config, progress, needed)
+                tasks = later.ahead(context) if staleness(run, config, later) else []
+                since = time.monotonic() if tasks else None
+                begun[later.name] = since, [begin(task) for task in tasks]
+            since, futures = begun.get(stage.name, (None, []))
+            wait(futures)  # what fails there is not done, and fails again in the stage itself
+            outcomes.append(_advance(run, config, stage, progress, since))
+    return outcomes
 
 
 def _use_threads(config: Config) -> None:
@@ -83,8 +119,17 @@ def _use_threads(config: Config) -> None:
         torch.set_num_threads(config.run.threads)
 
 
-def _advance(run: RunDirectory, config: Config, stage: Stage, progress: Progress) -> Outcome:
-    """Run one stage unless it is up to date, and record what came of it."""
+def _advance(
+    run: RunDirectory,
+    config: Config,
+    stage: Stage,
+    progress: Progress,
+    started: float | None = None,
+) -> Outcome:
+    """Run one stage unless it is up to date, and record what came of it.
+
+    ``started`` is the ``time.monotonic()`` at which its first task began; None: now.
+    """
     records = run.records()
     stale = staleness(run, config, stage)
     if not stale:
@@ -96,7 +141,7 @@ def _advance(run: RunDirectory, config: Config, stage: Stage, progress: Progress
     # A stage that lacked a tool keeps what it made before that.
     partly = {n for n in upstream if n in records and records[n].status == "missing-tool"}
     before = records[stage.name].outputs if stage.name in records else {}
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
 
     def record(status: Status, reason: str = "", outputs: dict[str, str] | None = None) -> Outcome:
         seconds = round(time.monotonic() - started, 2)

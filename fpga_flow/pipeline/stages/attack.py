@@ -1,12 +1,14 @@
 """Attack: extract every victim through its engine, one task an attack.
 
-Where ``run.threads`` leaves cores free, attacks run in several processes.
+Where ``run.threads`` leaves cores free, attacks run in several processes, and beside the stages
+that build and simulate hardware.
 
 Reads export/ (and train/ for float victims). Writes attack/<name>.json, one row each, and of a
 victim with a reject class attack/detection/<victim>.json, the rows of its tripwire.
 """
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -37,6 +39,7 @@ from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages.context import StageContext
 from fpga_flow.pipeline.stages.victims import (
+    BUILT,
     VictimId,
     answer_of,
     chip_unit,
@@ -51,6 +54,7 @@ from fpga_flow.report.collection import confusion
 
 _USERS = 10_000  # simulated honest users of a tripwire
 _BUDGET = 1000  # queries where the settings name no budget, and every pool has as many
+_NICE = 10  # of attacks beside earlier stages: nothing waits for them yet
 
 
 @dataclass(frozen=True)
@@ -210,30 +214,42 @@ def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> No
     context.task(f"detection-{victim.stem}", key, [name], write)
 
 
+def ahead(context: StageContext) -> list[Task]:
+    """Tasks for every attack that has no result yet and waits for no hardware."""
+    if context.config.attack.engine in BUILT:
+        return []
+    return _tasks(context, list(attacks(context.config)), _NICE)
+
+
 def _run_beside(context: StageContext, planned: Sequence[Attack]) -> None:
     """Run attacks in processes of their own; what fails there is left, to fail here again."""
-    config, log = context.config, context.progress.log
-    count = processes_beside(config.run.threads)
-    if count < 2:
-        return
+    threads = context.config.run.threads
+    count = processes_beside(threads)
+    if count > 1 and len(tasks := _tasks(context, planned)) > 1:
+        with processes(count, threads or 1) as submit:
+            run_tasks(tasks, submit, Summary(), log=context.progress.log)
+
+
+def _tasks(context: StageContext, planned: Sequence[Attack], nice: int = 0) -> list[Task]:
+    """The attacks that have no result yet, as tasks for the processes that the cores allow."""
+    config = context.config
     common = {
         "run": str(context.run.path.absolute()),
         "config": config.model_dump_json(),
         "readable": sorted(context.readable),
+        "nice": nice,
     }
     function = f"{run_part.__module__}:{run_part.__name__}"
     tasks = []
     for victim, group in itertools.groupby(planned, key=lambda attack: attack.victim):
         key = _Attacker(context, victim, Path()).key
         waiting = [one for one in group if not context.done(one.name, key(one))]
-        parts = _parts(waiting, count)
+        parts = _parts(waiting, processes_beside(config.run.threads))
         for number, part in enumerate(parts, start=1):
             label = f"{victim.stem}, part {number} of {len(parts)}"
             arguments = common | {"label": label, "names": [one.name for one in part]}
             tasks.append(Task(f"attacks on {label}", label, function, arguments))
-    if len(tasks) > 1:
-        with processes(count, config.run.threads or 1) as submit:
-            run_tasks(tasks, submit, Summary(), log=log)
+    return tasks
 
 
 def _parts(planned: Sequence[Attack], count: int) -> list[list[Attack]]:
@@ -242,18 +258,25 @@ def _parts(planned: Sequence[Attack], count: int) -> list[list[Attack]]:
     for one in planned:
         how = one.spec
         shared.setdefault((how.pool, how.attack, how.budget, how.seed), []).append(one)
+    costs = [(sum(_cost(one.spec) for one in group), group) for group in shared.values()]
     parts: list[list[Attack]] = [[] for _ in range(count)]
     load = [0] * count
-    for group in sorted(shared.values(), key=lambda group: -group[0].spec.budget):
+    for cost, group in sorted(costs, key=lambda pair: -pair[0]):
         least = load.index(min(load))
         parts[least] += group
-        load[least] += sum(one.spec.budget for one in group)
+        load[least] += cost
     return [part for part in parts if part]
+
+
+def _cost(how: AttackSpec) -> int:
+    """About what an attack takes; one that chooses its images trains another network for that."""
+    return how.budget if how.attack in attack_spec.ASKS_EVERY_IMAGE else 2 * how.budget
 
 
 def run_part(task: Task) -> Outcome:
     """Run some of a run's attacks, named in the arguments, for a process that has its lock."""
     given = task.arguments
+    os.nice(given["nice"])
     config = Config.model_validate_json(given["config"])
     run, readable = RunDirectory(Path(given["run"])), frozenset(given["readable"])
     context = StageContext("attack", run, config, Progress(), readable)

@@ -17,7 +17,7 @@ from divqat_brevitas.files import sha256_file, sha256_text, write_json
 from fpga_flow.console import Progress
 from fpga_flow.pipeline.config import Config
 from fpga_flow.pipeline.rundir import RunDirectory
-from fpga_flow.pipeline.tasks import recorded
+from fpga_flow.pipeline.tasks import Task, recorded
 
 
 class StageContext:
@@ -160,3 +160,5 @@ class Stage:
     check: Callable[[Config], None] = lambda config: None
     # The user's files whose content counts as an input
     files: Callable[[Config], list[Path]] = lambda config: []
+    # Tasks of the work that may run as soon as ``needs`` are done, beside the stages before it
+    ahead: Callable[[StageContext], list[Task]] = lambda context: []

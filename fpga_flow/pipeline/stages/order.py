@@ -56,6 +56,7 @@ STAGES = (
         uses=("compile",),
         check=_lazy("attack", "check"),
         files=_answer_key,
+        ahead=_lazy("attack", "ahead"),
     ),
     # The page shows all settings.
     Stage(

@@ -19,6 +19,8 @@ from fpga_flow.pipeline.config import CompileSection, Config, Variant
 from fpga_flow.pipeline.stages.context import StageContext
 
 ANSWER = "answer.json"
+# Engines that take what the compile stage built, and where within the victim's folder
+BUILT = {"finn": "", "rtl": "design"}
 _CALIBRATION = 1000
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -218,8 +220,7 @@ def predictor(
     from fpga_flow.engines import load_engine
 
     path = context.upstream(victim.attacked)
-    built = {"finn": f"compile/{victim.stem}", "rtl": f"compile/{victim.stem}/design"}
-    if engine in built and "compile" in context.readable:
-        folder = context.upstream(built[engine])
+    if engine in BUILT and "compile" in context.readable:
+        folder = context.upstream(f"compile/{victim.stem}") / BUILT[engine]
         path = folder if folder.is_dir() else path
     return load_engine(path, engine) if answer is None else load_engine(path, engine, answer)

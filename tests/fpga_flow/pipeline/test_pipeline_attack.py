@@ -1,6 +1,7 @@
 """A run's attack stage: behind the answer unit, with shared clones, with costed defences."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from fakes import Silent
 
 from divqat_brevitas.data import load, query_pool
-from divqat_brevitas.errors import InputError
+from divqat_brevitas.errors import CheckFailedError, InputError
 from divqat_brevitas.extraction import softmax
 from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.defences import at_cost
@@ -22,6 +23,7 @@ from fpga_flow.pipeline import run as pipeline
 from fpga_flow.pipeline.resolve import resolve
 from fpga_flow.pipeline.rundir import RunDirectory
 from fpga_flow.pipeline.stages import attack, order
+from fpga_flow.pipeline.stages.context import Stage, StageContext
 from fpga_flow.pipeline.stages.victims import split
 
 SMALL = [
@@ -257,3 +259,47 @@ def _key(context, one):
 def _timeless(rows):
     kept = [{name: value for name, value in row.items() if "second" not in name} for row in rows]
     return sorted(kept, key=lambda row: (row["budget"], row["oracle"]))
+
+
+@pytest.mark.slow  # starts processes that train clones
+@pytest.mark.parametrize("fails", [False, True])
+def test_attacks_run_beside_the_stages_they_do_not_need(tmp_path, monkeypatch, fails):
+    settings = ["run.threads=1", "attack.oracles=soft,top1", "attack.budgets=20,40"]
+    alone = attack_rows(tmp_path / "alone", *settings)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    path = tmp_path / "beside"
+
+    def build(context):
+        end = time.monotonic() + 300  # a process that imports torch on a busy machine
+        while not list((path / "attack").glob("*.json")):
+            assert time.monotonic() < end, "no attack ran beside the stage"
+            time.sleep(0.05)
+        if fails:
+            raise CheckFailedError("the chip is too small")
+
+    train, export, _, _, attacked = order.STAGES[:5]
+    stages = [train, export, Stage("compile", (), build, needs=("export",)), attacked]
+
+    def execute():
+        config, run = resolve(overrides=[*SMALL, *settings]), RunDirectory(path)
+        outcomes = pipeline.execute(run, config, stages, progress=Silent())
+        assert [outcome.status for outcome in outcomes] == ["done"] * 4
+
+    if fails:
+        with pytest.raises(CheckFailedError):
+            execute()
+        assert RunDirectory(path).record("attack") is None
+        begun = {file: file.stat().st_mtime_ns for file in (path / "attack").glob("*.json")}
+        fails = False
+        execute()
+        # What was done beside the stage that failed is not done again.
+        assert all(file.stat().st_mtime_ns == made for file, made in begun.items())
+    else:
+        execute()
+    assert _timeless(map(read_json, (path / "attack").glob("*.json"))) == _timeless(alone)
+    execute()  # up to date: nothing starts
+    # Attacks through what the compile stage builds wait for it.
+    config = resolve(overrides=[*SMALL, *settings, "attack.engine=rtl"])
+    waiting = StageContext("attack", RunDirectory(path), config, Silent(), frozenset({"export"}))
+    assert attack.ahead(waiting) == []
