@@ -4,10 +4,20 @@ finn-plus 1.6.1 resolves ``from finn.xsi import SimEngine`` while it is imported
 Vivado's simulator to be there. Binding finn.xsi's lazy names first makes the import, and every
 step that simulates no RTL, work. No installed file is changed.
 
+torch, which takes a third of the import and of which FINN needs nothing but the execution of layer
+norms, is imported at its first use.
+
 Runs in the worker process only: FINN reads the environment and writes to the home directory.
 """
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 
@@ -18,8 +28,36 @@ class _NoSimulator:
         raise RuntimeError("RTL simulation by FINN needs Vivado's simulator (xsim).")
 
 
+class _Later(ModuleType):
+    """Stands for a module that is imported when one of its names is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        _forget()
+        return getattr(import_module(self.__name__), name)
+
+
+def _forget() -> None:
+    for name in [name for name, module in sys.modules.items() if isinstance(module, _Later)]:
+        del sys.modules[name]
+
+
+@contextmanager
+def _torch_later() -> Iterator[None]:
+    """In the block, modules that import torch get one that is imported at its first use."""
+    spec = None if "torch" in sys.modules else find_spec("torch")
+    if spec is not None:
+        torch, nn, functional = map(_Later, ("torch", "torch.nn", "torch.nn.functional"))
+        vars(torch).update(nn=nn, __spec__=spec)
+        vars(nn).update(functional=functional, __spec__=ModuleSpec(nn.__name__, None))
+        sys.modules.update({module.__name__: module for module in (torch, nn, functional)})
+    try:
+        yield
+    finally:
+        _forget()
+
+
 def import_finn() -> None:
-    """Make ``import finn.builder`` work; to be called before it, once a process."""
+    """Import ``finn.builder.build_dataflow``; to be called once a process."""
     # FINN names the tool version in its reports by this path; it must be set to anything.
     os.environ.setdefault("XILINX_VIVADO", "/no-vivado")
     import finn.util.settings
@@ -29,6 +67,10 @@ def import_finn() -> None:
 
     for name in finn.xsi._LAZY_NAMES:
         setattr(finn.xsi, name, _NoSimulator)
+    with _torch_later():
+        import_module("finn.custom_op.fpgadataflow")
+        import_module("onnx_passes.passes.runtime")
+    import_module("finn.builder.build_dataflow")
 
 
 def import_finn_with_simulator() -> str | None:

@@ -32,7 +32,9 @@ def cnn_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cnn_build(cnn_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> "FinnBuild":
     """The small convolutional network, built with FINN."""
+    from finn_networks import finn_worker
+
     from fpga_flow.compile import CompileSettings, compile_finn
 
-    out = tmp_path_factory.mktemp("finn") / "cnn"
-    return compile_finn(cnn_onnx, out, CompileSettings(target_fps=10_000, clock_ns=5.0))
+    settings = CompileSettings(target_fps=10_000, clock_ns=5.0)
+    return compile_finn(cnn_onnx, tmp_path_factory.mktemp("finn") / "cnn", settings, finn_worker())

@@ -1,7 +1,5 @@
 """One network, executed in all ways: exact equality of every integer, whatever the batch."""
 
-import atexit
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 from drawing import Images
 from exact import Evaluation
+from finn_networks import finn_worker
 from numpy.typing import NDArray
 from onnx import ModelProto
 from qonnx.core.modelwrapper import ModelWrapper
@@ -17,7 +16,6 @@ from qonnx.core.modelwrapper import ModelWrapper
 from divqat_brevitas.errors import DivQATError
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn, legality
 from fpga_flow.compile.step_outputs import FinnSession
-from fpga_flow.compile.worker_process import Worker
 from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.export.execution import QonnxEngine
 from fpga_flow.integer.engine import IntegerEngine
@@ -175,7 +173,7 @@ def hardware_differences(
         with tempfile.TemporaryDirectory(dir=folder) as place:
             # Builds for an open device have what is only for it: bits between the layers.
             settings = CompileSettings(target="ecp5-85f" if engine == "rtl" else None)
-            build = compile_finn(path, Path(place) / "build", settings, _worker())
+            build = compile_finn(path, Path(place) / "build", settings, finn_worker())
             if engine == "finn":
                 yield from _executed(build, network, images)
             else:
@@ -186,7 +184,7 @@ def hardware_differences(
 
 
 def _executed(build: FinnBuild, network: Network, images: Images) -> Iterator[str]:
-    with FinnSession(build, _worker()) as session:
+    with FinnSession(build, finn_worker()) as session:
         last = list(build.steps)[-1]
 
         def predict(part: Images) -> Images:
@@ -196,19 +194,6 @@ def _executed(build: FinnBuild, network: Network, images: Images) -> Iterator[st
 
 
 def _simulated(build: FinnBuild, folder: Path, network: Network, images: Images) -> Iterator[str]:
-    design = generate_design(build, folder / "design", worker=_worker())
+    design = generate_design(build, folder / "design", worker=finn_worker())
     with RtlEngine(design, threads=1) as engine:
         yield from prediction_differences("rtl", engine.predict, network, images)
-
-
-_WORKERS: list[Worker] = []
-
-
-def _worker() -> Worker:
-    """The worker of this process; another one where the last died."""
-    if not _WORKERS or not _WORKERS[-1].alive:
-        folder = Path(tempfile.mkdtemp(prefix="divqat-random-finn-"))
-        _WORKERS.append(Worker(folder, folder / "finn.log"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        atexit.register(_WORKERS[-1].close)
-    return _WORKERS[-1]

@@ -1,5 +1,8 @@
-"""Small random Brevitas networks, exported to QONNX: what FINN is given in these tests."""
+"""Small random Brevitas networks, exported to QONNX, and the process in which FINN builds them."""
 
+import atexit
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -16,6 +19,10 @@ from brevitas.quant import (
     Uint8ActPerTensorFloat,
 )
 from torch import nn
+
+from fpga_flow.compile.worker_process import Worker
+
+_WORKERS: list[Worker] = []
 
 
 def pixels(quantizer=Uint8ActPerTensorFloat):
@@ -123,3 +130,16 @@ def images(shape, count, seed=0):
     codes = np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
     codes[0], codes[1] = 0, 255
     return codes.astype(np.float32) / 255
+
+
+def finn_worker() -> Worker:
+    """FINN's process for all builds of a session: each would import FINN for seconds.
+
+    Another one where the last died.
+    """
+    if not _WORKERS or not _WORKERS[-1].alive:
+        folder = Path(tempfile.mkdtemp(prefix="divqat-finn-worker-"))
+        _WORKERS.append(Worker(folder, folder / "finn.log"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        atexit.register(_WORKERS[-1].close)
+    return _WORKERS[-1]

@@ -39,8 +39,8 @@ class Hardware:
     def of(cls, path: Path, images: NDArray[np.float32], cycles: int) -> "Hardware":
         """Built beside the file ``path``, for an ECP5."""
         settings = CompileSettings(target="ecp5-85f", target_cycles=cycles)
-        build = compile_finn(path, path.parent / "build", settings)
-        design = generate_design(build, path.parent / "design")
+        build = compile_finn(path, path.parent / "build", settings, finn_networks.finn_worker())
+        design = generate_design(build, path.parent / "design", worker=finn_networks.finn_worker())
         return cls(path, build, design, images, cycles)
 
     @classmethod
@@ -155,13 +155,14 @@ def random_case(folder, seed):
 
 def random_design(case, folder, style) -> Design:
     """A design of ``case`` with random PE, SIMD and FIFO depths."""
-    build = compile_finn(case.onnx, folder / "unfolded", CompileSettings(target_fps=None))
+    worker = finn_networks.finn_worker()
+    build = compile_finn(case.onnx, folder / "unfolded", CompileSettings(target_fps=None), worker)
     folding = folder / "folding.json"
     folding.write_text(json.dumps(_folding(build, case.rng)))
-    build = compile_finn(case.onnx, folder / "build", CompileSettings(folding_json=folding))
+    build = compile_finn(case.onnx, folder / "build", CompileSettings(folding_json=folding), worker)
     depths = {"input_fifo": 0} if case.rng.random() < 0.3 else int(case.rng.choice([0, 2, 5]))
     return generate_design(
-        build, folder / "design", DesignSettings(style=style, fifo_depths=depths)
+        build, folder / "design", DesignSettings(style=style, fifo_depths=depths), worker
     )
 
 

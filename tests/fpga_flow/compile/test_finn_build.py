@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from finn_networks import finn_worker
 
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.files import sha256_file
@@ -78,7 +79,9 @@ def test_building_again_gives_the_same_files_and_no_file_in_the_home(
 
 def test_folding_of_the_user_is_honoured(cnn_build, cnn_onnx, tmp_path):
     path = write_folding(tmp_path / "folding.json", cnn_build, "MVAU_rtl_1", PE=4, SIMD=8)
-    build = compile_finn(cnn_onnx, tmp_path / "out", CompileSettings(folding_json=path))
+    build = compile_finn(
+        cnn_onnx, tmp_path / "out", CompileSettings(folding_json=path), finn_worker()
+    )
     before = {layer.name: layer for layer in cnn_build.estimates.layers}
     for layer in build.estimates.layers:
         expected = (
@@ -107,7 +110,7 @@ def test_folding_that_does_not_fit_is_refused_and_the_former_build_stays(
     path = write_folding(tmp_path / "stale.json", cnn_build, layer, **attributes)
     before = contents(cnn_build.folder)
     with pytest.raises(InputError) as error:
-        compile_finn(cnn_onnx, cnn_build.folder, CompileSettings(folding_json=path))
+        compile_finn(cnn_onnx, cnn_build.folder, CompileSettings(folding_json=path), finn_worker())
     for words in ["stale.json", *said]:
         assert words in str(error.value)
     assert error.value.exit_code == 2
@@ -170,7 +173,8 @@ SMALL = open_target("ecp5-12f")
 @pytest.fixture(scope="module")
 def fast_build(cnn_onnx, tmp_path_factory):
     out = tmp_path_factory.mktemp("finn") / "fast"
-    return compile_finn(cnn_onnx, out, CompileSettings(target="ecp5-85f", target_cycles=300))
+    settings = CompileSettings(target="ecp5-85f", target_cycles=300)
+    return compile_finn(cnn_onnx, out, settings, finn_worker())
 
 
 def test_the_advice_is_a_folding_that_builds_and_is_smaller(fast_build, cnn_onnx, tmp_path):
@@ -184,7 +188,8 @@ def test_the_advice_is_a_folding_that_builds_and_is_smaller(fast_build, cnn_onnx
     found = fitting(fast_build, device, over)
     assert f"{found.cycles_per_image:,} cycles an image" in said
     settings = CompileSettings(target="ecp5-12f", folding_json=file)
-    smaller = load_prediction(compile_finn(cnn_onnx, tmp_path / "smaller", settings))
+    build = compile_finn(cnn_onnx, tmp_path / "smaller", settings, finn_worker())
+    smaller = load_prediction(build)
     assert smaller.cycles_per_image == found.cycles_per_image > before.cycles_per_image
     assert smaller.resources.lut * 11 / 10 <= 0.8 * cells
 

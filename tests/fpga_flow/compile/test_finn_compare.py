@@ -6,6 +6,7 @@ import sys
 import finn_networks as networks
 import numpy as np
 import pytest
+from finn_networks import finn_worker
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, compare_steps, compile_finn, run_step
@@ -24,7 +25,7 @@ NETWORKS = {
 def test_every_step_has_the_integers_of_the_network(name, tmp_path):
     make, shape, activations = NETWORKS[name]
     path = networks.export(make(), shape, tmp_path / "model.onnx")
-    build = compile_finn(path, tmp_path / "build", CompileSettings())
+    build = compile_finn(path, tmp_path / "build", CompileSettings(), finn_worker())
     rows = compare_steps(build, path, networks.images(shape, 120))
     assert [row.step for row in rows] == list(build.steps)
     assert [row.mismatches for row in rows] == [0] * len(rows)

@@ -13,6 +13,7 @@ from brevitas.nn import (
     TruncAvgPool2d,
 )
 from brevitas.quant import ShiftedUint8ActPerTensorFloat, ShiftedUint8WeightPerTensorFloat
+from finn_networks import finn_worker
 from torch import nn
 
 from divqat_brevitas.errors import InputError
@@ -280,7 +281,7 @@ def test_unusual_layers_that_are_not_refused_are_built_exactly(tmp_path):
     )
     path = networks.export(network, (1, 12, 12), tmp_path / "model.onnx")
     assert legality(path) == []
-    build = compile_finn(path, tmp_path / "build", CompileSettings())
+    build = compile_finn(path, tmp_path / "build", CompileSettings(), finn_worker())
     rows = compare_steps(build, path, networks.images((1, 12, 12), 32))
     assert [row.mismatches for row in rows] == [0] * len(build.steps)
     assert rows[-1].layers == 3  # the codes of both activations and of the logits

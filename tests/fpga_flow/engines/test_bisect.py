@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_models import random_images, small_network
+from finn_networks import finn_worker
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
@@ -24,8 +25,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     pytest.importorskip("finn")
     folder = tmp_path_factory.mktemp("bisect")
     path = small_network(folder / "model.onnx")
-    build = compile_finn(path, folder / "build", CompileSettings(target_fps=100_000))
-    return path, build, generate_design(build, folder / "design")
+    settings = CompileSettings(target_fps=100_000)
+    build = compile_finn(path, folder / "build", settings, finn_worker())
+    return path, build, generate_design(build, folder / "design", worker=finn_worker())
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 from brevitas.export import export_qonnx
 from brevitas.nn import QuantIdentity, QuantLinear, QuantReLU
 from brevitas.quant import Uint8ActPerTensorFloat
+from finn_networks import finn_worker
 from torch import nn
 
 from divqat_brevitas.errors import InputError
@@ -49,7 +50,9 @@ def images():
 
 @pytest.mark.slow  # simulates generated hardware
 def test_same_integers_and_labels_as_the_network(onnx, images, tmp_path):
-    engine = FinnEngine(compile_finn(onnx, tmp_path / "build", CompileSettings()).folder)
+    engine = FinnEngine(
+        compile_finn(onnx, tmp_path / "build", CompileSettings(), finn_worker()).folder
+    )
     network = lower(onnx)
     integers = network.run(images)[network.output.tensor]
     (layer, accumulators), *more = engine.accumulators(images).items()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from brevitas.nn import QuantConv2d, QuantIdentity, QuantLinear, QuantReLU
+from finn_networks import finn_worker
 from torch import Tensor, nn
 
 from divqat_brevitas import quant
@@ -93,8 +94,8 @@ def test_every_engine_takes_the_declared_range(
     codes, quantizer = report.network.input.codes(inputs), report.network.input.quantizer
     assert (codes.min(), codes.max()) == (quantizer.low, quantizer.high)
     expected = IntegerEngine(file).accumulators(inputs)
-    build = compile_finn(file, tmp_path / "build", CompileSettings())
-    design = generate_design(build, tmp_path / "design")
+    build = compile_finn(file, tmp_path / "build", CompileSettings(), finn_worker())
+    design = generate_design(build, tmp_path / "design", worker=finn_worker())
     finn = FinnEngine(build.folder)
     try:
         engines: list[Any] = [finn, RtlEngine(design, threads=1)]

@@ -30,7 +30,8 @@ def build(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generate")
     torch.manual_seed(0)
     onnx = networks.export(networks.cnn(3, 8), (1, 8, 8), folder / "cnn.onnx")
-    return compile_finn(onnx, folder / "build", CompileSettings(target_fps=50_000))
+    settings = CompileSettings(target_fps=50_000)
+    return compile_finn(onnx, folder / "build", settings, networks.finn_worker())
 
 
 def contents(folder):
@@ -40,7 +41,7 @@ def contents(folder):
 
 @pytest.mark.slow  # simulates generated hardware
 def test_the_same_build_gives_the_same_files_without_paths(build, tmp_path):
-    first = generate_design(build, tmp_path / "first")
+    first = generate_design(build, tmp_path / "first", worker=networks.finn_worker())
     second = generate_design(build, tmp_path / "else" / "second")
     files = contents(first.folder)
     assert files == contents(second.folder)
@@ -64,9 +65,9 @@ def test_a_folding_that_mixes_up_windows_is_refused_with_both_layers(build, tmp_
     (tmp_path / "folding.json").write_text(json.dumps(folding))
     onnx = build.folder.parent / "cnn.onnx"
     settings = CompileSettings(folding_json=tmp_path / "folding.json")
-    other = compile_finn(onnx, tmp_path / "build", settings)
+    other = compile_finn(onnx, tmp_path / "build", settings, networks.finn_worker())
     with pytest.raises(InputError, match=r"ConvolutionInputGenerator_rtl_1 must have SIMD=4"):
-        generate_design(other, tmp_path / "design")
+        generate_design(other, tmp_path / "design", worker=networks.finn_worker())
     assert not (tmp_path / "design").exists()
     assert not list(tmp_path.glob(".design*"))
 
@@ -119,7 +120,8 @@ def test_random_layers_equal_the_integer_engine(tmp_path, style, seed):
 @pytest.mark.slow
 def test_a_thousand_images_under_stalls(build, tmp_path):
     onnx = build.folder.parent / "cnn.onnx"
-    design = generate_design(build, tmp_path / "design", DesignSettings(fifo_depths=2))
+    settings = DesignSettings(fifo_depths=2)
+    design = generate_design(build, tmp_path / "design", settings, networks.finn_worker())
     images = networks.images((1, 8, 8), 1000)
     with RtlEngine(design, idle=0.3, back_pressure=0.3) as engine:
         (found,) = engine.accumulators(images).values()
@@ -139,8 +141,11 @@ def test_one_bit_weights_of_wider_activations(tmp_path):
         QuantLinear(144, 5, **weights),
     )
     onnx = networks.export(network, (1, 8, 8), tmp_path / "network.onnx")
-    build = compile_finn(onnx, tmp_path / "build", CompileSettings(target_fps=20_000))
-    design = generate_design(build, tmp_path / "design", DesignSettings(fifo_depths=2))
+    build = compile_finn(
+        onnx, tmp_path / "build", CompileSettings(target_fps=20_000), networks.finn_worker()
+    )
+    settings = DesignSettings(fifo_depths=2)
+    design = generate_design(build, tmp_path / "design", settings, networks.finn_worker())
     images = networks.images((1, 8, 8), 50)
     with RtlEngine(design, threads=1) as engine:
         (found,) = engine.accumulators(images).values()

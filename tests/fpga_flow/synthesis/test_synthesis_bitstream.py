@@ -11,6 +11,7 @@ import memory_core
 import numpy as np
 import pytest
 import torch
+from finn_networks import finn_worker
 from read_back import read_back
 from torch import nn
 
@@ -209,10 +210,10 @@ def test_chosen_layers_take_the_predicted_multipliers_and_keep_their_integers(tm
     path, target = tmp_path / "model.onnx", open_target("ecp5-12f")
     export_qonnx(quantized, path, floats)
     settings = CompileSettings(target=target.name, target_cycles=600, multipliers="auto")
-    build = compile_finn(path, tmp_path / "build", settings)
+    build = compile_finn(path, tmp_path / "build", settings, finn_worker())
     predicted = load_prediction(build)
     assert 0 < predicted.resources.dsp <= target.capacity.dsp
-    design = generate_design(build, tmp_path / "design")
+    design = generate_design(build, tmp_path / "design", worker=finn_worker())
     chosen = {node.name for node in design.nodes if node.multipliers}
     assert chosen == {name for name, one in predicted.folding.items() if one.dsp}
     made = build_bitstream(design, target, tmp_path / "chip")
