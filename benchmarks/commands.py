@@ -20,6 +20,7 @@ _COMMITTED = ROOT / "benchmarks" / "extraction"
               divqat bench extraction --list --only '*nasty*'
               divqat bench extraction --dataset svhn --jobs 4
               divqat bench extraction --detection
+              divqat bench extraction --ownership
               divqat bench extraction --publish --readme README.md
               divqat bench extraction --experiment NAME""",
 )
@@ -54,6 +55,12 @@ _COMMITTED = ROOT / "benchmarks" / "extraction"
     help="Measure the tripwire on the victims with a decoy class, and attack none.",
 )
 @click.option(
+    "--ownership",
+    "proving",
+    is_flag=True,
+    help="Measure the ownership test on clones and independent networks, and attack none.",
+)
+@click.option(
     "--publish",
     "publishing",
     is_flag=True,
@@ -76,6 +83,7 @@ def bench_extraction(
     only: tuple[str, ...],
     listing: bool,
     detecting: bool,
+    proving: bool,
     publishing: bool,
     readme: Path | None,
     experiment: str | None,
@@ -120,16 +128,26 @@ def bench_extraction(
             for row in rows:
                 click.echo(f"{'done' if row['done'] else '    '}  {row['name']}")
         return 0
-    if detecting:
+    if detecting or proving:
         from benchmarks.extraction.detection import measure_detection
+        from benchmarks.extraction.ownership import measure_ownership
         from benchmarks.extraction.scenarios import COMPACT
         from benchmarks.extraction.victims import VictimStore
 
         if scale != "compact" or dataset is not None:
-            raise InputError("--detection is of the compact scale's victims: leave out the others.")
+            raise InputError(
+                "--detection and --ownership are of the compact scale's victims: leave out the "
+                "others."
+            )
         store = VictimStore(work, kept=_COMMITTED)
-        file = measure_detection(COMPACT, store, out, log=lambda line: click.echo(line, err=True))
-        print_json([str(file)]) if as_json else click.echo(file)
+        measures = [measure_detection] * detecting + [measure_ownership] * proving
+        files = [
+            measure(COMPACT, store, out, log=lambda line: click.echo(line, err=True))
+            for measure in measures
+        ]
+        print_json([str(file) for file in files]) if as_json else click.echo(
+            "\n".join(map(str, files))
+        )
         return 0
     if publishing:
         from benchmarks.extraction.publish import publish

@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from fpga_flow.api import attack, board_selftest, build, check, run, sweep
     from fpga_flow.engines import load_engine
     from fpga_flow.export import export_qonnx
+    from fpga_flow.serve.ownership import check_ownership, commit_ownership
 
 _FUNCTIONS = ("attack", "board_selftest", "build", "check", "run", "sweep")
 _HOMES = dict.fromkeys(_FUNCTIONS, "fpga_flow.api") | {
+    "check_ownership": "fpga_flow.serve.ownership",
+    "commit_ownership": "fpga_flow.serve.ownership",
     "export_qonnx": "fpga_flow.export",
     "load_engine": "fpga_flow.engines",
 }
@@ -22,6 +25,8 @@ __all__ = [
     "board_selftest",
     "build",
     "check",
+    "check_ownership",
+    "commit_ownership",
     "export_qonnx",
     "load_engine",
     "run",

@@ -1,8 +1,8 @@
 """The benchmark's experiments as results of schema 1: one document a data set and network.
 
 Tables, plots and ``summary.json`` are a function of ``experiments.jsonl.gz``,
-``victims.jsonl.gz`` and ``detection.json``, and of nothing else. A victim without a record of its
-own is known by the accuracy that its experiments state.
+``victims.jsonl.gz``, ``detection.json`` and ``ownership.json``, and of nothing else. A victim
+without a record of its own is known by the accuracy that its experiments state.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +26,8 @@ from divqat_brevitas.extraction.evaluation.summary import BASELINE, summarize
 from divqat_brevitas.files import read_json, write_json
 from fpga_flow.report.schema import Results, validate
 
+OWNERSHIP = "ownership.json"
+"""The ownership test's rows, measured by :mod:`benchmarks.extraction.ownership`."""
 DETECTION = "detection.json"
 """The tripwire's rows, measured by :mod:`benchmarks.extraction.detection`."""
 FLOAT = "float"
@@ -121,16 +123,15 @@ def write_summary(results: Mapping[str, Results], folder: Path) -> Path:
             "schema": 1,
             "datasets": [{"name": name, **count} for name, count in sorted(counts.items())],
             "rows": rows,
-            "detection": detection_rows(folder),
-            "ownership": [],
+            "detection": measured_rows(folder / DETECTION),
+            "ownership": measured_rows(folder / OWNERSHIP),
         },
     )
     return path
 
 
-def detection_rows(folder: Path) -> list[Record]:
-    """The rows of ``detection.json``; none where there is no such file."""
-    path = folder / DETECTION
+def measured_rows(path: Path) -> list[Record]:
+    """The rows of ``detection.json`` or ``ownership.json``; none where there is no such file."""
     return list(read_json(path)["rows"]) if path.is_file() else []
 
 

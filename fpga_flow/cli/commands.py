@@ -19,6 +19,7 @@ from fpga_flow.cli.board import board
 from fpga_flow.cli.machine import bench, data, doctor, plugins
 from fpga_flow.cli.models import check, finn_config, serve
 from fpga_flow.cli.options import PATH, PluggedCommands, emit, json_option, print_json, set_option
+from fpga_flow.cli.ownership import ownership
 
 if TYPE_CHECKING:
     from fpga_flow.api import StagesRun
@@ -327,7 +328,7 @@ def sweep(
     return code
 
 
-for _command in (serve, plugins, doctor, data):
+for _command in (serve, ownership, plugins, doctor, data):
     cli.add_command(_command)
 
 

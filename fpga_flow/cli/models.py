@@ -85,6 +85,7 @@ def finn_config(
     epilog="""divqat serve model.onnx --oracle soft --budget 5000
               divqat serve runs/smoke --victim divqat --oracle top1 --port 0
               divqat serve model.onnx --defence reverse-sigmoid:0.5 --clients clients.toml
+              divqat serve model.onnx --oracle top1 --fingerprint owner/opening.json
               divqat serve model.onnx --reject-class 10 --tripwire 0.02,0.4,1e-4
               curl http://127.0.0.1:8080/info""",
 )
@@ -129,6 +130,7 @@ def finn_config(
     show_default=True,
     help="What the tripwire does: report, label-only, slow, lock.",
 )
+@click.option("--fingerprint", type=PATH, help="From `divqat ownership commit`.")
 @click.option("--slow-seconds", type=click.FloatRange(0), default=0.1, show_default=True)
 @click.option("--max-images", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--max-bytes", type=click.IntRange(1024), default=16 * 2**20, show_default=True)
@@ -152,6 +154,7 @@ def serve(
     reject_class: int | None,
     tripwire: str | None,
     policy: str,
+    fingerprint: Path | None,
     slow_seconds: float,
     max_images: int,
     max_bytes: int,
@@ -186,6 +189,12 @@ def serve(
 
         served = load_served(model, engine, victim)
     shown = make_defence(defence, seed=seed)
+    if fingerprint is not None:
+        from divqat_brevitas.extraction.defences.base import Composition
+        from fpga_flow.serve.ownership import fingerprinted
+
+        marking = fingerprinted(fingerprint, served.identity["model"])
+        shown = marking if shown.name == "none" else Composition([marking, shown])
     predictor, guard = served.predictor, None
     if detector is not None and reject_class is not None:
         predictor = watch = RejectWatch(predictor, reject_class)
