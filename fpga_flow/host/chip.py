@@ -20,6 +20,7 @@ from fpga_flow.host.boards import (
     uart_divider,
 )
 from fpga_flow.host.protocol import OVERHEAD, VERSION, Identity
+from fpga_flow.host.tripwire import ChipTripwire
 from fpga_flow.records import Recorded
 from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis.synth import ChipSources
@@ -53,6 +54,7 @@ class Chip(Recorded):
     divider: int | None  # clock cycles a bit of the serial line, None for ft245
     window: int  # images a host may have sent and not got answers to
     design_digest: str  # the design it was written for
+    tripwire: dict[str, int] | None = None  # parameters of its module, None without a tripwire
 
     def all_sources(self, design: Design) -> tuple[str, ...]:
         """Files of design and chip in the order to be read, relative to the design's folder."""
@@ -88,6 +90,7 @@ def write_chip(
     clock_mhz: float = 50.0,
     baud: int | None = None,
     pins: Path | None = None,
+    tripwire: ChipTripwire | None = None,
 ) -> Chip:
     """Write a chip's top, its shell, its constraint file and ``chip.json``.
 
@@ -99,11 +102,15 @@ def write_chip(
         clock_mhz: of the core; the chip gets the nearest the PLL makes that is not above.
         baud: of the serial line; None: the fastest the clock serves.
         pins: an own pin file in place of the board's.
+        tripwire: counts rejected images behind the core. Its alarm is on the second highest LED
+            and in the chip's status.
 
     Raises:
         InputError: unknown interface or board, an interface the board has no pins for, a clock
-            the PLL or the serial line cannot use, or an image too large for the protocol.
+            the PLL or the serial line cannot use, an image too large for the protocol, or a
+            tripwire that does not fit the design.
     """
+    watch = None if tripwire is None else tripwire.parameters(tripwire.check(design.unit))
     if interface not in INTERFACES:
         raise unknown_name("interface", interface, INTERFACES)
     place = find_board(board)
@@ -118,11 +125,12 @@ def write_chip(
     depth, window = _buffers(design, interface, divider)
     identity = _identity(design, interface, clock.mhz, window)
     folder = Path(folder).absolute()
-    names = [f"divqat_{name}.sv" for name in (*_SHELL, place.family.pll.source, *_LINKS[interface])]
+    parts = (*_SHELL, place.family.pll.source, *_LINKS[interface], *(["tripwire"] if watch else []))
+    names = [f"divqat_{name}.sv" for name in parts]
     for name in names:
         text = files("fpga_flow.host").joinpath("sv", name).read_text(encoding="utf-8")
         write_text(folder / name, text)
-    top = _top(design, identity, place, interface, clock, divider, depth)
+    top = _top(design, identity, place, interface, clock, divider, depth, watch)
     write_text(folder / f"{TOP}.sv", top)
     pin_file = Path(TOP).with_suffix(Path(place.family.tools.pins).suffix).name
     write_text(folder / pin_file, pin_text if pins is None else _own(pins))
@@ -138,6 +146,7 @@ def write_chip(
         divider=divider,
         window=window,
         design_digest=design.digest,
+        tripwire=watch,
     )
     chip.save()
     return chip
@@ -205,6 +214,7 @@ def _top(
     clock: Pll,
     divider: int | None,
     depth: int,
+    tripwire: dict[str, int] | None,
 ) -> str:
     """The chip's top module."""
     environment = Environment(
@@ -222,5 +232,6 @@ def _top(
         clock=clock,
         divider=divider,
         depth=depth,
+        tripwire=tripwire,
         constant=f"{int.from_bytes(identity.pack(), 'little'):048x}",
     )

@@ -119,13 +119,14 @@ class Status:
     errors: int  # damaged or unknown frames, up to 255
     overflow: bool  # bytes came faster than the core took them, and were lost
     broken: bool  # the serial line gave a byte without its stop bit
+    alarm: bool = False  # the tripwire's, since power-up; a reset of the link leaves it
 
     LENGTH: ClassVar[int] = 16
 
     def pack(self) -> bytes:
         """The reply's payload, 16 bytes."""
         short = self.images | self.latency << 24
-        flags = self.overflow | self.broken << 1
+        flags = self.overflow | self.broken << 1 | self.alarm << 2
         rest = struct.pack("<IIBB", self.stall_in, self.stall_out, self.errors, flags)
         return short.to_bytes(6, "little") + rest
 
@@ -134,7 +135,8 @@ class Status:
         """From a reply's payload."""
         images, latency = (int.from_bytes(payload[i : i + 3], "little") for i in (0, 3))
         stall_in, stall_out, errors, flags = struct.unpack("<IIBB", payload[6:])
-        return cls(images, latency, stall_in, stall_out, errors, bool(flags & 1), bool(flags & 2))
+        overflow, broken, alarm = (bool(flags >> bit & 1) for bit in range(3))
+        return cls(images, latency, stall_in, stall_out, errors, overflow, broken, alarm)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ module divqat_link #(
     output logic                   tx_valid,
     input  logic                   tx_ready,
     output logic                   core_rst_n,
+    input  logic                   alarm,      // of the tripwire
     output logic [8*IN_BYTES-1:0]  s_axis_tdata,
     output logic                   s_axis_tvalid,
     input  logic                   s_axis_tready,
@@ -163,7 +164,7 @@ module divqat_link #(
     else if (timing) latency <= latency + 1'b1;
 
   logic [16*8-1:0] status;
-  assign status = {flags, errors, stall_out, stall_in, latency, images};
+  assign status = {flags[7:3], alarm, flags[1:0], errors, stall_out, stall_in, latency, images};
   always_comb begin
     info_data = in_identity ? 8'(IDENTITY >> {info_index, 3'b000}) : 8'd0;
     for (int i = 0; i < 16; i++) info_data |= status[8*i+:8] & {8{info_hot[i]}};

@@ -1,9 +1,11 @@
 """A core small enough to build in seconds: each class is a weighted sum of the image's bytes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from fpga_flow.lowering.answer import AnswerUnit, ScoreRule
 from fpga_flow.lowering.input_step import InputStep
 from fpga_flow.rtl.design import Bytes, Design, Integers, Node, Stream
 
@@ -66,6 +68,25 @@ def small_design(folder: Path, pause: int = 40) -> Design:
     )
     design.save()
     return design
+
+
+def label_design(folder: Path) -> Design:
+    """The same core with an answer unit: it gives the lowest three bits of the sum, as a label."""
+    design = small_design(folder)
+    text = (folder / "small_core.sv").read_text()
+    for old, new in (
+        ("[23:0] m_axis_tdata", "[7:0] m_axis_tdata"),
+        ("{{8{1'b0}}, sum + 16'd259 * {13'd0, klass}}", "{5'd0, sum[2:0]}"),
+        ("klass == 4", "1"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "small_core.sv").write_text(text)
+    unit = AnswerUnit("top1", ScoreRule((1,) * 8, (0,) * 8))
+    stream = Stream(lanes=1, bits=3, signed=False, beats=1)
+    labels = replace(design, output=stream, answer="top1", unit=unit)
+    labels.save()
+    return labels
 
 
 def expected(beats: Bytes) -> Integers:

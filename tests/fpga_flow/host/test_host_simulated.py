@@ -2,14 +2,16 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_chip import Damaging
-from small_core import BEATS, BYTES, expected, small_design
+from small_core import BEATS, BYTES, expected, label_design, small_design
 
 from divqat_brevitas.errors import CheckFailedError, InputError
+from divqat_brevitas.extraction.detection.tripwire import Tripwire
 from fpga_flow.engines.chip import SimTransport, build_chip, chip_timeout, simulate_chip
 from fpga_flow.engines.engine import load_engine
 from fpga_flow.engines.vectors import ReferenceVectors
@@ -17,6 +19,7 @@ from fpga_flow.host import protocol
 from fpga_flow.host.chip import Chip, write_chip
 from fpga_flow.host.driver import ChipDriver
 from fpga_flow.host.protocol import Reader, Reply, Status
+from fpga_flow.host.tripwire import ChipTripwire
 from fpga_flow.rtl.design import Bytes, Design
 
 ANSWER = 15  # bytes
@@ -98,6 +101,47 @@ def test_answers_identity_and_counters(design: Design, chip: Chip, link: SimTran
     # The core pauses for 40 cycles behind its last beat.
     assert driver.status().latency == 41
     assert driver.recoveries == 2
+
+
+@pytest.mark.slow  # simulates a chip
+def test_the_tripwire_locks_the_chip_and_a_reset_of_the_link_leaves_it(tmp_path: Path) -> None:
+    design = label_design(tmp_path / "design")
+    unit = design.unit
+    assert unit is not None
+    numbers = Tripwire(add=5, subtract=1, alarm_at=60, start=20, policy="lock")
+    tripwire = ChipTripwire(numbers, reject_class=3)
+    chip = write_chip(design, tmp_path / "chip", interface="ft245", tripwire=tripwire)
+    beats = images(300)
+    labels = expected(beats)[:, :1] % 8
+    own = beats[labels[:, 0] != 3][:40]
+    with SimTransport(
+        build_chip(design, chip), design.folder, chip_timeout(design, chip)
+    ) as transport:
+        driver = ChipDriver(transport, design)
+        kept, states = tripwire.answers(unit, labels[labels[:, 0] != 3][:40])
+        assert np.array_equal(design.answers(driver.run(own)), kept)
+        assert not driver.status().alarm
+        rejected = beats[labels[:, 0] == 3]
+        again = np.concatenate([rejected, own])
+        shown, after = tripwire.answers(unit, expected(again)[:, :1] % 8, states[-1])
+        assert after[-1].alarm
+        assert np.array_equal(design.answers(driver.run(again)), shown)
+        driver.reset()
+        assert driver.status().alarm
+        assert not design.answers(driver.run(own)).any()
+
+
+def test_a_tripwire_that_does_not_fit_is_refused(design: Design, tmp_path: Path) -> None:
+    numbers = Tripwire(add=5, subtract=1, alarm_at=60)
+    labels = label_design(tmp_path / "design")
+    for where, wire, message in (
+        (design, ChipTripwire(numbers, 0), "accumulators leave"),
+        (labels, ChipTripwire(numbers, 8), "none of the 8"),
+        (labels, ChipTripwire(replace(numbers, policy="label-only"), 0), "labels only already"),
+        (labels, ChipTripwire(numbers, 0, slow_cycles=0), "slow_cycles"),
+    ):
+        with pytest.raises(InputError, match=message):
+            write_chip(where, tmp_path / "chip", tripwire=wire)
 
 
 def test_commands_are_answered_byte_by_byte(link: SimTransport) -> None:

@@ -87,9 +87,14 @@ class Case:
     rates: tuple[int, int] = (100, 100)
 
 
-def run(cases: Sequence[Case], folder: Path, cycles: int = 30000) -> dict[str, list[int]]:
-    """The beats that came out of every case, up to a hundred cycles after all are complete."""
-    ours = sorted(OURS.glob("*.sv"))
+def run(
+    cases: Sequence[Case], folder: Path, cycles: int = 30000, more: Sequence[Path] = ()
+) -> dict[str, list[int]]:
+    """The beats that came out of every case, up to a hundred cycles after all are complete.
+
+    ``more`` are files of modules beside those of ``rtl/sv``.
+    """
+    ours = [*sorted(OURS.glob("*.sv")), *more]
     for path in ours:
         (folder / path.name).write_text(path.read_text())
     blocks, done = [], []

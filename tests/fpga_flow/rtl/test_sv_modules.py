@@ -1,12 +1,18 @@
 """Our SystemVerilog modules, one by one, against what they are to compute, under halts."""
 
+import itertools
 import random
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from bench import Case, hexes, pack, run
+
+from divqat_brevitas.extraction.detection.tripwire import POLICIES, Tripwire
+from fpga_flow.host.tripwire import ChipTripwire
+from fpga_flow.lowering.answer import AnswerUnit, ScoreRule
 
 Integers = npt.NDArray[np.int64]
 pytestmark = pytest.mark.slow  # each compiles a simulation
@@ -425,3 +431,55 @@ def test_streams_stored_widened_repeated_and_padded(tmp_path: Path) -> None:
                 )
             )
     _check(cases, tmp_path)
+
+
+def _tripwire(
+    name: str, rates: tuple[int, int], answer: str, policy: str, numbers: dict[str, int]
+) -> Case:
+    rng = np.random.default_rng(len(name))
+    classes, images = 5, 60
+    unit = AnswerUnit(answer, ScoreRule((1,) * classes, (0,) * classes), tuple(range(-6, 1)))
+    shape = (images, 1 if unit.kind == "top1" else classes)
+    codes = rng.integers(0, classes, shape)
+    labels = codes[:, 0] if unit.kind == "top1" else codes.argmax(axis=1)
+    # Trust is earned first, and the alarm raised at the end.
+    codes[:25], codes[-12:-2] = codes[labels != 2][0], codes[labels == 2][0]
+    tripwire = ChipTripwire(Tripwire(**numbers, policy=policy), reject_class=2, slow_cycles=9)
+    shown, states = tripwire.answers(unit, codes)
+    assert any(state.trusted and not state.alarm for state in states)
+    assert states[-1].alarm
+    numbers = {"BYTES": 1, "BEATS": codes.shape[1]} | tripwire.parameters(unit)
+    parameters = ", ".join(f".{key}({value})" for key, value in numbers.items())
+    text = f"""
+		divqat_tripwire #({parameters}) dut (
+			.clk, .rst_n(!rst), .core_rst_n(!rst), .alarm(),
+			.s_axis_tdata(idat), .s_axis_tvalid(ivld), .s_axis_tready(irdy),
+			.m_axis_tdata(odat), .m_axis_tvalid(ovld), .m_axis_tready(ordy));"""
+    return Case(
+        name=name,
+        text=text,
+        in_bits=8,
+        out_bits=8,
+        beats=codes.ravel().tolist(),
+        expected=shown.ravel().tolist(),
+        rates=rates,
+    )
+
+
+def test_tripwires(tmp_path: Path) -> None:
+    """The counter and its masks are those of the definition, bit by bit."""
+    all_numbers = (
+        {"add": 6, "subtract": 1, "alarm_at": 40, "start": 18},
+        {"add": 7, "subtract": 3, "alarm_at": 16, "start": 0},
+        {"add": 31, "subtract": 2, "alarm_at": 30, "start": 29},
+    )
+    kinds = [("top1", policy) for policy in POLICIES if policy != "label-only"]
+    kinds += [("posterior:3", policy) for policy in POLICIES]
+    cases = [
+        _tripwire(f"wire{index}", RATES[index % len(RATES)], answer, policy, numbers)
+        for index, ((answer, policy), numbers) in enumerate(itertools.product(kinds, all_numbers))
+    ]
+    module = files("fpga_flow.host").joinpath("sv", "divqat_tripwire.sv")
+    found = run(cases, tmp_path, more=[Path(str(module))])
+    for case in cases:
+        assert found[case.name] == list(case.expected), case.name
