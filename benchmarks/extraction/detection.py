@@ -19,7 +19,7 @@ from benchmarks.extraction.results import DETECTION
 from benchmarks.extraction.scenarios import Scenario
 from benchmarks.extraction.specs import VictimSpec
 from benchmarks.extraction.victims import VictimStore
-from divqat_brevitas.data import load, query_pool
+from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import PlainLearner, Predictor, RejectionAvoider, Victim
 from divqat_brevitas.extraction.arrays import substream, to_float
@@ -38,9 +38,9 @@ from divqat_brevitas.extraction.detection.trials import (
 from divqat_brevitas.extraction.detection.tripwire import Rejected, Tripwire
 from divqat_brevitas.files import write_json
 
-POOL_IMAGES, USERS, QUERIES, BUDGET = 5000, 1_000_000, 1000, 5000
+POOL_IMAGES, USERS, QUERIES, BUDGET = 5000, 1_000_000, 200, 5000
 _ALBUM = 20
-_AVOIDING_BUDGET = 2000
+_AVOIDING_BUDGET = 1000
 _ATTACKERS = 10_000
 Row = dict[str, Any]
 
@@ -52,17 +52,22 @@ class Rejecter:
     Attributes:
         spec: the victim.
         predictor: computes its responses.
-        reject_class: the class that means rejected.
+        reject_class: the class that means rejected; None: the last output.
     """
 
     spec: VictimSpec
     predictor: Predictor
-    reject_class: int
+    reject_class: int | None
 
     def rejected(self, pixels: npt.NDArray[np.uint8]) -> Rejected:
         """Whether each image is rejected, bool (N,), of uint8 images (N, C, H, W)."""
-        bits: Rejected = self.predictor.predict(to_float(pixels)).argmax(1) == self.reject_class
+        logits = self.predictor.predict(to_float(pixels))
+        bits: Rejected = logits.argmax(axis=1) == self.output_of(logits.shape[1])
         return bits
+
+    def output_of(self, outputs: int) -> int:
+        """Index of the output that means rejected, among so many."""
+        return outputs - 1 if self.reject_class is None else self.reject_class
 
 
 def measure_detection(
@@ -198,7 +203,9 @@ def _avoiding(
 ) -> Iterator[Row]:
     """Rows of the attacker who learns what is rejected: as it learns, and with what it learnt."""
     attack = RejectionAvoider(
-        PlainLearner(surrogate="mlp", epochs=1), reject_class=victim.reject_class, initial=0.1
+        PlainLearner(surrogate="mlp", epochs=1),
+        reject_class=victim.output_of(len(dataset_info(victim.spec.dataset).classes) + 1),
+        initial=0.1,
     )
     target = Victim(victim.predictor, oracle="top1", budget=_AVOIDING_BUDGET)
     result = attack.run(target, drawn)

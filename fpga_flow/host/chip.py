@@ -108,9 +108,14 @@ def write_chip(
     Raises:
         InputError: unknown interface or board, an interface the board has no pins for, a clock
             the PLL or the serial line cannot use, an image too large for the protocol, or a
-            tripwire that does not fit the design.
+            tripwire that does not fit the design, or is missing.
     """
     watch = None if tripwire is None else tripwire.parameters(tripwire.check(design.unit))
+    if design.unit is not None and design.unit.flagged and watch is None:
+        raise InputError(
+            f"{design.folder} gives the rejected bit of each image, which only a tripwire takes "
+            "off: write its chip with a tripwire."
+        )
     if interface not in INTERFACES:
         raise unknown_name("interface", interface, INTERFACES)
     place = find_board(board)

@@ -1,14 +1,15 @@
 """The tripwire of a chip: its definition in integers, and the parameters of its module.
 
 The module ``divqat_tripwire.sv`` stands between core and link, where only power-up resets it and
-not the host's RESET. Rejected is an image whose label, as the host computes it from the codes that
-leave (``Design.labels``), is the reject class.
+not the host's RESET. A flagged answer unit gives it the rejected bit beside the codes; of another
+unit an image is rejected whose label, as the host computes it (``Design.labels``), is the reject
+class.
 """
 
 from dataclasses import dataclass
 
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.extraction.detection.tripwire import POLICIES, State, Tripwire
+from divqat_brevitas.extraction.detection.tripwire import POLICIES, Rejected, State, Tripwire
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.rtl.design import Integers
@@ -20,7 +21,7 @@ class ChipTripwire(ShortRepr):
 
     Attributes:
         tripwire: its numbers and policy.
-        reject_class: the class that means rejected.
+        reject_class: the class that means rejected; None: the rejected bit of a flagged unit.
         slow_cycles: clock cycles that an image waits under the policy "slow".
 
     Example:
@@ -33,7 +34,7 @@ class ChipTripwire(ShortRepr):
     """
 
     tripwire: Tripwire
-    reject_class: int
+    reject_class: int | None = None
     slow_cycles: int = 1 << 20
 
     def check(self, unit: AnswerUnit | None) -> AnswerUnit:
@@ -48,14 +49,20 @@ class ChipTripwire(ShortRepr):
                 "a tripwire counts labels of an answer unit, but accumulators leave this chip: set "
                 "compile.answer."
             )
-        if not 0 <= self.reject_class < unit.classes:
+        if self.reject_class is None:
+            if not unit.flagged:
+                raise InputError(
+                    f"the answer {unit.name!r} of this chip has no rejected bit: generate its "
+                    "design with a flagged unit of 'reject' or 'gated', or name a reject class."
+                )
+        elif not 0 <= self.reject_class < unit.classes:
             raise InputError(
                 f"the tripwire's reject class {self.reject_class} is none of the {unit.classes} "
                 "classes."
             )
         if not 1 <= self.slow_cycles < 1 << 31:
             raise InputError(f"slow_cycles must be 1 to 2^31 - 1, but is {self.slow_cycles}.")
-        if unit.kind == "top1" and self.tripwire.policy == "label-only":
+        if unit.label_only and self.tripwire.policy == "label-only":
             raise InputError(
                 "this chip returns labels only already: give its tripwire the policy report, slow "
                 "or lock."
@@ -63,7 +70,11 @@ class ChipTripwire(ShortRepr):
         return unit
 
     def answers(
-        self, unit: AnswerUnit, answers: Integers, state: State | None = None
+        self,
+        unit: AnswerUnit,
+        answers: Integers,
+        state: State | None = None,
+        rejected: Rejected | None = None,
     ) -> tuple[Integers, list[State]]:
         """What leaves the chip, and its state after each image.
 
@@ -71,14 +82,19 @@ class ChipTripwire(ShortRepr):
             unit: the answer unit.
             answers: its codes, int64 (N, classes), or the label (N, 1) of ``top1``.
             state: before the first image; None: after power-up.
+            rejected: of a flagged unit: whether each image was rejected, bool (N,).
 
         Returns:
             Codes int64 of the same shape, and N states. Labels only are all ones for the label and
             0 for the others; where nothing is shown, all are 0.
         """
-        top1 = unit.kind == "top1"
+        top1 = unit.label_only
         labels = answers[:, 0] if top1 else answers.argmax(axis=1)
-        states = self.tripwire.states(labels == self.reject_class, state)
+        if self.reject_class is not None:
+            rejected = labels == self.reject_class
+        elif rejected is None:
+            raise InputError("a tripwire without a reject class counts rejected bits: give them.")
+        states = self.tripwire.states(rejected, state)
         shown = answers.copy()
         for row, after in enumerate(states):
             policy = self.tripwire.policy
@@ -94,8 +110,9 @@ class ChipTripwire(ShortRepr):
         numbers = self.tripwire
         return {
             "CODE_BITS": unit.code_bits,
-            "TOP1": int(unit.kind == "top1"),
-            "REJECT_CLASS": self.reject_class,
+            "TOP1": int(unit.label_only),
+            "FLAGGED": int(self.reject_class is None),
+            "REJECT_CLASS": self.reject_class or 0,
             "ADD": numbers.add,
             "SUBTRACT": numbers.subtract,
             "ALARM_AT": numbers.alarm_at,

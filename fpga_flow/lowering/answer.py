@@ -149,6 +149,8 @@ class AnswerUnit(ShortRepr):
         margin: of ``gated``, in scores: the decoy class this close to the highest is in play.
         misdirection: of ``reject:keyed``: the class that is shown, of label 0 with each runner-up,
             then of label 1, ...: classes x classes. It is as secret as the key.
+        flagged: a bit above each code is whether the image was rejected. It is for a tripwire
+            between core and link, which takes it off; no code shows it.
 
     Example:
         >>> unit = AnswerUnit("rounded:1", ScoreRule((1, 1), (0, 0)), (5,), low=0.0, step=10.0)
@@ -164,6 +166,7 @@ class AnswerUnit(ShortRepr):
     step: float = 0.0
     margin: int = 0
     misdirection: tuple[int, ...] = ()
+    flagged: bool = False
 
     @property
     def kind(self) -> str:

@@ -26,7 +26,7 @@ def operator(unit: AnswerUnit) -> str:
 def answer_stream(unit: AnswerUnit) -> Stream:
     """What leaves: one label an image, or one code a class."""
     beats = 1 if unit.label_only else unit.outputs
-    return Stream(lanes=1, bits=unit.code_bits, signed=False, beats=beats)
+    return Stream(lanes=1, bits=unit.code_bits + unit.flagged, signed=False, beats=beats)
 
 
 def answer_cycles(unit: AnswerUnit, serial: bool = False) -> int:
@@ -127,7 +127,7 @@ def answer_body(unit: AnswerUnit, stream: Stream, serial: bool = False) -> str:
 		.odat(odat), .ovld(m_axis_tvalid), .ordy(m_axis_tready),
 		.answered(answered), .rejected(rejected)
 	);
-	assign	m_axis_tdata = odat;"""
+	assign	m_axis_tdata = {"{ rejected, odat }" if unit.flagged else "odat"};"""
 
 
 def answer_records(

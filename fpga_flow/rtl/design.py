@@ -264,7 +264,12 @@ class Design(Recorded):
 
         int64 (N, classes): accumulators or codes; of a design with only labels (N, 1).
         """
-        return self.output.unpack(beats).reshape(len(beats), self.output.lanes * self.output.beats)
+        values = self.output.unpack(beats).reshape(
+            len(beats), self.output.lanes * self.output.beats
+        )
+        if self.unit is not None and self.unit.flagged:
+            return values & ((1 << self.unit.code_bits) - 1)
+        return values
 
     def predict(self, beats: Bytes) -> npt.NDArray[np.float32]:
         """Logits, float32 (N, classes), of output beats: of accumulators, or decoded from codes.

@@ -2,7 +2,8 @@
 //
 // An image's codes (BEATS, in the order of the classes; with TOP1 one beat, the label) are taken, the
 // image is counted, then its codes leave, masked by the state after it. The label is the lowest class
-// of the highest code. Rejected: the label is REJECT_CLASS. The counter adds ADD or subtracts
+// of the highest code. Rejected: with FLAGGED the bit above the codes is set, which does not leave;
+// else the label is REJECT_CLASS. The counter adds ADD or subtracts
 // SUBTRACT, within 0 and ALARM_AT; the alarm at ALARM_AT stays, trust is earned at 0.
 //
 // Only rst_n, the power-up, brings the counter back to START: the host's RESET (core_rst_n) throws
@@ -12,6 +13,7 @@ module divqat_tripwire #(
     parameter int BEATS = 1,
     parameter int CODE_BITS = 4,
     parameter bit TOP1 = 0,
+    parameter bit FLAGGED = 0,
     parameter int REJECT_CLASS = 0,
     parameter int ADD = 6,
     parameter int SUBTRACT = 1,
@@ -41,7 +43,7 @@ module divqat_tripwire #(
   logic [CODE_BITS-1:0] best, code;
   logic [AB-1:0] at, label;
   logic [WB-1:0] waited;
-  logic last;
+  logic last, flag;
   assign last = at == AB'(BEATS - 1);
   assign code = s_axis_tdata[CODE_BITS-1:0];
 
@@ -49,7 +51,7 @@ module divqat_tripwire #(
   logic [CB-1:0] counter, counted;
   logic [CB:0] raised;
   logic trusted, rejected, full;
-  assign rejected = TOP1 ? best == CODE_BITS'(REJECT_CLASS) : label == AB'(REJECT_CLASS);
+  assign rejected = FLAGGED ? flag : TOP1 ? best == CODE_BITS'(REJECT_CLASS) : label == AB'(REJECT_CLASS);
   assign raised = {1'b0, counter} + (CB + 1)'(ADD);
   always_comb
     if (rejected) counted = ADD >= ALARM_AT || raised >= (CB + 1)'(ALARM_AT) ? CB'(ALARM_AT) : raised[CB-1:0];
@@ -90,6 +92,7 @@ module divqat_tripwire #(
   always_ff @(posedge clk)
     if (state == FILL && s_axis_tvalid) begin
       codes[at] <= code;
+      flag <= s_axis_tdata[FLAGGED?CODE_BITS : 0];
       if (at == '0 || code > best) begin
         best <= code;
         label <= at;

@@ -179,16 +179,13 @@ def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> No
     name = f"detection/{victim.stem}.json"
 
     def write() -> None:
-        # The engine that equals the hardware, also where an RTL simulation was attacked. What a
-        # chip shows of a reject output is not that it rejects.
-        unit = None if settings.reject_output else chip_unit(context, victim)
-        model = predictor(context, victim, "integer", unit)
+        # The engine that equals the hardware; what the chip shows may hide a rejection.
+        model, data = predictor(context, victim, "integer"), config.data
 
         def rejected(images: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
             bits: npt.NDArray[np.bool_] = labels_of(model, to_float(images)) == reject_class
             return bits
 
-        data = config.data
         validation, test = (split(config, part) for part in ("val", "test"))
         tripwire, about = choose_tripwire(rejected(validation[0]), validation[1])
         honest, own = rejected(test[0]), rejected(load(data.name, "pool", data.root)[0][:_BUDGET])
@@ -207,7 +204,6 @@ def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> No
     key = {
         "victim": context.hash(victim.attacked),
         "pools": list(pools),
-        "answer": answer_of(config, victim),
         "data": config.fingerprint("data"),
         "reject_class": reject_class,
     }

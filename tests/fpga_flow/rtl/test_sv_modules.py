@@ -439,17 +439,25 @@ def _tripwire(
     rng = np.random.default_rng(len(name))
     classes, images = 5, 60
     unit = AnswerUnit(answer, ScoreRule((1,) * classes, (0,) * classes), tuple(range(-6, 1)))
-    shape = (images, 1 if unit.kind == "top1" else classes)
+    if answer.startswith("reject"):
+        unit = AnswerUnit(answer, ScoreRule((1,) * 6, (0,) * 6), flagged=True)
+    shape = (images, 1 if unit.label_only else classes)
     codes = rng.integers(0, classes, shape)
-    labels = codes[:, 0] if unit.kind == "top1" else codes.argmax(axis=1)
+    labels = codes[:, 0] if unit.label_only else codes.argmax(axis=1)
     # Trust is earned first, and the alarm raised at the end.
     codes[:25], codes[-12:-2] = codes[labels != 2][0], codes[labels == 2][0]
-    tripwire = ChipTripwire(Tripwire(**numbers, policy=policy), reject_class=2, slow_cycles=9)
-    shown, states = tripwire.answers(unit, codes)
+    # What is rejected shows in the codes, or only in the bit above them.
+    rejected = codes[:, 0] == 2
+    if unit.flagged:
+        codes = rng.integers(0, classes, shape)
+    wire = Tripwire(**numbers, policy=policy)
+    tripwire = ChipTripwire(wire, None if unit.flagged else 2, slow_cycles=9)
+    shown, states = tripwire.answers(unit, codes, rejected=rejected)
+    beats = codes | (rejected[:, None] << unit.code_bits if unit.flagged else 0)
     assert any(state.trusted and not state.alarm for state in states)
     assert states[-1].alarm
-    numbers = {"BYTES": 1, "BEATS": codes.shape[1]} | tripwire.parameters(unit)
-    parameters = ", ".join(f".{key}({value})" for key, value in numbers.items())
+    values = {"BYTES": 1, "BEATS": codes.shape[1]} | tripwire.parameters(unit)
+    parameters = ", ".join(f".{key}({value})" for key, value in values.items())
     text = f"""
 		divqat_tripwire #({parameters}) dut (
 			.clk, .rst_n(!rst), .core_rst_n(!rst), .alarm(),
@@ -460,7 +468,7 @@ def _tripwire(
         text=text,
         in_bits=8,
         out_bits=8,
-        beats=codes.ravel().tolist(),
+        beats=beats.ravel().tolist(),
         expected=shown.ravel().tolist(),
         rates=rates,
     )
@@ -474,7 +482,7 @@ def test_tripwires(tmp_path: Path) -> None:
         {"add": 31, "subtract": 2, "alarm_at": 30, "start": 29},
     )
     kinds = [("top1", policy) for policy in POLICIES if policy != "label-only"]
-    kinds += [("posterior:3", policy) for policy in POLICIES]
+    kinds += [("posterior:3", policy) for policy in POLICIES] + [("reject:0", "lock")]
     cases = [
         _tripwire(f"wire{index}", RATES[index % len(RATES)], answer, policy, numbers)
         for index, ((answer, policy), numbers) in enumerate(itertools.product(kinds, all_numbers))
