@@ -116,7 +116,9 @@ def finn_config(
     "--public", is_flag=True, help="Allow a --host that other machines reach, without TLS."
 )
 @click.option(
-    "--reject-class", type=click.IntRange(0), help="Class that means rejected, for the tripwire."
+    "--reject-class",
+    type=click.IntRange(0),
+    help="Class that means rejected, for the tripwire [what the chip's answer unit rejects].",
 )
 @click.option(
     "--tripwire",
@@ -196,7 +198,7 @@ def serve(
         marking = fingerprinted(fingerprint, served.identity["model"])
         shown = marking if shown.name == "none" else Composition([marking, shown])
     predictor, guard = served.predictor, None
-    if detector is not None and reject_class is not None:
+    if detector is not None:
         predictor = watch = RejectWatch(predictor, reject_class)
         guard = Guard(detector, watch, slow_seconds, _echo_alarm)
     target = Victim(predictor, oracle, budget, shown, **options)
@@ -251,8 +253,6 @@ def _tripwire(rates: str | None, reject_class: int | None, policy: str) -> "Trip
         if reject_class is not None:
             raise InputError("--reject-class is for a tripwire: add --tripwire P0,P1,ALPHA.")
         return None
-    if reject_class is None:
-        raise InputError("--tripwire needs --reject-class, the class that means rejected.")
     try:
         p0, p1, alpha = (float(part) for part in rates.split(","))
     except ValueError as e:

@@ -27,6 +27,10 @@ class RejectWatch:
     Args:
         predictor: the model; give the watch in its place to the :class:`Victim`.
         reject_class: index of the class that means rejected: of a decoy, or of a reject output.
+            None: the model's own ``rejected(images)``, as of an engine behind an answer unit.
+
+    Raises:
+        InputError: no class, and a model that does not know what it rejects.
 
     Example:
         >>> class Model:
@@ -38,15 +42,25 @@ class RejectWatch:
         [True, False]
     """
 
-    def __init__(self, predictor: Predictor, reject_class: int) -> None:
+    def __init__(self, predictor: Predictor, reject_class: int | None) -> None:
         self._predictor = predictor
         self._reject_class = reject_class
+        self._own: Callable[[Images], Rejected] | None = getattr(predictor, "rejected", None)
+        if reject_class is None and self._own is None:
+            raise InputError(
+                "this victim shows no answer of a reject output: name the class that means "
+                "rejected (--reject-class)."
+            )
         self.input_range = getattr(predictor, "input_range", None)
         self._last: tuple[Images, Rejected] | None = None
 
     def predict(self, images: Images) -> Responses:
         """Logits, float32 (N, classes)."""
         logits = self._predictor.predict(images)
+        if self._reject_class is None:
+            assert self._own is not None
+            self._last = images, self._own(images)
+            return logits
         if not 0 <= self._reject_class < logits.shape[1]:
             raise InputError(
                 f"the reject class {self._reject_class} is none of the {logits.shape[1]} classes."

@@ -156,7 +156,25 @@ def test_what_was_asked_under_a_key_is_counted_once(guarded):
     ledger.close()
 
 
+class Hiding(Bright):
+    """A chip with an answer unit that hides what it rejects."""
+
+    def predict(self, images):
+        return np.tile(np.float32([0.2, 0.8]), (len(images), 1))
+
+    def rejected(self, images):
+        return images[:, 0, 0, 0] > 0.5
+
+
+def test_what_a_chip_hides_is_counted():
+    watch = RejectWatch(Hiding(), None)
+    assert watch.predict(queries(0, 1)).argmax(axis=1).tolist() == [1, 1]
+    assert watch.rejected(queries(0, 1)).tolist() == [False, True]
+
+
 def test_bad_settings_are_refused():
+    with pytest.raises(InputError, match="--reject-class"):
+        RejectWatch(Bright(), None)
     with pytest.raises(InputError, match="none of the 3 classes"):
         RejectWatch(Bright(), 3).predict(queries(0))
     with pytest.raises(InputError, match="slow_seconds"):
