@@ -24,6 +24,7 @@ from divqat_brevitas.extraction.oracles import softmax
 from divqat_brevitas.extraction.predictor import Predictor, as_predictor
 
 Model = Predictor | nn.Module
+_NEVER = -1e4  # a logit whose softmax is 0
 
 
 def accuracy(model: Model, images: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -92,7 +93,8 @@ def nll(logits: Responses, labels: NDArray[Any]) -> float:
 def l1_to_reference(logits: Responses, reference: Responses) -> float:
     """Mean ℓ1 distance between two models' probabilities, in [0, 2].
 
-    The utility cost of Orekondy et al., "Prediction Poisoning", ICLR 2020.
+    The utility cost of Orekondy et al., "Prediction Poisoning", ICLR 2020. Logits with one output
+    more than the reference's are of a network with a reject output.
 
     Raises:
         InputError: logits of different shapes, or not finite.
@@ -192,6 +194,8 @@ def _checked(logits: Responses, labels: NDArray[Any]) -> tuple[Responses, Labels
 def _pair(logits: Responses, reference: Responses) -> tuple[Responses, Responses]:
     reference = check_logits(reference, None, "the reference's logits")
     logits = check_logits(logits, len(reference), "logits")
+    if logits.shape[1] == reference.shape[1] + 1:  # a reject output; the reference rejects nothing
+        reference = np.pad(reference, ((0, 0), (0, 1)), constant_values=_NEVER)
     if logits.shape != reference.shape or len(logits) == 0:
         raise InputError(
             f"logits of shape {logits.shape} cannot be compared with the reference's "

@@ -94,6 +94,13 @@ def test_l1_and_flips() -> None:
     opposite = np.array([[500.0, 0.0]], np.float32)
     assert l1_to_reference(opposite, opposite[:, ::-1]) == 2.0
 
+    # One output more rejects: an image that only it has is as far as can be, and flipped.
+    rejecting = np.pad(LOGITS, ((0, 0), (0, 1)), constant_values=-100)
+    assert l1_to_reference(rejecting, LOGITS) == pytest.approx(0, abs=CLOSE)
+    rejecting[0, 2] = 100
+    assert l1_to_reference(rejecting, LOGITS) == pytest.approx(2 / 4, abs=CLOSE)
+    assert flips_from_reference(rejecting, LOGITS) == 1 / 4
+
 
 @pytest.mark.parametrize(
     ("call", "message"),
