@@ -8,6 +8,8 @@ import pytest
 from bench import Case, pack, run
 
 from divqat_brevitas.errors import InputError
+from fpga_flow.devices.ecp5 import ECP5
+from fpga_flow.engines.netlist import as_design
 from fpga_flow.engines.simulation import Simulation, compiled
 from fpga_flow.lowering.answer import AnswerUnit, ScoreRule, make_answer
 from fpga_flow.lowering.input_step import InputStep
@@ -23,6 +25,8 @@ from fpga_flow.rtl.answer_unit import (
 from fpga_flow.rtl.layer_modules import cell
 from fpga_flow.rtl.library import OURS
 from fpga_flow.rtl.stitch import stitched, top
+from fpga_flow.synthesis import synth
+from fpga_flow.synthesis.tools import Deadline
 
 CLASSES = 6
 RATES = ((100, 100), (100, 40), (40, 100), (50, 60))
@@ -228,3 +232,25 @@ def test_a_chain_follows_the_definition_under_stalls(tmp_path, name, signed, lan
     assert cycles == node.finn_cycles
     gaps = np.diff(np.asarray(free.last_output, dtype=np.int64))[20:200]
     assert set(gaps) == {cycles}
+
+
+@pytest.mark.slow  # synthesises and simulates
+def test_the_netlist_of_a_keyed_unit_gives_the_labels_of_the_definition(tmp_path):
+    sums = np.random.default_rng(0).integers(-32, 32, (300, CLASSES))
+    sums[:50] = sums[:50, :1]  # many equal sums
+    unit = reject_half(unit_of("reject:keyed", CLASSES, sums, 1), sums)
+    made = design(tmp_path / "design", unit, 6, True, 1, pace=10_000)
+    work, cells = tmp_path / "work", tmp_path / "cells"
+    work.mkdir()
+    cells.mkdir()
+    deadline = Deadline(600)
+    top_module, around = synth.gather(made, None, work)
+    synth.elaborate(made, work, top_module, around, ECP5, deadline)
+    synth.map_cells(made, work, top_module, ECP5, deadline, dsp=False)
+    mapped = as_design(made, work / synth.CORE_NETLIST, cells)
+    simulation = Simulation(mapped, compiled(mapped))
+    try:
+        stalled = simulation.run(made.beats(sums.astype(np.float32)), idle=40, back_pressure=70)
+    finally:
+        simulation.close()
+    assert np.array_equal(made.answers(stalled.beats), unit.codes(sums))
