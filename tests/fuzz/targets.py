@@ -156,6 +156,17 @@ INSTRUMENTED = [
 ]
 
 
+# Found by fuzzing: arrays of no elements, of a shape that no machine can hold.
+EMPTY = [
+    bytes.fromhex(f"00000803{shape}")
+    for shape in (
+        "d1000000d100000000000000",
+        "00000000ffffffffffffff0f",
+        "00000000ffffffffffffff03",
+    )
+]
+
+
 def seeds(name: str) -> list[bytes]:
     """Valid inputs of a target, made here: the corpus holds only what was found."""
     made = {
@@ -167,7 +178,7 @@ def seeds(name: str) -> list[bytes]:
         "results": lambda: [json.dumps({"schema": 1, "victims": []}).encode()],
         "checkpoint": _checkpoints,
         "archive": _archives,
-        "idx": lambda: [bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), bytes(3073)],
+        "idx": lambda: [bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), bytes(3073), *EMPTY],
         "rest": _bodies,
     }
     return made[name]()

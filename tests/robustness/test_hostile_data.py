@@ -152,7 +152,7 @@ def test_a_gzip_bomb_beside_a_data_set(tmp_path: Path, monkeypatch: pytest.Monke
         "[train]\nfloat_epochs = " + "9" * 6_000,
         "[train]\nlearning_rate = nan",
         '[run]\nname = "' + "ü" * 10_000 + '"',
-        '[model]\nname = "' + "x" * 10_000 + '"\nbits = "w1a1"',
+        '[model]\nname = "' + "x" * 10_000 + '"\nbits = "w9a1"',
         '[rün]\nname = "a"',
         '[run]\n"näme" = "a"',
         "# " + "x" * 300_000,

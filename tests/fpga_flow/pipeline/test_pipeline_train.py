@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-import torch
 from fakes import Silent
 from safetensors.numpy import load_file
 
@@ -29,14 +28,6 @@ SETTINGS = [
     "divqat.guard=1",
 ]
 TRAIN, ATTACK = order.STAGES[0], replace(order.STAGES[4], needs=("train",), uses=())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +117,6 @@ def test_files_of_seeds_no_longer_asked_for_are_gone(whole, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import torch
-torch.set_num_threads(2)
 from fakes import Silent
 from test_pipeline_train import TRAIN, execute
 rename, seen = Path.replace, 0

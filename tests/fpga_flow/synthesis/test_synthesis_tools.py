@@ -9,11 +9,13 @@ from read_back import logic
 
 from divqat_brevitas.errors import InputError, ToolMissingError
 from fpga_flow.devices.ecp5 import ECP5
+from fpga_flow.pipeline.config import CompileSection
+from fpga_flow.pipeline.stages.hardware import finn_settings
 from fpga_flow.synthesis import BitstreamReport, tools
-from fpga_flow.synthesis.cells import OUTSIDE, Layers, count
+from fpga_flow.synthesis.cells import OUTSIDE, Cells, Layers, count
 from fpga_flow.synthesis.route import overflow
-from fpga_flow.synthesis.tools import Deadline, ToolFailedError, run_tool
-from fpga_flow.targets import open_target
+from fpga_flow.synthesis.tools import PACKAGES, Deadline, ToolFailedError, run_tool
+from fpga_flow.targets import TARGETS, OpenTarget, Resources, VivadoTarget, open_target, target
 
 
 @pytest.fixture
@@ -141,3 +143,42 @@ def test_logic_keeps_places_and_not_orders():
 def test_a_folder_without_a_bitstream_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no bitstream"):
         BitstreamReport.load(tmp_path)
+
+
+def test_the_nearest_name_is_suggested() -> None:
+    with pytest.raises(InputError, match="unknown target 'ecp5-85': did you mean 'ecp5-85f'"):
+        target("ecp5-85")
+
+
+def test_a_vivado_board_is_no_open_device() -> None:
+    with pytest.raises(InputError, match="device of the open flow 'pynq-z1'"):
+        open_target("pynq-z1")
+
+
+def test_an_interface_without_pins_is_refused_before_anything_is_built() -> None:
+    chosen = CompileSection(target="tang-nano-20k", until="bitstream", interface="ft245")
+    with pytest.raises(InputError, match="no pins for the interface ft245: choose uart"):
+        finn_settings(chosen)
+    finn_settings(chosen.model_copy(update={"until": "rtl"}))  # a design has no pins
+
+
+OPEN = [device for device in TARGETS.values() if isinstance(device, OpenTarget)]
+
+
+@pytest.mark.parametrize("device", OPEN, ids=lambda device: device.name)
+def test_every_family_names_the_kinds_and_programs_there_are(device: OpenTarget) -> None:
+    family = device.family
+    kinds = {kind for kind, _ in family.placed.values()}
+    assert kinds == set(Resources.__dataclass_fields__)
+    assert {family.tools.place, family.tools.pack} <= set(PACKAGES)
+    assert family.flip_flops <= set(family.cells)
+    assert count(family.flip_flops, family) == Cells(ff=len(family.flip_flops))
+
+
+@pytest.mark.finn
+def test_boards_and_parts_are_those_of_finn() -> None:
+    pytest.importorskip("finn")
+    from finn.util.basic import part_map
+
+    boards = {t.board: t.part for t in TARGETS.values() if isinstance(t, VivadoTarget)}
+    assert boards == {board: part_map[board] for board in boards}
