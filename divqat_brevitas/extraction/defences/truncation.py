@@ -148,7 +148,7 @@ class KeyedMisdirection(NumberedDefence):
         >>> rows = np.float32([[0.6, 0.2, 0.1, 0.1], [0.3, 0.2, 0.1, 0.4]])
         >>> KeyedMisdirection(0).perturb(np.zeros((2, 1, 8, 8), np.float32), rows)
         array([[1., 0., 0., 0.],
-               [0., 1., 0., 0.]], dtype=float32)
+               [0., 0., 1., 0.]], dtype=float32)
     """
 
     family = "misdirect"
