@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,25 @@ def test_seed_decides_and_global_state_stays(name: str) -> None:
     torch.manual_seed(6)  # whatever the global state is
     again = build_surrogate(name, (1, 8, 8), 10, 1).state_dict()
     assert all(torch.equal(a[k], again[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", ["vgg-small", "vgg-medium"])
+def test_pooling_before_the_relu_changes_no_bit(name: str) -> None:
+    model = build_surrogate(name, (1, 12, 13), 5, seed=3)
+    layers = list(model.children())
+    pools = [at for at, layer in enumerate(layers) if isinstance(layer, torch.nn.MaxPool2d)]
+    assert len(pools) == 3
+    for at in pools:
+        assert isinstance(layers[at + 1], torch.nn.ReLU)
+        layers[at], layers[at + 1] = layers[at + 1], layers[at]
+    usual = copy.deepcopy(torch.nn.Sequential(*layers))
+    images = torch.rand(6, 1, 12, 13).round()  # black and white: windows with equal values
+    logits = [net(images) for net in (model, usual)]
+    assert torch.equal(*logits)
+    for each in logits:
+        each.square().sum().backward()
+    gradients = [[p.grad for p in net.parameters()] for net in (model, usual)]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize(
