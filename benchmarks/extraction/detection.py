@@ -7,7 +7,7 @@ tripwire; honest users ask test images. Writes ``detection.json``, from which ``
 its rows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from benchmarks.extraction.victims import VictimStore
 from divqat_brevitas.data import dataset_info, load, query_pool
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import PlainLearner, Predictor, RejectionAvoider, Victim
-from divqat_brevitas.extraction.arrays import substream, to_float
+from divqat_brevitas.extraction.arrays import Labels, substream, to_float
 from divqat_brevitas.extraction.detection.trials import (
     Album,
     Asker,
@@ -40,7 +40,8 @@ from divqat_brevitas.files import write_json
 
 POOL_IMAGES, USERS, QUERIES, BUDGET = 5000, 1_000_000, 200, 5000
 _ALBUM = 20
-_AVOIDING_BUDGET = 1000
+_CHANGED = 10  # images of which slight changes are asked
+AVOIDING_BUDGET = 1000
 _ATTACKERS = 10_000
 Row = dict[str, Any]
 
@@ -86,57 +87,106 @@ def measure_detection(
     for scenario in scenarios:
         for variant in scenario.gated:
             spec = scenario.experiment(variant).victim
-            decoy = scenario.decoy_class(variant)
-            victim = Rejecter(spec, store.get(spec).predictor, decoy)
-            rows += victim_rows(victim, scenario.pools, store, users, log)
+            victim = Rejecter(spec, store.get(spec).predictor, scenario.decoy_class(variant))
+            log(f"{spec.name}: asking the victim")
+            bits = rejections(victim, scenario.pools, store, log)
+            about = {"dataset": spec.dataset, "victim_seed": spec.seed}
+            rows += [about | row for row in detection_rows(spec.label, bits, users)]
     write_json(folder / DETECTION, {"schema": 1, "rows": rows})
     return folder / DETECTION
 
 
-def victim_rows(
-    victim: Rejecter,
-    pools: Sequence[str],
-    store: VictimStore,
-    users: int = USERS,
-    log: Callable[[str], None] = print,
-) -> list[Row]:
-    """All rows of one victim."""
+@dataclass(frozen=True)
+class Rejections:
+    """What a victim rejects: all that the trials need of it. Bits are bool (N,).
+
+    Attributes:
+        validation: of validation images, with their classes.
+        test: of test images, with their classes.
+        own: of in-distribution images that an attacker may hold.
+        changed: of slight changes of accepted ones of these.
+        pools: of each query pool's images.
+        avoiding: of the images that the avoiding attacker asks of the first pool, in order, and
+            the number of these that it asked before its last round.
+    """
+
+    validation: tuple[Rejected, Labels]
+    test: tuple[Rejected, Labels]
+    own: Rejected
+    changed: Rejected
+    pools: Mapping[str, Rejected]
+    avoiding: tuple[Rejected, int] | None = None
+
+
+def rejections(
+    victim: Rejecter, pools: Sequence[str], store: VictimStore, log: Callable[[str], None] = print
+) -> Rejections:
+    """Ask a victim everything."""
     dataset = victim.spec.dataset
-    validation, kinds = load(dataset, "val", store.root)
-    tripwire, about = choose_tripwire(victim.rejected(validation), kinds)
-    about |= {"dataset": dataset, "victim_seed": victim.spec.seed, "budget": BUDGET}
-    log(f"{victim.spec.name}: {about}")
-    images, labels = load(dataset, "test", store.root)
-    honest = victim.rejected(images)
-    own_pixels = load(dataset, "pool", store.root)[0][:POOL_IMAGES]
-    own = victim.rejected(own_pixels)
-    rows = list(_honest_rows(victim, tripwire, honest, labels, users))
+    validation, test = (load(dataset, split, store.root) for split in ("val", "test"))
+    pixels = load(dataset, "pool", store.root)[0][:POOL_IMAGES]
+    own = victim.rejected(pixels)
+    accepted = pixels[~own][:_CHANGED]
+    noise = substream(0, "slight changes").integers(-2, 3, (100, *accepted.shape))
+    changed = np.clip(accepted.astype(np.int64) + noise, 0, 255).astype(np.uint8)
+    drawn: dict[str, npt.NDArray[np.uint8]] = {}
     for pool in pools:
         if pool == "in":
             continue
         try:
-            drawn = query_pool(pool, dataset, POOL_IMAGES, 0, store.root).images
+            drawn[pool] = query_pool(pool, dataset, POOL_IMAGES, 0, store.root).images
         except InputError as e:
             log(f"left out: {e}")
-            continue
-        bits = victim.rejected(drawn)
-        rows += mixed_rows(tripwire, victim.spec.label, pool, bits, own, BUDGET, _ATTACKERS)
-        rows += _evasions(victim, tripwire, pool, bits, own, own_pixels)
-        if pool == pools[0]:
-            rows += _avoiding(victim, tripwire, pool, drawn, bits)
-    honest_row = {name: rows[0][name] for name in ("false_alarm_rate", "users")}
-    return [about | row | ({} if row["users"] else honest_row) for row in rows]
+    bits = {pool: victim.rejected(images) for pool, images in drawn.items()}
+    first = next(iter(drawn))
+    return Rejections(
+        validation=(victim.rejected(validation[0]), validation[1]),
+        test=(victim.rejected(test[0]), test[1]),
+        own=own,
+        changed=victim.rejected(changed.reshape(-1, *accepted.shape[1:])),
+        pools=bits,
+        avoiding=avoiding(victim, drawn[first], bits[first]),
+    )
+
+
+def avoiding(
+    victim: Rejecter, images: npt.NDArray[np.uint8], bits: Rejected
+) -> tuple[Rejected, int]:
+    """What the attacker who learns to avoid rejections meets; see :class:`Rejections`."""
+    outputs = len(dataset_info(victim.spec.dataset).classes) + (victim.reject_class is None)
+    attack = RejectionAvoider(
+        PlainLearner(surrogate="mlp", epochs=1),
+        reject_class=victim.output_of(outputs),
+        initial=0.1,
+    )
+    target = Victim(victim.predictor, oracle="top1", budget=AVOIDING_BUDGET)
+    result = attack.run(target, images)
+    return bits[result.indices], int(result.rounds[-2]["queries"])
+
+
+def detection_rows(victim: str, bits: Rejections, users: int = USERS) -> list[Row]:
+    """All rows of one victim."""
+    tripwire, about = choose_tripwire(*bits.validation)
+    about["budget"] = BUDGET
+    rows = list(_honest_rows(victim, tripwire, *bits.test, users))
+    honest = {name: rows[0][name] for name in ("false_alarm_rate", "users")}
+    for pool, rejected in bits.pools.items():
+        rows += mixed_rows(tripwire, victim, pool, rejected, bits.own, BUDGET, _ATTACKERS)
+        rows += _evasions(victim, tripwire, pool, rejected, bits)
+    if bits.avoiding is not None:
+        rows += _avoiding_rows(victim, tripwire, next(iter(bits.pools)), *bits.avoiding)
+    return [about | row | ({} if row["users"] else honest) for row in rows]
 
 
 def _honest_rows(
-    victim: Rejecter, tripwire: Tripwire, honest: Rejected, labels: npt.NDArray[Any], users: int
+    victim: str, tripwire: Tripwire, honest: Rejected, labels: Labels, users: int
 ) -> Iterator[Row]:
     """False alarms of class mixes, and of users who repeat a few images; no attackers."""
     askers: dict[str, Asker | Album] = dict(honest_users(honest, labels))
     askers[f"{_ALBUM} images, repeated"] = album(honest, _ALBUM, users, seed=0)
     for name, asker in askers.items():
         yield {
-            "victim": victim.spec.label,
+            "victim": victim,
             "policy": tripwire.policy,
             "pool": f"honest: {name}",
             "share_in_distribution": 1.0,
@@ -150,82 +200,64 @@ def _honest_rows(
 
 
 def _evasions(
-    victim: Rejecter,
-    tripwire: Tripwire,
-    pool: str,
-    bits: Rejected,
-    own: Rejected,
-    own_pixels: npt.NDArray[np.uint8],
+    victim: str, tripwire: Tripwire, pool: str, rejected: Rejected, bits: Rejections
 ) -> Iterator[Row]:
     """Rows of attackers who evade, and what an image of the pool costs them in queries."""
-    plain = trial(tripwire, Asker((bits,)), victim=victim.spec.label, pool=pool).model_dump()
-    trusted = trial(tripwire, Asker((bits,)), victim=victim.spec.label, pool=pool, start=0)
-    yield trusted.model_dump() | {"evasion": "trusted first", "queries_per_image": 1.0}
-    accepted = own_pixels[~own]
-    rng = substream(0, "slight changes")
-    noise = rng.integers(-2, 3, (10, 100, *accepted.shape[1:]))
-    changed = np.clip(accepted[:10, None].astype(np.int64) + noise, 0, 255).astype(np.uint8)
-    changed_bits = victim.rejected(changed.reshape(-1, *accepted.shape[1:]))
+    asker, rate = Asker((rejected,)), float(rejected.mean())
+    named: Row = {"victim": victim, "pool": pool, "attackers": _ATTACKERS}
+    plain = {"pool_rate": rate, "queries_per_image": 1.0}
+    trusted = trial(tripwire, asker, **named, start=0).model_dump()
+    yield (
+        plain
+        | trusted
+        | {
+            "evasion": "trusted first",
+            "queries_before": -(-tripwire.start // tripwire.subtract),
+        }
+    )
+    unnoticed = plain | trusted | {"alarm_after_median": None, "detected": 0.0}
     for evasion, pad in (
-        ("padded with own images", own),
+        ("padded with own images", bits.own),
         ("padded with one image, repeated", np.zeros(1, np.bool_)),
-        ("padded with slight changes of one image", changed_bits),
+        ("padded with slight changes of own images", bits.changed),
     ):
-        asked, alarm = padded(tripwire, bits, pad)
-        cost = None if alarm else asked / len(bits)
-        share = (asked - len(bits)) / asked if cost else 0.0
-        yield plain | {
-            "share_in_distribution": share,
+        asked, alarm = padded(tripwire, rejected, pad)
+        cost = asked / len(rejected) if alarm is None else None
+        yield unnoticed | {
+            "share_in_distribution": 1 - len(rejected) / asked if cost else 0.0,
             "alarm_after_median": alarm,
             "detected": float(alarm is not None),
             "evasion": evasion,
             "queries_per_image": cost,
-            "attackers": 1,
         }
-    lot = queries_per_reset(tripwire, Asker((bits,)))
+    lot = queries_per_reset(tripwire, asker)
+    resets = -(-BUDGET // lot) if lot else None
     for evasion in ("power cycles", "several devices or tokens"):
-        yield plain | {
-            "alarm_after_median": None,
-            "detected": 0.0,
+        yield unnoticed | {
             "evasion": evasion,
-            "queries_per_image": 1.0,
-            "resets_for_budget": int(np.ceil(BUDGET / lot)) if lot else None,
             "queries_per_reset": lot,
+            "resets_for_budget": resets,
         }
 
 
-def _avoiding(
-    victim: Rejecter,
-    tripwire: Tripwire,
-    pool: str,
-    drawn: npt.NDArray[np.uint8],
-    bits: Rejected,
+def _avoiding_rows(
+    victim: str, tripwire: Tripwire, pool: str, asked: Rejected, before: int
 ) -> Iterator[Row]:
     """Rows of the attacker who learns what is rejected: as it learns, and with what it learnt."""
-    attack = RejectionAvoider(
-        PlainLearner(surrogate="mlp", epochs=1),
-        reject_class=victim.output_of(len(dataset_info(victim.spec.dataset).classes) + 1),
-        initial=0.1,
-    )
-    target = Victim(victim.predictor, oracle="top1", budget=_AVOIDING_BUDGET)
-    result = attack.run(target, drawn)
-    asked = bits[result.indices]
+    last = asked[before:]
+    named: Row = {"victim": victim, "pool": pool, "attackers": _ATTACKERS}
+    learnt = trial(tripwire, Asker((last,)), **named).model_dump()
     alarm = tripwire.alarm_after(asked)
-    last = asked[result.rounds[-2]["queries"] :]
-    learnt = trial(tripwire, Asker((last,)), victim=victim.spec.label, pool=pool).model_dump()
-    rates = [round_["rejected"] for round_ in result.rounds]
     yield learnt | {
         "alarm_after_median": alarm,
         "detected": float(alarm is not None),
         "evasion": "avoiding, learns on the way",
         "queries_per_image": 1.0,
-        "attackers": 1,
         "pool_rate": float(asked.mean()),
-        "rates": rates,
     }
     yield learnt | {
-        "evasion": f"avoiding, learnt elsewhere with {_AVOIDING_BUDGET} queries",
+        "evasion": "avoiding, learnt elsewhere",
+        "queries_before": len(asked),
         "queries_per_image": 1.0,
-        "padding": tripwire.padding(float(last.mean())),
         "pool_rate": float(last.mean()),
     }

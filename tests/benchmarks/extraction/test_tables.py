@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import fixture_experiments
+import numpy as np
 import pytest
 
+from benchmarks.extraction.detection import Rejections, detection_rows
 from benchmarks.extraction.plan import plan
 from benchmarks.extraction.plots import write_plots
 from benchmarks.extraction.publish import publish, readme_blocks, results_page
@@ -18,7 +20,13 @@ from benchmarks.extraction.records import (
     write_experiments,
     write_gzip,
 )
-from benchmarks.extraction.results import documents, kept_victims, write_documents, write_summary
+from benchmarks.extraction.results import (
+    DETECTION,
+    documents,
+    kept_victims,
+    write_documents,
+    write_summary,
+)
 from benchmarks.extraction.scenarios import MINI
 from benchmarks.extraction.tables import (
     best_attackers,
@@ -29,7 +37,7 @@ from benchmarks.extraction.tables import (
 )
 from benchmarks.pages import block_of, marks, rewrite_block
 from divqat_brevitas.errors import InputError
-from divqat_brevitas.files import read_json
+from divqat_brevitas.files import read_json, write_json
 from fpga_flow.report import read
 from fpga_flow.report.claims import Claim, claims
 from fpga_flow.report.run_charts import budget_curves
@@ -84,6 +92,25 @@ def test_the_summary_has_a_row_a_group_with_its_data_set(
     assert (summary["detection"], summary["ownership"]) == ([], [])
     rows = [row.model_dump(mode="json") for row in found["digits"].summary]
     assert summary["rows"] == [{"dataset": "digits", **row} for row in rows]
+
+
+def test_rows_of_the_tripwire_are_in_the_summary(found: dict[str, Results], tmp_path: Path) -> None:
+    few, none = np.arange(500) % 250 == 0, np.zeros(500, np.bool_)
+    labels, pool = np.arange(500) % 5, np.arange(100) % 10 != 0
+    bits = Rejections((few, labels), (few, labels), none, none, {"noise": pool}, (pool, 50))
+    rows = detection_rows("divqat-reject", bits, users=200)
+    by_evasion = {row["evasion"]: row for row in rows if "evasion" in row}
+
+    assert by_evasion["none"]["alarm_after_median"] <= 12
+    assert (
+        by_evasion["none"]["alarm_after_median"] < by_evasion["trusted first"]["alarm_after_median"]
+    )
+    assert by_evasion["padded with one image, repeated"]["alarm_after_median"] is None
+    assert by_evasion["padded with one image, repeated"]["queries_per_image"] > 2
+    assert by_evasion["avoiding, learns on the way"]["alarm_after_median"] <= 20
+    assert all(row["users"] == 200 for row in rows)
+    write_json(tmp_path / DETECTION, {"schema": 1, "rows": rows})
+    assert read_json(write_summary(found, tmp_path))["detection"] == rows
 
 
 def test_the_main_table_says_what_the_experiments_say(found: dict[str, Results]) -> None:
