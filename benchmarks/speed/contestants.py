@@ -42,17 +42,19 @@ def batch(size: int) -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, CLASSES, (size,), generator=generator)
 
 
-def networks(model: str, images: Tensor) -> dict[str, nn.Module]:
-    """The float network, and swapped into it Brevitas' quantizers and ours, calibrated."""
-    reference = build_model(model, SHAPE, CLASSES)
+def networks(model: str, images: Tensor, calibrated: bool = True) -> dict[str, nn.Module]:
+    """The float network, and swapped into it Brevitas' quantizers and ours, calibrated or not."""
+    _, channels, height, width = images.shape
+    reference = build_model(model, (channels, height, width), CLASSES)
     stock = swap_quantizers(
         reference,
         weight=Int8WeightPerChannelFloat.let(bit_width=BITS),
         act=Uint8ActPerTensorFloat.let(bit_width=BITS),
     )
     found = {"float": reference, "stock": stock, "ours": swap_quantizers(reference)}
-    for name in ("stock", "ours"):
-        calibrate(found[name], images)
+    if calibrated:
+        for name in ("stock", "ours"):
+            calibrate(found[name], images)
     return found
 
 

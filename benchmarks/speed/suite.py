@@ -82,6 +82,9 @@ class Entry:
 # In the order published. One line a suite.
 SUITES: Mapping[str, Entry] = {
     "training": Entry("benchmarks.speed.training", "a training step: float, stock, ours"),
+    "own-loop": Entry(
+        "benchmarks.speed.own_loop", "a step of a user's own loop: float, stock, ours"
+    ),
     "engines": Entry("benchmarks.speed.engines", "images a second of every engine"),
     "attacks": Entry("benchmarks.speed.attacks", "an extraction: victim, training, memory"),
     "costs": Entry("benchmarks.speed.costs", "growth with images, parameters and bits"),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.input_range import InputRange
 from fpga_flow.engines.simulation import Answer, Simulation, SimulationError, compiled
+from fpga_flow.engines.verilator import prepare
 from fpga_flow.lowering import check_images
 from fpga_flow.lowering.answer import AnswerUnit
 from fpga_flow.rtl.design import RECORD, Bytes, Design, Integers
@@ -221,17 +222,24 @@ class RtlEngine:
         if (path / RECORD).is_file() or (path.is_dir() and not (path / "build.json").is_file()):
             return Design.load(path)
         from fpga_flow.compile import CompileSettings, FinnBuild, compile_finn
+        from fpga_flow.compile.worker_process import Worker
         from fpga_flow.rtl import DesignSettings, generate_design
         from fpga_flow.rtl.refusals import refuse_without_rtl
 
         self._temporary = tempfile.TemporaryDirectory(prefix="divqat-rtl-")
         folder = Path(self._temporary.name)
-        if path.is_dir():
-            build = FinnBuild.load(path)
-        else:
+        build = FinnBuild.load(path) if path.is_dir() else None
+        if build is None:
             refuse_without_rtl(path)
-            build = compile_finn(path, folder / "build", CompileSettings())
-        return generate_design(build, folder / "design", DesignSettings(answer=answer))
+        prepare()
+        # One worker, as FINN's imports take longer than either of its jobs.
+        work, log = folder / "work", folder / "finn.log"
+        work.mkdir()
+        with Worker(work, log, log_kept=False) as worker:
+            if build is None:
+                build = compile_finn(path, folder / "build", CompileSettings(), worker)
+            settings = DesignSettings(answer=answer)
+            return generate_design(build, folder / "design", settings, worker)
 
 
 def timing(answer: Answer) -> Timing:

@@ -5,6 +5,7 @@ runs every cycle, one of all that runs once (barely optimised: most of the build
 there), and Verilator's own runtime, compiled once for all designs.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Thread
 
 from filelock import FileLock
 
@@ -113,6 +115,23 @@ def verilate(
                     shutil.rmtree(growing, ignore_errors=True)
             os.utime(entry)
     return entry / EXECUTABLE
+
+
+def prepare() -> Thread:
+    """Compile Verilator's own runtime in a thread, while something else makes the design.
+
+    It takes longer than a small design. ``verilate`` reports what goes wrong.
+    """
+
+    def runtime() -> None:
+        with contextlib.suppress(DivQATError, OSError):
+            compiler = _compiler()
+            cache_root().mkdir(parents=True, exist_ok=True)
+            _runtime(_verilator().parents[1] / "include", compiler)
+
+    thread = Thread(target=runtime, daemon=True)
+    thread.start()
+    return thread
 
 
 def _build(

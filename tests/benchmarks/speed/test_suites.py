@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import attacks, engines, racers, training
+from benchmarks.speed import attacks, engines, own_loop, racers, training
 from benchmarks.speed import contestants as taking_part
 from benchmarks.speed import memory as weighing
 from benchmarks.speed.contestants import NAMES, contestants
@@ -229,3 +229,14 @@ def test_the_suite_times_processes_and_names_the_slowest_imports():
     section = suite.section(record)
     assert "`divqat --help`" in "".join(section.lines)
     assert section.summary[0].what == "Start"
+
+
+def test_the_users_own_loop() -> None:
+    record = json.loads(json.dumps(own_loop.measure(Context(rounds=1, quick=True))))
+    rows = record["steps"]
+    cases = {(row["precision"], row["layout"], row["phase"]) for row in rows}
+    assert len(rows) == len(cases) == 8
+    assert all(set(row["cpu_seconds"]) == {"float", "stock", "ours"} for row in rows)
+    section = own_loop.section(record)
+    assert len([line for line in section.lines if line.startswith("| lenet5")]) == 8
+    assert [line.what.split(", ")[1] for line in section.summary] == ["calibrated", "first steps"]

@@ -133,3 +133,13 @@ def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIVQAT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     assert cache_root() == Path("/caches/divqat/verilator")
+
+
+def test_the_runtime_is_prepared_while_something_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[str] = []
+    monkeypatch.setattr(verilator, "_runtime", lambda include, _: prepared.append(include.name))
+    verilator.prepare().join()
+    assert prepared == ["include"]
+    monkeypatch.setenv("PATH", "")  # no compiler: verilate reports it, not the thread
+    verilator.prepare().join()
+    assert prepared == ["include"]
