@@ -7,11 +7,9 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from browser import EXECUTABLE, Browser
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "fpga_flow" / "report"))
-
-from browser import EXECUTABLE, Browser  # noqa: E402 (a module beside other tests)
 
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'divqat[docs]'")
 pytest.importorskip("mkdocstrings_handlers.python", reason="pip install 'divqat[docs]'")
