@@ -1,7 +1,9 @@
 """A run's attack stage: behind the answer unit, with shared clones, with costed defences."""
 
 import os
+import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -262,21 +264,23 @@ def _timeless(rows):
 
 
 @pytest.mark.slow  # starts processes that train clones
-@pytest.mark.parametrize("fails", [False, True])
-def test_attacks_run_beside_the_stages_they_do_not_need(tmp_path, monkeypatch, fails):
+@pytest.mark.parametrize("end", ["done", "failed", "killed"])
+def test_attacks_run_beside_the_stages_they_do_not_need(tmp_path, monkeypatch, end):
     settings = ["run.threads=1", "attack.oracles=soft,top1", "attack.budgets=20,40"]
     alone = attack_rows(tmp_path / "alone", *settings)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    path = tmp_path / "beside"
+    path, begun = tmp_path / "beside", {}
 
     def build(context):
-        end = time.monotonic() + 300  # a process that imports torch on a busy machine
+        last = time.monotonic() + 300  # a process that imports torch on a busy machine
         while not list((path / "attack").glob("*.json")):
-            assert time.monotonic() < end, "no attack ran beside the stage"
+            assert time.monotonic() < last, "no attack ran beside the stage"
             time.sleep(0.05)
-        if fails:
+        if end == "failed":
             raise CheckFailedError("the chip is too small")
+        if end == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     train, export, _, _, attacked = order.STAGES[:5]
     stages = [train, export, Stage("compile", (), build, needs=("export",)), attacked]
@@ -286,17 +290,25 @@ def test_attacks_run_beside_the_stages_they_do_not_need(tmp_path, monkeypatch, f
         outcomes = pipeline.execute(run, config, stages, progress=Silent())
         assert [outcome.status for outcome in outcomes] == ["done"] * 4
 
-    if fails:
+    if end == "failed":
         with pytest.raises(CheckFailedError):
             execute()
+    elif end == "killed":
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                execute()
+            os._exit(1)  # not killed
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    if end != "done":
         assert RunDirectory(path).record("attack") is None
-        begun = {file: file.stat().st_mtime_ns for file in (path / "attack").glob("*.json")}
-        fails = False
-        execute()
-        # What was done beside the stage that failed is not done again.
-        assert all(file.stat().st_mtime_ns == made for file, made in begun.items())
-    else:
-        execute()
+        records = (path / ".tasks/attack").glob("*.json")
+        done = [path / "attack" / file.name for file in records if read_json(file)["key"]]
+        begun = {file: file.stat().st_mtime_ns for file in done}
+        end = "done"
+    execute()
+    # What was done beside the stage that did not end is not done again.
+    assert all(file.stat().st_mtime_ns == made for file, made in begun.items())
     assert _timeless(map(read_json, (path / "attack").glob("*.json"))) == _timeless(alone)
     execute()  # up to date: nothing starts
     # Attacks through what the compile stage builds wait for it.
