@@ -9,12 +9,14 @@ They meet many secrets, since only the secret is random under the null hypothesi
 again.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmarks.extraction.results import OWNERSHIP, kept_victims
@@ -25,7 +27,6 @@ from benchmarks.extraction.victims import VictimStore
 from divqat_brevitas.data import load
 from divqat_brevitas.extraction import (
     Predictor,
-    SurrogateTraining,
     Victim,
     accuracy,
     build_surrogate,
@@ -43,8 +44,9 @@ from divqat_brevitas.extraction.ownership import (
     requantized,
 )
 from divqat_brevitas.extraction.ownership.significance import labels_test
-from divqat_brevitas.files import read_json, sha256_text, write_json
+from divqat_brevitas.files import read_json, replacing, sha256_text, write_json
 
+_EPOCHS = 20  # of clones, in float32
 _OWN = 1000  # images that an attacker labels itself
 BUDGET, SHARE, SECRETS, LEVEL = 5000, 0.005, 200, 1e-3
 Row = dict[str, Any]
@@ -100,7 +102,7 @@ def victim_rows(
             continue
         marking = FingerprintedResponses(fingerprint)
         responses = Victim(victim, oracle, len(asked), marking).query(to_float(asked))
-        clone = _trained(scenario, asked, responses)
+        clone = _trained(scenario, store, asked, responses)
         if "clone" in missing:
             yield row(f"{oracle}: clone", "clone", clone, marking)
         own = images[BUDGET : BUDGET + _OWN], truth[BUDGET : BUDGET + _OWN]
@@ -110,7 +112,7 @@ def victim_rows(
         if SECOND in missing:
             others = np.ascontiguousarray(images[BUDGET : 2 * BUDGET])
             relabelled = np.eye(classes, dtype=np.float32)[labels_of(clone, others)]
-            second = _trained(scenario, others, relabelled)
+            second = _trained(scenario, store, others, relabelled)
             yield row(f"{oracle}: {SECOND}", "removal", second, marking)
     if "independent networks" not in there:
         yield _independent(spec, store, folder, asked, truth[:BUDGET], labels_of(victim, asked))
@@ -150,11 +152,11 @@ def _independent(
     classes = int(truth.max()) + 1
     halves = np.random.default_rng(0).permutation(len(asked)).reshape(2, -1)
     targets = np.eye(classes, dtype=np.float32)[truth]
-    for seed in range(12):
+    for seed in range(20):
         for half in halves:
             network = build_surrogate("mlp", asked.shape[1:], classes, seed)
             train_surrogate(network, asked[half], targets[half], epochs=1 + seed % 4, seed=seed)
-            networks.append(labels_of(network, asked))
+            networks += [labels_of(one, asked) for one in (network, requantized(network, 3))]
     results = []
     for number in range(SECRETS):
         secret = sha256_text(f"{spec.name} independent {number}")
@@ -177,10 +179,21 @@ def _independent(
     }
 
 
-def _trained(scenario: Scenario, images: Pixels, targets: npt.NDArray[np.float32]) -> nn.Module:
-    attack = scenario.attack
-    shape = images.shape[1:]
-    network = build_surrogate(attack.get("surrogate", "vgg-small"), shape, targets.shape[1], 0)
-    settings = SurrogateTraining(precision=attack["precision"])
-    train_surrogate(network, images, targets, epochs=attack["epochs"], seed=0, settings=settings)
+def _trained(
+    scenario: Scenario,
+    store: VictimStore,
+    images: Pixels,
+    targets: npt.NDArray[np.float32],
+) -> nn.Module:
+    """A clone; its weights are kept in the work folder, so that a killed measurement continues."""
+    name = scenario.attack.get("surrogate", "vgg-small")
+    network = build_surrogate(name, images.shape[1:], targets.shape[1], 0)
+    content = hashlib.sha256(images.tobytes() + targets.tobytes()).hexdigest()
+    file = store.work / "clones" / f"{name}-{_EPOCHS}-{content[:16]}.safetensors"
+    if file.is_file():
+        network.load_state_dict(load_file(file))
+        return network.eval()
+    train_surrogate(network, images, targets, epochs=_EPOCHS, seed=0)
+    with replacing(file) as temporary:
+        save_file(network.state_dict(), temporary)
     return network

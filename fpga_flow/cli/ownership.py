@@ -1,10 +1,14 @@
 """Commands that prove where a model comes from: `divqat ownership commit|test`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fpga_flow.cli.options import PATH, Commands, emit, json_option
+
+if TYPE_CHECKING:
+    from divqat_brevitas.extraction.ownership import SuspectKind
 
 
 @click.group(
@@ -47,7 +51,8 @@ def commit_command(model: Path, out: Path, share: float, as_json: bool) -> None:
 @ownership.command(
     "test",
     epilog="""divqat ownership test owner/commitment.json suspect.onnx
-              divqat ownership test owner/commitment.json http://127.0.0.1:8080 --json""",
+              divqat ownership test owner/commitment.json http://127.0.0.1:8080 --json
+              divqat ownership test owner/commitment.json s.onnx --out s.json""",
 )
 @click.argument("commitment", metavar="COMMITMENT", type=PATH)
 @click.argument("suspect", metavar="MODEL.onnx|DESIGN|URL")
@@ -57,6 +62,19 @@ def commit_command(model: Path, out: Path, share: float, as_json: bool) -> None:
 @click.option("--most", type=click.IntRange(1), default=200, show_default=True, help="Queries.")
 @click.option("--engine", default="integer", show_default=True, help="Of a suspect's file.")
 @click.option("--token", help="Of a suspect's server.")
+@click.option(
+    "--out",
+    type=PATH,
+    help="Keep the row; in RUN/attack/ownership/, `divqat report RUN` shows it.",
+)
+@click.option("--victim", default="divqat", show_default=True, help="Its name in the row.")
+@click.option(
+    "--kind",
+    type=click.Choice(["clone", "independent", "removal"]),
+    default="clone",
+    show_default=True,
+    help="What the suspect is known to be, for the row.",
+)
 @json_option
 def test_command(
     commitment: Path,
@@ -67,6 +85,9 @@ def test_command(
     most: int,
     engine: str,
     token: str | None,
+    out: Path | None,
+    victim: str,
+    kind: "SuspectKind",
     as_json: bool,
 ) -> int:
     """Test whether a suspect was trained on the responses of the model.
@@ -75,7 +96,7 @@ def test_command(
     many secret labels from a model that was made without the responses. Exit code 0 if it is at
     most --level, 1 if it is not, or if the opening is not the one that was committed to.
     """
-    from fpga_flow.serve.ownership import check_ownership, result_document
+    from fpga_flow.serve.ownership import check_ownership, write_row
 
     result = check_ownership(
         commitment,
@@ -86,10 +107,12 @@ def test_command(
         engine=engine,
         token=token,
     )
+    if out is not None:
+        write_row(out, result, victim=victim, suspect=Path(suspect).name, kind=kind)
     recognised = result.p_value <= level
     emit(
         as_json,
-        lambda: result_document(result, level),
+        lambda: {**vars(result), "level": level, "recognised": recognised},
         lambda: (
             f"{result.rate:.1%} of {result.triggers} triggers have their secret label, "
             f"{result.null_rate:.1%} by chance: p = {result.p_value:.2g}\n"

@@ -80,6 +80,11 @@ def collect(run_dir: Path) -> schema.Results:
             for path in sorted(run_dir.glob("attack/detection/*.json"))
             for row in _optional(schema.DetectionRow, path)
         ],
+        "ownership": [
+            row
+            for path in sorted(run_dir.glob("attack/ownership/*.json"))
+            for row in _optional(schema.OwnershipRow, path)
+        ],
         "run": _run(run_dir),
         "layers": {
             path.stem.removeprefix("network_"): _optional(schema.LayerRow, path)

@@ -50,6 +50,7 @@ SECTIONS = {
     "costs": "What protection costs",
     "attacks": "What attackers got",
     "detection": "When attackers are noticed",
+    "ownership": "How clones are recognised",
     "examples": "Responses with and without the defence",
     "confusion": "Confusion matrices",
     "victims": "Victims",

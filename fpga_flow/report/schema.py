@@ -140,6 +140,18 @@ class DetectionRow(DetectionFields, Row):
     false_alarm_bound: Fraction | None = None
 
 
+class OwnershipRow(Row):
+    """One ownership test: the suspect's rate of secret labels, and by chance."""
+
+    victim: str
+    suspect: str
+    suspect_kind: Literal["clone", "independent", "removal"]
+    triggers: Count
+    rate: Fraction
+    null_rate: Fraction
+    p_value: Fraction
+
+
 class HardwareRow(Row):
     """What one tool said about one victim on one device, at one stage of the flow."""
 
@@ -285,6 +297,7 @@ class Results(Row):
     summary: list[SummaryRow]
     hardware: list[HardwareRow]
     detection: list[DetectionRow] = []
+    ownership: list[OwnershipRow] = []
     # What the page needs besides; keys of the dictionaries are variants.
     run: Run = Run(name="run", config=None, versions={}, stages={})
     layers: dict[str, list[LayerRow]] = {}

@@ -8,6 +8,7 @@ from divqat_brevitas.extraction.ownership import (
     FingerprintedResponses,
     OwnershipTest,
     Suspect,
+    SuspectKind,
     TriggerLog,
     commit,
     fingerprint_of,
@@ -137,9 +138,13 @@ def check_ownership(
     return ownership_test(fingerprint, asked, _loaded(suspect, engine, token), most)
 
 
-def result_document(result: OwnershipTest, level: float) -> dict[str, object]:
-    """The outcome for `--json`."""
-    return {**asdict(result), "level": level, "recognised": result.p_value <= level}
+def write_row(
+    path: Path, result: OwnershipTest, *, victim: str, suspect: str, kind: SuspectKind
+) -> None:
+    """Write a test as a file of results; a run's page shows those in ``attack/ownership/``."""
+    write_json(
+        path, [{"victim": victim, "suspect": suspect, "suspect_kind": kind, **asdict(result)}]
+    )
 
 
 def _loaded(suspect: Path | str | Suspect, engine: str, token: str | None) -> Suspect:

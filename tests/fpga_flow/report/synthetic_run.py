@@ -89,6 +89,24 @@ def detection_rows() -> Rows:
     ]
 
 
+def ownership_rows() -> Rows:
+    return [
+        {
+            "victim": "divqat",
+            "suspect": suspect,
+            "suspect_kind": kind,
+            "triggers": 25,
+            "rate": rate,
+            "null_rate": 0.02,
+            "p_value": p_value,
+        }
+        for suspect, kind, rate, p_value in (
+            ("clone.onnx", "clone", 0.48, 3.5e-11),
+            ("other.onnx", "independent", 0.0, 1.0),
+        )
+    ]
+
+
 def victim_rows(seeds: int) -> Rows:
     return [
         {
@@ -182,6 +200,7 @@ def build(
         put(run / f"attack/{index:04d}.json", row)
     if attacked:
         put(run / "attack/detection/divqat.json", detection_rows())
+        put(run / "attack/ownership/suspects.json", ownership_rows())
     for variant in ("qat", "divqat") if finn else ():
         put(
             run / f"compile/{variant}/hardware.json",

@@ -31,6 +31,7 @@ def test_every_stages_rows_end_up_in_results(make_run: Maker) -> None:
     assert [row.variant for row in results.victims][::3] == ["float", "ptq", "qat", "divqat"]
     assert len(results.attacks) == len(list((run / "attack").glob("*.json")))
     assert [row.alarm_after_median for row in results.detection] == [7, 21, None]
+    assert [row.p_value for row in results.ownership] == [3.5e-11, 1]
     assert {row.b for row in results.equivalence} == {"qonnx", "integer", "finn streamline"}
     assert [row.variant for row in results.hardware] == ["divqat", "qat"]
     assert set(results.layers) == {"ptq", "qat", "divqat"}

@@ -10,6 +10,7 @@ from divqat_brevitas.extraction import Victim
 from divqat_brevitas.files import sha256_file
 from fpga_flow import check_ownership, commit_ownership, load_engine
 from fpga_flow.cli import commands as cli
+from fpga_flow.report.schema import OwnershipRow
 from fpga_flow.serve import QueryLedger, RestVictim, Service, running
 from fpga_flow.serve.ownership import fingerprinted
 
@@ -82,8 +83,11 @@ def test_commands_and_their_exit_codes(divqat, tmp_path, mlp_onnx, served):
     assert opening.stat().st_mode & 0o077 == 0
     secret = json.loads(opening.read_text(encoding="utf-8"))["fingerprint"]["secret"]
     assert secret not in str(published)
-    code, out, _ = divqat("ownership", "test", files.commitment, mlp_onnx)
+    kept = tmp_path / "row.json"
+    code, out, _ = divqat("ownership", "test", files.commitment, mlp_onnx, "--out", kept)
     assert (code, "p = 1" in out) == (1, True)
+    (row,) = json.loads(kept.read_text(encoding="utf-8"))
+    assert OwnershipRow.model_validate(row).p_value == 1
     # The other commitment's opening is refused, before anything is asked.
     code, _, err = divqat("ownership", "test", files.commitment, mlp_onnx, "--opening", opening)
     assert (code, "does not belong" in err) == (1, True)
