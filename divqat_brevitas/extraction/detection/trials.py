@@ -249,7 +249,7 @@ def choose_tripwire(
     Example:
         >>> few = np.arange(1000) % 100 == 0
         >>> choose_tripwire(few, np.arange(1000) % 10)[1]["p0_of"]
-        'all classes'
+        'worst class'
     """
     p0, basis = honest_rate(rejected, labels), "worst class"
     if 2 * p0 > p1:
