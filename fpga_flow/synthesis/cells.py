@@ -89,6 +89,30 @@ def top_module(netlist: Any) -> Any:
     raise ValueError("the netlist has no top module")
 
 
+def cut_carries(module: Any) -> None:
+    """Undo the carries of ECP5's chains that nobody needs, in a netlist's module.
+
+    nextpnr spends a carry cell (two LUTs) on the end of a chain whose carry is a net, though
+    nobody reads it, and one on its beginning, though its first half adds nothing and so makes a
+    carry of 0 out of any.
+    """
+    carries = [cell for cell in module["cells"].values() if cell["type"] == "CCU2C"]
+    readers = Counter(
+        bit
+        for cell in module["cells"].values()
+        for port, bits in cell["connections"].items()
+        if cell["port_directions"][port] == "input"
+        for bit in bits
+    )
+    readers.update(bit for port in module["ports"].values() for bit in port["bits"])
+    for cell in carries:
+        wires = cell["connections"]
+        if not readers[wires["COUT"][0]]:
+            wires["COUT"] = ["x"]
+        if wires["CIN"] == ["0"] and not int(cell["parameters"]["INIT0"], 2):
+            wires["CIN"] = ["x"]
+
+
 def core_clock_names(module: Any, family: Family) -> frozenset[str]:
     """Names of the net that clocks most flip-flops of a netlist's module."""
     clocks = Counter(

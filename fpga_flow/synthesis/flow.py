@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from divqat_brevitas.errors import CheckFailedError, InputError
-from divqat_brevitas.files import read_json
+from divqat_brevitas.files import read_json, write_json
 from divqat_brevitas.short_repr import ShortRepr
 from fpga_flow.rtl.design import Design
 from fpga_flow.synthesis import synth
@@ -18,6 +18,7 @@ from fpga_flow.synthesis.cells import (
     LayerCells,
     core_clock_names,
     count,
+    cut_carries,
     of_nodes,
     top_module,
 )
@@ -202,7 +203,10 @@ def _build(
     (work / tools.pins).write_text(pins, encoding="utf-8")
     seconds = {"slang": synth.elaborate(design, work, top, around, family, deadline)}
     seconds["yosys"] = synth.map_cells(design, work, top, family, deadline, dsp=dsp)
-    module = top_module(read_json(work / NETLIST))
+    netlist = read_json(work / NETLIST)
+    module = top_module(netlist)
+    cut_carries(module)
+    write_json(work / NETLIST, netlist)
     types = {name: cell["type"] for name, cell in module["cells"].items()}
     layers = of_nodes(design.nodes)
     counted = layers.count(types, family)

@@ -16,23 +16,25 @@ module masked_add #(
 	wire [W:0]  b1 = { SIGNED && b[W-1], b };
 
 `ifdef DIVQAT_ECP5
-	localparam int unsigned  CELLS = W/2 + 1;   // of two bits each
-	wire [2*CELLS-1:0]  a2 = a1;
-	wire [2*CELLS-1:0]  b2 = b1;
+	// The first half of the first cell adds nothing: the carry behind it is 0 whatever comes in.
+	localparam int unsigned  CELLS = (W + 3)/2;   // of two bits each
+	wire [2*CELLS-1:0]  a2 = { a1, 1'b0 };
+	wire [2*CELLS-1:0]  b2 = { b1, 1'b0 };
 	wire [2*CELLS-1:0]  s;
 	wire [CELLS:0]  c;
 	assign	c[0] = 0;
 	for(genvar  i = 0; i < CELLS; i++) begin : genCell
 		// (A & B) ^ (C & D); where that is 0, both are equal, and A & B is the carry.
 		CCU2C #(
-			.INIT0(16'h7888), .INIT1(16'h7888), .INJECT1_0("NO"), .INJECT1_1("NO")
+			.INIT0(i == 0? 16'h0 : 16'h7888), .INIT1(16'h7888),
+			.INJECT1_0("NO"), .INJECT1_1("NO")
 		) add (
 			.CIN(c[i]), .COUT(c[i+1]),
 			.A0(a2[2*i]), .B0(m), .C0(b2[2*i]), .D0(n), .S0(s[2*i]),
 			.A1(a2[2*i+1]), .B1(m), .C1(b2[2*i+1]), .D1(n), .S1(s[2*i+1])
 		);
 	end : genCell
-	assign	y = s[W:0];
+	assign	y = s[W+1:1];
 `else
 	assign	y = (a1 & {(W+1){m}}) + (b1 & {(W+1){n}});
 `endif

@@ -12,7 +12,7 @@ from fpga_flow.devices.ecp5 import ECP5
 from fpga_flow.pipeline.config import CompileSection
 from fpga_flow.pipeline.stages.hardware import finn_settings
 from fpga_flow.synthesis import BitstreamReport, tools
-from fpga_flow.synthesis.cells import OUTSIDE, Cells, Layers, count
+from fpga_flow.synthesis.cells import OUTSIDE, Cells, Layers, count, cut_carries
 from fpga_flow.synthesis.route import overflow
 from fpga_flow.synthesis.tools import PACKAGES, Deadline, ToolFailedError, run_tool
 from fpga_flow.targets import TARGETS, OpenTarget, Resources, VivadoTarget, open_target, target
@@ -104,6 +104,32 @@ def test_cells_are_counted_where_their_name_says():
     assert (rows["MVAU_rtl_1_fifo"].lut, rows["MVAU_rtl_1_fifo"].lutram) == (6, 1)
     assert rows[OUTSIDE].lut == 2
     assert sum(row.lut for row in rows.values()) == count(cells.values(), ECP5).lut == 9
+
+
+def test_carries_that_nobody_needs_are_cut():
+    def carry(taken, given, first="0111100010001000"):
+        directions = {"CIN": "input", "COUT": "output"}
+        wires = {"CIN": [taken], "COUT": [given]}
+        parameters = {"INIT0": first}
+        return {"type": "CCU2C", "port_directions": directions, "connections": wires,
+                "parameters": parameters}  # fmt: skip
+
+    cells = {
+        "adds": carry("0", 2),
+        "ends": carry(2, 3),
+        "starts": carry("0", 4, "0" * 16),
+        "leaves": carry(4, 5),
+        "one": carry("1", 6, "0" * 16),
+    }
+    module = {"cells": cells, "ports": {"out": {"bits": [5]}}}
+    cut_carries(module)
+    ends = {
+        name: (cell["connections"]["CIN"][0], cell["connections"]["COUT"][0])
+        for name, cell in cells.items()
+    }
+    assert ends == {
+        "adds": ("0", 2), "ends": (2, "x"), "starts": ("x", 4), "leaves": (4, 5), "one": ("1", "x"),
+    }  # fmt: skip
 
 
 def test_overflow_is_read_from_the_utilisation_table():
