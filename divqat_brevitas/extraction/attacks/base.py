@@ -338,7 +338,7 @@ class Substitute(CheckedSettings):
         return self._learner(len(images)).learn(TransferSet(images, responses), own_seed).clone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RoundsAttack(PoolAttack):
     """An attack that starts with random images of a pool and chooses the others in rounds.
 
