@@ -187,7 +187,12 @@ def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> No
             return bits
 
         validation, test = (split(config, part) for part in ("val", "test"))
-        tripwire, about = choose_tripwire(rejected(validation[0]), validation[1])
+        try:
+            tripwire, about = choose_tripwire(rejected(validation[0]), validation[1])
+        except InputError as e:  # honest users are rejected as often as attackers are
+            context.progress.log(f"attack: {victim.stem}: no tripwire: {e}")
+            write_json(context.folder / name, [])
+            return
         honest, own = rejected(test[0]), rejected(load(data.name, "pool", data.root)[0][:_BUDGET])
         false = false_alarm_rate(tripwire, Asker((honest,)), _USERS)
         rows = []
