@@ -294,7 +294,7 @@ def design_tripwire(
             raise InputError(f"{name} must be above 0 and below 1, but is {value!r}.")
     if p1 <= p0:
         raise InputError(
-            f"p1={p1} must be above p0={p0}: a tripwire tells the two rejection rates apart."
+            f"p1={p1} must be above p0={p0}: a tripwire distinguishes the two rejection rates."
         )
     if lifetime < 1:
         raise InputError(f"lifetime must be at least 1 query, but is {lifetime!r}.")

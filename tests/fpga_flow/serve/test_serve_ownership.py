@@ -27,7 +27,7 @@ def divqat(capsys):
     return call
 
 
-class Thief:
+class Attacker:
     """A perfect memory of a served victim's responses."""
 
     def __init__(self, images, responses):
@@ -56,14 +56,14 @@ def served(tmp_path, mlp_onnx):
 
 def test_a_thief_is_recognised_and_the_victim_itself_is_not(served):
     files, images, responses, engine = served
-    assert check_ownership(files.commitment, Thief(images, responses)).p_value < 1e-6
+    assert check_ownership(files.commitment, Attacker(images, responses)).p_value < 1e-6
     assert check_ownership(files.commitment, engine).p_value == 1
 
 
 def test_a_server_that_resells_the_responses_is_recognised_by_its_url(served, tmp_path, divqat):
     files, images, responses, _ = served
-    ledger = QueryLedger(tmp_path / "thief.sqlite", {"model": "thief"}, 1000)
-    victim = Victim(Thief(images, responses), "top1", 1000)
+    ledger = QueryLedger(tmp_path / "attacker.sqlite", {"model": "attacker"}, 1000)
+    victim = Victim(Attacker(images, responses), "top1", 1000)
     with running(Service(victim, SHAPE, responses.shape[1], ledger)) as url:
         code, out, _ = divqat("ownership", "test", files.commitment, url, "--json")
     ledger.close()
