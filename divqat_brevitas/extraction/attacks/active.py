@@ -153,7 +153,7 @@ class ActiveThief(RoundsAttack):
         substitute: settings of the clones that select.
 
     Example:
-        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> from divqat_brevitas.extraction import PlainLearner, Substitute, Victim
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> pool = np.random.default_rng(0).random((60, 1, 8, 8), np.float32)
         >>> fast = Substitute(surrogate="mlp", steps=2)

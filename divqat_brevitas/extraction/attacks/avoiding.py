@@ -48,7 +48,7 @@ class RejectionAvoider(RoundsAttack):
 
     Example:
         >>> from torch import nn
-        >>> from divqat_brevitas.extraction import PlainLearner
+        >>> from divqat_brevitas.extraction import PlainLearner, Substitute, Victim
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
         >>> pool = np.random.default_rng(0).random((60, 1, 8, 8), np.float32)
         >>> fast = Substitute(surrogate="mlp", steps=2)
