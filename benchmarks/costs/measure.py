@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from divqat_brevitas.files import read_json
 from fpga_flow.devices.ecp5 import ECP5
 from fpga_flow.folding.cost import MEASURED, measured
 from fpga_flow.folding.shapes import (
@@ -39,6 +40,7 @@ from fpga_flow.folding.shapes import (
     Folding,
     LayerShape,
 )
+from fpga_flow.synthesis.cells import chain_ends, count, cut_carries, top_module
 from fpga_flow.synthesis.synth import multiplier_commands
 
 _SYNTH = """
@@ -441,14 +443,12 @@ def _synthesise(work: Path, names: Mapping[str, Any]) -> list[dict[str, float]]:
             "delete */t:$print",
             *(multiplier_commands([name], ECP5) if names[name][1].dsp else []),
             f"synth_ecp5 -nodsp -top divqat_{name}",
-            f"tee -q -o {name}.json stat -json",
+            f"write_json {name}.json",
         ]
         subprocess.run(
             [python, "-c", _SYNTH, *commands], cwd=work, check=True, stdout=subprocess.DEVNULL
         )
-        text = (work / f"{name}.json").read_text()
-        cells = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
-        rows.append(_counts(cells))
+        rows.append(_counts(top_module(read_json(work / f"{name}.json"))))
         print(name, rows[-1], flush=True)
     return rows
 
@@ -458,16 +458,13 @@ def _prefix() -> list[str]:
     return os.environ.get("HEAVY", "").split()
 
 
-def _counts(cells: dict[str, int]) -> dict[str, float]:
-    """In nextpnr's cells: carry cells and RAM slices take several logic cells each."""
-    ram = cells.get("TRELLIS_DPR16X4", 0)
-    return {
-        "lut": cells.get("LUT4", 0) + 2 * cells.get("CCU2C", 0) + 4 * ram,
-        "ff": cells.get("TRELLIS_FF", 0),
-        "bram": cells.get("DP16KD", 0),
-        "dsp": cells.get("MULT18X18D", 0),
-        "ram": ram,
-    }
+def _counts(module: Any) -> dict[str, float]:
+    """As ``build_bitstream`` counts them, without what reads the last carries."""
+    cut_carries(module)
+    types = {name: cell["type"] for name, cell in module["cells"].items()} | chain_ends(module)
+    cells = count(types.values(), ECP5)
+    return {"lut": cells.lut, "ff": cells.ff, "bram": cells.bram, "dsp": cells.dsp,
+            "ram": cells.lutram}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -96,7 +96,40 @@ def cut_carries(module: Any) -> None:
     nobody reads it, and one on its beginning, though its first half adds nothing and so makes a
     carry of 0 out of any.
     """
-    carries = [cell for cell in module["cells"].values() if cell["type"] == "CCU2C"]
+    readers = _readers(module)
+    for cell in _carries(module).values():
+        wires = cell["connections"]
+        if not readers[wires["COUT"][0]]:
+            wires["COUT"] = ["x"]
+        if wires["CIN"] == ["0"] and not int(cell["parameters"]["INIT0"], 2):
+            wires["CIN"] = ["x"]
+
+
+def chain_ends(module: Any) -> dict[str, str]:
+    """Carry cells that nextpnr adds to ECP5's chains, as names and types.
+
+    One leads a carry into a chain that begins with a net or a constant, one leads it out where
+    anything but the next carry cell reads it.
+    """
+    carries, readers = _carries(module), _readers(module)
+    chained = Counter(cell["connections"]["CIN"][0] for cell in carries.values())
+    made = {cell["connections"]["COUT"][0] for cell in carries.values()} - {"x"}
+    added = {}
+    for name, cell in carries.items():
+        taken, given = cell["connections"]["CIN"][0], cell["connections"]["COUT"][0]
+        if taken != "x" and taken not in made:
+            added[f"{name}.begin"] = cell["type"]
+        if given != "x" and not readers[given] == chained[given] == 1:
+            added[f"{name}.end"] = cell["type"]
+    return added
+
+
+def _carries(module: Any) -> dict[str, Any]:
+    return {name: cell for name, cell in module["cells"].items() if cell["type"] == "CCU2C"}
+
+
+def _readers(module: Any) -> Counter[Any]:
+    """How many inputs of cells, and ports, read each bit."""
     readers = Counter(
         bit
         for cell in module["cells"].values()
@@ -105,12 +138,7 @@ def cut_carries(module: Any) -> None:
         for bit in bits
     )
     readers.update(bit for port in module["ports"].values() for bit in port["bits"])
-    for cell in carries:
-        wires = cell["connections"]
-        if not readers[wires["COUT"][0]]:
-            wires["COUT"] = ["x"]
-        if wires["CIN"] == ["0"] and not int(cell["parameters"]["INIT0"], 2):
-            wires["CIN"] = ["x"]
+    return readers
 
 
 def core_clock_names(module: Any, family: Family) -> frozenset[str]:

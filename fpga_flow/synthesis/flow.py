@@ -16,6 +16,7 @@ from fpga_flow.synthesis.bitstream_report import BitstreamReport
 from fpga_flow.synthesis.cells import (
     OUTSIDE,
     LayerCells,
+    chain_ends,
     core_clock_names,
     count,
     cut_carries,
@@ -207,7 +208,7 @@ def _build(
     module = top_module(netlist)
     cut_carries(module)
     write_json(work / NETLIST, netlist)
-    types = {name: cell["type"] for name, cell in module["cells"].items()}
+    types = {name: cell["type"] for name, cell in module["cells"].items()} | chain_ends(module)
     layers = of_nodes(design.nodes)
     counted = layers.count(types, family)
 
