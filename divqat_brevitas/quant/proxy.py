@@ -61,6 +61,14 @@ class DivQATActQuantProxy(ActQuantProxyFromInjector):  # type: ignore[misc]
         if pair is not None:
             self.fused_activation_quant_proxy = Rectified(pair.activation_impl, pair.tensor_quant)
 
+    def _load_from_state_dict(self, state: Any, prefix: str, *more: Any) -> None:
+        held = getattr(self, "fused_activation_quant_proxy", None)
+        super()._load_from_state_dict(state, prefix, *more)
+        # Brevitas makes the quantizer anew here. A scale that is loaded has to stay the parameter
+        # that it is: other quantizers may share it, and an optimizer may train it.
+        if held is not None and any(k.startswith(f"{prefix}fused_activation") for k in state):
+            self.fused_activation_quant_proxy = held
+
 
 class DivQATActQuantHandler(BrevitasActQuantProxyHandler):  # type: ignore[misc]
     """QONNX export as of Brevitas' own proxy."""

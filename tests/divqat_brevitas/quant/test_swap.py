@@ -387,6 +387,29 @@ def test_a_shared_scale_survives_its_file() -> None:
     assert torch.equal(first.eval()(x), second.eval()(x))
 
 
+_PROXY = "act_quant.fused_activation_quant_proxy"
+
+
+def test_a_loaded_scale_stays_shared_and_the_same_parameter() -> None:
+    net = nn.Sequential(*ResidualArchitecture((1,), (4,), 8, "small").layers(1, 3))
+    first = quantize(net, "w4a4", join_bit_width=6)
+    calibrate(first, torch.randint(0, 256, (64, 1, 8, 8)).byte())
+    copied = copy.deepcopy(first)
+    state = {name: value + 1 for name, value in first.state_dict().items()}
+    for model, other in ((first, copied), (copied, first)):
+        source, join = (
+            q.act_quant.fused_activation_quant_proxy.tensor_quant.scaling_impl.value
+            for q in (model[2], model[3].join)
+        )
+        elsewhere = other[2].act_quant.scale()
+        model.load_state_dict(state)
+        found = dict(model.named_parameters(remove_duplicate=False)).items()
+        scales = [p for name, p in found if name.startswith("2.") or ".join." in name]
+        assert torch.equal(source, state[f"2.{_PROXY}.tensor_quant.scaling_impl.value"])
+        assert [p is source for p in [join, *scales]] == [True, True, True]
+        assert torch.equal(other[2].act_quant.scale(), elsewhere)
+
+
 def test_what_holds_no_codes_of_the_shortcut_has_its_own_scale() -> None:
     net = nn.Sequential(*ResidualArchitecture((1,), (4,), 8, "small").layers(1, 3))
     narrow = quantize(net, "w4a4", join_bit_width=4)

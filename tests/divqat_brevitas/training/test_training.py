@@ -10,6 +10,7 @@ from divqat_brevitas import DivQATLoss, freeze_reference
 from divqat_brevitas.data import load
 from divqat_brevitas.errors import InputError
 from divqat_brevitas.models import build_model, parse_bits, quantize
+from divqat_brevitas.models.resnet import ResidualArchitecture
 from divqat_brevitas.training import (
     AccuracyGuard,
     GuardError,
@@ -134,6 +135,35 @@ def test_weight_zero_trains_exactly_plain_qat(
 
 class StopError(Exception):
     pass
+
+
+def test_a_stopped_training_goes_on_with_shared_scales(tmp_path: Path) -> None:
+    some = torch.randint(0, 256, (64, 1, 8, 8)).byte(), torch.arange(64) % 3
+    net = nn.Sequential(*ResidualArchitecture((1,), (4,), 8, "small").layers(1, 3))
+
+    def run(file: str, stop: int = 0) -> dict[str, Tensor]:
+        shortcut = quantize(net, "w4a4", join_bit_width=6)
+        calibrate(shortcut, some[0])
+
+        def on_epoch(row: dict[str, float]) -> None:
+            if row["epoch"] == stop:
+                raise StopError
+
+        settings = TrainSettings(epochs=2, batch_size=16)
+        train(
+            shortcut,
+            PlainLoss(),
+            train=some,
+            val=some,
+            settings=settings,
+            checkpoint=tmp_path / file,
+            on_epoch=on_epoch,
+        )
+        return state(shortcut)
+
+    with pytest.raises(StopError):
+        run("stopped", stop=1)
+    assert equal(run("stopped"), run("whole"))
 
 
 @pytest.mark.slow  # trains
