@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,12 @@ from benchmarks.speed.timing import interleaved
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+CONVOLUTIONS = "two convolutions"
 SHAPE, CLASSES = (1, 16, 16), 10
+_ZOO_SHAPE = (3, 32, 32)
+_BATCH = 128
+# Their work is done by processes that they start, and so is its memory theirs.
+OUTSIDE = ("compile", "simulate")
 Work = Callable[[], object]
 
 
@@ -31,14 +37,21 @@ class Size:
     """How large the work is.
 
     Attributes:
-        images: that a step, an engine, a parity gate or a clone's epoch sees.
+        images: that an epoch, an engine, a parity gate or a simulation sees.
         width: channels of the first convolution; the second has twice as many.
         bits: of weights and activations: 2, 3, 4 or 8.
+        network: ``CONVOLUTIONS``, or a name of ``divqat_brevitas.models``, whose width is its own.
     """
 
     images: int
     width: int
     bits: int
+    network: str = CONVOLUTIONS
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return SHAPE if self.network == CONVOLUTIONS else _ZOO_SHAPE
 
 
 def main() -> None:
@@ -59,10 +72,17 @@ def samples(
 ) -> list[dict[str, Any]]:
     """Times in turns, and peak memory, of a stage at several sizes.
 
+    Args:
+        stage: a key of ``_STAGES``.
+        sizes: the first one's work is done once before anything is measured.
+        rounds: timed calls of each size; 0: the call that is weighed is timed, and no other.
+        threads: of PyTorch.
+        folder: for files.
+
     Returns:
         A row a size: "parameters" (of the float network), "seconds" (a sample a round) and
-        "memory": bytes by which the process grew at most, or of "compile" the whole peak of
-        FINN's own process; None where the system does not tell.
+        "memory": bytes by which the process grew at most, or of the stages ``OUTSIDE`` the whole
+        peak of the largest process that they started; None where the system does not tell.
     """
     import torch
 
@@ -71,50 +91,67 @@ def samples(
     rows: list[dict[str, Any]] = []
     for number, size in enumerate(sizes):
         (folder / str(number)).mkdir()
-        network = _network(size.width)
+        network = _network(size)
         rows.append({"parameters": sum(p.numel() for p in network.parameters())})
         work[str(number)] = _STAGES[stage](network, size, folder / str(number))
-    finn = stage == "compile"
-    if not finn:
+    outside = stage in OUTSIDE
+    if not outside:
         work["0"]()  # what is loaded once belongs to no size
     for number, row in enumerate(rows):
-        row["memory"] = None if finn else _growth(work[str(number)])
-    times = interleaved(work, rounds, warmup=0)
-    for number, row in enumerate(rows):
-        row |= {"seconds": list(times[str(number)].samples)}
-        if finn:
-            # Of children that ended, the largest; hence one size a process for this stage.
-            row["memory"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        start = time.perf_counter()
+        # Of children that ended, the largest counts; hence one size a process for these stages.
+        row["memory"] = _children(work[str(number)]) if outside else _growth(work[str(number)])
+        row["seconds"] = [time.perf_counter() - start]
+    if rounds:
+        for name, times in interleaved(work, rounds, warmup=0).items():
+            rows[int(name)]["seconds"] = list(times.samples)
     return rows
 
 
-def _network(width: int) -> "nn.Sequential":
-    """Two convolutions and a linear layer, whose batch norms have seen random images."""
+def _network(size: Size) -> "nn.Sequential":
+    """The float network, whose batch norms have seen random images."""
+    import torch
+
+    if size.network == CONVOLUTIONS:
+        network = _convolutions(size.width)
+    else:
+        from divqat_brevitas.models import build_model
+
+        network = build_model(size.network, size.shape, CLASSES)
+    with torch.no_grad():
+        for _ in range(20):
+            network(_pixels(64, size))
+    return network
+
+
+def _convolutions(width: int) -> "nn.Sequential":
+    """Two convolutions and a linear layer."""
     import torch
     from torch import nn
 
     channels, side, _ = SHAPE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = nn.Sequential(
+        return nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
             nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.BatchNorm2d(2 * width),
             nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(2 * width * (side // 4) ** 2, CLASSES),
         )  # fmt: skip
-    with torch.no_grad():
-        for _ in range(20):
-            network(_images(64).float() / 255)
-    return network
 
 
-def _images(count: int) -> "Tensor":
+def _images(count: int, size: Size) -> "Tensor":
     """(count, C, H, W) uint8 noise."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, *SHAPE), generator=generator, dtype=torch.uint8)
+    return torch.randint(0, 256, (count, *size.shape), generator=generator, dtype=torch.uint8)
+
+
+def _pixels(count: int, size: Size) -> "Tensor":
+    """The same as float32 in [0, 1]."""
+    return _images(count, size).float().div_(255)
 
 
 def _quantized(network: "nn.Sequential", size: Size) -> "nn.Module":
@@ -122,20 +159,29 @@ def _quantized(network: "nn.Sequential", size: Size) -> "nn.Module":
     from divqat_brevitas.training import calibrate
 
     quantized = quantize(network, f"w{size.bits}a{size.bits}")
-    calibrate(quantized, _images(64))
+    calibrate(quantized, _images(64, size))
     return quantized
 
 
+def _file(network: "nn.Sequential", size: Size, folder: Path) -> Path:
+    """The network's QONNX file."""
+    from fpga_flow import export_qonnx
+
+    examples = _pixels(16, size).numpy()
+    return export_qonnx(_quantized(network, size).eval(), folder / "model.onnx", examples).path
+
+
 def _train(network: "nn.Sequential", size: Size, folder: Path) -> Work:
-    """A step of plain QAT by the trainer's own loop."""
+    """An epoch of plain QAT by the trainer's own loop."""
     import torch
 
     from divqat_brevitas.training import TrainSettings
     from divqat_brevitas.training.loop import Loop, PlainLoss
 
     labels = torch.arange(size.images) % CLASSES
-    settings = TrainSettings(epochs=1000, batch_size=size.images, learning_rate=1e-4)
-    data = (_images(size.images), labels)
+    batch = min(size.images, _BATCH)
+    settings = TrainSettings(epochs=1000, batch_size=batch, learning_rate=1e-4)
+    data = (_images(size.images, size), labels)
     loop = Loop(_quantized(network, size), PlainLoss(), data, settings, "cost")
     return lambda: loop.epoch(0)
 
@@ -145,17 +191,24 @@ def _export(network: "nn.Sequential", size: Size, folder: Path) -> Work:
     from fpga_flow import export_qonnx
 
     quantized = _quantized(network, size).eval()
-    examples = (_images(size.images).float() / 255).numpy()
+    examples = _pixels(size.images, size).numpy()
     return lambda: export_qonnx(quantized, folder / "model.onnx", examples)
+
+
+def _lower(network: "nn.Sequential", size: Size, folder: Path) -> Work:
+    """QONNX to integers and thresholds."""
+    from fpga_flow.lowering import lower
+
+    file = _file(network, size, folder)
+    return lambda: lower(file)
 
 
 def _engine(network: "nn.Sequential", size: Size, folder: Path) -> Work:
     """The integer engine on all images."""
-    from fpga_flow import export_qonnx, load_engine
+    from fpga_flow import load_engine
 
-    examples = (_images(size.images).float() / 255).numpy()
-    export_qonnx(_quantized(network, size).eval(), folder / "model.onnx", examples[:16])
-    engine = load_engine(folder / "model.onnx", engine="integer")
+    engine = load_engine(_file(network, size, folder), engine="integer")
+    examples = _pixels(size.images, size).numpy()
     return lambda: engine.predict(examples)
 
 
@@ -165,28 +218,49 @@ def _attack(network: "nn.Sequential", size: Size, folder: Path) -> Work:
 
     from divqat_brevitas.extraction import train_surrogate
 
-    examples = (_images(size.images).float() / 255).numpy()
+    examples = _pixels(size.images, size).numpy()
     answers = np.random.default_rng(0).dirichlet(np.ones(CLASSES), size.images).astype(np.float32)
     return lambda: train_surrogate(network, examples, answers, epochs=1, seed=0)
 
 
 def _compile(network: "nn.Sequential", size: Size, folder: Path) -> Work:
     """FINN's build to RTL code and estimates; its process is started anew."""
-    from fpga_flow import export_qonnx
     from fpga_flow.compile import CompileSettings, compile_finn
 
-    examples = (_images(16).float() / 255).numpy()
-    export_qonnx(_quantized(network, size).eval(), folder / "model.onnx", examples)
-    return lambda: compile_finn(folder / "model.onnx", folder / "build", CompileSettings())
+    file = _file(network, size, folder)
+    return lambda: compile_finn(file, folder / "build", CompileSettings())
+
+
+def _simulate(network: "nn.Sequential", size: Size, folder: Path) -> Work:
+    """The generated RTL on all images; it is generated and compiled before."""
+    from fpga_flow.engines.rtl import RtlEngine
+
+    engine = RtlEngine(_file(network, size, folder), threads=1)
+    examples = _pixels(size.images, size).numpy()
+    engine.predict(examples[:1])
+
+    def work() -> None:
+        engine.predict(examples)
+        engine.close()  # its process has to end before it is weighed
+
+    return work
 
 
 _STAGES: dict[str, Callable[..., Work]] = {
     "train": _train,
     "export": _export,
+    "lower": _lower,
     "engine": _engine,
-    "attack": _attack,
     "compile": _compile,
+    "simulate": _simulate,
+    "attack": _attack,
 }
+
+
+def _children(work: Work) -> int:
+    """Bytes that the largest process was resident with, of those that ended until now."""
+    work()
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def _growth(work: Work) -> int | None:

@@ -1,7 +1,8 @@
 """Suite ``costs``: how each stage's time and peak memory grow with images, parameters and bits.
 
 One network of two convolutions is made wider and narrower; a stage's sizes take turns in a process
-of its own. The growth is the exponent of a power law, fitted to logarithms.
+of its own. The growth is the exponent of a power law, fitted to logarithms. ResNet-8 and ResNet-20
+are measured beside it, once a size, up to 60,000 images.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from typing import Any
 
 from benchmarks import child_environment
 from benchmarks.pages import table
-from benchmarks.speed.cost_work import CLASSES, SHAPE, Size
+from benchmarks.speed.cost_work import CLASSES, CONVOLUTIONS, OUTSIDE, SHAPE, Size
 from benchmarks.speed.power_law import fit
 from benchmarks.speed.suite import Context, Line, Record, Section
 from divqat_brevitas.errors import CheckFailedError
@@ -23,26 +24,41 @@ from fpga_flow.report.charts import COLOURS, MARKERS, Chart
 
 BASE = Size(images=64, width=16, bits=4)
 AXES = ("images", "parameters", "bits")
-_WIDTHS, _BITS = (8, 12, 16, 24, 32, 48), (2, 3, 4, 8)
+NETWORKS = ("resnet-8", "resnet-20")
+_IMAGES = (16, 64, 256, 1024, 4096, 16_384, 60_000)
+# The widest has as many parameters as ResNet-20.
+_WIDTHS, _BITS = (8, 16, 32, 64, 112), (2, 3, 4, 8)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is varied of a stage, and how often it is timed at most."""
+    """What is varied of a stage, and how often it is timed at most.
+
+    Attributes:
+        shown: the stage in words.
+        images: of the two convolutions.
+        widths: of the two convolutions.
+        bits: of the two convolutions.
+        rounds: timed calls at most.
+        whole: images of a whole network; work on the first number is done once before.
+    """
 
     shown: str
     images: tuple[int, ...]
     widths: tuple[int, ...] = _WIDTHS
     bits: tuple[int, ...] = _BITS
     rounds: int = 15
+    whole: tuple[int, ...] = (64,)
 
 
 STAGES = {
-    "train": Stage("training, a QAT step", (16, 32, 64, 128, 256)),
-    "export": Stage("export and parity gate", (16, 32, 64, 128, 256), rounds=5),
-    "engine": Stage("integer engine", (16, 32, 64, 128, 256, 512)),
-    "attack": Stage("attack, a clone's epoch", (64, 128, 256, 512, 1024), bits=()),
+    "train": Stage("training, a QAT epoch", _IMAGES, rounds=5, whole=(256, 60_000)),
+    "export": Stage("export and parity gate", _IMAGES[:-1], rounds=3, whole=(64, 1024)),
+    "lower": Stage("lowering to integers", ()),
+    "engine": Stage("integer engine", _IMAGES, whole=(256, 60_000)),
     "compile": Stage("FINN build", (), rounds=2),
+    "simulate": Stage("RTL simulation", (16, 256, 4096), (8, 16, 32), (), rounds=2, whole=(4,)),
+    "attack": Stage("attack, a clone's epoch", _IMAGES, bits=(), rounds=5, whole=(256, 60_000)),
 }
 _QUICK = Stage("", (8, 16, 32), (), ())
 
@@ -54,20 +70,28 @@ def measure(context: Context) -> Record:
     rows: list[dict[str, Any]] = []
     not_run: dict[str, str] = {}
     for name, full in STAGES.items():
-        if name == "compile" and (context.quick or not finn_installed()):
-            not_run[name] = "quick" if context.quick else "finn-plus is not installed"
+        if name in OUTSIDE and (context.quick or not finn_installed()):
+            not_run[full.shown] = "quick" if context.quick else "finn-plus is not installed"
             continue
         stage = _QUICK if context.quick else full
         base = dataclasses.replace(BASE, width=4) if context.quick else BASE
         points = sizes(stage, base)
         context.log(f"speed: costs: {full.shown}, {len(points)} sizes")
-        # FINN's peak is that of a process that ended: one size a process tells whose it is.
-        jobs = [[point] for point in points] if name == "compile" else [points]
+        # The peak is that of a process that ended: one size a process tells whose it is.
+        jobs = [[point] for point in points] if name in OUTSIDE else [points]
         rounds = min(context.rounds, stage.rounds if context.quick else full.rounds)
         for job in jobs:
-            found = _child(name, [size for _, size in job], rounds, context.threads)
-            for (axes, size), sample in zip(job, found, strict=True):
-                rows.append({"stage": name, "axes": axes, **dataclasses.asdict(size), **sample})
+            rows += _rows(name, job, rounds, context.threads)
+    for network in () if context.quick else NETWORKS:
+        for name, stage in STAGES.items():
+            if stage.shown in not_run:
+                continue
+            context.log(f"speed: costs: {network}, {stage.shown}")
+            job = [([], Size(images, 0, BASE.bits, network)) for images in stage.whole]
+            try:
+                rows += _rows(name, job, 0, context.threads)
+            except CheckFailedError as e:  # hours of measurements do not hang on one network
+                not_run[f"{network}, {stage.shown}"] = str(e)
     return {
         "network": f"two 3x3 convolutions of WIDTH and 2 WIDTH channels and a linear layer, on "
         f"{'x'.join(map(str, SHAPE))} images and {CLASSES} classes",
@@ -76,6 +100,17 @@ def measure(context: Context) -> Record:
         "fits": fits(rows),
         "not_run": not_run,
     }
+
+
+def _rows(
+    stage: str, points: Sequence[tuple[list[str], Size]], rounds: int, threads: int
+) -> list[dict[str, Any]]:
+    """Measure a stage's sizes in one process; a row a size."""
+    found = _child(stage, [size for _, size in points], rounds, threads)
+    return [
+        {"stage": stage, "axes": axes, **dataclasses.asdict(size), **sample}
+        for (axes, size), sample in zip(points, found, strict=True)
+    ]
 
 
 def sizes(stage: Stage, base: Size) -> list[tuple[list[str], Size]]:
@@ -154,13 +189,22 @@ def section(record: Record) -> Section:
     lines = [
         f"Exponents of power laws (1: proportional, 0: does not grow) with 95 % intervals, about "
         f"{record['network']}; base {_named(record['base'])}. Bits span a factor of four, not a "
-        "decade. Time: median. Memory: how far the process grows at most, of the FINN build its "
-        "own process' whole peak. A fixed cost bends the line: the exponent is then a mean over "
-        "the range, and no promise beyond it.",
+        "decade. Time: median. Memory: how far the process grows at most, of the FINN build and "
+        "the RTL simulation the whole peak of the largest process that they start (FINN, "
+        "Verilator or the C++ compiler). A fixed cost bends the line: the exponent is then a mean "
+        "over the range, and no promise beyond it.",
         "",
         *table(("Stage", *head), cells),
+        "",
     ]
-    lines += [f"Not run: {STAGES[name].shown}: {why}." for name, why in record["not_run"].items()]
+    if whole := _whole(record):
+        lines += [
+            "Whole networks on 3x32x32 images, one call a size:",
+            "",
+            *table(("Network", "Parameters", "Stage", "Images", "Time", "Memory"), whole),
+            "",
+        ]
+    lines += [f"- Not run: {what}: {why}." for what, why in record["not_run"].items()]
     summary = [
         Line("Growth of time", STAGES[stage].shown, _law(law), f"exponent over {axis}")
         for (stage, axis, cost), law in found.items()
@@ -168,6 +212,20 @@ def section(record: Record) -> Section:
     ]
     lines += ["", "`divqat bench speed --publish` draws the curves as `costs.svg`."]
     return Section("How costs grow", lines, summary)
+
+
+def _whole(record: Record) -> list[Sequence[str]]:
+    """The table of the whole networks."""
+    rows: list[Sequence[str]] = []
+    for row in record["rows"]:
+        if row["network"] == CONVOLUTIONS:
+            continue
+        stage, memory = STAGES[row["stage"]], _value(row, "memory")
+        images = f"{row['images']:,}" if stage.images else "–"
+        time = f"{_value(row, 'seconds'):.3g} s"
+        rest = "–" if memory is None else f"{memory / 1e6:,.0f} MB"
+        rows.append((row["network"], f"{row['parameters']:,}", stage.shown, images, time, rest))
+    return rows
 
 
 def charts(record: Record) -> list[Chart]:

@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from dataclasses import asdict
 
 import pytest
 
@@ -9,6 +10,7 @@ from benchmarks.speed.cost_work import Size
 from benchmarks.speed.power_law import fit
 from benchmarks.speed.suite import Context
 from divqat_brevitas.errors import CheckFailedError
+from divqat_brevitas.models import build_model
 from fpga_flow.compile.worker_process import finn_installed
 
 SIZES = (16, 32, 64, 128, 256)
@@ -77,14 +79,34 @@ def record():
 
 @pytest.mark.slow  # measures
 def test_a_quick_run_measures_every_stage_that_needs_no_finn(record):
-    assert {row["stage"] for row in record["rows"]} == {"train", "export", "engine", "attack"}
-    assert record["not_run"] == {"compile": "quick"}
+    stages = {row["stage"] for row in record["rows"]}
+    assert stages == {"train", "export", "lower", "engine", "attack"}
+    assert record["not_run"] == {"FINN build": "quick", "RTL simulation": "quick"}
     for row in record["rows"]:
         assert row["axes"] == ["images"]
         assert len(row["seconds"]) == 1
         assert row["seconds"][0] > 0
         assert row["parameters"] == 1 * 4 * 9 + 8 + 4 * 8 * 9 + 16 + (8 * 16 + 1) * 10
     json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.slow  # measures
+def test_a_whole_network_is_measured_once_a_size_and_shown_in_a_table_of_its_own(
+    record,
+):
+    sizes = [Size(2, 0, 4, "resnet-8"), Size(4, 0, 4, "resnet-8")]
+    rows = [
+        {"stage": "engine", "axes": [], **asdict(size), **row}
+        for size, row in zip(sizes, costs._child("engine", sizes, 0, 1), strict=True)
+    ]
+    assert [len(row["seconds"]) for row in rows] == [1, 1]
+    network = build_model("resnet-8", (3, 32, 32), 10)
+    assert rows[0]["parameters"] == sum(p.numel() for p in network.parameters())
+    both = [*record["rows"], *rows]
+    assert costs.fits(both) == record["fits"]  # they are no points of a curve
+    page = costs.section(record | {"rows": both}).lines
+    shown = [line for line in page if line.startswith("| resnet-8 | 78,")]
+    assert [line.split(" | ")[2:4] for line in shown] == [["integer engine", n] for n in "24"]
 
 
 def test_the_work_of_a_process_that_fails_is_told():
