@@ -122,7 +122,8 @@ def sizes(stage: Stage, base: Size) -> list[tuple[list[str], Size]]:
         ("bits", "bits", stage.bits),
     ):
         for value in values:
-            found.setdefault(dataclasses.replace(base, **{key: value}), []).append(axis)
+            changed: dict[str, Any] = {key: value}
+            found.setdefault(dataclasses.replace(base, **changed), []).append(axis)
     return [(axes, size) for size, axes in found.items()]
 
 

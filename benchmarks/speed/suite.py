@@ -88,6 +88,7 @@ SUITES: Mapping[str, Entry] = {
     "engines": Entry("benchmarks.speed.engines", "images a second of every engine"),
     "attacks": Entry("benchmarks.speed.attacks", "an extraction: victim, training, memory"),
     "costs": Entry("benchmarks.speed.costs", "growth with images, parameters and bits"),
+    "cluster": Entry("benchmarks.speed.cluster", "extractions on Dask, a worker killed"),
     "startup": Entry("benchmarks.speed.startup", "the command line and the imports"),
 }
 

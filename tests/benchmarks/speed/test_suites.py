@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import attacks, engines, own_loop, racers, training
+from benchmarks.speed import attacks, cluster, engines, own_loop, racers, training
 from benchmarks.speed import contestants as taking_part
 from benchmarks.speed import memory as weighing
 from benchmarks.speed.contestants import NAMES, contestants
@@ -240,3 +240,15 @@ def test_the_users_own_loop() -> None:
     section = own_loop.section(record)
     assert len([line for line in section.lines if line.startswith("| lenet5")]) == 8
     assert [line.what.split(", ")[1] for line in section.summary] == ["calibrated", "first steps"]
+
+
+@pytest.mark.slow  # runs in processes of its own
+def test_a_dask_worker_killed_in_an_attack_changes_no_result_and_repeats_nothing_finished() -> None:
+    pytest.importorskip("distributed", reason="the extra 'sweep' is not installed")
+    record = json.loads(json.dumps(cluster.measure(Context(rounds=1, quick=True))))
+    # The suite itself refuses results that differ, and finished work that ran again.
+    assert sorted(row["begun"] for row in record["tasks"]) == [1, 1, 1, 2]
+    assert all(row["finished"] == 1 for row in record["tasks"])
+    assert all(row["queries_used"] == 100 for row in record["tasks"])
+    (twice,) = (row["name"] for row in record["tasks"] if row["begun"] == 2)
+    assert f"only {twice} was begun twice" in "\n".join(cluster.section(record).lines)
