@@ -353,7 +353,7 @@ def _text(results: Results) -> str:
 
 
 def _lines(claim: Claim) -> Iterator[str]:
-    setting = [f"answers: {claim.answers}" if claim.answers else None, claim.pool_kind]
+    setting = [f"responses: {claim.answers}" if claim.answers else None, claim.pool_kind]
     setting.append(None if claim.budget is None else counted(claim.budget, "query"))
     where = ", ".join(part for part in setting if part)
     yield f"[{claim.verdict}] {claim.claim}: {claim.victim} against {claim.against}" + (

@@ -264,7 +264,7 @@ def clone_curves(results: schema.Results) -> list[Chart]:
         names = {line.label for line in lines}
         own = tuple(100 * deployed(row) for row in results.victims if row.variant in names)
         band = Spread(own) if own else None  # what a perfect clone would reach
-        title = f"{oracle} answers, {POOLS[kind]} queries"
+        title = f"{oracle} responses, {POOLS[kind]} queries"
         title += "" if defence == "none" else f", {defence}"
         name = f"clones-{number}"
         charts.append(line_chart(name, title, lines, "query budget", _CLONE, band=band))

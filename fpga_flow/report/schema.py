@@ -234,7 +234,7 @@ class ExampleAnswer(Row):
 
 
 class Example(Row):
-    """One image and the answers to it; ``png`` is base64, null where it could not be drawn."""
+    """One image and the responses to it; ``png`` is base64, null where it could not be drawn."""
 
     source: str
     label: str | None

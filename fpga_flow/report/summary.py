@@ -136,9 +136,9 @@ def lead(results: Results) -> list[str]:
         oracles = listed(list(dict.fromkeys(row.oracle for row in rows)))
         pools = listed(sorted({row.pool or "unnamed" for row in rows}))
         sentences.append(
-            f"{counted(len(rows), 'clone')} trained from the answers of the {listed(engines)} "
+            f"{counted(len(rows), 'clone')} trained from the responses of the {listed(engines)} "
             f"{'engine' if len(engines) == 1 else 'engines'} "
-            f"({oracles} answers; queries from the pools {pools}), with at most "
+            f"({oracles} responses; queries from the pools {pools}), with at most "
             f"{counted(max(row.budget for row in rows), 'query')} each; "
             f"{counted(len({row.victim_seed for row in rows}), 'victim seed')}, "
             f"{counted(len({row.seed for row in rows}), 'clone seed')}."

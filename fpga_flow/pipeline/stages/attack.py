@@ -312,7 +312,7 @@ class _Attacker:
     """Runs attacks on one victim; its engine and the test set are loaded when first needed.
 
     ``clones`` is a folder for trained clones: two attacks that end in the same images and labels,
-    as labels and the argmax of soft answers do, train one clone.
+    as labels and the argmax of soft responses do, train one clone.
     """
 
     def __init__(self, context: StageContext, victim: VictimId, clones: Path) -> None:
