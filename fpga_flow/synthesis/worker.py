@@ -57,8 +57,26 @@ def _compiled(name: str, version: str, run: object) -> None:
     with (cache / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ready.exists():
+            if name == "slang":
+                _compile_lightly()
             run(["--help"])
             ready.touch()
+
+
+def _compile_lightly() -> None:
+    """Make wasmtime optimise nothing: half of 90 s for yosys, where slang then runs for a second.
+
+    Cranelift's flags are not part of what wasmtime compares when it loads what was compiled.
+    """
+    import wasmtime
+
+    class Light(wasmtime.Config):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cranelift_opt_level = "none"
+            self.cranelift_flag_set("regalloc_algorithm", "single_pass")
+
+    wasmtime.Config = Light  # type: ignore[misc]
 
 
 def _yosys(arguments: list[str]) -> int:
