@@ -14,8 +14,8 @@ from fpga_flow.rtl.design import Node
 class Cells:
     """Amounts of a device's cells; ``Family.cells`` has the family's names of them."""
 
-    # 4-input LUTs, those of carry chains and LUT RAM included; the logic cells nextpnr makes of
-    # them are a few more
+    # 4-input LUTs, those of carry chains and LUT RAM included. With ``chain_ends`` they are
+    # nextpnr's logic cells but for a handful: 33,670 and 33,672 of a ResNet-8.
     lut: int = 0
     ff: int = 0  # flip-flops
     bram: int = 0  # block RAMs of 18 Kibit
