@@ -18,9 +18,10 @@ from fpga_flow.synthesis.bitstream_report import BitstreamReport
 from fpga_flow.synthesis.synth import CORE_NETLIST
 from fpga_flow.targets import open_target
 
-# yosys' own models of the cells it maps to; its black boxes are ours.
+# yosys' own models of the cells it maps to; its black boxes are ours. Of a module that comes twice
+# Verilator takes the first: ours of the look-up tables.
+_OUR_MODELS = ("LUT4.sv", "DP16KD.sv", "MULT18X18D.sv")
 _YOSYS_MODELS = ("common_sim.vh", "ccu2c_sim.vh")
-_OUR_MODELS = ("DP16KD.sv", "MULT18X18D.sv")
 
 
 class NetlistEngine(RtlEngine):
@@ -83,17 +84,16 @@ def as_design(design: Design, netlist: Path, folder: Path) -> Design:
         ToolMissingError: pyosys, which brings models, is not installed.
     """
     shutil.copyfile(netlist, folder / netlist.name)
-    sources = [netlist.name]
+    sources = [netlist.name, *_OUR_MODELS]
+    for name in _OUR_MODELS:
+        text = files("fpga_flow.engines").joinpath("sv", name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
     for path in _yosys_models().glob("*.vh"):
         shutil.copyfile(path, folder / path.name)
     for name in _YOSYS_MODELS:
         # The suffix makes Verilator read it as Verilog.
         shutil.copyfile(folder / name, folder / f"{name}.v")
         sources.append(f"{name}.v")
-    for name in _OUR_MODELS:
-        text = files("fpga_flow.engines").joinpath("sv", name).read_text(encoding="utf-8")
-        (folder / name).write_text(text, encoding="utf-8")
-        sources.append(name)
     return replace(design, folder=folder, sources=tuple(sources), data=())
 
 

@@ -1,4 +1,4 @@
-"""Block RAM as the netlist's simulation models it: what is read where the other port stands."""
+"""Our models of cells for the netlist's simulation: look-up tables, and what a block RAM reads."""
 
 import dataclasses
 from importlib.resources import files
@@ -13,7 +13,7 @@ from fpga_flow.engines.netlist import as_design
 from fpga_flow.engines.rtl import RtlEngine
 from fpga_flow.rtl.design import Design, Node, Stream
 from fpga_flow.synthesis import synth
-from fpga_flow.synthesis.tools import Deadline
+from fpga_flow.synthesis.tools import Deadline, run_tool
 
 OLD, NEW = 0x155, 0x0F0  # nine bits each: a byte with its parity
 BYTES = 4
@@ -130,3 +130,30 @@ def test_a_full_fifo_in_block_ram_is_the_rtls(tmp_path):
     assert (expected.reshape(-1) == pixels + 256 * np.arange(pixels.size)).all()
     with RtlEngine(as_design(design, netlist, cells), threads=1, back_pressure=0.7) as mapped:
         assert (mapped.answers(images) == expected).all()
+
+
+def test_look_up_tables_are_proved_equal_to_yosys_models(tmp_path):
+    """Of one bit each: a table chooses among its bits, so that these decide all others."""
+    tables = [
+        f"LUT{inputs} #(.INIT({2**inputs}'d{1 << bit})) lut{inputs}_{bit} "
+        f"({', '.join(f'.{pin}({pin})' for pin in 'ABCD'[:inputs])}, .Z(Z[{first + bit}]));"
+        for inputs, first in ((4, 0), (2, 16))
+        for bit in range(2**inputs)
+    ]
+    probe = ["module probe(input A, B, C, D, output [19:0] Z);", *tables, "endmodule"]
+    (tmp_path / "probe.v").write_text("\n".join(probe))
+    ours = files("fpga_flow.engines").joinpath("sv", "LUT4.sv").read_text()
+    (tmp_path / "LUT4.sv").write_text(ours)
+    alike = ["hierarchy -top probe", "proc", "flatten"]
+    commands = [
+        "read_verilog +/lattice/common_sim.vh probe.v",
+        *alike,
+        "rename probe theirs",
+        "design -stash theirs",
+        "read_verilog -sv LUT4.sv probe.v",
+        *alike,
+        "design -copy-from theirs -as theirs theirs",
+        "miter -equiv -flatten probe theirs both",
+        "sat -verify -prove trigger 0 both",
+    ]
+    run_tool("yosys", commands, tmp_path, tmp_path / "log", Deadline(120))
