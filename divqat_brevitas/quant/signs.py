@@ -88,6 +88,15 @@ def _quant_type(bit_width: Any) -> QuantType:
     return QuantType.BINARY if bit_width == 1 else QuantType.INT
 
 
+def _either(signs: Any, integers: Any) -> Any:
+    """A quantizer's part, by what it gives."""
+
+    def chosen(quant_type: QuantType) -> Any:
+        return signs if quant_type == QuantType.BINARY else integers
+
+    return value(chosen)
+
+
 class SignedBinaryWeight(LearnedWeightScale):
     """Signs of weights, scaled by the mean of their sizes; at other bit widths integers.
 
@@ -98,22 +107,9 @@ class SignedBinaryWeight(LearnedWeightScale):
     bit_width = 1
     quant_type = value(_quant_type)
 
-    @value  # type: ignore[untyped-decorator]
-    def tensor_quant(quant_type: QuantType) -> Any:  # noqa: N805
-        """Signs, or rescaled integers."""
-        return SignWeightQuant if quant_type == QuantType.BINARY else LearnedIntQuant
-
-    @value  # type: ignore[untyped-decorator]
-    def scaling_impl_type(quant_type: QuantType) -> ScalingImplType:  # noqa: N805
-        """Recomputed from the weights, or learned."""
-        if quant_type == QuantType.BINARY:
-            return ScalingImplType.STATS
-        return ScalingImplType.PARAMETER_FROM_STATS
-
-    @value  # type: ignore[untyped-decorator]
-    def scaling_stats_op(quant_type: QuantType) -> StatsOp:  # noqa: N805
-        """The mean of the sizes, or the largest."""
-        return StatsOp.AVE if quant_type == QuantType.BINARY else StatsOp.MAX
+    tensor_quant = _either(SignWeightQuant, LearnedIntQuant)
+    scaling_impl_type = _either(ScalingImplType.STATS, ScalingImplType.PARAMETER_FROM_STATS)
+    scaling_stats_op = _either(StatsOp.AVE, StatsOp.MAX)
 
 
 class SignedBinaryAct(LearnedActScale):
@@ -124,17 +120,8 @@ class SignedBinaryAct(LearnedActScale):
     max_val = 1.0
     quant_type = value(_quant_type)
 
-    @value  # type: ignore[untyped-decorator]
-    def tensor_quant(quant_type: QuantType) -> Any:  # noqa: N805
-        """Signs, or rescaled integers."""
-        return SignActQuant if quant_type == QuantType.BINARY else LearnedIntQuant
-
-    @value  # type: ignore[untyped-decorator]
-    def scaling_impl_type(quant_type: QuantType) -> ScalingImplType:  # noqa: N805
-        """Constant, or learned."""
-        if quant_type == QuantType.BINARY:
-            return ScalingImplType.CONST
-        return ScalingImplType.PARAMETER_FROM_STATS
+    tensor_quant = _either(SignActQuant, LearnedIntQuant)
+    scaling_impl_type = _either(ScalingImplType.CONST, ScalingImplType.PARAMETER_FROM_STATS)
 
 
 def sign_weights(model: nn.Module) -> list[nn.Parameter]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_core import small_design
+from small_core import small_design, stand_in
 
 from divqat_brevitas.errors import InputError
 from fpga_flow.devices.ecp5 import ECP5
@@ -16,7 +16,6 @@ from fpga_flow.host.chip import Chip, write_chip
 from fpga_flow.report.schema import HardwareRow, parse
 from fpga_flow.rtl.design import Design, Stream
 from fpga_flow.synthesis import BitstreamReport, build_bitstream, hardware_rows
-from fpga_flow.synthesis.cells import Cells
 from fpga_flow.targets import open_target
 
 
@@ -216,28 +215,7 @@ def test_a_small_chip_for_the_tang_nano_20k(tmp_path):
 
 def test_a_netlist_without_models_of_its_cells_is_refused(tmp_path):
     design = small_design(tmp_path / "design")
-    report = BitstreamReport(
-        folder=tmp_path,
-        target="tang-nano-20k",
-        part="GW2AR-LV18QN88C8/I7",
-        design_sha256=design.digest,
-        chip=None,
-        clock_mhz=None,
-        fmax_mhz=100.0,
-        cells=Cells(),
-        layers=(),
-        comb=1,
-        placed_ff=1,
-        utilisation={},
-        slowest_path=(),
-        seed=1,
-        bitstream_bytes=1,
-        seconds={},
-        versions={},
-    )
-    report.save()
+    report = stand_in(design, tmp_path / "bitstream", "tang-nano-20k")
     assert report.needed == ("netlist.v", "synth.json", "chip.fs")
-    for name in report.needed:
-        (tmp_path / name).touch()
     with pytest.raises(InputError, match="no models of the cells of tang-nano-20k"):
-        NetlistEngine(design, tmp_path)
+        NetlistEngine(design, report.folder)
