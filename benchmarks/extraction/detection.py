@@ -24,6 +24,7 @@ from divqat_brevitas.errors import InputError
 from divqat_brevitas.extraction import PlainLearner, Predictor, RejectionAvoider, Victim
 from divqat_brevitas.extraction.arrays import Labels, substream, to_float
 from divqat_brevitas.extraction.detection.trials import (
+    NO_TRIPWIRE,
     Album,
     Asker,
     album,
@@ -91,7 +92,10 @@ def measure_detection(
             log(f"{spec.name}: asking the victim")
             bits = rejections(victim, scenario.pools, store, log)
             about = {"dataset": spec.dataset, "victim_seed": spec.seed}
-            rows += [about | row for row in detection_rows(spec.label, bits, users)]
+            found = detection_rows(spec.label, bits, users, victim.reject_class is None)
+            if not found:
+                log(f"{spec.name}: {NO_TRIPWIRE}")
+            rows += [about | row for row in found]
     write_json(folder / DETECTION, {"schema": 1, "rows": rows})
     return folder / DETECTION
 
@@ -164,9 +168,14 @@ def avoiding(
     return bits[result.indices], int(result.rounds[-2]["queries"])
 
 
-def detection_rows(victim: str, bits: Rejections, users: int = USERS) -> list[Row]:
-    """All rows of one victim."""
-    tripwire, about = choose_tripwire(*bits.validation)
+def detection_rows(
+    victim: str, bits: Rejections, users: int = USERS, one_class: bool = True
+) -> list[Row]:
+    """All rows of one victim; none where it has no tripwire (see :func:`choose_tripwire`)."""
+    chosen = choose_tripwire(*bits.validation, one_class=one_class)
+    if chosen is None:
+        return []
+    tripwire, about = chosen
     about["budget"] = BUDGET
     rows = list(_honest_rows(victim, tripwire, *bits.test, users))
     honest = {name: rows[0][name] for name in ("false_alarm_rate", "users")}

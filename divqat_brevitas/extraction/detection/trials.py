@@ -23,6 +23,8 @@ from divqat_brevitas.short_repr import ShortRepr
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
 """Shares of in-distribution images that attackers mix in, unless said otherwise."""
+NO_TRIPWIRE = "no tripwire: honest images are rejected nearly as often as an attacker's."
+"""What programs report where :func:`choose_tripwire` returns None."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -233,11 +235,14 @@ def choose_tripwire(
     p1: float = 0.5,
     alpha: float = 1e-4,
     policy: str = "label-only",
-) -> tuple[Tripwire, dict[str, Any]]:
+    one_class: bool = True,
+) -> tuple[Tripwire, dict[str, Any]] | None:
     """The tripwire of a victim, from its rejections of validation images, and what it rests on.
 
-    p0 is :func:`honest_rate`. A decoy that shares a class of the data rejects that class's images;
-    p0 is then the upper bound over all classes, and users of that class only raise false alarms.
+    p0 is :func:`honest_rate`, so that the bound of false alarms covers users of one class only. A
+    decoy that shares a class of the data rejects that class's images and has no such tripwire.
+    Without ``one_class`` p0 is the upper bound over all classes together, and users of the
+    decoy's class only raise false alarms.
 
     Args:
         rejected: rejected bits of validation images, bool (N,).
@@ -245,15 +250,29 @@ def choose_tripwire(
         p1: see :func:`design_tripwire`, and ``alpha`` and ``policy``.
         alpha: bound of false alarms.
         policy: of the tripwire.
+        one_class: whether the bound covers users of one class only.
+
+    Returns:
+        The tripwire and what it rests on; None where there is none, since honest users are
+        rejected at more than half of p1.
+
+    Raises:
+        InputError: a p1 or a bound outside 0 to 1, or an unknown policy.
 
     Example:
-        >>> few = np.arange(1000) % 100 == 0
-        >>> choose_tripwire(few, np.arange(1000) % 10)[1]["p0_of"]
+        >>> labels = np.arange(1000) % 10
+        >>> tripwire, about = choose_tripwire(np.arange(1000) % 100 == 0, labels)
+        >>> about["p0_of"]
         'worst class'
+        >>> choose_tripwire(labels == 0, labels) is None
+        True
     """
-    p0, basis = honest_rate(rejected, labels), "worst class"
+    basis = "worst class" if one_class else "all classes"
+    p0 = honest_rate(rejected, labels) if one_class else upper_rate(rejected)
     if 2 * p0 > p1:
-        p0, basis = upper_rate(rejected), "all classes"
+        # Checks p1, alpha and policy as a victim without rejections would.
+        design_tripwire(p1 / 2, p1, alpha, policy=policy)
+        return None
     tripwire = design_tripwire(p0, p1, alpha, policy=policy)
     return tripwire, {
         "p0": p0,

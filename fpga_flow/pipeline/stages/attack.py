@@ -26,6 +26,7 @@ from divqat_brevitas.extraction import Predictor, attack_spec, make_oracle
 from divqat_brevitas.extraction.arrays import to_float
 from divqat_brevitas.extraction.attack_spec import AttackSpec
 from divqat_brevitas.extraction.detection.trials import (
+    NO_TRIPWIRE,
     Asker,
     choose_tripwire,
     false_alarm_rate,
@@ -174,6 +175,7 @@ def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> No
     if victim.variant != "divqat" or not settings.ood_weight:
         return
     reject_class = settings.decoy_class
+    output = reject_class is None
     if reject_class is None:  # the reject output stands behind the classes
         reject_class = len(dataset_info(config.data.name).classes)
     name = f"detection/{victim.stem}.json"
@@ -187,12 +189,12 @@ def _detect(context: StageContext, victim: VictimId, pools: Sequence[str]) -> No
             return bits
 
         validation, test = (split(config, part) for part in ("val", "test"))
-        try:
-            tripwire, about = choose_tripwire(rejected(validation[0]), validation[1])
-        except InputError as e:  # honest users are rejected as often as attackers are
-            context.progress.log(f"attack: {victim.stem}: no tripwire: {e}")
+        chosen = choose_tripwire(rejected(validation[0]), validation[1], one_class=output)
+        if chosen is None:
+            context.progress.log(f"attack: {victim.stem}: {NO_TRIPWIRE}")
             write_json(context.folder / name, [])
             return
+        tripwire, about = chosen
         honest, own = rejected(test[0]), rejected(load(data.name, "pool", data.root)[0][:_BUDGET])
         false = false_alarm_rate(tripwire, Asker((honest,)), _USERS)
         rows = []

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ def test_rows_of_the_tripwire_are_in_the_summary(found: dict[str, Results], tmp_
     assert all(row["users"] == 200 for row in rows)
     write_json(tmp_path / DETECTION, {"schema": 1, "rows": rows})
     assert read_json(write_summary(found, tmp_path))["detection"] == rows
+
+    shared = replace(bits, validation=(labels == 0, labels))
+    assert detection_rows("divqat-decoy", shared, users=200) == []
 
 
 def test_the_main_table_says_what_the_experiments_say(found: dict[str, Results]) -> None:

@@ -12,6 +12,7 @@ from divqat_brevitas.extraction.detection.trials import (
     Album,
     Asker,
     album,
+    choose_tripwire,
     false_alarm_rate,
     honest_rate,
     honest_users,
@@ -170,6 +171,23 @@ def test_honest_rates_are_of_the_worst_class():
     assert askers["one class: 0"].rate == 0.1
     assert askers["two classes: 0 and 1"].rate == pytest.approx(0.05)
     assert askers["all classes"].rate == pytest.approx(20 / 600)
+
+
+def test_a_tripwire_covers_users_of_one_class_or_there_is_none():
+    labels = np.arange(5000) % 10
+    shared = labels == 8  # a decoy that shares a class rejects it
+    assert choose_tripwire(shared, labels) is None
+    assert choose_tripwire(np.ones(5000, np.bool_), labels, one_class=False) is None
+    _, about = choose_tripwire(shared, labels, one_class=False)
+    assert about["p0_of"] == "all classes"
+
+    output = np.arange(5000) % 100 == 3  # a tenth of one class
+    tripwire, about = choose_tripwire(output, labels, alpha=1e-4)
+    assert about["p0"] == upper_rate(output[labels == 3])
+    worst = honest_users(output, labels)["one class: 3"].rate
+    assert tripwire.alarm_probability(worst, 1_000_000) <= 1e-4
+    with pytest.raises(InputError, match="policy"):
+        choose_tripwire(shared, labels, policy="shout")
 
 
 def test_the_median_counts_those_who_were_never_noticed():
