@@ -78,13 +78,21 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
 
 def restore(model: nn.Module, tensors: Tensors, path: Path) -> None:
     """Load ``tensors`` strictly, with an error that names the file they came from."""
+    hint = "Use the settings it was trained with, or delete it to train again."
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as e:
         raise InputError(
-            f"{path} holds the weights of another network than {type(model).__name__}: {e}. "
-            "Use the settings it was trained with, or delete it to train again."
+            f"{path} holds the weights of another network than {type(model).__name__}: {e}. {hint}"
         ) from e
+    # Of several values for one shared parameter PyTorch keeps the last without a word.
+    held = model.state_dict()
+    unequal = [n for n, t in tensors.items() if not torch.equal(held[n], t.to(held[n]))]
+    if any(not tensors[name].isnan().any() for name in unequal):
+        raise InputError(
+            f"{path} holds several values for one parameter that parts of "
+            f"{type(model).__name__} share ({', '.join(unequal)}). {hint}"
+        )
 
 
 def _digest(tensors: Tensors, record: str) -> str:

@@ -24,6 +24,7 @@ from divqat_brevitas.training import (
     save_weights,
     train,
 )
+from divqat_brevitas.training.checkpoint import save_tensors
 from divqat_brevitas.training.loop import PlainLoss, augmented
 
 Data = tuple[Tensor, Tensor]
@@ -247,6 +248,19 @@ def test_weights_round_trip(reference: nn.Module, tmp_path: Path) -> None:
         load_weights(file, build_model("mlp", (1, 8, 8), 10))
     with pytest.raises(InputError, match="does not exist"):
         load_weights(tmp_path / "nothing", other)
+
+
+def test_two_values_for_a_shared_scale_are_refused(tmp_path: Path) -> None:
+    net = nn.Sequential(*ResidualArchitecture((1,), (4,), 8, "small").layers(1, 3))
+    shortcut = quantize(net, "w4a4", join_bit_width=6)
+    calibrate(shortcut, torch.randint(0, 256, (64, 1, 8, 8)).byte())
+    tensors = state(shortcut)
+    (shared,) = (name for name in tensors if ".join." in name)
+    save_tensors(tmp_path / "w.safetensors", tensors, {})
+    load_weights(tmp_path / "w.safetensors", shortcut)
+    save_tensors(tmp_path / "w.safetensors", tensors | {shared: tensors[shared] * 2}, {})
+    with pytest.raises(InputError, match=r"several values for one parameter.*act_quant"):
+        load_weights(tmp_path / "w.safetensors", shortcut)
 
 
 def test_nan_stops_training_and_keeps_the_checkpoint(
