@@ -5,6 +5,7 @@ from pathlib import Path
 
 from benchmarks import ROOT
 from benchmarks.extraction import tables
+from benchmarks.extraction.leaderboard import leaderboard_page
 from benchmarks.extraction.plots import write_plots
 from benchmarks.extraction.records import ExperimentStore, read_experiments
 from benchmarks.extraction.results import (
@@ -94,6 +95,8 @@ def publish(
     page = folder / "results.md" if page is None else page
     plots = write_plots(found, COMPACT, page.with_suffix(""))
     write_text(page, results_page(found, planned))
+    leaderboard = page.with_name("leaderboard.md")
+    write_text(leaderboard, leaderboard_page(found))
     table = folder / "attackers.csv"
     with replacing(table) as temporary:
         tables.every_attacker(found).to_csv(temporary, index=False)
@@ -102,6 +105,7 @@ def publish(
             rewrite_block(readme, name, text)
     return [
         page,
+        leaderboard,
         *plots,
         *([] if readme is None else [readme]),
         write_summary(found, folder),

@@ -117,7 +117,7 @@ def main_table(results: Results, *, repeated: bool = True) -> list[str]:
     seeds = Counter(victim for victim, _ in {(r.victim, r.victim_seed) for r in results.attacks})
     enough = min(MIN_VICTIMS, max(seeds.values(), default=0)) if repeated else 0
     rows = []
-    for group in _groups(results):
+    for group in groups(results):
         soft, every = replace(group, oracles=SOFT_FAMILY), group
         worst = worst_of(results, every)
         if worst is None or seeds[group.victim] < enough:
@@ -125,7 +125,7 @@ def main_table(results: Results, *, repeated: bool = True) -> list[str]:
         labels = Group(BASELINE, group.pool_kind, group.budget, ("top1",))
         rows.append(
             (
-                _queries(group),
+                queries(group),
                 group.victim,
                 with_cost(results, group.victim),
                 clones(naive_of(results, soft)),
@@ -141,12 +141,12 @@ def main_table(results: Results, *, repeated: bool = True) -> list[str]:
 def best_attackers(results: Results) -> list[str]:
     """The attacker behind each worst case."""
     rows = []
-    for group in _groups(results):
+    for group in groups(results):
         soft = worst_of(results, replace(group, oracles=SOFT_FAMILY))
         every = worst_of(results, group)
         if every is not None:
             name = "the same" if every == soft else every.name
-            rows.append((_queries(group), group.victim, NONE if soft is None else soft.name, name))
+            rows.append((queries(group), group.victim, NONE if soft is None else soft.name, name))
     return table(("Queries", "Victim", "Soft family", "All oracles"), rows)
 
 
@@ -196,7 +196,7 @@ def defence_table(results: Results) -> list[str]:
                     rows.append(
                         (
                             defence,
-                            _queries(every),
+                            queries(every),
                             victim,
                             _defence_cost(results, victim, defence),
                             _moved(results, victim, defence, "defence_l1_pool"),
@@ -363,13 +363,15 @@ def spread(values: Sequence[float], digits: int) -> str:
     return middle if len(values) < 2 else f"{middle} ± {stdev(values):.{digits}f}"
 
 
-def _groups(results: Results) -> Iterator[Group]:
+def groups(results: Results) -> Iterator[Group]:
+    """Every victim with every kind of query pool, at the largest budget."""
     for kind, budget in largest_budgets(results).items():
         for victim in in_order(results):
             yield Group(victim, kind, budget)
 
 
-def _queries(group: Group) -> str:
+def queries(group: Group) -> str:
+    """Kind of query pool and budget of a group."""
     return f"{POOLS[group.pool_kind]}, {group.budget:,}"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.extraction.detection import Rejections, detection_rows
+from benchmarks.extraction.leaderboard import leaderboard_page
 from benchmarks.extraction.plan import plan
 from benchmarks.extraction.plots import write_plots
 from benchmarks.extraction.publish import publish, readme_blocks, results_page
@@ -311,6 +312,7 @@ def test_publishing_writes_everything_beside_the_experiments(tmp_path: Path) -> 
     assert all(path.is_file() for path in written)
     assert {path.name for path in written} == {
         "results.md",
+        "leaderboard.md",
         "summary.json",
         "attackers.csv",
         "results-digits.json",
@@ -319,13 +321,14 @@ def test_publishing_writes_everything_beside_the_experiments(tmp_path: Path) -> 
 
 @pytest.mark.slow  # trains and attacks
 def test_what_is_committed_is_what_the_experiments_give(tmp_path: Path) -> None:
-    """Page, README and summary are those of the committed experiments; all are of the plan."""
+    """Pages, README and summary are those of the committed experiments; all are of the plan."""
     experiments = read_experiments(COMMITTED)
     planned = {spec.name: spec.key for spec in plan("compact")}
     assert all(e.retired or planned.get(e.name) == e.key for e in experiments)
     found = documents(experiments, kept_victims(COMMITTED))
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     assert page == results_page(found, plan("compact"))
+    assert (ROOT / "docs" / "leaderboard.md").read_text("utf-8") == leaderboard_page(found)
     readme = (ROOT / "README.md").read_text("utf-8")
     for name, text in readme_blocks(found).items():
         assert block_of(readme, name) == text
