@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.extraction.detection import Rejections, detection_rows
-from benchmarks.extraction.leaderboard import leaderboard_page
 from benchmarks.extraction.plan import plan
 from benchmarks.extraction.plots import write_plots
-from benchmarks.extraction.publish import publish, readme_blocks, results_page
+from benchmarks.extraction.publish import leaderboard_page, publish, readme_blocks, results_page
 from benchmarks.extraction.records import (
     ExperimentRecord,
     ExperimentStore,
