@@ -254,7 +254,7 @@ class Loop:
         prefix = "model."
         state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         restore(self.model, state, path)
-        self._make_optimizer()  # loading makes Brevitas renew its scale parameters
+        self._make_optimizer()  # loading makes Brevitas renew the scales of weights
         for i, p in enumerate(self._ordered):
             for stored, key in _STATE.items():
                 if f"{stored}.{i}" in tensors:
